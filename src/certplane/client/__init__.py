@@ -1,0 +1,1 @@
+"""The only door that controllers, agent and tools have to the state."""

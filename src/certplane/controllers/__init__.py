@@ -1,0 +1,1 @@
+"""Each decides purely, with a thin reconcile around it."""

@@ -1,0 +1,123 @@
+"""How Go prints values, because the wire repeats it.
+
+Kubernetes builds its error texts with Go's formatting verbs, and clients compare those texts. This module knows the
+few forms that reach the wire; it knows nothing of errors, objects or requests.
+
+Sources: Go `strconv.Quote`, `encoding/json`, `k8s.io/apimachinery/pkg/util/duration.HumanDuration`.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+_QUOTE_ESCAPES = {
+    "\a": "\\a",
+    "\b": "\\b",
+    "\f": "\\f",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+    "\v": "\\v",
+    "\\": "\\\\",
+    '"': '\\"',
+}
+
+_json_encode = msgspec.json.Encoder().encode
+
+
+def quote(text: str) -> str:
+    """`%q` of a string: printable runes stay, everything else is escaped."""
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    out = ['"']
+    for char in text:
+        escape = _QUOTE_ESCAPES.get(char)
+        if escape is not None:
+            out.append(escape)
+        elif char == " " or _is_printable(char):
+            out.append(char)
+        elif (code := ord(char)) < 0x80:
+            out.append(f"\\x{code:02x}")
+        elif code < 0x10000:
+            out.append(f"\\u{code:04x}")
+        else:
+            out.append(f"\\U{code:08x}")
+    out.append('"')
+    return "".join(out)
+
+
+def _is_printable(char: str) -> bool:
+    # Go's unicode.IsPrint: letters, marks, numbers, punctuation, symbols; of the spaces only U+0020.
+    return unicodedata.category(char)[0] in "LMNPS"
+
+
+def quote_all(texts: Iterable[str]) -> str:
+    """`%q` of a slice of strings: `["a" "b"]`."""
+    return "[" + " ".join(quote(text) for text in texts) + "]"
+
+
+def escape_html(document: bytes) -> bytes:
+    """Escape `&`, `<`, `>`, U+2028 and U+2029 in encoded JSON, as `encoding/json` does.
+
+    In JSON these characters occur only inside strings, so a replacement of bytes is exact.
+    """
+    if b"&" in document:
+        document = document.replace(b"&", b"\\u0026")
+    if b"<" in document:
+        document = document.replace(b"<", b"\\u003c")
+    if b">" in document:
+        document = document.replace(b">", b"\\u003e")
+    if b"\xe2\x80\xa8" in document or b"\xe2\x80\xa9" in document:
+        document = document.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
+    return document
+
+
+def json_text(value: Any) -> str:
+    """`json.Marshal` of a value made of builtins; bytes become base64, None becomes null."""
+    if isinstance(value, bytes):
+        value = base64.b64encode(value).decode("ascii")
+    return escape_html(_json_encode(value)).decode("utf-8")
+
+
+def human_duration(seconds: float) -> str:
+    """The short form of a duration in tables: `59s`, `3m10s`, `25h`, `364d`; two units at the most, truncated."""
+    total = int(seconds)
+    if total < -1:
+        return "<invalid>"
+    if total < 0:
+        return "0s"
+    if total < 120:
+        return f"{total}s"
+    minutes = total // 60
+    if minutes < 10:
+        return _two(minutes, "m", total % 60, "s")
+    if minutes < 180:
+        return f"{minutes}m"
+    hours = minutes // 60
+    if hours < 8:
+        return _two(hours, "h", minutes % 60, "m")
+    if hours < 48:
+        return f"{hours}h"
+    if hours < 192:
+        return _two(hours // 24, "d", hours % 24, "h")
+    days = hours // 24
+    if hours < 17520:
+        return f"{days}d"
+    if hours < 70080:
+        return _two(days // 365, "y", days % 365, "d")
+    return f"{days // 365}y"
+
+
+def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
+    return f"{large}{large_unit}{small}{small_unit}" if small else f"{large}{large_unit}"
+
+
+def time_text(moment: datetime.datetime) -> str:
+    """`time.Time.String()` of a moment in UTC, as certificate errors print it: `2026-01-02 15:04:05 +0000 UTC`."""
+    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S +0000 UTC")

@@ -1,0 +1,1 @@
+"""The PKI directory on disk: layout, expiry, renewal."""

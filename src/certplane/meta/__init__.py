@@ -1,0 +1,1 @@
+"""What every object and every request shares. Pure: no I/O."""

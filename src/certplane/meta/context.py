@@ -1,0 +1,78 @@
+"""What a verb knows about its call, and the notions that requests share: users, attributes, options."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Mapping
+
+from certplane import clock as clocks
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class User:
+    """Who makes a request, as authentication found out (never as a body says)."""
+
+    name: str
+    uid: str = ""
+    groups: tuple[str, ...] = ()
+    extra: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+
+ANONYMOUS = User("system:anonymous", groups=("system:unauthenticated",))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RequestInfo:
+    """What method and path say about a request, before anything is looked up.
+
+    `verb` is the API's (get, list, watch, create, update, patch, delete, deletecollection) for resources, and the
+    lower-cased HTTP method for other paths. `parts` are the path's segments after the version.
+    """
+
+    path: str
+    verb: str
+    is_resource: bool
+    group: str = ""
+    version: str = ""
+    namespace: str = ""
+    resource: str = ""
+    subresource: str = ""
+    name: str = ""
+    parts: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Attributes:
+    """What an authorizer is asked about: may `user` do this? Source: `k8s.io/apiserver/pkg/authorization/authorizer`."""
+
+    user: User
+    verb: str
+    group: str = ""
+    version: str = ""
+    resource: str = ""
+    subresource: str = ""
+    name: str = ""
+    namespace: str = ""
+    path: str = ""
+    is_resource: bool = True
+
+
+@dataclasses.dataclass(slots=True)
+class Call:
+    """One call of a verb. Mutable in one respect: `warnings` collects the texts of Warning headers, in order."""
+
+    user: User
+    info: RequestInfo
+    clock: clocks.Clock
+    now: datetime.datetime
+    request_id: str = ""
+    user_agent: str = ""
+    dry_run: bool = False
+    field_manager: str = ""
+    field_validation: str = "Warn"
+    force: bool = False
+    warnings: list[str] = dataclasses.field(default_factory=list)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)

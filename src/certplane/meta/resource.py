@@ -1,0 +1,150 @@
+"""The declaration that each kind fills in.
+
+A kind is one `Resource`; discovery, OpenAPI, tables, RBAC names, REST paths and storage keys follow from it, and the
+verbs in `certplane.registry` ask it the few questions below. Hooks are plain functions; they get new objects, which
+they may change, and stored ones, which they must not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from certplane import errors
+from certplane.meta import context, objects
+
+Problems = list[errors.FieldProblem]
+
+
+def _nothing(*_: Any) -> None:
+    return None
+
+
+def _no_problems(*_: Any) -> Problems:
+    return []
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the table that the server prints. `cell` gets the object and the time.
+
+    `priority` above 0 is shown by `kubectl get -o wide` only. `type` and `format` as in OpenAPI.
+    """
+
+    name: str
+    description: str
+    cell: Callable[[Any, datetime.datetime], Any]
+    type: str = "string"
+    format: str = ""
+    priority: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Subresource:
+    """A second door to the same object, which may write less of it.
+
+    `owns` names the dotted paths that a write through this door may change (besides metadata); the registry restores
+    everything else from the stored object. `prepare` runs after that, `validate` gets (new, old) and runs instead of
+    the resource's `validate_update`. `ignored_fields` are the paths that never enter managedFields through this door.
+    """
+
+    name: str
+    owns: tuple[str, ...]
+    prepare: Callable[[Any, Any, context.Call], None] = _nothing
+    validate: Callable[[Any, Any], Problems] = _no_problems
+    ignored_fields: tuple[str, ...] = ()
+    has_table: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind that is stored and served.
+
+    `owns`: the dotted paths, besides metadata, that PUT and PATCH on the object itself may change. `validate(new)`
+    runs on create; `validate_update(new, old)` on update. `name_problem(name)` is None if the name is legal.
+    `selectable` are the field selectors besides metadata.name (and metadata.namespace where `selects_namespace`).
+    `unknown_selector(label)` is the text of the 400 for any other field.
+    """
+
+    group: str
+    version: str
+    kind: str
+    plural: str
+    type: type[objects.Object]
+    namespaced: bool
+    singular: str = ""
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    description: str = ""
+    storage_version_hash: str = ""
+    owns: tuple[str, ...] = ()
+    ignored_fields: tuple[str, ...] = ()
+    prepare_create: Callable[[Any, context.Call], None] = _nothing
+    prepare_update: Callable[[Any, Any, context.Call], None] = _nothing
+    default: Callable[[Any], None] = _nothing
+    validate: Callable[[Any], Problems] = _no_problems
+    validate_update: Callable[[Any, Any], Problems] = _no_problems
+    canonicalise: Callable[[Any], None] = _nothing
+    warnings: Callable[[Any], Sequence[str]] = lambda _: ()
+    name_problems: Callable[[str], Sequence[str]] = lambda _: ()
+    selectable: Mapping[str, Callable[[Any], str]] = dataclasses.field(default_factory=dict)
+    selects_namespace: bool = True
+    unknown_selector: Callable[[str], str] | None = None
+    subresources: tuple[Subresource, ...] = ()
+    columns: tuple[Column, ...] = ()
+    creates_on_update: bool = False
+    unconditional_update: bool = True
+    verbs: tuple[str, ...] = (
+        "create", "delete", "deletecollection", "get", "list", "patch", "update", "watch",
+    )  # fmt: skip
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def list_kind(self) -> str:
+        return self.kind + "List"
+
+    @property
+    def singular_name(self) -> str:
+        return self.singular or self.kind.lower()
+
+    @property
+    def qualified(self) -> str:
+        """`plural.group`, or `plural` in the core group."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def prefix(self) -> str:
+        """Where objects of this kind are stored; as in a stock Kubernetes server, without the group."""
+        return f"/registry/{self.plural}/"
+
+    def key(self, namespace: str, name: str) -> str:
+        return f"{self.prefix}{namespace}/{name}" if self.namespaced else f"{self.prefix}{name}"
+
+    def subresource(self, name: str) -> Subresource | None:
+        return next((each for each in self.subresources if each.name == name), None)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Action:
+    """A resource that is not stored: a POST is answered at once (the reviews of authorization and authentication).
+
+    This declares what it looks like; who answers is given to the registry by the composition root.
+    """
+
+    group: str
+    version: str
+    kind: str
+    plural: str
+    type: type[objects.Object]
+    namespaced: bool
+    validate: Callable[[Any], Problems] = _no_problems
+    description: str = ""
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version

@@ -1,0 +1,1 @@
+"""One file per kind: shape, validation, life-cycle, columns, subresources."""

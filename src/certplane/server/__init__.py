@@ -1,0 +1,1 @@
+"""HTTP. Generic: names no kind and no store."""

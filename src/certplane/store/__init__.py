@@ -1,0 +1,1 @@
+"""Bytes under keys, with revisions. Knows nothing of objects."""

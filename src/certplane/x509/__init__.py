@@ -1,0 +1,1 @@
+"""PKI. Pure: bytes, values and a time in; knows nothing of Kubernetes objects."""
