@@ -264,6 +264,29 @@ class Conflict(APIError):
         return cls(message, _object_details(name, group, resource))
 
 
+class ApplyConflict(Conflict):
+    """Server-side apply wants fields that other managers own. `conflicts` are pairs of a manager and its field
+    paths.
+    """
+
+    def __init__(self, conflicts: Sequence[tuple[str, Sequence[str]]]) -> None:
+        count = sum(len(paths) for _, paths in conflicts)
+        if count == 1:
+            (manager, (path,)) = conflicts[0]
+            text = f"1 conflict: conflict with {manager}: {path}"
+        else:
+            parts = "\n".join(
+                f"conflicts with {name}:\n" + "\n".join(f"- {path}" for path in paths) for name, paths in conflicts
+            )
+            text = f"{count} conflicts: {parts}"
+        causes = [
+            {"reason": "FieldManagerConflict", "message": f"conflict with {manager}", "field": path}
+            for manager, paths in conflicts
+            for path in paths
+        ]
+        super().__init__(f"Apply failed with {text}", {"causes": causes})
+
+
 class Expired(APIError):
     code, reason = 410, "Expired"
 

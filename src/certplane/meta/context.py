@@ -44,7 +44,9 @@ class RequestInfo:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Attributes:
-    """What an authorizer is asked about: may `user` do this? Source: `k8s.io/apiserver/pkg/authorization/authorizer`."""
+    """What an authorizer is asked about: may `user` do this? Source:
+    `k8s.io/apiserver/pkg/authorization/authorizer`.
+    """
 
     user: User
     verb: str

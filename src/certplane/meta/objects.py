@@ -15,14 +15,14 @@ written whatever it holds. `certplane.meta.shape` reads all this back.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
 # --- annotations --------------------------------------------------------------------------------------------------
 
 
-def doc(
+def doc(  # noqa: PLR0913 - one keyword for each thing that a schema says of a field
     description: str,
     *,
     go: str = "",
@@ -36,8 +36,8 @@ def doc(
     """Describe a field.
 
     `description` is shown to users by `kubectl explain`. `go` is Go's name of a named string type (`v1.KeyUsage`),
-    printed in decoding errors. `list_type` is atomic, set or map (with `keys`). `patch_strategy` and
-    `patch_merge_key` govern strategic merge patches. `required` marks the field as required in the schema.
+    printed in decoding errors. `list_type` is atomic, set or map (with `keys`). `patch_strategy` and `patch_merge_key`
+    govern strategic merge patches. `required` marks the field as required in the schema.
     """
     extra = {
         "go": go,
@@ -54,7 +54,7 @@ def doc(
 def always(make: Callable[[], Any]) -> Any:
     """The default of a field that is written even when it is empty (Go without omitempty)."""
     # msgspec leaves out the results of `list`, `dict` and `set` only; behind a lambda no factory is recognised.
-    return msgspec.field(default_factory=lambda: make())
+    return msgspec.field(default_factory=lambda: make())  # noqa: PLW0108 - see above
 
 
 #: RFC 3339, UTC, whole seconds: `2026-01-02T15:04:05Z`. Other spellings are normalised when they are decoded.
@@ -82,7 +82,9 @@ NOTHING = msgspec.Raw()
 
 
 class Type(msgspec.Struct, omit_defaults=True, rename="camel", kw_only=True):
-    """The base of all wire types."""
+    """The base of all wire types. `atomic`: server-side apply owns a value of this type as a whole, or not at all."""
+
+    atomic: ClassVar[bool] = False
 
 
 # --- metadata -----------------------------------------------------------------------------------------------------
@@ -92,6 +94,8 @@ class OwnerReference(Type):
     """OwnerReference names an object that owns this one. When all owners are gone, the garbage collector may delete
     the object. An owner lives in the same namespace, or is cluster-scoped.
     """
+
+    atomic: ClassVar[bool] = True
 
     api_version: Annotated[str, doc("API version of the owner.", required=True)] = always(str)
     kind: Annotated[str, doc("Kind of the owner.", required=True)] = always(str)
@@ -210,6 +214,8 @@ class LabelSelectorRequirement(Type):
 
 class LabelSelector(Type):
     """LabelSelector selects objects by their labels; all conditions must hold. An empty one selects everything."""
+
+    atomic: ClassVar[bool] = True
 
     match_labels: Annotated[dict[str, str], doc("Labels that must be there with just these values.")] = msgspec.field(
         default_factory=dict

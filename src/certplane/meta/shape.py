@@ -38,6 +38,11 @@ class Shape:
         return _fields(self.struct) if self.struct is not None else {}
 
     @property
+    def atomic(self) -> bool:
+        """Of a struct: whether it is owned as a whole."""
+        return self.struct is not None and getattr(self.struct, "atomic", False)
+
+    @property
     def name(self) -> str:
         """Of a struct: Go's name without the package."""
         return self.struct.__name__ if self.struct is not None else ""

@@ -1,1 +1,17 @@
-"""One file per kind: shape, validation, life-cycle, columns, subresources."""
+"""One file per kind: shape, validation, life-cycle, columns, subresources. Here is the catalogue."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from certplane.meta import resource
+from certplane.resources import certificatesigningrequests, namespaces, rbac, reviews
+
+#: What is stored and served.
+ALL: Final[tuple[resource.Resource, ...]] = (
+    namespaces.RESOURCE,
+    certificatesigningrequests.RESOURCE,
+    *rbac.RESOURCES,
+)
+#: What is answered and not stored.
+ACTIONS: Final[tuple[resource.Action, ...]] = reviews.ACTIONS

@@ -10,20 +10,19 @@ cancelled, may or may not have happened; callers reconcile from what is stored, 
 inside a store.
 
 Ordering: a watch delivers every change under its prefix after its start, once, in revision order, with the previous
-value; all changes of one revision arrive together. A change is delivered only after it is durable. In-process stores
-hand a change to their watches before the write returns, so that a cache in front of them is never behind its own
-writer.
+value (None where compaction forgot it). A change is delivered only after it is durable. In-process stores deliver a
+change before the write that made it returns, so that a cache in front of them is never behind its own writer.
 
-History: values superseded before the compaction revision may be forgotten. Reading or watching behind it raises
-`Compacted`. Mapping to etcd v3: create = Txn(ModRevision(key) == 0, Put), update and delete =
-Txn(ModRevision(key) == expected, ...), list = Range with limit and revision, watch = Watch with prev_kv.
+History: what was superseded or deleted at or before the compaction revision may be forgotten. Reads below it and
+watches that would have to begin at or below it raise `Compacted`. Mapping to etcd v3: create = Txn(ModRevision(key) ==
+0, Put), update and delete = Txn(ModRevision(key) == expected, ...), list = Range with limit and revision, watch = Watch
+with prev_kv.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from certplane import errors
@@ -50,7 +49,7 @@ class RevisionMismatch(StoreError):
 
 
 class Compacted(StoreError):
-    """get, list, watch: the revision lies before `oldest`, the first one that can still be read."""
+    """get, list, watch: the revision lies before `oldest`, the compaction revision."""
 
     def __init__(self, revision: int, oldest: int) -> None:
         super().__init__(f"revision {revision} is compacted; the oldest is {oldest}")
@@ -101,6 +100,20 @@ class Page:
     remaining: int
 
 
+#: Takes a batch of changes, in order.
+Deliver = Callable[[Sequence[Change]], None]
+#: Told why there will be no more changes.
+Ended = Callable[[StoreError], None]
+
+
+class Watch(Protocol):
+    """A watch under way."""
+
+    def close(self) -> None:
+        """No deliveries after this. Idempotent."""
+        ...
+
+
 class Store(Protocol):
     """See the module's text. All methods may be called concurrently from tasks of one event loop."""
 
@@ -131,12 +144,16 @@ class Store(Protocol):
         """The newest revision."""
         ...
 
-    def watch(self, prefix: str, after: int) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Change]]]:
-        """Every change under `prefix` with a revision above `after`, in batches, until left.
+    async def oldest(self) -> int:
+        """The compaction revision: the first one that can still be read, and the first one to watch after."""
+        ...
 
-        Entering raises Compacted when a change after `after` may be forgotten. `after` may lie in the future: changes
-        up to it are then skipped. A consumer that falls behind costs memory, not others' time; the watch cache is the
-        only consumer in production and drains at once. Ends with StoreClosed when the store closes.
+    async def watch(self, prefix: str, after: int, deliver: Deliver, ended: Ended) -> Watch:
+        """Have every change under `prefix` with a revision above `after` delivered, in batches, until closed.
+
+        Returns when changes up to now have been delivered. `after` may lie in the future: changes up to it are then
+        skipped. `deliver` is called on the event loop, must not block and must not raise; `ended` is called once,
+        instead of further deliveries, when the store can deliver no more. Raises Compacted.
         """
         ...
 

@@ -1,0 +1,5 @@
+"""`python -m certplane`."""
+
+from certplane.cli import main
+
+main.main()

@@ -1,0 +1,198 @@
+"""Who is asking: the client certificate, a token, or nobody in particular.
+
+A chain of methods; the first that recognises its credential wins, and a method that fails does not stop the next. A
+client certificate is judged anew for every request, because time passes: what the judgement of its chain found is kept
+with the bounds between which it holds. Every failure is the same 401 to the caller; the log says why.
+
+Source: `k8s.io/apiserver/pkg/authentication/request/{x509,bearertoken,union,anonymous}`.
+"""
+
+from __future__ import annotations
+
+import collections
+import csv
+import dataclasses
+import datetime
+import hashlib
+import hmac
+import io
+import logging
+import pathlib
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from certplane import errors
+from certplane.meta import context
+from certplane.x509 import certificates
+
+_log = logging.getLogger("certplane.access")
+
+AUTHENTICATED: Final = "system:authenticated"
+UNAUTHENTICATED: Final = "system:unauthenticated"
+CREDENTIAL_ID: Final = "authentication.kubernetes.io/credential-id"
+_KNOWN_CHAINS: Final = 4096
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a request offers. `peer_chain` is DER, leaf first; `authorization` the header, empty if there is none."""
+
+    peer_chain: Sequence[bytes] = ()
+    authorization: str = ""
+    source: str = ""
+
+
+class Rejected(ValueError):
+    """A credential that identifies nobody; the text is for the log."""
+
+
+class Method(Protocol):
+    """One way to recognise somebody."""
+
+    def recognise(self, offered: Credentials, now: datetime.datetime) -> context.User | None:
+        """The user; None if there is no credential of this kind. Raises Rejected if it is no good."""
+        ...
+
+
+class ClientCertificates:
+    """Certificates that the handshake delivered."""
+
+    def __init__(self, verifier: certificates.ClientVerifier) -> None:
+        self._verifier = verifier
+        self._known: collections.OrderedDict[bytes, tuple[certificates.VerifiedClient, context.User | None]] = (
+            collections.OrderedDict()
+        )
+
+    def recognise(self, offered: Credentials, now: datetime.datetime) -> context.User | None:
+        if not offered.peer_chain:
+            return None
+        key = offered.peer_chain[0]
+        known = self._known.get(key)
+        try:
+            if known is None:
+                client = self._verifier.verify(key, offered.peer_chain[1:], now)
+                known = (client, _user(client))
+                self._known[key] = known
+                if len(self._known) > _KNOWN_CHAINS:
+                    self._known.popitem(last=False)
+            else:
+                certificates.check_time(known[0].not_before, known[0].not_after, now)
+        except certificates.VerificationError as error:
+            raise Rejected(f"client certificate: {error}") from error
+        return known[1]
+
+    def replace(self, verifier: certificates.ClientVerifier) -> None:
+        """Trust another pool from now on; nothing is remembered of the old one."""
+        self._verifier = verifier
+        self._known.clear()
+
+
+def _user(of: certificates.VerifiedClient) -> context.User | None:
+    if not of.common_name:
+        return None
+    extra = {CREDENTIAL_ID: (f"X509SHA256={of.sha256}",)}
+    return with_implied_groups(context.User(of.common_name, of.uid, of.organizations, extra))
+
+
+def with_implied_groups(user: context.User) -> context.User:
+    """Everybody who was recognised is in system:authenticated."""
+    if AUTHENTICATED in user.groups or UNAUTHENTICATED in user.groups or user.name == context.ANONYMOUS.name:
+        return user
+    return dataclasses.replace(user, groups=(*user.groups, AUTHENTICATED))
+
+
+class StaticTokens:
+    """Tokens from a file, as kube-apiserver's --token-auth-file has them."""
+
+    def __init__(self, users: dict[str, context.User]) -> None:
+        # Looked up by digest, so that the time it takes says nothing about a token.
+        self._users = {hashlib.sha256(token.encode("utf-8")).digest(): user for token, user in users.items()}
+
+    def find(self, token: str) -> context.User | None:
+        """Whose token this is."""
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        for known, user in self._users.items():
+            if hmac.compare_digest(known, digest):
+                return user
+        return None
+
+
+def read_tokens(path: pathlib.Path) -> StaticTokens:
+    """Tokens from a CSV file: token, user name, user UID, and, quoted, groups. Raises SetupError."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.SetupError(f"the token file {path} cannot be read: {error}") from error
+    users: dict[str, context.User] = {}
+    for row in csv.reader(io.StringIO(text), skipinitialspace=True):
+        if not row:
+            continue
+        if len(row) < 3:
+            raise errors.SetupError(
+                f"the token file {path} has a line with {len(row)} fields",
+                ('each line is: token,user,uid,"group1,group2" (the groups may be left out)',),
+            )
+        token, name, uid = (each.strip() for each in row[:3])
+        if not token or not name:
+            raise errors.SetupError(f"the token file {path} has a line without a token or without a user")
+        groups = tuple(each.strip() for each in row[3].split(",") if each.strip()) if len(row) > 3 else ()
+        users[token] = with_implied_groups(context.User(name, uid, groups))
+    return StaticTokens(users)
+
+
+class BearerTokens:
+    """Tokens in the Authorization header."""
+
+    def __init__(self, *sources: StaticTokens) -> None:
+        self._sources = sources
+
+    def recognise(self, offered: Credentials, now: datetime.datetime) -> context.User | None:
+        del now
+        token = bearer_token(offered.authorization)
+        if not token:
+            return None
+        user = self.find(token)
+        if user is None:
+            raise Rejected("invalid bearer token")
+        return user
+
+    def find(self, token: str) -> context.User | None:
+        """Whose token this is, whichever source knows it."""
+        for source in self._sources:
+            user = source.find(token)
+            if user is not None:
+                return user
+        return None
+
+
+def bearer_token(authorization: str) -> str:
+    """The token in an Authorization header; empty if it is of another kind, or has none."""
+    parts = authorization.strip().split(" ")
+    if len(parts) < 2 or parts[0].lower() != "bearer":
+        return ""
+    return parts[1]
+
+
+class Authenticator:
+    """The methods, in their order."""
+
+    def __init__(self, methods: Sequence[Method], *, anonymous: bool) -> None:
+        self._methods = tuple(methods)
+        self._anonymous = anonymous
+
+    def authenticate(self, offered: Credentials, now: datetime.datetime) -> context.User:
+        """Who is asking. Raises Unauthorized; the reason goes to the log."""
+        reasons: list[str] = []
+        for method in self._methods:
+            try:
+                user = method.recognise(offered, now)
+            except Rejected as error:
+                reasons.append(str(error))
+                continue
+            if user is not None:
+                return user
+        if not reasons and self._anonymous:
+            return context.ANONYMOUS
+        why = "; ".join(reasons) or "no credentials, and anonymous requests are off"
+        _log.warning("unauthorized", extra={"reason": why, "source": offered.source})
+        raise errors.Unauthorized

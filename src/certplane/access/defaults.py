@@ -1,0 +1,434 @@
+"""The roles and bindings that every Kubernetes control plane begins with, and how they are kept.
+
+The tables are data: names, rules, subjects. `ensure` makes what is missing and adds what was taken away, once at each
+start, and leaves alone what carries the annotation `rbac.authorization.kubernetes.io/autoupdate: "false"`; whatever was
+added by hand stays. Source: kubernetes, `plugin/pkg/auth/authorizer/rbac/bootstrappolicy`,
+`k8s.io/component-helpers/auth/ rbac/reconciliation`; the last table is kubeadm's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from certplane.access import escalation
+from certplane.meta import codec, objects
+from certplane.resources import namespaces, rbac
+
+AUTOUPDATE: Final = "rbac.authorization.kubernetes.io/autoupdate"
+_LABELS: Final = {"kubernetes.io/bootstrapping": "rbac-defaults"}
+_AGGREGATE: Final = "rbac.authorization.k8s.io/aggregate-to-"
+
+NAMESPACES: Final = ("default", "kube-node-lease", "kube-public", "kube-system")
+
+_CERTIFICATES: Final = "certificates.k8s.io"
+_CSRS: Final = "certificatesigningrequests"
+_AUTHORIZATION: Final = "authorization.k8s.io"
+_AUTHENTICATION: Final = "authentication.k8s.io"
+_COORDINATION: Final = "coordination.k8s.io"
+_READ: Final = ("get", "list", "watch")
+_WRITE: Final = ("create", "delete", "deletecollection", "patch", "update")
+_ALL_EIGHT: Final = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+_SIGNERS: Final = (
+    "kubernetes.io/kube-apiserver-client",
+    "kubernetes.io/kube-apiserver-client-kubelet",
+    "kubernetes.io/kubelet-serving",
+    "kubernetes.io/legacy-unknown",
+)
+
+
+def _rule(
+    verbs: Iterable[str], group: str | Iterable[str], *resources: str, names: Iterable[str] = ()
+) -> rbac.PolicyRule:
+    groups = [group] if isinstance(group, str) else sorted(group)
+    return rbac.PolicyRule(
+        verbs=sorted(verbs), api_groups=groups, resources=sorted(resources), resource_names=sorted(names)
+    )
+
+
+def _paths(*paths: str) -> rbac.PolicyRule:
+    return rbac.PolicyRule(verbs=["get"], non_resource_urls=sorted(paths))
+
+
+_EVENTS: Final = _rule(("create", "patch", "update"), ("", "events.k8s.io"), "events")
+_Rules = tuple[rbac.PolicyRule, ...]
+
+# --- cluster roles ------------------------------------------------------------------------------------------------
+
+_ROLES: Final[Mapping[str, _Rules]] = {
+    "cluster-admin": (
+        rbac.PolicyRule(verbs=["*"], api_groups=["*"], resources=["*"]),
+        rbac.PolicyRule(verbs=["*"], non_resource_urls=["*"]),
+    ),
+    "system:discovery": (
+        _paths(
+            "/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz",
+            "/version", "/version/",
+        ),
+    ),
+    "system:public-info-viewer": (_paths("/healthz", "/livez", "/readyz", "/version", "/version/"),),
+    "system:basic-user": (
+        _rule(("create",), _AUTHORIZATION, "selfsubjectaccessreviews", "selfsubjectrulesreviews"),
+        _rule(("create",), _AUTHENTICATION, "selfsubjectreviews"),
+    ),
+    "system:monitoring": (
+        _paths(
+            "/flagz", "/healthz", "/healthz/*", "/livez", "/livez/*", "/metrics", "/metrics/slis", "/readyz",
+            "/readyz/*", "/statusz",
+        ),
+        _rule(("get",), "", "nodes/metrics"),
+    ),
+    "system:service-account-issuer-discovery": (
+        _paths(
+            "/.well-known/openid-configuration", "/.well-known/openid-configuration/", "/openid/v1/jwks",
+            "/openid/v1/jwks/",
+        ),
+    ),
+    "system:kube-controller-manager": (
+        _EVENTS,
+        _rule(("create",), _COORDINATION, "leases"),
+        _rule(("get", "update"), _COORDINATION, "leases", names=("kube-controller-manager",)),
+        _rule(("create",), "", "secrets", "serviceaccounts"),
+        _rule(("delete",), "", "secrets"),
+        _rule(("get",), "", "configmaps", "namespaces", "secrets", "serviceaccounts"),
+        _rule(("update",), "", "secrets", "serviceaccounts"),
+        _rule(("create",), _AUTHENTICATION, "tokenreviews"),
+        _rule(("create",), _AUTHORIZATION, "subjectaccessreviews"),
+        _rule(("list", "watch"), "*", "*"),
+        _rule(("create",), "", "serviceaccounts/token"),
+    ),
+    "system:node-proxier": (
+        _rule(("list", "watch"), "", "endpoints", "services"),
+        _rule(_READ, "", "nodes"),
+        _EVENTS,
+        _rule(("list", "watch"), "discovery.k8s.io", "endpointslices"),
+        _rule(("list", "watch"), "networking.k8s.io", "servicecidrs"),
+    ),
+    "system:kube-dns": (_rule(("list", "watch"), "", "endpoints", "services"),),
+    "system:node-bootstrapper": (_rule(("create", *_READ), _CERTIFICATES, _CSRS),),
+    f"system:{_CERTIFICATES}:{_CSRS}:nodeclient": (_rule(("create",), _CERTIFICATES, f"{_CSRS}/nodeclient"),),
+    f"system:{_CERTIFICATES}:{_CSRS}:selfnodeclient": (_rule(("create",), _CERTIFICATES, f"{_CSRS}/selfnodeclient"),),
+    **{
+        f"system:{_CERTIFICATES}:{name.partition('/')[2]}-approver": (
+            _rule(("approve",), _CERTIFICATES, "signers", names=(name,)),
+        )
+        for name in _SIGNERS
+    },
+    "system:auth-delegator": (
+        _rule(("create",), _AUTHENTICATION, "tokenreviews"),
+        _rule(("create",), _AUTHORIZATION, "subjectaccessreviews"),
+    ),
+    "system:kubelet-api-admin": (
+        _rule(_READ, "", "nodes"),
+        _rule(("proxy",), "", "nodes"),
+        _rule(("*",), "", "nodes/log", "nodes/metrics", "nodes/proxy", "nodes/stats"),
+        _rule(("*",), "", "nodes/configz", "nodes/healthz", "nodes/pods"),
+    ),
+    "system:node": (
+        _rule(("create",), _AUTHENTICATION, "tokenreviews"),
+        _rule(("create",), _AUTHORIZATION, "localsubjectaccessreviews", "subjectaccessreviews"),
+        _rule(_READ, "", "services"),
+        _rule(("create", *_READ), "", "nodes"),
+        _rule(("patch", "update"), "", "nodes/status"),
+        _rule(("patch", "update"), "", "nodes"),
+        _EVENTS,
+        _rule(_READ, "", "pods"),
+        _rule(("create", "delete"), "", "pods"),
+        _rule(("patch", "update"), "", "pods/status"),
+        _rule(("create",), "", "pods/eviction"),
+        _rule(_READ, "", "configmaps", "secrets"),
+        _rule(("get",), "", "persistentvolumeclaims", "persistentvolumes"),
+        _rule(("get",), "", "endpoints"),
+        _rule(("create", *_READ), _CERTIFICATES, _CSRS),
+        _rule(("create", "delete", "get", "patch", "update"), _COORDINATION, "leases"),
+        _rule(("get",), "storage.k8s.io", "volumeattachments"),
+        _rule(("create",), "", "serviceaccounts/token"),
+        _rule(("get", "patch", "update"), "", "persistentvolumeclaims/status"),
+        _rule(_READ, "storage.k8s.io", "csidrivers"),
+        _rule(("create", "delete", "get", "patch", "update"), "storage.k8s.io", "csinodes"),
+        _rule(_READ, "node.k8s.io", "runtimeclasses"),
+        _rule(("get",), "resource.k8s.io", "resourceclaims"),
+        _rule(("deletecollection",), "resource.k8s.io", "resourceslices"),
+        _rule(("get",), "", "serviceaccounts"),
+    ),
+}  # fmt: skip
+
+_AGGREGATED: Final = ("admin", "edit", "view")
+_USER_ROLES: Final[Mapping[str, _Rules]] = {
+    "view": (
+        _rule(_READ, "", "configmaps", "events", "namespaces", "serviceaccounts"),
+        _rule(_READ, "events.k8s.io", "events"),
+    ),
+    "edit": (
+        _rule(_READ, "", "secrets"),
+        _rule(_WRITE, "", "configmaps", "events", "secrets", "serviceaccounts"),
+        _rule(_WRITE, "events.k8s.io", "events"),
+        _rule(("impersonate",), "", "serviceaccounts"),
+        _rule(("create",), "", "serviceaccounts/token"),
+        _rule(_ALL_EIGHT, _COORDINATION, "leases"),
+    ),
+    "admin": (
+        _rule(("create",), _AUTHORIZATION, "localsubjectaccessreviews"),
+        _rule(_ALL_EIGHT, rbac.GROUP, "rolebindings", "roles"),
+    ),
+}
+
+_CONTROLLERS: Final[Mapping[str, _Rules]] = {
+    "certificate-controller": (
+        _rule(("delete", *_READ), _CERTIFICATES, _CSRS),
+        _rule(("update",), _CERTIFICATES, f"{_CSRS}/approval", f"{_CSRS}/status"),
+        _rule(("approve",), _CERTIFICATES, "signers", names=("kubernetes.io/kube-apiserver-client-kubelet",)),
+        _rule(("sign",), _CERTIFICATES, "signers", names=_SIGNERS),
+        _rule(("create",), _AUTHORIZATION, "subjectaccessreviews"),
+        _EVENTS,
+    ),
+    "root-ca-cert-publisher": (_rule(("create", "update"), "", "configmaps"), _EVENTS),
+    "clusterrole-aggregation-controller": (
+        _rule(("escalate", "get", "list", "patch", "update", "watch"), rbac.GROUP, "clusterroles"),
+    ),
+    "service-account-controller": (_rule(("create",), "", "serviceaccounts"), _EVENTS),
+    "legacy-service-account-token-cleaner": (
+        _rule(("get",), "", "configmaps", names=("kube-apiserver-legacy-service-account-token-tracking",)),
+        _rule(("delete", "patch"), "", "secrets"),
+    ),
+    "namespace-controller": (
+        _rule(("delete", *_READ), "", "namespaces"),
+        _rule(("update",), "", "namespaces/finalize", "namespaces/status"),
+        _rule(("delete", "deletecollection", *_READ), "*", "*"),
+    ),
+    "generic-garbage-collector": (_rule(("delete", "get", "list", "patch", "update", "watch"), "*", "*"), _EVENTS),
+}
+
+#: Bindings that have the name of their ClusterRole: users and groups.
+_BINDINGS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
+    "cluster-admin": (("Group", "system:masters"),),
+    "system:discovery": (("Group", "system:authenticated"),),
+    "system:public-info-viewer": (("Group", "system:authenticated"), ("Group", "system:unauthenticated")),
+    "system:basic-user": (("Group", "system:authenticated"),),
+    "system:monitoring": (("Group", "system:monitoring"),),
+    "system:service-account-issuer-discovery": (("Group", "system:serviceaccounts"),),
+    "system:kube-controller-manager": (("User", "system:kube-controller-manager"),),
+    "system:node-proxier": (("User", "system:kube-proxy"),),
+    "system:kube-dns": (("ServiceAccount", "kube-dns"),),
+    "system:node": (),
+}
+
+#: Bindings that kubeadm adds: name, role, subject. They carry no marks of the defaults.
+_KUBEADM: Final = (
+    ("kubeadm:cluster-admins", "cluster-admin", ("Group", "kubeadm:cluster-admins")),
+    (
+        "kubeadm:kubelet-bootstrap",
+        "system:node-bootstrapper",
+        ("Group", "system:bootstrappers:kubeadm:default-node-token"),
+    ),
+    (
+        "kubeadm:node-autoapprove-bootstrap",
+        f"system:{_CERTIFICATES}:{_CSRS}:nodeclient",
+        ("Group", "system:bootstrappers:kubeadm:default-node-token"),
+    ),
+    (
+        "kubeadm:node-autoapprove-certificate-rotation",
+        f"system:{_CERTIFICATES}:{_CSRS}:selfnodeclient",
+        ("Group", "system:nodes"),
+    ),
+)
+
+# --- namespaced roles ---------------------------------------------------------------------------------------------
+
+_LEADER: Final = ("create", "get", "list", "update", "watch")
+
+
+def _leader_rules() -> _Rules:
+    return (_rule(_LEADER, _COORDINATION, "leases"), _rule(_LEADER, _COORDINATION, "leasecandidates"))
+
+
+_Subjects = tuple[tuple[str, str], ...]
+#: Namespace, role, its rules, the binding, its subjects.
+_NAMESPACED: Final[tuple[tuple[str, str, _Rules, str, _Subjects], ...]] = (
+    (
+        "kube-system",
+        "extension-apiserver-authentication-reader",
+        (_rule(_READ, "", "configmaps", names=("extension-apiserver-authentication",)),),
+        "system::extension-apiserver-authentication-reader",
+        (("User", "system:kube-controller-manager"), ("User", "system:kube-scheduler")),
+    ),
+    *(
+        (
+            "kube-system",
+            f"system::leader-locking-{name}",
+            _leader_rules(),
+            f"system::leader-locking-{name}",
+            (("User", f"system:{name}"), ("ServiceAccount", name)),
+        )
+        for name in ("kube-controller-manager", "kube-scheduler")
+    ),
+    *(
+        (namespace, f"system:controller:{name}", rules, f"system:controller:{name}", (("ServiceAccount", name),))
+        for namespace, name, rules in (
+            ("kube-system", "bootstrap-signer", (_rule(_READ, "", "secrets"),)),
+            ("kube-system", "token-cleaner", (_rule(("delete", *_READ), "", "secrets"), _EVENTS)),
+            ("kube-system", "cloud-provider", (_rule(("create", *_READ), "", "configmaps"),)),
+            (
+                "kube-public",
+                "bootstrap-signer",
+                (
+                    _rule(_READ, "", "configmaps"),
+                    _rule(("update",), "", "configmaps", names=("cluster-info",)),
+                    _EVENTS,
+                ),
+            ),
+        )
+    ),
+)
+
+
+# --- the objects --------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wanted:
+    """An object that should be there. `plural` says of which kind."""
+
+    plural: str
+    namespace: str
+    object: Any
+
+
+def wanted() -> list[Wanted]:
+    """All default roles and bindings, in the order in which they are made."""
+    found = [Wanted("clusterroles", "", each) for each in _cluster_roles()]
+    found += [Wanted("clusterrolebindings", "", each) for each in _cluster_role_bindings()]
+    for namespace, name, rules, _, _ in _NAMESPACED:
+        role = rbac.Role(rules=list(rules))
+        found.append(Wanted("roles", namespace, _marked(role, name, namespace)))
+    for namespace, role_name, _, name, subjects in _NAMESPACED:
+        binding = rbac.RoleBinding(
+            subjects=[_subject(each) for each in subjects], role_ref=_role_ref("Role", role_name)
+        )
+        found.append(Wanted("rolebindings", namespace, _marked(binding, name, namespace)))
+    for name, role_name, subject in _KUBEADM:
+        bound = rbac.ClusterRoleBinding(subjects=[_subject(subject)], role_ref=_role_ref("ClusterRole", role_name))
+        bound.metadata.name = name
+        found.append(Wanted("clusterrolebindings", "", bound))
+    return found
+
+
+def _cluster_roles() -> Iterable[rbac.ClusterRole]:
+    for name, rules in _ROLES.items():
+        yield _marked(rbac.ClusterRole(rules=list(rules)), name)
+    for name, rules in _CONTROLLERS.items():
+        yield _marked(rbac.ClusterRole(rules=list(rules)), f"system:controller:{name}")
+    for position, name in enumerate(_AGGREGATED):
+        source = _marked(rbac.ClusterRole(rules=list(_USER_ROLES[name])), f"system:aggregate-to-{name}")
+        source.metadata.labels[_AGGREGATE + name] = "true"
+        yield source
+        selector = rbac.AggregationRule(
+            cluster_role_selectors=[objects.LabelSelector(match_labels={_AGGREGATE + name: "true"})]
+        )
+        collected = _marked(rbac.ClusterRole(aggregation_rule=selector), name)
+        if position:
+            collected.metadata.labels[_AGGREGATE + _AGGREGATED[position - 1]] = "true"
+        yield collected
+
+
+def _cluster_role_bindings() -> Iterable[rbac.ClusterRoleBinding]:
+    for name, subjects in _BINDINGS.items():
+        yield _marked(
+            rbac.ClusterRoleBinding(
+                subjects=[_subject(each) for each in subjects], role_ref=_role_ref("ClusterRole", name)
+            ),
+            name,
+        )
+    for account in _CONTROLLERS:
+        name = f"system:controller:{account}"
+        yield _marked(
+            rbac.ClusterRoleBinding(
+                subjects=[_subject(("ServiceAccount", account))], role_ref=_role_ref("ClusterRole", name)
+            ),
+            name,
+        )
+
+
+def _subject(of: tuple[str, str]) -> rbac.Subject:
+    kind, name = of
+    if kind == "ServiceAccount":
+        return rbac.Subject(kind=kind, name=name, namespace="kube-system")
+    return rbac.Subject(kind=kind, api_group=rbac.GROUP, name=name)
+
+
+def _role_ref(kind: str, name: str) -> rbac.RoleRef:
+    return rbac.RoleRef(api_group=rbac.GROUP, kind=kind, name=name)
+
+
+def _marked(of: Any, name: str, namespace: str = "") -> Any:
+    of.metadata.name = name
+    of.metadata.namespace = namespace
+    of.metadata.labels = dict(_LABELS)
+    of.metadata.annotations = {AUTOUPDATE: "true"}
+    return of
+
+
+# --- reconciliation -----------------------------------------------------------------------------------------------
+
+
+def reconciled(stored: Any, default: Any) -> Any | None:
+    """What a stored object should become so that it has all that the default has; None if it has.
+
+    A binding whose role differs cannot be mended: the result then has the default's role, and has to be made anew.
+    """
+    if stored.metadata.annotations.get(AUTOUPDATE) == "false":
+        return None
+    new = codec.decode(codec.encode(stored), type(stored))
+    for field in ("labels", "annotations"):
+        setattr(new.metadata, field, {**getattr(default.metadata, field), **getattr(stored.metadata, field)})
+    if hasattr(new, "rules"):
+        lacking = escalation.missing(default.rules or (), stored.rules or ())
+        if lacking:
+            new.rules = [*(stored.rules or ()), *escalation.compact(lacking)]
+        if hasattr(new, "aggregation_rule"):
+            new.aggregation_rule = _aggregation(stored, default)
+    else:
+        new.role_ref = default.role_ref
+        new.subjects = [*stored.subjects, *(each for each in default.subjects if each not in stored.subjects)]
+    return None if codec.encode(new) == codec.encode(stored) else new
+
+
+def _aggregation(stored: rbac.ClusterRole, default: rbac.ClusterRole) -> rbac.AggregationRule | None:
+    if default.aggregation_rule is None:
+        return None
+    before = stored.aggregation_rule.cluster_role_selectors if stored.aggregation_rule is not None else []
+    added = [each for each in default.aggregation_rule.cluster_role_selectors if each not in before]
+    return rbac.AggregationRule(cluster_role_selectors=[*before, *added])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Doors:
+    """How the reconciler reaches the objects: by plural, namespace and name."""
+
+    find: Callable[[str, str, str], Any | None]
+    create: Callable[[str, str, Any], Awaitable[None]]
+    replace: Callable[[str, str, Any], Awaitable[None]]
+    delete: Callable[[str, str, Any], Awaitable[None]]
+
+
+async def ensure(doors: Doors, kinds: Sequence[Wanted]) -> None:
+    """Make what is missing and mend what is incomplete: the four namespaces first, then roles and bindings."""
+    for name in NAMESPACES:
+        if doors.find("namespaces", "", name) is None:
+            missing = namespaces.Namespace()
+            missing.metadata.name = name
+            await doors.create("namespaces", "", missing)
+    for each in kinds:
+        stored = doors.find(each.plural, each.namespace, each.object.metadata.name)
+        if stored is None:
+            await doors.create(each.plural, each.namespace, each.object)
+            continue
+        new = reconciled(stored, each.object)
+        if new is None:
+            continue
+        if hasattr(new, "role_ref") and new.role_ref != stored.role_ref:
+            await doors.delete(each.plural, each.namespace, stored)
+            await doors.create(each.plural, each.namespace, each.object)
+        else:
+            await doors.replace(each.plural, each.namespace, new)

@@ -1,0 +1,102 @@
+"""Rights per signer: approving, signing, and the one subject that nobody gets.
+
+Updating `/approval` is a right on a resource; approving *for a signer* is another, on the virtual resource `signers`.
+Whoever has only the first can approve nothing. The same goes for signing. The three checks here are Kubernetes'
+admission plugins CertificateApproval, CertificateSigning and CertificateSubjectRestriction.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from certplane import errors
+from certplane.access import rbac
+from certplane.meta import context
+from certplane.registry import admission
+from certplane.resources import certificatesigningrequests as csrs
+from certplane.x509 import csr, profiles
+
+_log = logging.getLogger("certplane.access")
+
+Authorize = Callable[[context.Attributes], rbac.Decision]
+
+_PLURAL: Final = csrs.RESOURCE.plural
+_GROUP: Final = csrs.RESOURCE.group
+
+
+def may_for_signer(authorize: Authorize, user: context.User, verb: str, signer_name: str) -> bool:
+    """Whether a user may approve, sign or attest for a signer: by its name, or by `DOMAIN/*`."""
+    domain = signer_name.partition("/")[0]
+    return any(
+        authorize(
+            context.Attributes(user=user, verb=verb, group=_GROUP, version="*", resource="signers", name=name)
+        ).allowed
+        for name in (signer_name, f"{domain}/*")
+    )
+
+
+def hooks(authorize: Authorize) -> tuple[admission.Hook, ...]:
+    """The checks, in the order in which Kubernetes runs them."""
+
+    def approval(of: admission.Review) -> None:
+        if (of.resource.plural, of.subresource, of.operation) != (_PLURAL, "approval", "update"):
+            return
+        signer = of.old.spec.signer_name
+        if not may_for_signer(authorize, of.call.user, "approve", signer):
+            raise _refusal(of, f'user not permitted to approve requests with signerName "{signer}"')
+        _trace(of)
+
+    def signing(of: admission.Review) -> None:
+        if (of.resource.plural, of.subresource, of.operation) != (_PLURAL, "status", "update"):
+            return
+        if (of.new.status.certificate, of.new.status.conditions) == (
+            of.old.status.certificate,
+            of.old.status.conditions,
+        ):
+            return
+        signer = of.old.spec.signer_name
+        if not may_for_signer(authorize, of.call.user, "sign", signer):
+            raise _refusal(of, f'user not permitted to sign requests with signerName "{signer}"')
+
+    return approval, signing, _subject_restriction
+
+
+def _subject_restriction(of: admission.Review) -> None:
+    """Nobody asks to be a superuser: the group cannot be taken back as long as the certificate lives."""
+    if (of.resource.plural, of.subresource, of.operation) != (_PLURAL, "", "create"):
+        return
+    if of.new.spec.signer_name != profiles.KUBE_APISERVER_CLIENT:
+        return
+    try:
+        request = csr.parse(of.new.spec.request or b"")
+    except csr.RequestError as error:
+        raise _refusal(of, f"failed to parse CSR: {error}") from error
+    if rbac.MASTERS in request.organizations:
+        raise _refusal(of, "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed")
+
+
+def _refusal(of: admission.Review, why: str) -> errors.Forbidden:
+    return errors.Forbidden.of(of.resource.plural, of.resource.group, of.name, why)
+
+
+def _trace(of: admission.Review) -> None:
+    """Every decision leaves a trace, whoever makes it, and whether or not anything else is configured."""
+    before = {each.type for each in of.old.status.conditions}
+    for each in of.new.status.conditions:
+        if each.type not in before:
+            _log.info(
+                "csr decision",
+                extra={
+                    "csr": of.name,
+                    "uid": of.old.metadata.uid,
+                    "condition": each.type,
+                    "reason": each.reason,
+                    "user": of.call.user.name,
+                    "requestor": of.old.spec.username,
+                    "signer": of.old.spec.signer_name,
+                    "request_id": of.call.request_id,
+                    "dry_run": of.call.dry_run,
+                },
+            )

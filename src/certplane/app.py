@@ -1,0 +1,348 @@
+"""Where concrete things meet: the only place that knows what everything is made of.
+
+`Plane` is a whole control plane without a socket: store, cache, registries, authorization, controllers, and the handler
+that answers requests. `run` puts it behind a socket, with what `Settings` say. docs/architecture.md has a picture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import dataclasses
+import gc
+import logging
+import os
+import pathlib
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from certplane import clock as clocks
+from certplane import config, errors, telemetry
+from certplane.access import authn, defaults, escalation, rbac, reviews, signers
+from certplane.client import api, informer
+from certplane.controllers import approver, cleaner, runtime, signer
+from certplane.kubeadm import kubeconfig, pki
+from certplane.meta import context, resource
+from certplane.registry import admission, document, lifecycle, reads, verbs
+from certplane.resources import ACTIONS, ALL
+from certplane.resources import certificatesigningrequests as csrs
+from certplane.server import discovery, exchange, handlers, health, listen, local, pipeline, routes, watches
+from certplane.store import contract, sqlite, watchcache
+from certplane.x509 import certificates, issue, profiles
+
+_log = logging.getLogger("certplane")
+
+#: The server itself, and the service account under which the certificate controllers work.
+_SERVER: Final = context.User("system:apiserver", groups=("system:masters", "system:authenticated"))
+_CONTROLLER: Final = context.User(
+    "system:serviceaccount:kube-system:certificate-controller",
+    groups=("system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"),
+)
+#: managedFields are grepped for this name, so controllers have the one that they have in a cluster.
+_USER_AGENT: Final = "kube-controller-manager/certplane"
+_QUEUE: Final = "certificate"
+_COMPACTION_SECONDS: Final = 300.0
+_DRAIN_SECONDS: Final = 8.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class How:
+    """How a plane works. `signers` are the configured ones by name; `address` is where clients reach the server."""
+
+    signers: Mapping[str, signer.Signer]
+    controllers: frozenset[str] = frozenset(config.CONTROLLERS)
+    credentials: tuple[authn.Method, ...] = ()
+    tokens: authn.BearerTokens = dataclasses.field(default_factory=authn.BearerTokens)
+    anonymous: bool = True
+    address: str = "127.0.0.1:6443"
+
+
+class Plane:
+    """A control plane. `start` before use, `stop` afterwards; the store is the caller's to open and to close."""
+
+    def __init__(self, store: contract.Store, clock: clocks.Clock, how: How) -> None:
+        self.store = store
+        self.clock = clock
+        self.telemetry = telemetry.Telemetry()
+        self.cache = watchcache.WatchCache(store, [each.prefix for each in ALL])
+        self._how = how
+        self._by_plural = {each.plural: each for each in ALL}
+        self.authorizer = self._authorizer()
+        self.registries = self._registries()
+        self.watches = watches.Watches(clock)
+        self._ready = False
+        self._draining = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="certplane-sign")
+        self._authenticator = authn.Authenticator(how.credentials, anonymous=how.anonymous)
+        self.services = pipeline.Services(
+            clock=clock,
+            telemetry=self.telemetry,
+            authenticate=self._authenticate,
+            authorize=self._authorize,
+            route=self._routes().handle,
+        )
+        self.handler = pipeline.assemble(self.services)
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Fill the cache, make what must always be there, start the controllers."""
+        await self.cache.start()
+        await defaults.ensure(self._doors(), defaults.wanted())
+        self._start_controllers()
+        self._tasks.append(asyncio.ensure_future(self._compact()))
+        self._ready = True
+
+    def drain(self) -> None:
+        """Say that this server is going away, and end its watches."""
+        self._ready = False
+        self._draining = True
+        self.watches.drain()
+
+    async def stop(self) -> None:
+        """Stop the controllers and let go of the store."""
+        self.drain()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self.cache.close()
+
+    def client(self, user: context.User, user_agent: str = "certplane") -> api.Client:
+        """The API as a user sees it, without a socket."""
+        return api.Client(local.Transport(self.handler, user, user_agent))
+
+    # --- parts ----------------------------------------------------------------------------------------------------
+
+    def _object(self, plural: str) -> Callable[[watchcache.Entry], Any]:
+        of = self._by_plural[plural]
+        return lambda entry: document.of_entry(of, entry).object
+
+    def _collection(self, plural: str) -> watchcache.Collection:
+        return self.cache.collection(self._by_plural[plural].prefix)
+
+    def _authorizer(self) -> rbac.Authorizer:
+        return rbac.Authorizer(
+            self._collection("clusterroles"),
+            self._collection("clusterrolebindings"),
+            self._collection("roles"),
+            self._collection("rolebindings"),
+            self._object,
+        )
+
+    def _registries(self) -> dict[str, verbs.Registry]:
+        hooks = admission.Admission(
+            mutate=(lifecycle.hook(lambda name: self._find("namespaces", "", name)),),
+            check=(*signers.hooks(self.authorizer.authorize), escalation.hook(self.authorizer)),
+        )
+        return {each.plural: verbs.Registry(each, self.store, self.cache, hooks) for each in ALL}
+
+    def _find(self, plural: str, namespace: str, name: str) -> Any | None:
+        of = self._by_plural[plural]
+        entry = self.cache.collection(of.prefix).get(of.key(namespace, name))
+        return document.of_entry(of, entry).object if entry is not None else None
+
+    def _routes(self) -> routes.Routes:
+        endpoints = [
+            handlers.Endpoint(registry, reads.Reader(registry, self.clock)) for registry in self.registries.values()
+        ]
+        answers = reviews.answers(self.authorizer, self._how.tokens)
+        actions = [handlers.ActionEndpoint(each, answers[each.plural]) for each in ACTIONS]
+        return routes.Routes(
+            api=handlers.API(endpoints, actions, self.clock, self.watches),
+            discovery=discovery.Discovery(ALL, ACTIONS, server_address=self._how.address, clock=self.clock),
+            health=self._health(),
+            telemetry=self.telemetry,
+        )
+
+    def _health(self) -> health.Health:
+        checks = [
+            health.Check("ping", lambda: None),
+            health.Check("log", lambda: None),
+            # The store's check has the name under which probes of real clusters exclude it.
+            health.Check("etcd", lambda: self.cache.failure),
+            health.Check("informer-sync", lambda: None if self._ready else "not started", ready_only=True),
+            health.Check("shutdown", lambda: "draining" if self._draining else None, ready_only=True),
+        ]
+        return health.Health([*checks, *(_signer_check(*each) for each in sorted(self._how.signers.items()))])
+
+    def _authenticate(self, of: exchange.Exchange) -> context.User:
+        offered = authn.Credentials(of.peer_chain, of.headers.get(b"authorization"), of.source)
+        return self._authenticator.authenticate(offered, of.received)
+
+    def _authorize(self, attributes: context.Attributes) -> None:
+        decision = self.authorizer.authorize(attributes)
+        if not decision.allowed:
+            raise rbac.refusal(attributes, decision.reason)
+
+    def _start_controllers(self) -> None:
+        enabled = self._how.controllers
+        if not enabled:
+            return
+        client = self.client(_CONTROLLER, _USER_AGENT)
+        source = informer.Informer(client, csrs.RESOURCE, self.clock)
+        running: list[Callable[[], Awaitable[None]]] = []
+        handles: tuple[tuple[str, int, Callable[[], runtime.Handle]], ...] = (
+            (approver.NAME, approver.WORKERS, lambda: approver.Approver(client, self.telemetry).handle),
+            (signer.NAME, signer.WORKERS, lambda: self._signing(client).handle),
+        )
+        for name, workers, make in handles:
+            if name in enabled:
+                queue = runtime.Queue(self.clock, self.telemetry.queue(_QUEUE))
+                running.append(runtime.Controller(name, source, queue, make(), workers=workers).run)
+        if cleaner.NAME in enabled:
+            running.append(cleaner.Cleaner(client, source, self.clock).run)
+        running.append(source.run)
+        self._tasks += [asyncio.ensure_future(run()) for run in running]
+
+    def _signing(self, client: api.Client) -> signer.Signing:
+        return signer.Signing(client, self._how.signers, self.clock, self.telemetry, self._threads)
+
+    async def _compact(self) -> None:
+        """Forget what was superseded more than five minutes ago, as kube-apiserver has etcd do."""
+        before = await self.store.revision()
+        while True:
+            await self.clock.sleep(_COMPACTION_SECONDS)
+            now = await self.store.revision()
+            await self.store.compact(before)
+            before = now
+
+    def _doors(self) -> defaults.Doors:
+        def call(of: resource.Resource) -> context.Call:
+            info = context.RequestInfo("", "", is_resource=True, group=of.group, version=of.version, resource=of.plural)
+            return context.Call(_SERVER, info, self.clock, self.clock.now(), user_agent="certplane")
+
+        async def create(plural: str, namespace: str, new: Any) -> None:
+            await self.registries[plural].create(call(self._by_plural[plural]), namespace, new)
+
+        async def replace(plural: str, namespace: str, new: Any) -> None:
+            target = verbs.Target(namespace, new.metadata.name)
+            registry = self.registries[plural]
+            await registry.update(call(registry.resource), target, lambda _: new, verbs.Style.REPLACE)
+
+        async def delete(plural: str, namespace: str, old: Any) -> None:
+            target = verbs.Target(namespace, old.metadata.name)
+            registry = self.registries[plural]
+            await registry.delete(call(registry.resource), target, verbs.Deletion(uid=old.metadata.uid))
+
+        return defaults.Doors(self._find, create, replace, delete)
+
+
+def _signer_check(name: str, of: signer.Signer) -> health.Check:
+    problem = of.problem or None
+    return health.Check(f"signer-{name.rpartition('/')[2]}", lambda: problem, ready_only=True, advisory=True)
+
+
+# --- from settings ------------------------------------------------------------------------------------------------
+
+
+def configured_signers(settings: config.Settings, own: pki.PKI) -> dict[str, signer.Signer]:
+    """The four built-in signers as they are configured; those that cannot sign know why."""
+    found = {}
+    for name, profile in profiles.BUILT_IN.items():
+        pair = settings.signer_files[name]
+        if settings.signs_by_default:
+            pair = config.Pair(own.ca_certificate, own.ca_key)
+        elif not any(config.is_given(each.certificate) for each in settings.signer_files.values()):
+            pair = settings.signing
+        found[name] = _signer(profile, pair, settings)
+    return found
+
+
+def _signer(profile: profiles.Profile, pair: config.Pair, settings: config.Settings) -> signer.Signer:
+    certificate, key = pair.certificate, pair.key
+    if certificate is None or key is None or not config.is_given(certificate) or not config.is_given(key):
+        return signer.Signer(profile, problem="no certificate and key to sign with: see the --cluster-signing-* flags")
+    try:
+        authority = pki.load_authority(certificate, key)
+    except errors.SetupError as error:
+        return signer.Signer(profile, problem=error.message)
+    return signer.Signer(profile, issue.Issuer(authority, settings.signing_duration))
+
+
+def _prepare(settings: config.Settings, clock: clocks.Clock) -> pki.PKI:
+    """The data directory, completed. Raises SetupError, having written nothing, for what cannot be used."""
+    host_names = ("localhost", "127.0.0.1", "::1", socket.gethostname())
+    bound = () if settings.host in ("0.0.0.0", "::") else (settings.host,)  # noqa: S104 - compared, not bound
+    names = tuple(name for name in (*host_names, *bound, *settings.tls_san) if name)
+    if not settings.data_dir.exists():
+        settings.data_dir.mkdir(mode=0o700, parents=True)
+    own = pki.ensure(settings.data_dir / "pki", pki.Options(names, settings.key_algorithm), clock.now())
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - as above
+    server = f"https://[{host}]:{settings.port}" if ":" in host else f"https://{host}:{settings.port}"
+    for path in kubeconfig.ensure(settings.data_dir, own, server, settings.key_algorithm, clock.now()):
+        _log.info("kubeconfig written", extra={"path": path})
+    return own
+
+
+def _how(settings: config.Settings, own: pki.PKI) -> How:
+    ca_file = settings.client_ca_file or own.ca_certificate
+    try:
+        verifier = certificates.ClientVerifier(ca_file.read_bytes())
+    except (OSError, certificates.CertificateError) as error:
+        raise errors.SetupError(
+            f"the client CA file {ca_file} cannot be used: {error}", ("--client-ca-file names CA certificates, in PEM",)
+        ) from error
+    sources = [authn.read_tokens(settings.token_auth_file)] if settings.token_auth_file is not None else []
+    tokens = authn.BearerTokens(*sources)
+    return How(
+        signers=configured_signers(settings, own),
+        controllers=settings.controllers,
+        credentials=(authn.ClientCertificates(verifier), tokens),
+        tokens=tokens,
+        anonymous=settings.anonymous_auth,
+        address=f"{settings.host}:{settings.port}",
+    )
+
+
+async def serve(settings: config.Settings, clock: clocks.Clock) -> None:
+    """Serve until SIGTERM or SIGINT. Raises SetupError for what a person must mend."""
+    own = _prepare(settings, clock)
+    how = _how(settings, own)
+    certificate, key = settings.serving.certificate or own.certificate, settings.serving.key or own.key
+    if settings.serving.certificate is not None:
+        pki.check_pair(certificate, key)
+    tls = listen.tls_context(str(certificate), str(key), str(settings.client_ca_file or own.ca_certificate))
+    store = sqlite.open_store(settings.store)
+    try:
+        bound = listen.bind(settings.host, settings.port)
+        with contextlib.closing(bound):
+            await _serve(Plane(store, clock, how), listen.Plug(bound, tls), settings.data_dir)
+    finally:
+        await store.close()
+
+
+async def _serve(plane: Plane, plug: listen.Plug, data_dir: pathlib.Path) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await plane.start()
+    try:
+        listener = listen.Listener(plane.handler, plug)
+        serving = asyncio.ensure_future(listener.serve())
+        # What was made until now stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        _log.info("serving", extra={"address": plug.address, "data_dir": data_dir})
+        waiting = asyncio.ensure_future(stopping.wait())
+        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        _log.info("stopping")
+        plane.drain()
+        listener.stop()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(serving, _DRAIN_SECONDS)
+    finally:
+        await plane.stop()
+    _log.info("stopped")
+
+
+def run(settings: config.Settings) -> None:
+    """`certplane serve`: the whole process. Raises SetupError."""
+    with telemetry.logging_to(level=settings.log_level):
+        listen.run(serve(settings, clocks.SystemClock()))

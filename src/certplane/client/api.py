@@ -1,0 +1,193 @@
+"""Typed verbs over any Kubernetes API: the only door that controllers and tools have to the state.
+
+A `Client` knows kinds by their declaration and talks through a `Transport`, which carries bytes: from inside the
+process without a socket, or over HTTPS. What the server refuses is raised as the `errors.APIError` that its Status
+names; what never reached a server is raised as `Unreachable`. Nothing is retried here: who calls knows better when and
+whether.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from certplane import errors
+from certplane.meta import codec, resource
+
+_JSON: Final = "application/json"
+_HEADERS: Final = {"accept": _JSON, "content-type": _JSON}
+
+
+class Unreachable(errors.CertplaneError):
+    """The server could not be asked, or its answer did not come whole. It may have done what it was asked for."""
+
+
+class Response(Protocol):
+    """A whole answer."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def body(self) -> bytes: ...
+
+
+class Chunks(Protocol):
+    """An answer that comes piece by piece."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def chunks(self) -> AsyncIterator[bytes]: ...
+
+
+class Transport(Protocol):
+    """Carries requests to an API server, under one identity. Raises Unreachable."""
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+    ) -> Response:
+        """Send one request and wait for its answer."""
+        ...
+
+    def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> contextlib.AbstractAsyncContextManager[Chunks]:
+        """Send one request whose answer does not end; leaving the context ends it."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Listing:
+    """A collection at one revision."""
+
+    items: Sequence[Any]
+    resource_version: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WatchEvent:
+    """ADDED, MODIFIED, DELETED or BOOKMARK, and the object. Of a bookmark only the resourceVersion means something."""
+
+    type: str
+    object: Any
+
+
+class _Meta(msgspec.Struct):
+    resource_version: str = msgspec.field(default="", name="resourceVersion")
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class _List(msgspec.Struct):
+    metadata: _Meta
+    items: list[msgspec.Raw]
+
+
+class _Event(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
+
+class Client:
+    """The verbs."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def get(self, of: resource.Resource, name: str, namespace: str = "") -> Any:
+        """One object. Raises errors.NotFound."""
+        return codec.decode(await self._send("GET", _path(of, namespace, name)), of.type)
+
+    async def list(self, of: resource.Resource, namespace: str = "", *, page: int = 500) -> Listing:
+        """All objects, fetched page by page. Raises errors.Expired when a page came too late; start again then."""
+        query = [("limit", str(page))]
+        items: list[Any] = []
+        while True:
+            found = msgspec.json.decode(await self._send("GET", _path(of, namespace), query=query), type=_List)
+            items += [codec.decode(each, of.type) for each in found.items]
+            if not found.metadata.continue_:
+                return Listing(items, found.metadata.resource_version)
+            query = [("limit", str(page)), ("continue", found.metadata.continue_)]
+
+    @contextlib.asynccontextmanager
+    async def watch(
+        self, of: resource.Resource, resource_version: str, namespace: str = ""
+    ) -> AsyncIterator[AsyncIterator[WatchEvent]]:
+        """Changes after a revision, with bookmarks, until the server ends the stream.
+
+        Raises errors.Expired (on entering, or while reading) when the revision is too old.
+        """
+        query = [("watch", "true"), ("resourceVersion", resource_version), ("allowWatchBookmarks", "true")]
+        async with self._transport.stream("GET", _path(of, namespace), query=query, headers=_HEADERS) as answer:
+            if answer.status != 200:
+                raise _failure(b"".join([chunk async for chunk in answer.chunks]), answer.status)
+            yield _events(of, answer.chunks)
+
+    async def create(self, of: resource.Resource | resource.Action, new: Any, namespace: str = "") -> Any:
+        """Create an object, or ask a question. Raises errors.AlreadyExists, errors.Invalid."""
+        return codec.decode(await self._send("POST", _path(of, namespace), body=_body(of, new)), of.type)
+
+    async def update(self, of: resource.Resource, new: Any, subresource: str = "") -> Any:
+        """Replace an object, or a part of it through a subresource. Raises errors.Conflict if it has changed since."""
+        path = _path(of, new.metadata.namespace, new.metadata.name, subresource)
+        return codec.decode(await self._send("PUT", path, body=_body(of, new)), of.type)
+
+    async def delete(self, of: resource.Resource, name: str, namespace: str = "") -> None:
+        """Raises errors.NotFound."""
+        await self._send("DELETE", _path(of, namespace, name))
+
+    async def _send(self, method: str, path: str, *, query: Sequence[tuple[str, str]] = (), body: bytes = b"") -> bytes:
+        answer = await self._transport.request(method, path, query=query, headers=_HEADERS, body=body)
+        if not 200 <= answer.status < 300:
+            raise _failure(answer.body, answer.status)
+        return answer.body
+
+
+async def _events(of: resource.Resource, chunks: AsyncIterator[bytes]) -> AsyncIterator[WatchEvent]:
+    rest = b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            event = msgspec.json.decode(line, type=_Event)
+            if event.type == "ERROR":
+                raise _failure(bytes(event.object), 500)
+            yield WatchEvent(event.type, codec.decode(event.object, of.type))
+
+
+def _path(of: resource.Resource | resource.Action, namespace: str = "", name: str = "", subresource: str = "") -> str:
+    root = f"/apis/{of.group}/{of.version}" if of.group else f"/api/{of.version}"
+    scope = f"/namespaces/{namespace}" if of.namespaced and namespace else ""
+    return root + scope + "".join(f"/{part}" for part in (of.plural, name, subresource) if part)
+
+
+def _body(of: resource.Resource | resource.Action, new: Any) -> bytes:
+    new.kind, new.api_version = of.kind, of.api_version
+    return codec.encode(new)
+
+
+def _failure(body: bytes, code: int) -> errors.APIError:
+    try:
+        status = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        status = None
+    if not isinstance(status, dict):
+        status = {"message": body.decode("utf-8", "replace").strip() or f"the server answered with code {code}"}
+    return errors.from_status(status, code)

@@ -1,0 +1,164 @@
+"""What every controller is made of: a queue of names, workers, and patience.
+
+A name is worked on by one worker at a time; what happens to it meanwhile brings it back afterwards, once. A failure
+brings it back later and later: 200 ms doubled each time up to 1000 s, and all retries together no faster than ten a
+second beyond a burst of a hundred. Source: kubernetes, `pkg/controller/certificates/certificate_controller.go`;
+client-go `util/workqueue`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from certplane import clock as clocks
+from certplane import errors, telemetry
+from certplane.client import api, informer
+
+_log = logging.getLogger("certplane.controllers")
+
+_FIRST_DELAY: Final = 0.2
+_LONGEST_DELAY: Final = 1000.0
+_RETRIES_PER_SECOND: Final = 10.0
+_RETRY_BURST: Final = 100.0
+
+
+class Retry(errors.CertplaneError):
+    """Not done; try again later. `quiet`: this is nothing that anybody has to look at."""
+
+    def __init__(self, message: str, *, quiet: bool = False) -> None:
+        super().__init__(message)
+        self.quiet = quiet
+
+
+class Queue:
+    """Names that wait for a worker."""
+
+    def __init__(self, clock: clocks.Clock, figures: telemetry.QueueTelemetry) -> None:
+        self._clock = clock
+        self._figures = figures
+        self._waiting: collections.deque[str] = collections.deque()
+        self._since: dict[str, float] = {}
+        self._working: dict[str, float] = {}
+        self._again: set[str] = set()
+        self._failures: dict[str, int] = {}
+        self._tokens = _RETRY_BURST
+        self._refilled = clock.monotonic()
+        self._arrived = asyncio.Event()
+        self._delayed: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, name: str) -> None:
+        """Have a name worked on; nothing new if it waits already."""
+        if name in self._working:
+            self._again.add(name)
+        elif name not in self._since:
+            self._since[name] = self._clock.monotonic()
+            self._waiting.append(name)
+            self._figures.adds.inc()
+            self._figures.depth.set(len(self._waiting))
+            self._arrived.set()
+
+    async def get(self) -> str:
+        """The next name. Give it back with `done`."""
+        while not self._waiting:
+            self._arrived.clear()
+            await self._arrived.wait()
+        name = self._waiting.popleft()
+        now = self._clock.monotonic()
+        self._figures.waiting.observe(now - self._since.pop(name))
+        self._figures.depth.set(len(self._waiting))
+        self._working[name] = now
+        return name
+
+    def done(self, name: str) -> None:
+        """A name has been worked on."""
+        self._figures.working.observe(self._clock.monotonic() - self._working.pop(name))
+        if name in self._again:
+            self._again.discard(name)
+            self.add(name)
+
+    def forget(self, name: str) -> None:
+        """It went well: the next failure is the first."""
+        self._failures.pop(name, None)
+
+    def retry(self, name: str) -> None:
+        """It went wrong: bring the name back later."""
+        failures = self._failures.get(name, 0)
+        self._failures[name] = failures + 1
+        self._figures.retries.inc()
+        # The exponent is capped before the power is taken: names fail for months.
+        delay = max(min(_FIRST_DELAY * 2 ** min(failures, 20), _LONGEST_DELAY), self._reserve())
+        task = asyncio.ensure_future(self._add_after(name, delay))
+        self._delayed.add(task)
+        task.add_done_callback(self._delayed.discard)
+
+    def close(self) -> None:
+        """Forget what was to come back."""
+        for task in self._delayed:
+            task.cancel()
+
+    async def _add_after(self, name: str, delay: float) -> None:
+        await self._clock.sleep(delay)
+        self.add(name)
+
+    def _reserve(self) -> float:
+        """Take a token from the bucket; the seconds until it would have been there."""
+        now = self._clock.monotonic()
+        self._tokens = min(_RETRY_BURST, self._tokens + (now - self._refilled) * _RETRIES_PER_SECOND)
+        self._refilled = now
+        self._tokens -= 1
+        return max(0.0, -self._tokens / _RETRIES_PER_SECOND)
+
+
+#: Works on one object, which must not be changed. Raises Retry, errors.APIError, api.Unreachable.
+Handle = Callable[[Any], Awaitable[None]]
+
+
+class Controller:
+    """Brings every object of a kind to where it should be."""
+
+    def __init__(self, name: str, source: informer.Informer, queue: Queue, handle: Handle, *, workers: int) -> None:
+        self.name = name
+        self._source = source
+        self._queue = queue
+        self._handle = handle
+        self._workers = workers
+        source.subscribe(self._changed)
+
+    def _changed(self, before: Any, after: Any) -> None:
+        self._queue.add((after if after is not None else before).metadata.name)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        await self._source.synced.wait()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._workers):
+                    group.create_task(self._work())
+        finally:
+            self._queue.close()
+
+    async def _work(self) -> None:
+        while True:
+            name = await self._queue.get()
+            try:
+                found = self._source.get(name)
+                if found is not None:
+                    await self._handle(found)
+                self._queue.forget(name)
+            except (Retry, errors.APIError, api.Unreachable) as error:
+                level = logging.DEBUG if isinstance(error, Retry) and error.quiet else logging.WARNING
+                _log.log(level, "sync failed", extra={"controller": self.name, "csr": name, "problem": str(error)})
+                self._queue.retry(name)
+            except Exception:
+                # One object that nobody thought of must not stop the work on all others.
+                _log.exception("sync failed", extra={"controller": self.name, "csr": name})
+                self._queue.retry(name)
+            finally:
+                self._queue.done(name)

@@ -1,0 +1,557 @@
+"""Bytes to objects and back: what is stored, what is sent, and what strangers send us.
+
+Two ways in, because they owe different things:
+
+* `decode` reads what this program wrote itself (the store) or what a server that we trust sent: fast, by msgspec.
+* `read` reads what a client sent. It follows Go's `encoding/json` where clients can see it: names are case-sensitive,
+  null is absence, integers are written as integers, base64 may contain line breaks, the first wrong type is reported
+  with Go's words, unknown and duplicate fields are collected, not refused. It takes any tree of builtins, so JSON, YAML
+  and the results of patches all pass through it; there is no second opinion on what a document means.
+
+One way out, `encode`: compact JSON in the order of the fields, escaped as Go escapes it.
+
+This module does not know about kinds, media types or HTTP; it knows Structs and their shapes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import functools
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+import yaml
+
+from certplane import clock, errors, gotext
+from certplane.meta import gojson, shape
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(value: Any) -> bytes:
+    """A Struct, or builtins, as compact JSON."""
+    return gotext.escape_html(_encoder.encode(value))
+
+
+@functools.cache
+def _decoder(type_: type[msgspec.Struct]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(type_)
+
+
+def decode(data: bytes, type_: type[T]) -> T:
+    """The object that trusted bytes hold. Fields that the type does not know are dropped.
+
+    Raises ValueError if the bytes are not such an object (a damaged store, a foreign server).
+    """
+    decoded: T = _decoder(type_).decode(data)
+    return decoded
+
+
+def to_builtins(value: msgspec.Struct) -> dict[str, Any]:
+    """An object as JSON builtins: what patches and server-side apply work on."""
+    document: dict[str, Any] = msgspec.json.decode(_encoder.encode(value))
+    return document
+
+
+# --- documents from strangers -------------------------------------------------------------------------------------
+
+
+def parse_json(data: bytes) -> Any:
+    """The tree of a JSON document, with duplicates (`gojson.Pairs`) and the spelling of numbers (`gojson.Number`).
+
+    Raises gojson.SyntaxProblem with Go's text. The standard library's scanner does the common case; whatever it
+    treats unlike Go (depth, surrogates, bad UTF-8, errors) is left to `gojson`.
+    """
+    if b"\\ud" not in data and b"\\uD" not in data:
+        try:
+            return json.loads(
+                data.decode("utf-8"),
+                object_pairs_hook=gojson.Pairs,
+                parse_int=gojson.Number,
+                parse_float=gojson.Number,
+                parse_constant=_refuse_constant,
+            )
+        except (ValueError, RecursionError):
+            pass
+    return gojson.parse(data)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+class ReadProblem(errors.CertplaneError):
+    """A document does not have the form of its type; the text is Go's. Callers say what it was meant to be."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Reading:
+    """One reading: where we are, the first wrong value, and what strict decoding would refuse."""
+
+    path: list[str | int] = dataclasses.field(default_factory=list)
+    structs: list[str] = dataclasses.field(default_factory=list)
+    error: str = ""
+    strict: list[str] = dataclasses.field(default_factory=list)
+
+    def field(self) -> str:
+        """The path as strict errors print it: `status.conditions[0].type`."""
+        text = ""
+        for part in self.path:
+            if isinstance(part, int):
+                text += f"[{part}]"
+            else:
+                text += f".{part}" if text else part
+        return text
+
+    def fail(self, text: str) -> None:
+        self.error = self.error or text
+
+    def mismatch(self, value: Any, go: str) -> None:
+        self.fail(f"json: cannot unmarshal {go_kind(value)} into {self._target()} of type {go}")
+
+    def bad_number(self, literal: str, go: str) -> None:
+        self.fail(f"json: cannot unmarshal number {literal} into {self._target()} of type {go}")
+
+    def _target(self) -> str:
+        # Go names neither list positions nor map keys; map keys are marked when they are pushed.
+        names = [part for part in self.path if isinstance(part, str) and not isinstance(part, _MapKey)]
+        return f"Go struct field {self.structs[-1]}.{'.'.join(names)}" if self.structs and names else "Go value"
+
+
+class _MapKey(str):
+    __slots__ = ()
+
+
+def go_kind(value: Any) -> str:
+    """What Go's decoder calls a JSON value."""
+    if isinstance(value, gojson.Number):
+        return "number"
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, str):
+        return "string"
+    if isinstance(value, int | float):
+        return "number"
+    return "object" if isinstance(value, gojson.Pairs | Mapping) else "array"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reading:
+    """An object, and what a strict reading would have refused: `unknown field "x"`, `duplicate field "y"`."""
+
+    object: Any
+    strict: tuple[str, ...]
+
+
+def read(tree: Any, type_: type[msgspec.Struct]) -> Reading:
+    """The object that a tree of builtins (or `parse_json`) describes. Raises ReadProblem with Go's text."""
+    state = _Reading()
+    result = _struct_reader(type_)(tree, state)
+    if state.error:
+        raise ReadProblem(state.error)
+    return Reading(result, tuple(state.strict))
+
+
+_Reader = Callable[[Any, _Reading], Any]
+
+
+@functools.cache
+def _struct_reader(type_: type[msgspec.Struct]) -> _Reader:
+    fields: dict[str, tuple[str, _Reader]] | None = None
+    name = shape.of(type_).go
+
+    def read_struct(value: Any, state: _Reading) -> Any:
+        nonlocal fields
+        if fields is None:
+            fields = {each.name: (each.attribute, _reader(each.shape)) for each in shape.of(type_).fields.values()}
+        if value is None:
+            return type_()
+        pairs: Iterable[tuple[Any, Any]]
+        if isinstance(value, gojson.Pairs):
+            pairs = value
+        elif isinstance(value, Mapping):
+            pairs = value.items()
+        else:
+            state.mismatch(value, f"v1.{name}" if state.path else name)
+            return type_()
+        arguments: dict[str, Any] = {}
+        path = state.path
+        state.structs.append(name)
+        for key, item in pairs:
+            known = fields.get(key)
+            path.append(key)
+            if known is None:
+                state.strict.append(f'unknown field "{state.field()}"')
+            else:
+                attribute, reader = known
+                if attribute in arguments:
+                    state.strict.append(f'duplicate field "{state.field()}"')
+                arguments[attribute] = reader(item, state) if item is not None else None
+            path.pop()
+        state.structs.pop()
+        # null is absence: where None is a value of its own, it is the default as well.
+        return type_(**{attribute: item for attribute, item in arguments.items() if item is not None})
+
+    return read_struct
+
+
+def _reader(of: shape.Shape) -> _Reader:
+    if of.kind == "struct":
+        assert of.struct is not None  # noqa: S101 - a struct shape always has its class
+        return _struct_reader(of.struct)
+    if of.kind in ("list", "map"):
+        assert of.element is not None  # noqa: S101 - lists and maps always have an element
+        make = _list_reader if of.kind == "list" else _map_reader
+        return make(_reader(of.element), _zero(of.element), of.go)
+    if of.kind == "integer":
+        return _integer_reader(of.format)
+    if of.kind == "string":
+        return _string_reader(of.go)
+    return _SIMPLE[of.kind]
+
+
+def _zero(of: shape.Shape) -> Callable[[], Any]:
+    zeros: dict[str, Callable[[], Any]] = {
+        "string": str,
+        "boolean": bool,
+        "integer": int,
+        "bytes": bytes,
+        "list": list,
+        "map": dict,
+    }
+    return of.struct if of.struct is not None else zeros.get(of.kind, str)
+
+
+def _string_reader(go: str) -> _Reader:
+    def read_string(value: Any, state: _Reading) -> str:
+        if type(value) is str:
+            return value
+        state.mismatch(value, go)
+        return ""
+
+    return read_string
+
+
+def _read_bool(value: Any, state: _Reading) -> bool:
+    if value is True or value is False:
+        return value
+    state.mismatch(value, "bool")
+    return False
+
+
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)\Z")
+
+
+def _integer_reader(go: str) -> _Reader:
+    bits = int(go.removeprefix("int"))
+
+    def read_integer(value: Any, state: _Reading) -> int:
+        if isinstance(value, gojson.Number):
+            if len(value) < 24 and _INTEGER.match(value):
+                number = int(value)
+                if -(1 << bits - 1) <= number < 1 << bits - 1:
+                    return number
+            state.bad_number(value, go)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            if -(1 << bits - 1) <= value < 1 << bits - 1:
+                return value
+            state.bad_number(str(value), go)
+        elif isinstance(value, float):
+            state.bad_number(repr(value), go)
+        else:
+            state.mismatch(value, go)
+        return 0
+
+    return read_integer
+
+
+def _read_bytes(value: Any, state: _Reading) -> bytes:
+    if type(value) is str:
+        try:
+            return base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError):
+            pass
+        cleaned = value.replace("\r", "").replace("\n", "")
+        try:
+            return base64.b64decode(cleaned, validate=True)
+        except (binascii.Error, ValueError):
+            state.fail(f"illegal base64 data at input byte {_base64_fault(value)}")
+            return b""
+    if isinstance(value, list) and not isinstance(value, gojson.Pairs):
+        return _read_byte_list(value, state)
+    state.mismatch(value, "[]uint8")
+    return b""
+
+
+def _read_byte_list(values: list[Any], state: _Reading) -> bytes:
+    read_item = _integer_reader("int64")
+    result = bytearray()
+    for item in values:
+        number = read_item(item, state) if item is not None else 0
+        if 0 <= number < 256:
+            result.append(number)
+        else:
+            state.bad_number(str(item), "uint8")
+    return bytes(result)
+
+
+_BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+
+
+def _base64_fault(text: str) -> int:
+    """Where Go's decoder gives up: counted in bytes of the text, line breaks included."""
+    raw = text.encode("utf-8", "surrogatepass").decode("latin-1")
+    quantum = 0
+    for position, char in enumerate(raw):
+        if char in "\r\n":
+            continue
+        if char in _BASE64:
+            quantum = (quantum + 1) % 4
+            continue
+        if char != "=" or quantum < 2:
+            return position
+        return _padding_fault(raw, position, quantum)
+    # The text ended inside a group of four: Go reports where that group began.
+    return len(raw) - quantum
+
+
+def _padding_fault(raw: str, position: int, quantum: int) -> int:
+    rest = [(at, char) for at, char in enumerate(raw) if at > position and char not in "\r\n"]
+    if quantum == 2:
+        if not rest:
+            return len(raw)
+        if rest[0][1] != "=":
+            return rest[0][0]
+        rest = rest[1:]
+    return rest[0][0] if rest else position
+
+
+_TIME_LAYOUT = "2006-01-02T15:04:05Z07:00"
+_TIME = re.compile(r"(\d{4})-(\d{2})-(\d{2})T(\d{2}):(\d{2}):(\d{2})([.,]\d+)?(Z|[+-]\d{2}:\d{2})\Z", re.ASCII)
+
+
+def _read_time(value: Any, state: _Reading) -> str | None:
+    moment = _moment(value, state, _TIME_LAYOUT)
+    return clock.rfc3339(moment) if moment is not None else None
+
+
+def _read_microtime(value: Any, state: _Reading) -> str | None:
+    moment = _moment(value, state, "2006-01-02T15:04:05.000000Z07:00")
+    return clock.rfc3339_micro(moment) if moment is not None else None
+
+
+def _moment(value: Any, state: _Reading, layout: str) -> Any:
+    if type(value) is not str:
+        state.fail(f"json: cannot unmarshal {go_kind(value)} into Go value of type string")
+        return None
+    match = _TIME.match(value)
+    if match is not None and ("." not in layout or match[7]):
+        try:
+            fraction = (match[7] or "").replace(",", ".")[:7]
+            return clock.parse_rfc3339(f"{value[:19]}{fraction}{match[8].replace('Z', '+00:00')}")
+        except (ValueError, OverflowError):
+            state.fail(f"parsing time {gotext.quote(value)}: {_out_of_range(match)} out of range")
+            return None
+    state.fail(f"parsing time {gotext.quote(value)} as {gotext.quote(layout)}: {_time_fault(value, layout)}")
+    return None
+
+
+def _out_of_range(match: re.Match[str]) -> str:
+    limits = (("month", 2, 1, 12), ("hour", 4, 0, 23), ("minute", 5, 0, 59), ("second", 6, 0, 59))
+    for name, group, low, high in limits:
+        if not low <= int(match[group]) <= high:
+            return name
+    return "day"
+
+
+def _time_fault(value: str, layout: str) -> str:
+    steps = (("2006", r"\d{4}"), ("-", "-"), ("01", r"\d{2}"), ("-", "-"), ("02", r"\d{2}"), ("T", "T"),
+             ("15", r"\d{2}"), (":", ":"), ("04", r"\d{2}"), (":", ":"), ("05", r"\d{2}"),
+             (".000000", r"\.\d{6}") if "." in layout else ("", r"([.,]\d+)?"),
+             ("Z07:00", r"(Z|[+-]\d{2}:\d{2})"))  # fmt: skip
+    rest = value
+    for name, pattern in steps:
+        match = re.match(pattern, rest, re.ASCII)
+        if match is None:
+            return f"cannot parse {gotext.quote(rest)} as {gotext.quote(name)}"
+        rest = rest[match.end() :]
+    return f"extra text: {gotext.quote(rest)}"
+
+
+def _read_raw(value: Any, state: _Reading) -> msgspec.Raw:
+    del state  # any JSON will do
+    return msgspec.Raw(_encoder.encode(gojson.plain(value)))
+
+
+_SIMPLE: dict[str, _Reader] = {
+    "boolean": _read_bool,
+    "bytes": _read_bytes,
+    "time": _read_time,
+    "microtime": _read_microtime,
+    "raw": _read_raw,
+}
+
+
+def _list_reader(read_item: _Reader, zero: Callable[[], Any], go: str) -> _Reader:
+    def read_list(value: Any, state: _Reading) -> list[Any]:
+        if not isinstance(value, list) or isinstance(value, gojson.Pairs):
+            state.mismatch(value, go)
+            return []
+        result = []
+        path = state.path
+        for position, item in enumerate(value):
+            path.append(position)
+            result.append(read_item(item, state) if item is not None else zero())
+            path.pop()
+        return result
+
+    return read_list
+
+
+def _map_reader(read_item: _Reader, zero: Callable[[], Any], go: str) -> _Reader:
+    def read_map(value: Any, state: _Reading) -> dict[str, Any]:
+        pairs: Iterable[tuple[Any, Any]]
+        if isinstance(value, gojson.Pairs):
+            pairs = value
+        elif isinstance(value, Mapping):
+            pairs = value.items()
+        else:
+            state.mismatch(value, go)
+            return {}
+        result: dict[str, Any] = {}
+        path = state.path
+        for key, item in pairs:
+            path.append(_MapKey(key))
+            if key in result:
+                state.strict.append(f'duplicate field "{state.field()}"')
+            result[key] = read_item(item, state) if item is not None else zero()
+            path.pop()
+        # Go sorts map keys when it writes them.
+        return dict(sorted(result.items())) if len(result) > 1 else result
+
+    return read_map
+
+
+# --- YAML ---------------------------------------------------------------------------------------------------------
+
+
+class YAMLProblem(errors.CertplaneError):
+    """Text that is not YAML, or YAML that JSON cannot say."""
+
+
+class _Loader(yaml.CSafeLoader):
+    """YAML as Kubernetes reads it: duplicates kept, no dates, numbers by their text."""
+
+
+def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> gojson.Pairs:
+    loader.flatten_mapping(node)
+    return gojson.Pairs(
+        (_key_text(loader.construct_object(key, deep=True)), loader.construct_object(value, deep=True))
+        for key, value in node.value
+    )
+
+
+def _key_text(key: Any) -> str:
+    if isinstance(key, str):
+        return str(key)
+    if isinstance(key, bool):
+        return "true" if key else "false"
+    if key is None:
+        return "null"
+    raise YAMLProblem(f"unsupported map key of type: {type(key).__name__}, key: {key!r}")
+
+
+def _construct_integer(loader: _Loader, node: yaml.ScalarNode) -> Any:
+    try:
+        return gojson.Number(str(loader.construct_yaml_int(node)))
+    except ValueError:
+        return loader.construct_scalar(node)
+
+
+def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> Any:
+    number = loader.construct_yaml_float(node)
+    if math.isnan(number) or math.isinf(number):
+        raise YAMLProblem("json: unsupported value: NaN or infinity")
+    return gojson.Number(str(int(number)) if number.is_integer() and abs(number) < 1e21 else repr(number))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_integer)
+_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+for _tag in ("timestamp", "binary"):
+    # The stubs know only constructors that take a loader of one type.
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_yaml_str)  # type: ignore[type-var]
+
+_MAX_YAML_ALIASES = 1000
+
+
+def parse_yaml(data: bytes) -> Any:
+    """The tree of one YAML document, of the same form as `parse_json` gives. Raises YAMLProblem."""
+    try:
+        text = data.decode("utf-8")
+        if text.count("*") > _MAX_YAML_ALIASES and _aliases(text) > _MAX_YAML_ALIASES:
+            raise YAMLProblem("yaml: document contains excessive aliasing")
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark is not None else ""
+        raise YAMLProblem(f"error converting YAML to JSON: yaml: {line}{error.problem}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise YAMLProblem("error converting YAML to JSON: yaml: control characters are not allowed") from error
+
+
+def _aliases(text: str) -> int:
+    return sum(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.CSafeLoader))
+
+
+def load_yaml(text: str | bytes) -> Any:
+    """Builtins from a YAML text of a trusted person (configuration, kubeconfig). Raises YAMLProblem."""
+    return gojson.plain(parse_yaml(text.encode("utf-8") if isinstance(text, str) else text), numbers=True)
+
+
+class _Dumper(yaml.CSafeDumper):
+    """YAML as Kubernetes writes it."""
+
+
+def _resolved(dumper: _Dumper, text: str) -> str:
+    found: str = dumper.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]  # PyYAML's stubs
+    return found
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    style = None
+    if "\n" in text:
+        style = "|"
+    elif _resolved(dumper, text) != "tag:yaml.org,2002:str" or _looks_numeric(text):
+        style = '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _looks_numeric(text: str) -> bool:
+    return text in ("y", "Y", "n", "N", "=", "<<") or bool(re.fullmatch(r"[-+]?[0-9][0-9_]*([.eE][-+0-9eE]*)?", text))
+
+
+_Dumper.add_representer(str, _represent_text)
+_Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]  # JSON has no references to preserve
+
+
+def dump_yaml(value: Any) -> str:
+    """JSON builtins as a YAML document, keys sorted, in block style."""
+    text: str = yaml.dump(value, Dumper=_Dumper, default_flow_style=False, width=1 << 30, allow_unicode=True)
+    return text
+
+
+def summary(data: bytes, limit: int = 30) -> str:
+    """The beginning of a body as decoding errors quote it: text if it looks like JSON, else hexadecimal."""
+    if not data:
+        return "<empty>"
+    more = " ..." if len(data) > limit else ""
+    head = data[:limit]
+    return (head.decode("utf-8", "replace") if data[:1] == b"{" else head.hex()) + more

@@ -1,0 +1,106 @@
+"""Which names are legal: labels, subdomains, qualified names, label values, path segments.
+
+Each function returns the texts of what is wrong, in Kubernetes' words; an empty list means nothing is. All lengths are
+counted in bytes. Sources: RFC 1123 section 2.1; `k8s.io/apimachinery/pkg/util/validation` and
+`.../api/validate/content`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_LABEL: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_SUBDOMAIN: Final = rf"{_LABEL}(\.{_LABEL})*"
+_QUALIFIED: Final = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
+_VALUE: Final = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
+
+_label = re.compile(_LABEL, re.ASCII).fullmatch
+_subdomain = re.compile(_SUBDOMAIN, re.ASCII).fullmatch
+_qualified = re.compile(_QUALIFIED, re.ASCII).fullmatch
+_value = re.compile(_VALUE, re.ASCII).fullmatch
+
+
+def _expression(text: str, pattern: str, *examples: str) -> str:
+    listed = ",  or ".join(f"'{each}'" for each in examples)
+    return f"{text} (e.g. {listed}, regex used for validation is '{pattern}')"
+
+
+_LABEL_TEXT: Final = _expression(
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', "
+    "and must start and end with an alphanumeric character",
+    _LABEL,
+    "my-name",
+    "123-abc",
+)
+_SUBDOMAIN_TEXT: Final = _expression(
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', "
+    "and must start and end with an alphanumeric character",
+    _SUBDOMAIN,
+    "example.com",
+)
+_QUALIFIED_RULE: Final = (
+    "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"
+)
+_PART_TEXT: Final = _expression(f"name part {_QUALIFIED_RULE}", _QUALIFIED, "MyName", "my.name", "123-abc")
+_SLASHES_TEXT: Final = (
+    _expression(f"a valid label key {_QUALIFIED_RULE}", _QUALIFIED, "MyName", "my.name", "123-abc")
+    + " with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+)
+_VALUE_TEXT: Final = _expression(
+    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', "
+    "and must start and end with an alphanumeric character",
+    _VALUE,
+    "MyValue",
+    "my_value",
+    "12345",
+)
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def dns1123_label_problems(text: str) -> list[str]:
+    """A DNS label: at most 63 bytes of lower-case letters, digits and hyphens."""
+    problems = ["must be no more than 63 characters"] if _size(text) > 63 else []
+    return problems if _label(text) else [*problems, _LABEL_TEXT]
+
+
+def dns1123_subdomain_problems(text: str) -> list[str]:
+    """DNS labels joined by dots: at most 253 bytes."""
+    problems = ["must be no more than 253 characters"] if _size(text) > 253 else []
+    return problems if _subdomain(text) else [*problems, _SUBDOMAIN_TEXT]
+
+
+def qualified_name_problems(text: str) -> list[str]:
+    """The key of a label or annotation: an optional DNS prefix and a slash, and a name of at most 63 bytes."""
+    prefix, slash, name = text.rpartition("/")
+    problems: list[str] = []
+    if slash:
+        if "/" in prefix:
+            return [_SLASHES_TEXT]
+        if not prefix:
+            problems.append("prefix part must be non-empty")
+        else:
+            problems.extend(f"prefix part {each}" for each in dns1123_subdomain_problems(prefix))
+    if not name:
+        problems.append("name part must be non-empty")
+    elif _size(name) > 63:
+        problems.append("name part must be no more than 63 bytes")
+    if not _qualified(name):
+        problems.append(_PART_TEXT)
+    return problems
+
+
+def label_value_problems(text: str) -> list[str]:
+    """The value of a label: empty, or at most 63 bytes."""
+    problems = ["must be no more than 63 bytes"] if _size(text) > 63 else []
+    return problems if _value(text) else [*problems, _VALUE_TEXT]
+
+
+def path_segment_problems(text: str, *, is_prefix: bool = False) -> list[str]:
+    """A name that can stand in a URL path. A prefix of a name need not differ from `.` and `..`."""
+    if not is_prefix and text in (".", ".."):
+        return [f"may not be '{text}'"]
+    return [f"may not contain '{char}'" for char in "/%" if char in text]

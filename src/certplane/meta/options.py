@@ -1,0 +1,237 @@
+"""The options of requests, from their query parameters (and, for deletions, their body), judged.
+
+Source: `k8s.io/apimachinery/pkg/apis/meta/v1` (types, validation), `.../apis/meta/internalversion/validation`; the
+conversion of query parameters is `.../pkg/runtime/conversion.go`: of several values the first counts, an empty or
+unknown boolean is true.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from certplane import errors, gotext
+from certplane.meta import objects
+
+Query = Mapping[str, Sequence[str]]
+
+_META: Final = "meta.k8s.io"
+_MANAGER_LIMIT: Final = 128
+_FIELD_VALIDATIONS: Final = ("", "Ignore", "Strict", "Warn")
+_POLICIES: Final = ("Foreground", "Background", "Orphan")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ListOptions:
+    """Of list, watch and deletecollection. Numbers that were not sent are 0; `limit` may be negative, meaning none."""
+
+    label_selector: str = ""
+    field_selector: str = ""
+    watch: bool = False
+    allow_watch_bookmarks: bool = False
+    resource_version: str = ""
+    resource_version_match: str = ""
+    timeout_seconds: int = 0
+    limit: int = 0
+    continue_token: str = ""
+    send_initial_events: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """Of create, update and patch. `field_validation` is Ignore, Warn or Strict; `force` is server-side apply's."""
+
+    dry_run: bool = False
+    field_manager: str = ""
+    field_validation: str = "Warn"
+    force: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DeleteOptions:
+    """Of delete and deletecollection. `propagation` is empty if nothing was asked for."""
+
+    dry_run: bool = False
+    propagation: str = ""
+    uid: str | None = None
+    resource_version: str | None = None
+    grace_period_seconds: int | None = None
+
+
+def _first(query: Query, name: str) -> str:
+    values = query.get(name)
+    return values[0] if values else ""
+
+
+def _boolean(query: Query, name: str) -> bool | None:
+    if name not in query:
+        return None
+    return _first(query, name).lower() not in ("false", "0")
+
+
+def _integer(query: Query, name: str) -> int:
+    text = _first(query, name)
+    if name not in query or not text:
+        return 0
+    if re.fullmatch(r"[+-]?[0-9]+", text, re.ASCII) is None:
+        raise errors.BadRequest(f"strconv.ParseInt: parsing {gotext.quote(text)}: invalid syntax")
+    value = int(text) if len(text) < 30 else 1 << 64
+    if not -(1 << 63) <= value < 1 << 63:
+        raise errors.BadRequest(f"strconv.ParseInt: parsing {gotext.quote(text)}: value out of range")
+    return value
+
+
+# --- lists and watches --------------------------------------------------------------------------------------------
+
+
+def list_options(query: Query, *, watching: bool = False) -> ListOptions:
+    """Raises BadRequest for values that cannot be read, Invalid for combinations that make no sense."""
+    found = ListOptions(
+        label_selector=_first(query, "labelSelector"),
+        field_selector=_first(query, "fieldSelector"),
+        watch=watching,
+        allow_watch_bookmarks=bool(_boolean(query, "allowWatchBookmarks")),
+        resource_version=_first(query, "resourceVersion"),
+        resource_version_match=_first(query, "resourceVersionMatch"),
+        timeout_seconds=_integer(query, "timeoutSeconds"),
+        limit=_integer(query, "limit"),
+        continue_token=_first(query, "continue"),
+        send_initial_events=_boolean(query, "sendInitialEvents"),
+    )
+    problems = _watch_problems(found) if watching else _list_problems(found)
+    if problems:
+        raise errors.Invalid("ListOptions", _META, "", problems)
+    return found
+
+
+def _list_problems(of: ListOptions) -> list[errors.FieldProblem]:
+    problems = []
+    path = "resourceVersionMatch"
+    if match := of.resource_version_match:
+        if not of.resource_version:
+            problems.append(errors.forbidden(path, f"{path} is forbidden unless resourceVersion is provided"))
+        if of.continue_token:
+            problems.append(errors.forbidden(path, f"{path} is forbidden when continue is provided"))
+        if match not in ("Exact", "NotOlderThan"):
+            problems.append(errors.not_supported(path, match, ("Exact", "NotOlderThan", ""), as_json=True))
+        if match == "Exact" and of.resource_version == "0":
+            problems.append(errors.forbidden(path, f'{path} "exact" is forbidden for resourceVersion "0"'))
+    if of.send_initial_events is not None:
+        problems.append(errors.forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"))
+    return problems
+
+
+def _watch_problems(of: ListOptions) -> list[errors.FieldProblem]:
+    problems = []
+    path, match = "resourceVersionMatch", of.resource_version_match
+    if of.send_initial_events is not None and match != "NotOlderThan":
+        why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+        problems.append(errors.forbidden(path, why))
+    if match:
+        if of.send_initial_events is None:
+            why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+            problems.append(errors.forbidden(path, why))
+        if match != "NotOlderThan":
+            problems.append(errors.not_supported(path, match, ("NotOlderThan",), as_json=True))
+    if of.continue_token:
+        problems.append(errors.forbidden("continue", "continue is forbidden for watch"))
+    return problems
+
+
+# --- writes -------------------------------------------------------------------------------------------------------
+
+
+def create_options(query: Query) -> WriteOptions:
+    """Raises Invalid."""
+    return _write_options(query, "CreateOptions", [])
+
+
+def update_options(query: Query) -> WriteOptions:
+    """Raises Invalid."""
+    return _write_options(query, "UpdateOptions", [])
+
+
+def patch_options(query: Query, *, applies: bool) -> WriteOptions:
+    """Raises Invalid. Server-side apply needs a manager; nothing else may be forced."""
+    problems = []
+    if not applies and "force" in query:
+        problems.append(errors.forbidden("force", "may not be specified for non-apply patch"))
+    if applies and not _first(query, "fieldManager"):
+        problems.append(errors.required("fieldManager", "is required for apply patch"))
+    return _write_options(query, "PatchOptions", problems)
+
+
+def _write_options(query: Query, kind: str, problems: list[errors.FieldProblem]) -> WriteOptions:
+    manager = _first(query, "fieldManager")
+    validation = _first(query, "fieldValidation")
+    problems = [*problems, *_manager_problems(manager), *_dry_run_problems(query.get("dryRun", ()))]
+    if validation not in _FIELD_VALIDATIONS:
+        problems.append(errors.not_supported("fieldValidation", validation, _FIELD_VALIDATIONS))
+    if problems:
+        raise errors.Invalid(kind, _META, "", problems)
+    return WriteOptions(bool(query.get("dryRun")), manager, validation or "Warn", bool(_boolean(query, "force")))
+
+
+def _manager_problems(manager: str) -> list[errors.FieldProblem]:
+    problems = []
+    if len(manager.encode("utf-8", "surrogatepass")) > _MANAGER_LIMIT:
+        problems.append(errors.too_long("fieldManager", _MANAGER_LIMIT))
+    for position, char in enumerate(manager):
+        if not char.isprintable():
+            why = f"invalid character U+{ord(char):04X} (at position {position})"
+            problems.append(errors.invalid("fieldManager", manager, why))
+    return problems
+
+
+def _dry_run_problems(values: Sequence[str]) -> list[errors.FieldProblem]:
+    if all(value == "All" for value in values):
+        return []
+    return [errors.not_supported("dryRun", list(values), ("All",))]
+
+
+# --- deletions ----------------------------------------------------------------------------------------------------
+
+
+def delete_options(query: Query, sent: objects.DeleteOptions | None) -> DeleteOptions:
+    """The options of a deletion: those of the body, if there is one, else those of the query. Raises Invalid."""
+    found = sent if sent is not None else _from_query(query)
+    policy = found.propagation_policy
+    problems = []
+    if policy is not None and found.orphan_dependents is not None:
+        why = "orphanDependents and deletionPropagation cannot be both set"
+        problems.append(errors.invalid("propagationPolicy", policy, why, as_json=True))
+    if policy is not None and policy not in _POLICIES:
+        problems.append(errors.not_supported("propagationPolicy", policy, (*_POLICIES, "nil"), as_json=True))
+    problems.extend(_dry_run_problems(found.dry_run))
+    if problems:
+        raise errors.Invalid("DeleteOptions", _META, "", problems)
+    if policy is None and found.orphan_dependents is not None:
+        policy = "Orphan" if found.orphan_dependents else "Background"
+    conditions = found.preconditions or objects.Preconditions()
+    return DeleteOptions(
+        bool(found.dry_run), policy or "", conditions.uid, conditions.resource_version, found.grace_period_seconds
+    )
+
+
+def _from_query(query: Query) -> objects.DeleteOptions:
+    return objects.DeleteOptions(
+        grace_period_seconds=_integer(query, "gracePeriodSeconds") if "gracePeriodSeconds" in query else None,
+        orphan_dependents=_boolean(query, "orphanDependents"),
+        propagation_policy=_first(query, "propagationPolicy") or None,
+        dry_run=list(query.get("dryRun", ())),
+    )
+
+
+# --- deadlines ----------------------------------------------------------------------------------------------------
+
+_DURATION: Final = re.compile(r"[+-]?(0|([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+", re.ASCII)
+
+
+def check_timeout(query: Query) -> None:
+    """The `timeout` parameter has to be a Go duration. Raises BadRequest."""
+    text = _first(query, "timeout")
+    if text and _DURATION.fullmatch(text) is None:
+        why = f"time: invalid duration {gotext.quote(text)}"
+        raise errors.BadRequest(f"invalid timeout specified in the request URL - {why}")

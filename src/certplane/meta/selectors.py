@@ -1,0 +1,316 @@
+r"""Label and field selectors: parse, print, match.
+
+Label selectors: `a`, `!a`, `a=b`, `a==b`, `a!=b`, `a in (b,c)`, `a notin (b,c)`, `a>1`, `a<1`, joined by commas; all
+must hold. Field selectors know `=`, `==` and `!=` only; in their values `\\`, `,` and `=` are escaped by a backslash.
+
+Sources: `k8s.io/apimachinery/pkg/labels/selector.go`, `.../pkg/fields/selector.go`, whose error texts clients see.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from certplane import errors, gotext
+from certplane.meta import names, objects
+
+# --- label selectors ----------------------------------------------------------------------------------------------
+
+_SET_OPERATORS: Final = ("in", "notin")
+_TOKEN: Final = re.compile(r"[ \t\r\n]*(==|!=|=|!|\(|\)|,|<|>|[^ \t\r\n=!(),<>]+|\Z)")
+_SYMBOLS: Final = frozenset({"==", "!=", "=", "!", "(", ")", ",", "<", ">", ""})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Requirement:
+    """One condition. `operator` is one of = == != in notin exists ! gt lt; `values` are sorted."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether an object with these labels fulfils the condition."""
+        value = labels.get(self.key)
+        if self.operator in ("=", "==", "in"):
+            return value is not None and value in self.values
+        if self.operator in ("!=", "notin"):
+            return value is None or value not in self.values
+        if self.operator == "exists":
+            return value is not None
+        if self.operator == "!":
+            return value is None
+        number = _integer(value) if value is not None else None
+        if number is None:
+            return False
+        bound = int(self.values[0])
+        return number > bound if self.operator == "gt" else number < bound
+
+    def __str__(self) -> str:
+        if self.operator == "exists":
+            return self.key
+        if self.operator == "!":
+            return f"!{self.key}"
+        if self.operator in _SET_OPERATORS:
+            return f"{self.key} {self.operator} ({','.join(self.values)})"
+        sign = {"gt": ">", "lt": "<"}.get(self.operator, self.operator)
+        return f"{self.key}{sign}{self.values[0]}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LabelSelector:
+    """Conditions on labels, all of which must hold. Without conditions it selects everything."""
+
+    requirements: tuple[Requirement, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether an object with these labels is selected."""
+        return all(each.matches(labels) for each in self.requirements)
+
+    def __str__(self) -> str:
+        return ",".join(str(each) for each in self.requirements)
+
+
+def _integer(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,19}", text, re.ASCII) else None
+
+
+class _Lexer:
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+
+    def peek(self) -> str:
+        return self._next()[0]
+
+    def take(self) -> str:
+        token, self._at = self._next()
+        return token
+
+    def _next(self) -> tuple[str, int]:
+        match = _TOKEN.match(self._text, self._at)
+        assert match is not None  # noqa: S101 - the pattern ends with the end of the text
+        return match[1], match.end()
+
+
+def _is_identifier(token: str) -> bool:
+    return token not in _SYMBOLS
+
+
+def _expected(found: str, what: str, *, requirement: bool = True) -> errors.BadRequest:
+    text = f"found '{found}', expected: {what}"
+    return errors.BadRequest(f"unable to parse requirement: {text}" if requirement else text)
+
+
+@functools.lru_cache(maxsize=1024)
+def parse_labels(text: str) -> LabelSelector:
+    """Raises BadRequest with Go's text."""
+    lexer = _Lexer(text)
+    found: list[Requirement] = []
+    if lexer.peek() == "":
+        return LabelSelector()
+    while True:
+        text = lexer.peek()
+        if not _is_identifier(text) and text != "!":
+            raise _expected(text, "!, identifier, or 'end of string'", requirement=False)
+        found.append(_requirement(lexer))
+        text = lexer.take()
+        if not text:
+            break
+        if text != ",":
+            raise _expected(text, "',' or 'end of string'", requirement=False)
+        following = lexer.peek()
+        if not _is_identifier(following) and following != "!":
+            raise _expected(following, "identifier after ','", requirement=False)
+    return LabelSelector(tuple(sorted(found, key=lambda each: each.key)))
+
+
+def _requirement(lexer: _Lexer) -> Requirement:
+    negated = lexer.peek() == "!"
+    if negated:
+        lexer.take()
+    key = lexer.take()
+    if not _is_identifier(key):
+        raise _expected(key, "identifier")
+    _check_key(key)
+    following = lexer.peek()
+    if following in ("", ","):
+        return Requirement(key, "!" if negated else "exists")
+    if negated:
+        raise _expected(following, "',' or 'end of string'", requirement=False)
+    return _with_values(key, lexer)
+
+
+def _with_values(key: str, lexer: _Lexer) -> Requirement:
+    operator = lexer.take()
+    if operator in _SET_OPERATORS:
+        return _checked(Requirement(key, operator, tuple(sorted(set(_values(lexer))))))
+    if operator in ("=", "==", "!="):
+        return _checked(Requirement(key, operator, (_exact_value(lexer),)))
+    if operator in (">", "<"):
+        return _checked(Requirement(key, "gt" if operator == ">" else "lt", (_exact_value(lexer),)))
+    raise _expected(operator, "in, notin, =, ==, !=, gt, lt")
+
+
+def _values(lexer: _Lexer) -> list[str]:
+    opening = lexer.take()
+    if opening != "(":
+        raise _expected(opening, "'('")
+    values: list[str] = []
+    expect_value = True
+    while True:
+        text = lexer.take()
+        if text == ")":
+            if expect_value:
+                values.append("")
+            return values
+        if text == ",":
+            if expect_value:
+                values.append("")
+            expect_value = True
+        elif _is_identifier(text) and expect_value:
+            values.append(text)
+            expect_value = False
+        else:
+            raise _expected(text, "',', ')' or identifier")
+
+
+def _exact_value(lexer: _Lexer) -> str:
+    text = lexer.peek()
+    if text in ("", ","):
+        return ""
+    lexer.take()
+    if not _is_identifier(text):
+        raise _expected(text, "identifier")
+    return text
+
+
+def _check_key(key: str) -> None:
+    problems = names.qualified_name_problems(key)
+    if problems:
+        text = "; ".join(problems)
+        raise errors.BadRequest(f"unable to parse requirement: <nil>: Invalid value: {gotext.quote(key)}: {text}")
+
+
+def _checked(of: Requirement) -> Requirement:
+    for position, value in enumerate(of.values):
+        if of.operator in ("gt", "lt") and _integer(value) is None:
+            why = "for 'Gt', 'Lt' operators, the value must be an integer"
+            raise _bad_value(position, value, why)
+        problems = names.label_value_problems(value)
+        if problems:
+            raise _bad_value(position, value, "; ".join(problems), of.key)
+    return of
+
+
+def _bad_value(position: int, value: str, why: str, key: str = "") -> errors.BadRequest:
+    path = f"values[{position}][{key}]" if key else f"values[{position}]"
+    return errors.BadRequest(f"unable to parse requirement: {path}: Invalid value: {gotext.quote(value)}: {why}")
+
+
+_STRUCT_OPERATORS: Final = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "!"}
+
+
+def from_struct(of: objects.LabelSelector | None) -> LabelSelector | None:
+    """The selector that an object describes; None selects nothing. Raises ValueError for an unknown operator."""
+    if of is None:
+        return None
+    found = [Requirement(key, "in", (value,)) for key, value in of.match_labels.items()]
+    for each in of.match_expressions:
+        operator = _STRUCT_OPERATORS.get(each.operator)
+        if operator is None:
+            raise ValueError(f"not a valid selector operator: {each.operator}")
+        found.append(Requirement(each.key, operator, tuple(sorted(set(each.values)))))
+    return LabelSelector(tuple(found))
+
+
+# --- field selectors ----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Term:
+    """One condition on one field. `operator` is = or !=."""
+
+    field: str
+    operator: str
+    value: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FieldSelector:
+    """Conditions on fields, all of which must hold."""
+
+    terms: tuple[Term, ...] = ()
+
+    def matches(self, value_of: Callable[[str], str]) -> bool:
+        """Whether an object is selected whose field values the function gives."""
+        return all((value_of(term.field) == term.value) == (term.operator == "=") for term in self.terms)
+
+    def exact(self, field: str) -> str | None:
+        """The one value that a field must have, if there is one."""
+        for term in self.terms:
+            if term.field == field and term.operator == "=":
+                return term.value
+        return None
+
+    def __str__(self) -> str:
+        return ",".join(f"{term.field}{term.operator}{_escape(term.value)}" for term in self.terms)
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace(",", "\\,").replace("=", "\\=")
+
+
+@functools.lru_cache(maxsize=1024)
+def parse_fields(text: str) -> FieldSelector:
+    """Raises BadRequest with Go's text."""
+    return FieldSelector(tuple(_term(part, text) for part in _split_terms(text) if part))
+
+
+def _split_terms(text: str) -> Sequence[str]:
+    parts = [""]
+    escaped = False
+    for char in text:
+        if escaped:
+            escaped = False
+            parts[-1] += char
+        elif char == "\\":
+            escaped = True
+            parts[-1] += char
+        elif char == ",":
+            parts.append("")
+        else:
+            parts[-1] += char
+    return parts
+
+
+def _term(part: str, text: str) -> Term:
+    for at in range(len(part)):
+        for sign in ("!=", "==", "="):
+            if part.startswith(sign, at):
+                value = _unescape(part[at + len(sign) :])
+                return Term(part[:at], "!=" if sign == "!=" else "=", value)
+    raise errors.BadRequest(f"invalid selector: '{text}'; can't understand '{part}'")
+
+
+def _unescape(value: str) -> str:
+    result = ""
+    escaped = False
+    for char in value:
+        if escaped:
+            if char not in "\\,=":
+                raise errors.BadRequest(f"invalid field selector: invalid escape sequence: \\{char}")
+            result += char
+            escaped = False
+        elif char == "\\":
+            escaped = True
+        elif char in ",=":
+            raise errors.BadRequest(f"invalid field selector: unescaped character in value: {char}")
+        else:
+            result += char
+    if escaped:
+        raise errors.BadRequest("invalid field selector: invalid escape sequence: \\")
+    return result

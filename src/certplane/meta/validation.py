@@ -1,0 +1,187 @@
+"""What metadata may say, for every kind, on create and on update.
+
+Each function returns problems, in the order in which Kubernetes finds them, and raises nothing.
+Source: `k8s.io/apimachinery/pkg/api/validation/objectmeta.go`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from certplane import errors
+from certplane.meta import codec, names, objects
+
+Problems = list[errors.FieldProblem]
+
+_ANNOTATIONS_LIMIT: Final = 256 * 1024
+_STANDARD_FINALIZERS: Final = frozenset({"kubernetes", "orphan", "foregroundDeletion"})
+_MANAGER_OPERATIONS: Final = ("Apply", "Update")
+
+
+def validate_meta(
+    meta: objects.ObjectMeta, name_problems: Callable[[str], Sequence[str]], *, namespaced: bool
+) -> Problems:
+    """The rules that hold of any metadata, at any time."""
+    problems: Problems = []
+    if meta.generate_name:
+        checked = _masked(meta.generate_name)
+        problems.extend(
+            errors.invalid("metadata.generateName", meta.generate_name, each) for each in name_problems(checked)
+        )
+    if meta.name:
+        problems.extend(errors.invalid("metadata.name", meta.name, each) for each in name_problems(meta.name))
+    elif not meta.generate_name:
+        problems.append(errors.required("metadata.name", "name or generateName is required"))
+    if namespaced:
+        problems.extend(_namespace_problems(meta.namespace))
+    if meta.generation < 0:
+        problems.append(errors.invalid("metadata.generation", meta.generation, "must be greater than or equal to 0"))
+    problems.extend(_label_problems(meta.labels))
+    problems.extend(_annotation_problems(meta.annotations))
+    problems.extend(_owner_problems(meta.owner_references))
+    problems.extend(_finalizer_problems(meta.finalizers))
+    return problems
+
+
+def _masked(prefix: str) -> str:
+    """A generateName as it is judged: a trailing hyphen is fine, since letters will follow."""
+    return prefix[:-2] + "a" if len(prefix) > 1 and prefix.endswith("-") else prefix
+
+
+def _namespace_problems(namespace: str) -> Problems:
+    if not namespace:
+        return [errors.required("metadata.namespace")]
+    return [errors.invalid("metadata.namespace", namespace, each) for each in names.dns1123_label_problems(namespace)]
+
+
+def _label_problems(labels: dict[str, str]) -> Problems:
+    problems: Problems = []
+    for key, value in sorted(labels.items()):
+        problems.extend(errors.invalid("metadata.labels", key, each) for each in names.qualified_name_problems(key))
+        problems.extend(errors.invalid("metadata.labels", value, each) for each in names.label_value_problems(value))
+    return problems
+
+
+def _annotation_problems(annotations: dict[str, str]) -> Problems:
+    problems: Problems = []
+    size = 0
+    for key, value in sorted(annotations.items()):
+        # Annotation keys are judged in lower case: prefixes with capitals are tolerated there.
+        wrong = names.qualified_name_problems(key.lower())
+        problems.extend(errors.invalid("metadata.annotations", key, each) for each in wrong)
+        size += len(key.encode("utf-8", "surrogatepass")) + len(value.encode("utf-8", "surrogatepass"))
+    if size > _ANNOTATIONS_LIMIT:
+        problems.append(errors.too_long("metadata.annotations", _ANNOTATIONS_LIMIT))
+    return problems
+
+
+def _owner_problems(owners: Sequence[objects.OwnerReference]) -> Problems:
+    path = "metadata.ownerReferences"
+    problems: Problems = []
+    controller = ""
+    for each in owners:
+        version = each.api_version.rpartition("/")[2]
+        if not version:
+            problems.append(errors.invalid(f"{path}.apiVersion", each.api_version, "version must not be empty"))
+        for name, value in (("kind", each.kind), ("name", each.name)):
+            if not value:
+                problems.append(errors.invalid(f"{path}.{name}", value, "must not be empty"))
+        if not each.uid:
+            problems.append(errors.invalid(f"{path}.uid", each.uid, "must not be empty", as_json=True))
+        if (each.api_version, each.kind) == ("v1", "Event"):
+            text = f"{each.api_version}, Kind={each.kind} is disallowed from being an owner"
+            problems.append(errors.invalid(path, _go_owner(each), text))
+        if each.controller:
+            name = f"{each.kind}/{each.name}"
+            if controller:
+                why = (
+                    "Only one reference can have Controller set to true. "
+                    f'Found "true" in references for {controller} and {name}'
+                )
+                problems.append(errors.invalid(path, [_go_owner(one) for one in owners], why))
+            controller = controller or name
+    return problems
+
+
+def _go_owner(of: objects.OwnerReference) -> dict[str, Any]:
+    return codec.to_builtins(of)
+
+
+def _finalizer_problems(finalizers: Sequence[str]) -> Problems:
+    problems: Problems = []
+    orphan = foreground = False
+    for position, name in enumerate(finalizers):
+        problems.extend(
+            errors.invalid("metadata.finalizers", name, each) for each in names.qualified_name_problems(name)
+        )
+        if "/" not in name and name not in _STANDARD_FINALIZERS:
+            why = "name is neither a standard finalizer name nor is it fully qualified"
+            problems.append(errors.invalid(f"metadata.finalizers[{position}]", name, why))
+        orphan = orphan or name == "orphan"
+        foreground = foreground or name == "foregroundDeletion"
+    if orphan and foreground:
+        why = "finalizer orphan and foregroundDeletion cannot be both set"
+        problems.append(errors.invalid("metadata.finalizers", list(finalizers), why))
+    return problems
+
+
+def validate_path_segments(meta: objects.ObjectMeta) -> Problems:
+    """Names have to fit into a URL path, whatever else a kind allows."""
+    problems = [
+        errors.invalid("metadata.generateName", meta.generate_name, each)
+        for each in names.path_segment_problems(_masked(meta.generate_name))
+    ]
+    problems.extend(errors.invalid("metadata.name", meta.name, each) for each in names.path_segment_problems(meta.name))
+    return problems
+
+
+def validate_meta_update(new: objects.ObjectMeta, old: objects.ObjectMeta) -> Problems:
+    """What an update may not change."""
+    problems: Problems = []
+    if old.deletion_timestamp is not None:
+        added = [each for each in new.finalizers if each not in old.finalizers]
+        if added:
+            why = (
+                f"no new finalizers can be added if the object is being deleted, found new finalizers {_go_list(added)}"
+            )
+            problems.append(errors.forbidden("metadata.finalizers", why))
+    for path, now, before in (
+        ("metadata.name", new.name, old.name),
+        ("metadata.namespace", new.namespace, old.namespace),
+    ):
+        if now != before:
+            problems.append(errors.invalid(path, now, "field is immutable"))
+    if new.uid != old.uid:
+        problems.append(errors.invalid("metadata.uid", new.uid, "field is immutable", as_json=True))
+    for path, moment, earlier in (
+        ("metadata.creationTimestamp", new.creation_timestamp, old.creation_timestamp),
+        ("metadata.deletionTimestamp", new.deletion_timestamp, old.deletion_timestamp),
+        ("metadata.deletionGracePeriodSeconds", new.deletion_grace_period_seconds, old.deletion_grace_period_seconds),
+    ):
+        if moment != earlier:
+            problems.append(errors.invalid(path, moment, "field is immutable", as_json=True))
+    return problems
+
+
+def _go_list(values: Sequence[str]) -> str:
+    return "sets.String{" + ", ".join(f'"{each}":sets.Empty{{}}' for each in sorted(values)) + "}"
+
+
+def drop_duplicate_owners(meta: objects.ObjectMeta) -> Sequence[str]:
+    """Keep the first of equal owner references; returns a warning if there was a second one."""
+    kept: list[objects.OwnerReference] = []
+    doubled: list[str] = []
+    for each in meta.owner_references:
+        if each not in kept:
+            kept.append(each)
+        elif each.uid not in doubled:
+            doubled.append(each.uid)
+    if not doubled:
+        return ()
+    meta.owner_references = kept
+    return (
+        ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may "
+        "reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: "
+        + ", ".join(doubled),
+    )

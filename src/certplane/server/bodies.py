@@ -1,0 +1,121 @@
+"""Request bodies to objects: content type, strictness, and the many ways in which a body can be wrong.
+
+Source of the texts: `k8s.io/apiserver/pkg/endpoints/handlers/{create,rest}.go`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from certplane import errors, gotext
+from certplane.meta import codec, context, gojson, objects, protobuf
+from certplane.server import negotiation
+
+_SCHEME = "pkg/api/legacyscheme/scheme.go:30"
+_TYPE_META = r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Expected:
+    """What a body should be. `is_known` tells of other (apiVersion, kind) pairs whether this server serves them;
+    `also` are pairs under which the same type may be sent.
+    """
+
+    type: type[objects.Type]
+    api_version: str
+    kind: str
+    is_known: Callable[[str, str], bool]
+    also: frozenset[tuple[str, str]] = frozenset()
+
+
+def read(data: bytes, media_type: str, expected: Expected, call: context.Call) -> Any:
+    """The object in a body. Raises BadRequest; adds warnings to the call, as its fieldValidation says."""
+    if media_type == negotiation.PROTOBUF:
+        return _read_protobuf(data, expected)
+    tree = _parse(data, media_type, expected)
+    api_version, kind = _type_of(tree, data, expected)
+    _check_type(api_version, kind, expected)
+    return strictly(tree, expected, call)
+
+
+def strictly(tree: Any, expected: Expected, call: context.Call) -> Any:
+    """The object that a tree describes, judged as strictly as the call asks for."""
+    try:
+        reading = codec.read(tree, expected.type)
+    except codec.ReadProblem as error:
+        raise _unfit(expected, str(error)) from error
+    if reading.strict:
+        if call.field_validation == "Strict":
+            raise _unfit(expected, "strict decoding error: " + ", ".join(reading.strict))
+        if call.field_validation != "Ignore":
+            call.warnings.extend(reading.strict)
+    return reading.object
+
+
+def _unfit(expected: Expected, why: str) -> errors.BadRequest:
+    version = expected.api_version.rpartition("/")[2]
+    return errors.BadRequest(f'{expected.kind} in version "{version}" cannot be handled as a {expected.kind}: {why}')
+
+
+def _parse(data: bytes, media_type: str, expected: Expected) -> Any:
+    try:
+        if media_type == negotiation.YAML:
+            return codec.parse_yaml(data)
+        return codec.parse_json(data)
+    except gojson.SyntaxProblem as error:
+        raise _unrecognised(expected, f"couldn't get version/kind; json parse error: {error}", data) from error
+    except codec.YAMLProblem as error:
+        raise _unrecognised(expected, str(error), data) from error
+
+
+def _unrecognised(expected: Expected, why: str, data: bytes) -> errors.BadRequest:
+    return errors.BadRequest(
+        f"the object provided is unrecognized (must be of type {expected.kind}): {why} ({codec.summary(data)})"
+    )
+
+
+def _type_of(tree: Any, data: bytes, expected: Expected) -> tuple[str, str]:
+    if tree is None:
+        tree = gojson.Pairs()
+    if not isinstance(tree, gojson.Pairs):
+        why = f"json: cannot unmarshal {codec.go_kind(tree)} into Go value of type {_TYPE_META}"
+        raise _unrecognised(expected, f"couldn't get version/kind; json parse error: {why}", data)
+    found = {"apiVersion": "", "kind": ""}
+    for key, value in tree:
+        if key in found and value is not None:
+            if type(value) is not str:
+                why = f"json: cannot unmarshal {codec.go_kind(value)} into Go struct field .{key} of type string"
+                raise _unrecognised(expected, f"couldn't get version/kind; json parse error: {why}", data)
+            found[key] = value
+    return found["apiVersion"] or expected.api_version, found["kind"] or expected.kind
+
+
+def _check_type(api_version: str, kind: str, expected: Expected) -> None:
+    if (api_version, kind) == (expected.api_version, expected.kind) or (api_version, kind) in expected.also:
+        return
+    version = api_version.rpartition("/")[2]
+    if not expected.is_known(api_version, kind):
+        why = (
+            f"no kind {gotext.quote(kind)} is registered for version {gotext.quote(api_version)} "
+            f"in scheme {gotext.quote(_SCHEME)}"
+        )
+        raise errors.BadRequest(
+            f"{kind} in version {gotext.quote(version)} cannot be handled as a {expected.kind}: {why}"
+        )
+    if api_version != expected.api_version:
+        raise errors.BadRequest(
+            f"the API version in the data ({api_version}) does not match "
+            f"the expected API version ({expected.api_version})"
+        )
+    raise errors.BadRequest(
+        f"{kind} in version {gotext.quote(version)} cannot be handled as a {expected.kind}: "
+        f"converting (v1.{kind}) to (v1.{expected.kind}): unknown conversion"
+    )
+
+
+def _read_protobuf(data: bytes, expected: Expected) -> Any:
+    decoded = protobuf.decode(data, expected.type)
+    _check_type(decoded.api_version or expected.api_version, decoded.kind or expected.kind, expected)
+    return decoded.object

@@ -1,0 +1,478 @@
+"""What the server has, as documents: /api, /apis and below, /version, /openapi, and the list of paths at /.
+
+All of it follows from the declarations of the kinds. Discovery is made when the server starts, because it is small;
+the OpenAPI documents are made when somebody first asks for one, because most servers are never asked right after they
+start. Nothing here changes while the server runs, so each document has one hash for life.
+
+Sources: `k8s.io/apiserver/pkg/endpoints/discovery` and `.../discovery/aggregated`; `k8s.io/kube-openapi/pkg/handler`
+and `handler3` (paths, hashes, headers); the order of groups is the one of `pkg/controlplane/apiserver/aggregator.go`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import email.utils
+import functools
+import json
+import platform
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import certplane
+from certplane import clock as clocks
+from certplane import errors
+from certplane.meta import codec, openapi_v2, protobuf, resource, schema
+from certplane.server import negotiation
+
+#: The Kubernetes version whose API this is. Clients compare it with their own.
+API_VERSION: Final = "1.36.2"
+_MINOR_VERSION: Final = API_VERSION.rpartition(".")[0]
+
+_JSON: Final = "application/json"
+_TEXT: Final = "text/plain; charset=utf-8"
+_AGGREGATED: Final = "APIGroupDiscoveryList"
+_AGGREGATED_GROUP: Final = "apidiscovery.k8s.io"
+_AGGREGATED_VERSIONS: Final = ("v2", "v2beta1")
+#: How clients ask for the binary form of OpenAPI 2, and what it is called in the answer.
+_BINARY_V2: Final = (
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+)
+_GROUP_ORDER: Final = (
+    "", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "certificates.k8s.io",
+    "rbac.authorization.k8s.io", "coordination.k8s.io",
+)  # fmt: skip
+_OTHER_PATHS: Final = (
+    "/", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/readyz", "/version",
+)  # fmt: skip
+_YEAR: Final = datetime.timedelta(days=365)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Document:
+    """An answer. An empty content type means that the answer has none, and no body."""
+
+    status: int
+    content_type: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _GroupVersion:
+    """What one version of a group has."""
+
+    group: str
+    version: str
+    resources: tuple[resource.Resource, ...]
+    actions: tuple[resource.Action, ...]
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def path(self) -> str:
+        return f"/apis/{self.api_version}" if self.group else f"/api/{self.version}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Hashed:
+    """A finished document and the hash of its content."""
+
+    body: bytes
+    hash: str
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.hash}"'
+
+
+class Discovery:
+    """The documents of one server.
+
+    `resources` and `actions` are the catalogue. `server_address` is the host and port under which clients reach the
+    server. The clock dates the OpenAPI documents.
+    """
+
+    def __init__(
+        self,
+        resources: Sequence[resource.Resource],
+        actions: Sequence[resource.Action],
+        *,
+        server_address: str,
+        clock: clocks.Clock,
+    ) -> None:
+        self._clock = clock
+        self._modified = email.utils.format_datetime(clock.now(), usegmt=True)
+        self._versions = _group_versions(resources, actions)
+        self._plain = _plain_documents(self._versions, server_address)
+        self._encoded: dict[tuple[str, negotiation.Form], bytes] = {}
+        self._aggregated: dict[tuple[str, str], _Hashed] = {}
+
+    def answer(self, path: str, accept: str, query: Mapping[str, Sequence[str]], if_none_match: str) -> Document | None:
+        """The answer to a GET; None if the path is none of ours.
+
+        `accept` and `if_none_match` are header values, empty if they were not sent. Raises NotAcceptable.
+        """
+        if path == "/":
+            return self._root()
+        if path == "/openapi/v2":
+            return self._v2(accept, if_none_match)
+        if path == "/openapi/v3":
+            return Document(200, _TEXT, self._v3_index, (("Last-Modified", self._modified),))
+        if path.startswith("/openapi/v3/"):
+            return self._v3(path.removeprefix("/openapi/v3/"), accept, query, if_none_match)
+        trimmed = path.removesuffix("/")
+        if trimmed == "/version":
+            return _version(accept)
+        if trimmed not in self._plain:
+            return None
+        if trimmed in ("/api", "/apis"):
+            version = _aggregated_version(accept)
+            if version:
+                return self._aggregate(trimmed, version, if_none_match)
+        return self._discover(trimmed, accept, query)
+
+    def _root(self) -> Document:
+        paths = sorted({*_OTHER_PATHS, *self._plain, "/apis/"})
+        return Document(200, _JSON, _indented({"paths": paths}))
+
+    # --- discovery ------------------------------------------------------------------------------------------------
+
+    def _discover(self, path: str, accept: str, query: Mapping[str, Sequence[str]]) -> Document:
+        form = negotiation.negotiate(accept, negotiation.NO_TRANSFORMS, watching=False)
+        if query.get("pretty", ("",))[0] in ("true", "1"):
+            form = dataclasses.replace(form, pretty=True)
+        body = self._encoded.get((path, form))
+        if body is None:
+            body = self._encoded[path, form] = _encode(self._plain[path], form)
+        return Document(200, form.media_type, body)
+
+    def _aggregate(self, path: str, version: str, if_none_match: str) -> Document:
+        found = self._aggregated.get((path, version))
+        if found is None:
+            is_core = path == "/api"
+            document = _aggregated([each for each in self._versions if (not each.group) == is_core], version)
+            found = _hashed(document, end=b"\n")
+            self._aggregated[path, version] = found
+        headers = (("Cache-Control", "public"), ("Etag", found.etag), ("Vary", "Accept"))
+        if _matches(if_none_match, found):
+            return Document(304, "", b"", headers)
+        content_type = f"{_JSON};g={_AGGREGATED_GROUP};v={version};as={_AGGREGATED}"
+        return Document(200, content_type, found.body, headers)
+
+    # --- OpenAPI --------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def _v3_documents(self) -> dict[str, schema.Document]:
+        documents = schema.of_roots(_MINOR_VERSION)
+        for each in self._versions:
+            if each.group:
+                documents[f"apis/{each.group}"] = schema.of_group(each.group, _MINOR_VERSION)
+            documents[each.path[1:]] = schema.of_group_version(each.resources, each.actions, _MINOR_VERSION)
+        return documents
+
+    @functools.cached_property
+    def _v3_bodies(self) -> dict[str, _Hashed]:
+        return {path: _hashed(document) for path, document in self._v3_documents.items()}
+
+    @functools.cached_property
+    def _v3_index(self) -> bytes:
+        paths = {path: {"serverRelativeURL": _v3_url(path, found)} for path, found in sorted(self._v3_bodies.items())}
+        return codec.encode({"paths": paths})
+
+    @functools.cached_property
+    def _v2_document(self) -> schema.Document:
+        return openapi_v2.merge(self._v3_documents.values())
+
+    @functools.cached_property
+    def _v2_json(self) -> _Hashed:
+        return _hashed(self._v2_document)
+
+    @functools.cached_property
+    def _v2_binary(self) -> _Hashed:
+        body = openapi_v2.encode(self._v2_document)
+        return _Hashed(body, schema.digest(body))
+
+    def _v3(self, path: str, accept: str, query: Mapping[str, Sequence[str]], if_none_match: str) -> Document:
+        found = self._v3_bodies.get(path)
+        if found is None:
+            return Document(404, "", b"")
+        if not _accepts(accept, (_JSON,)):
+            return Document(406, "", b"")
+        headers: tuple[tuple[str, str], ...] = (("Etag", found.etag), ("Vary", "Accept"))
+        asked = query.get("hash", ("",))[0]
+        if asked and asked != found.hash:
+            return Document(301, _JSON, b"", (*headers, ("Location", _v3_url(path, found))))
+        headers = (*headers, ("Last-Modified", self._modified))
+        if asked:
+            expires = email.utils.format_datetime(self._clock.now() + _YEAR, usegmt=True)
+            headers = (*headers, ("Cache-Control", "public, immutable"), ("Expires", expires))
+        if _matches(if_none_match, found):
+            return Document(304, "", b"", headers)
+        return Document(200, _JSON, found.body, headers)
+
+    def _v2(self, accept: str, if_none_match: str) -> Document:
+        chosen = _accepts(accept, (_JSON, *_BINARY_V2))
+        if not chosen:
+            return Document(406, "", b"")
+        found = self._v2_json if chosen == _JSON else self._v2_binary
+        headers = (
+            ("Etag", found.etag),
+            ("Last-Modified", self._modified),
+            ("Vary", "Accept-Encoding"),
+            ("Vary", "Accept"),
+        )
+        if _matches(if_none_match, found):
+            return Document(304, "", b"", headers)
+        return Document(200, _JSON if chosen == _JSON else _BINARY_V2[-1], found.body, headers)
+
+
+def _v3_url(path: str, found: _Hashed) -> str:
+    return f"/openapi/v3/{path}?hash={found.hash}"
+
+
+def _hashed(document: Mapping[str, Any], end: bytes = b"") -> _Hashed:
+    body = codec.encode(document) + end
+    return _Hashed(body, schema.digest(body))
+
+
+def _encode(document: Mapping[str, Any], form: negotiation.Form) -> bytes:
+    if form.media_type == negotiation.PROTOBUF:
+        return protobuf.encode_document(document)
+    if form.media_type == negotiation.YAML:
+        return codec.dump_yaml(document).encode("utf-8")
+    return (_indented(document) if form.pretty else codec.encode(document)) + b"\n"
+
+
+def _indented(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, indent=2).encode("ascii")
+
+
+def _matches(if_none_match: str, found: _Hashed) -> bool:
+    # RFC 9110 section 13.1.2: weak comparison, any of a list.
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return found.etag in tags or "*" in tags
+
+
+# --- what clients accept ------------------------------------------------------------------------------------------
+
+
+def _clauses(accept: str) -> list[tuple[str, dict[str, str]]]:
+    """The media types of an Accept header with their parameters, best first."""
+    found: list[tuple[float, str, dict[str, str]]] = []
+    for clause in accept.split(","):
+        media, *parts = (part.strip() for part in clause.split(";"))
+        parameters = {name.strip(): value.strip() for name, _, value in (part.partition("=") for part in parts)}
+        quality = parameters.pop("q", "1")
+        weight = float(quality) if re.fullmatch(r"[01](\.[0-9]{0,3})?", quality) else 1.0
+        found.append((weight, media.lower(), parameters))
+    found.sort(key=lambda each: -each[0])
+    return [(media, parameters) for _, media, parameters in found]
+
+
+def _aggregated_version(accept: str) -> str:
+    """The version of aggregated discovery that is wanted more than any plain form; empty if there is none."""
+    for media, parameters in _clauses(accept):
+        if "as" in parameters:
+            version = parameters.get("v", "")
+            wanted = (media, parameters["as"], parameters.get("g"))
+            if wanted == (_JSON, _AGGREGATED, _AGGREGATED_GROUP) and version in _AGGREGATED_VERSIONS:
+                return version
+        elif media in (*negotiation.ACCEPTED, "*/*"):
+            return ""
+    return ""
+
+
+def _accepts(accept: str, offered: Sequence[str]) -> str:
+    """The first of the offered media types that is wanted most; empty if none is."""
+    for media, _ in _clauses(accept or "*/*"):
+        for each in offered:
+            if media in (each, "*/*", f"{each.partition('/')[0]}/*"):
+                return each
+    return ""
+
+
+# --- the catalogue, in order --------------------------------------------------------------------------------------
+
+
+def _group_versions(
+    resources: Iterable[resource.Resource], actions: Iterable[resource.Action]
+) -> tuple[_GroupVersion, ...]:
+    found: dict[tuple[str, str], tuple[list[resource.Resource], list[resource.Action]]] = {}
+    for each in resources:
+        found.setdefault((each.group, each.version), ([], []))[0].append(each)
+    for action in actions:
+        found.setdefault((action.group, action.version), ([], []))[1].append(action)
+    return tuple(
+        _GroupVersion(
+            group,
+            version,
+            tuple(sorted(served, key=_by_plural)),
+            tuple(sorted(done, key=_by_plural)),
+        )
+        for (group, version), (served, done) in sorted(found.items(), key=lambda each: _rank(*each[0]))
+    )
+
+
+def _by_plural(of: resource.Resource | resource.Action) -> str:
+    return of.plural
+
+
+def _rank(group: str, version: str) -> tuple[int, str, tuple[int, int, int]]:
+    place = _GROUP_ORDER.index(group) if group in _GROUP_ORDER else len(_GROUP_ORDER)
+    return place, group, _version_rank(version)
+
+
+def _version_rank(version: str) -> tuple[int, int, int]:
+    """Stable before beta before alpha, then the higher number first."""
+    match = re.fullmatch(r"v([0-9]+)(?:(alpha|beta)([0-9]+))?", version)
+    if match is None:
+        return 3, 0, 0
+    stage = {None: 0, "beta": 1, "alpha": 2}[match[2]]
+    return stage, -int(match[1]), -int(match[3] or 0)
+
+
+# --- plain discovery ----------------------------------------------------------------------------------------------
+
+
+def _plain_documents(versions: Sequence[_GroupVersion], server_address: str) -> dict[str, dict[str, Any]]:
+    """The plain documents by path. What is about the core group has no apiVersion: it is older than that field."""
+    groups = _groups(versions)
+    documents: dict[str, dict[str, Any]] = {
+        "/api": {
+            "kind": "APIVersions",
+            "versions": [each.version for each in versions if not each.group],
+            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server_address}],
+        },
+        "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups},
+    }
+    for group in groups:
+        documents[f"/apis/{group['name']}"] = {"kind": "APIGroup", "apiVersion": "v1", **group}
+    for each in versions:
+        head = {"kind": "APIResourceList", "apiVersion": "v1"} if each.group else {"kind": "APIResourceList"}
+        documents[each.path] = {**head, "groupVersion": each.api_version, "resources": _resources(each)}
+    return documents
+
+
+def _groups(versions: Sequence[_GroupVersion]) -> list[dict[str, Any]]:
+    found: dict[str, list[dict[str, str]]] = {}
+    for each in versions:
+        if each.group:
+            found.setdefault(each.group, []).append({"groupVersion": each.api_version, "version": each.version})
+    return [{"name": name, "versions": each, "preferredVersion": each[0]} for name, each in found.items()]
+
+
+def _resources(of: _GroupVersion) -> list[dict[str, Any]]:
+    found = [each for kind in of.resources for each in _resource_entries(kind)]
+    found.extend(
+        _entry(action.plural, action.kind.lower(), action.namespaced, action.kind, ("create",)) for action in of.actions
+    )
+    return sorted(found, key=lambda each: str(each["name"]))
+
+
+def _entry(name: str, singular: str, namespaced: bool, kind: str, verbs: Sequence[str]) -> dict[str, Any]:
+    return {"name": name, "singularName": singular, "namespaced": namespaced, "kind": kind, "verbs": list(verbs)}
+
+
+def _resource_entries(of: resource.Resource) -> Iterable[dict[str, Any]]:
+    entry = _entry(of.plural, of.singular_name, of.namespaced, of.kind, of.verbs)
+    if of.short_names:
+        entry["shortNames"] = list(of.short_names)
+    if of.categories:
+        entry["categories"] = list(of.categories)
+    if of.storage_version_hash:
+        entry["storageVersionHash"] = of.storage_version_hash
+    yield entry
+    for door in of.subresources:
+        yield _entry(f"{of.plural}/{door.name}", "", of.namespaced, of.kind, schema.door_verbs(door))
+
+
+# --- aggregated discovery -----------------------------------------------------------------------------------------
+
+
+def _aggregated(versions: Sequence[_GroupVersion], version: str) -> dict[str, Any]:
+    """Everything about some groups in one document, of kind APIGroupDiscoveryList."""
+    items: dict[str, list[dict[str, Any]]] = {}
+    for each in versions:
+        entries = [*map(_aggregated_resource, each.resources), *map(_aggregated_action, each.actions)]
+        entries.sort(key=lambda entry: str(entry["resource"]))
+        items.setdefault(each.group, []).append({"version": each.version, "resources": entries, "freshness": "Current"})
+    return {
+        "kind": _AGGREGATED,
+        "apiVersion": f"{_AGGREGATED_GROUP}/{version}",
+        "metadata": {},
+        "items": [
+            {"metadata": {"name": group} if group else {}, "versions": entries} for group, entries in items.items()
+        ],
+    }
+
+
+def _response_kind(kind: str) -> dict[str, str]:
+    # Group and version are empty where they are those of the list.
+    return {"group": "", "version": "", "kind": kind}
+
+
+def _aggregated_entry(of: resource.Resource | resource.Action, singular: str, verbs: Sequence[str]) -> dict[str, Any]:
+    return {
+        "resource": of.plural,
+        "responseKind": _response_kind(of.kind),
+        "scope": "Namespaced" if of.namespaced else "Cluster",
+        "singularResource": singular,
+        "verbs": list(verbs),
+    }
+
+
+def _aggregated_action(of: resource.Action) -> dict[str, Any]:
+    return _aggregated_entry(of, of.kind.lower(), ("create",))
+
+
+def _aggregated_resource(of: resource.Resource) -> dict[str, Any]:
+    entry = _aggregated_entry(of, of.singular_name, of.verbs)
+    if of.short_names:
+        entry["shortNames"] = list(of.short_names)
+    if of.categories:
+        entry["categories"] = list(of.categories)
+    if of.subresources:
+        entry["subresources"] = [
+            {
+                "subresource": door.name,
+                "responseKind": _response_kind(of.kind),
+                "verbs": list(schema.door_verbs(door)),
+            }
+            for door in sorted(of.subresources, key=lambda each: each.name)
+        ]
+    return entry
+
+
+# --- version ------------------------------------------------------------------------------------------------------
+
+
+def _version(accept: str) -> Document:
+    if accept.strip() and not any(media in (_JSON, "*/*") for media, _ in _clauses(accept)):
+        raise errors.NotAcceptable(f"406: Not Acceptable\n\nAvailable representations: {_JSON}")
+    return Document(200, _JSON, _indented(version_information()))
+
+
+def version_information() -> dict[str, str]:
+    """The document at /version. Clients read major, minor and gitVersion; our own version is behind the plus sign."""
+    major, minor = _MINOR_VERSION.split(".")
+    return {
+        "major": major,
+        "minor": minor,
+        "emulationMajor": major,
+        "emulationMinor": minor,
+        "minCompatibilityMajor": major,
+        "minCompatibilityMinor": str(int(minor) - 1),
+        "gitVersion": f"v{API_VERSION}+certplane.{certplane.__version__}",
+        "gitCommit": "",
+        "gitTreeState": "archive",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": f"{platform.python_implementation()} {platform.python_version()}",
+        "platform": f"{sys.platform}/{platform.machine()}",
+    }

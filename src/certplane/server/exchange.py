@@ -1,0 +1,124 @@
+"""One HTTP exchange: what came in, what the stages found out about it, and what goes back."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import urllib.parse
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+from certplane import errors
+from certplane.meta import context
+
+#: Bytes of a body at the most, as in kube-apiserver.
+BODY_LIMIT = 3 * 1024 * 1024
+
+HeaderList = Sequence[tuple[bytes, bytes]]
+
+
+class Headers:
+    """The header fields of a request. Names are lower case."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: HeaderList) -> None:
+        self._fields = fields
+
+    def get(self, name: bytes) -> str:
+        """The value of a field; of the first one if there are several; empty if there is none."""
+        for key, value in self._fields:
+            if key == name:
+                return value.decode("latin-1")
+        return ""
+
+    def all(self, name: bytes) -> list[str]:
+        return [value.decode("latin-1") for key, value in self._fields if key == name]
+
+
+def _no_body() -> AsyncIterator[bytes]:
+    async def nothing() -> AsyncIterator[bytes]:
+        pieces: tuple[bytes, ...] = ()
+        for piece in pieces:
+            yield piece
+
+    return nothing()
+
+
+_LONG_AGO: Final = datetime.datetime.min.replace(tzinfo=datetime.UTC)
+_NOT_CLASSIFIED: Final = context.RequestInfo("", "", is_resource=False)
+
+
+@dataclasses.dataclass(slots=True)
+class Exchange:
+    """A request under way. The stages of the pipeline fill in the second half, in their order.
+
+    `path` is decoded, `query` maps names to decoded values in order. `peer_chain` is the client's certificate chain in
+    DER, leaf first, as the handshake delivered it; verified by nobody yet. `identity` is set for calls that come from
+    inside the process, where no credentials are needed. `chunks` delivers the body.
+    """
+
+    method: str
+    path: str
+    raw_query: str
+    headers: Headers
+    chunks: Callable[[], AsyncIterator[bytes]] = _no_body
+    peer_chain: Sequence[bytes] = ()
+    source: str = ""
+    identity: context.User | None = None
+
+    request_id: str = ""
+    received: datetime.datetime = _LONG_AGO
+    query: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    info: context.RequestInfo = _NOT_CLASSIFIED
+    user: context.User = context.ANONYMOUS
+    classified: bool = False
+    warnings: list[str] = dataclasses.field(default_factory=list)
+
+    async def body(self) -> bytes:
+        """The whole body. Raises RequestEntityTooLarge beyond the limit, before more of it is read."""
+        declared = self.headers.get(b"content-length")
+        if declared.isdigit() and int(declared) > BODY_LIMIT:
+            raise _too_large()
+        parts: list[bytes] = []
+        size = 0
+        async for chunk in self.chunks():
+            size += len(chunk)
+            if size > BODY_LIMIT:
+                raise _too_large()
+            parts.append(chunk)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def parameter(self, name: str) -> str:
+        values = self.query.get(name)
+        return values[0] if values else ""
+
+
+def _too_large() -> errors.RequestEntityTooLarge:
+    return errors.RequestEntityTooLarge(f"limit is {BODY_LIMIT}")
+
+
+def parse_query(raw: str) -> Mapping[str, Sequence[str]]:
+    """The parameters of a query string, in order, empty values kept."""
+    if not raw:
+        return {}
+    found: dict[str, list[str]] = {}
+    for name, value in urllib.parse.parse_qsl(raw, keep_blank_values=True, max_num_fields=None):
+        found.setdefault(name, []).append(value)
+    return found
+
+
+@dataclasses.dataclass(slots=True)
+class Reply:
+    """What goes back. `stream`, if set, delivers the body piece by piece and replaces `body`; closing it ends what
+    feeds it. `headers` are further fields, names in lower case.
+    """
+
+    status: int
+    content_type: str
+    body: bytes = b""
+    stream: AsyncIterator[bytes] | None = None
+    headers: list[tuple[bytes, bytes]] = dataclasses.field(default_factory=list)
+
+
+Handler = Callable[[Exchange], Awaitable[Reply]]

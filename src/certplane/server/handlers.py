@@ -1,0 +1,377 @@
+"""Verb <-> HTTP, for every kind: options and body in, the registry's verbs, the answer in the form asked for.
+
+Knows no kind; it is given the endpoints. The order in which a request is judged is the real server's: Accept, options
+of the query, body size, content type, decoding, names against the path, and then whatever the registry says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from certplane import clock as clocks
+from certplane import errors
+from certplane.meta import context, objects, options, resource
+from certplane.registry import document, reads, verbs
+from certplane.server import bodies, exchange, negotiation, patching, rendering, tables, watches
+
+#: Answers an action: gets the decoded object and the call, returns the object to send.
+Answer = Callable[[Any, context.Call], Awaitable[Any]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A stored kind, as it is served."""
+
+    registry: verbs.Registry
+    reader: reads.Reader
+
+    @property
+    def resource(self) -> resource.Resource:
+        return self.registry.resource
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ActionEndpoint:
+    """A kind that is answered, not stored."""
+
+    action: resource.Action
+    answer: Answer
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """What the verbs below share: the exchange, its endpoint, and the form of the answer."""
+
+    exchange: exchange.Exchange
+    endpoint: Endpoint
+    form: negotiation.Form
+    call: context.Call
+
+    @property
+    def info(self) -> context.RequestInfo:
+        return self.exchange.info
+
+    @property
+    def view(self) -> rendering.View:
+        include = ""
+        if self.form.transform == "Table":
+            include = tables.check_include(self.exchange.parameter("includeObject"))
+        return rendering.View(self.form, include, self.call.now)
+
+    @property
+    def target(self) -> verbs.Target:
+        door = self.endpoint.resource.subresource(self.info.subresource) if self.info.subresource else None
+        return verbs.Target(self.info.namespace, self.info.name, door)
+
+
+class API:
+    """All resource paths of a server."""
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        actions: Sequence[ActionEndpoint],
+        clock: clocks.Clock,
+        watching: watches.Watches,
+    ) -> None:
+        self._endpoints = {_path_key(each.resource): each for each in endpoints}
+        self._actions = {_path_key(each.action): each for each in actions}
+        self._versions = {key[:2] for key in (*self._endpoints, *self._actions)}
+        self._known = {(each.resource.api_version, each.resource.kind) for each in endpoints}
+        self._known |= {(each.action.api_version, each.action.kind) for each in actions}
+        self._clock = clock
+        self._watches = watching
+        self._verbs: Mapping[str, Callable[[Request], Awaitable[exchange.Reply]]] = {
+            "create": self._create,
+            "get": self._get,
+            "list": self._list,
+            "watch": self._watch,
+            "update": self._update,
+            "patch": self._patch,
+            "delete": self._delete,
+            "deletecollection": self._delete_collection,
+        }
+
+    async def handle(self, of: exchange.Exchange) -> exchange.Reply:
+        """Answer one request on a resource path."""
+        info = of.info
+        key = (info.group, info.version, info.resource)
+        if len(info.parts) > 3 or "." in info.parts or ".." in info.parts:
+            raise errors.NoSuchPath
+        endpoint = self._endpoints.get(key)
+        if endpoint is None:
+            action = self._actions.get(key)
+            if action is not None:
+                return await self._act(of, action)
+            if any(group == info.group for group, _ in self._versions):
+                raise errors.NoSuchPath
+            raise errors.PageNotFound
+        return await self._dispatch(of, endpoint)
+
+    async def _dispatch(self, of: exchange.Exchange, endpoint: Endpoint) -> exchange.Reply:
+        info, kind = of.info, endpoint.resource
+        if not kind.namespaced and info.namespace and not _is_namespace_itself(info):
+            raise errors.NoSuchPath
+        if (
+            kind.namespaced
+            and not info.namespace
+            and info.name
+            and info.verb not in ("list", "watch", "deletecollection")
+        ):
+            raise errors.NoSuchPath
+        door = kind.subresource(info.subresource) if info.subresource else None
+        if info.subresource and door is None:
+            raise errors.NoSuchPath
+        verb = self._verbs.get(info.verb)
+        if verb is None or of.method == "HEAD" or not _is_served(kind, door, info):
+            raise errors.MethodNotAllowed
+        transforms = negotiation.ALL_TRANSFORMS if door is None or door.has_table else negotiation.PARTIAL
+        accept = ",".join(of.headers.all(b"accept"))
+        form = negotiation.negotiate(accept, transforms, info.verb == "watch")
+        if _wants_pretty(of):
+            form = dataclasses.replace(form, pretty=True)
+        return await verb(Request(of, endpoint, form, self._call(of)))
+
+    def _call(self, of: exchange.Exchange) -> context.Call:
+        return context.Call(
+            user=of.user,
+            info=of.info,
+            clock=self._clock,
+            now=of.received,
+            request_id=of.request_id,
+            user_agent=of.headers.get(b"user-agent"),
+            warnings=of.warnings,
+        )
+
+    # --- reads ----------------------------------------------------------------------------------------------------
+
+    async def _get(self, request: Request) -> exchange.Reply:
+        info = request.info
+        found = await request.endpoint.reader.get(
+            info.namespace, info.name, request.exchange.parameter("resourceVersion")
+        )
+        return self._reply(200, found, request)
+
+    async def _list(self, request: Request) -> exchange.Reply:
+        how = options.list_options(request.exchange.query)
+        view = request.view
+        found = await request.endpoint.reader.list(request.info.namespace, how)
+        kind = request.endpoint.resource
+        _refuse_wrong_partial(request.form, kind, is_list=True)
+        return exchange.Reply(200, request.form.media_type, rendering.listing(kind, found, view))
+
+    async def _watch(self, request: Request) -> exchange.Reply:
+        how = options.list_options(request.exchange.query, watching=True)
+        if request.info.name and not how.field_selector:
+            how = dataclasses.replace(how, field_selector=f"metadata.name={request.info.name}")
+        framer = rendering.Framer(request.endpoint.resource, request.view)
+        content_type = rendering.stream_type(request.form)
+        try:
+            stream = await request.endpoint.reader.watch(request.info.namespace, how)
+        except errors.Expired as error:
+            return exchange.Reply(200, content_type, framer.error(error.status()))
+        except errors.Timeout as error:
+            # The watch may have had less time than the revision: then it just ends.
+            short = 0 < how.timeout_seconds <= reads.PATIENCE
+            return exchange.Reply(200, content_type, b"" if short else framer.error(error.status()))
+        feed = self._watches.feed(stream, framer, how)
+        return exchange.Reply(200, content_type, stream=feed)
+
+    # --- writes ---------------------------------------------------------------------------------------------------
+
+    async def _create(self, request: Request) -> exchange.Reply:
+        info = request.info
+        if info.name:
+            raise errors.MethodNotAllowed
+        kind = request.endpoint.resource
+        if kind.namespaced and not info.namespace:
+            raise errors.MethodNotAllowed
+        call = _apply_options(request.call, options.create_options(request.exchange.query))
+        new = await self._body(request, call)
+        _check_namespace(kind, info, new)
+        made = await request.endpoint.registry.create(call, info.namespace, new)
+        return self._reply(201, made, request)
+
+    async def _update(self, request: Request) -> exchange.Reply:
+        info, kind = request.info, request.endpoint.resource
+        call = _apply_options(request.call, options.update_options(request.exchange.query))
+        body = await request.exchange.body()
+        media_type = negotiation.body_type(request.exchange.headers.get(b"content-type"))
+        expected = self._expected(kind)
+        first = bodies.read(body, media_type, expected, call)
+        _check_name(kind, info, first)
+        ready = [first]
+
+        def make(_: document.Document | None) -> Any:
+            # Hooks change what they are given, so another try needs another copy.
+            return ready.pop() if ready else bodies.read(body, media_type, expected, _silent(call))
+
+        outcome = await request.endpoint.registry.update(call, request.target, make, verbs.Style.REPLACE)
+        return self._reply(201 if outcome.created else 200, outcome.document, request)
+
+    async def _patch(self, request: Request) -> exchange.Reply:
+        kind = request.endpoint.resource
+        patch_type = patching.patch_type(request.exchange.headers.get(b"content-type"))
+        applies = patch_type == patching.APPLY
+        call = _apply_options(request.call, options.patch_options(request.exchange.query, applies=applies))
+        body = await request.exchange.body()
+        patch = patching.Patch(patch_type, body, self._expected(kind), kind, call)
+
+        def make(stored: document.Document | None) -> Any:
+            new = patch.apply_to(stored, request.target)
+            _check_name(kind, request.info, new)
+            return new
+
+        style = verbs.Style.APPLY if applies else verbs.Style.PATCH
+        outcome = await request.endpoint.registry.update(call, request.target, make, style)
+        return self._reply(201 if outcome.created else 200, outcome.document, request)
+
+    async def _delete(self, request: Request) -> exchange.Reply:
+        call, how = await self._deletion(request)
+        outcome = await request.endpoint.registry.delete(call, request.target, how)
+        if not outcome.deleted:
+            return self._reply(200, outcome.document, request)
+        return self._deleted(outcome.document, request)
+
+    def _deleted(self, gone: document.Document, request: Request) -> exchange.Reply:
+        kind = request.endpoint.resource
+        details = {"name": gone.object.metadata.name, "group": kind.group, "kind": kind.plural}
+        details["uid"] = gone.object.metadata.uid
+        done = rendering.succeeded({key: value for key, value in details.items() if value})
+        form = negotiation.status_form(request.exchange.headers.get(b"accept"))
+        return exchange.Reply(200, form.media_type, rendering.status(done, form))
+
+    async def _delete_collection(self, request: Request) -> exchange.Reply:
+        call, how = await self._deletion(request)
+        found = await request.endpoint.reader.list(request.info.namespace, options.list_options(request.exchange.query))
+        for each in found.documents:
+            meta = each.object.metadata
+            try:
+                await request.endpoint.registry.delete(call, verbs.Target(meta.namespace, meta.name), how)
+            except errors.NotFound:
+                continue
+        kind = request.endpoint.resource
+        return exchange.Reply(200, request.form.media_type, rendering.listing(kind, found, request.view))
+
+    async def _deletion(self, request: Request) -> tuple[context.Call, verbs.Deletion]:
+        body = await request.exchange.body()
+        sent = None
+        if body:
+            media_type = negotiation.body_type(request.exchange.headers.get(b"content-type"))
+            sent = self._delete_options(body, media_type, request)
+        how = options.delete_options(request.exchange.query, sent)
+        call = request.call
+        call.dry_run = how.dry_run
+        return call, verbs.Deletion(how.uid, how.resource_version, how.propagation)
+
+    def _delete_options(self, body: bytes, media_type: str, request: Request) -> objects.DeleteOptions:
+        group_version = request.endpoint.resource.api_version
+        also = frozenset({("meta.k8s.io/v1", "DeleteOptions"), (group_version, "DeleteOptions")})
+        expected = bodies.Expected(objects.DeleteOptions, "v1", "DeleteOptions", self._is_known, also)
+        quiet = _silent(request.call)
+        quiet.field_validation = "Ignore"
+        read: objects.DeleteOptions = bodies.read(body, media_type, expected, quiet)
+        return read
+
+    # --- actions --------------------------------------------------------------------------------------------------
+
+    async def _act(self, of: exchange.Exchange, endpoint: ActionEndpoint) -> exchange.Reply:
+        action, info = endpoint.action, of.info
+        if info.name or info.subresource or (info.namespace and not action.namespaced):
+            raise errors.NoSuchPath
+        if info.verb != "create" or (action.namespaced and not info.namespace):
+            raise errors.MethodNotAllowed
+        accept = ",".join(of.headers.all(b"accept"))
+        form = negotiation.negotiate(accept, negotiation.NO_TRANSFORMS, watching=False)
+        call = _apply_options(self._call(of), options.create_options(of.query))
+        body = await of.body()
+        media_type = negotiation.body_type(of.headers.get(b"content-type"))
+        expected = bodies.Expected(action.type, action.api_version, action.kind, self._is_known)
+        asked = bodies.read(body, media_type, expected, call)
+        asked.kind, asked.api_version = action.kind, action.api_version
+        answered = await endpoint.answer(asked, call)
+        return exchange.Reply(201, form.media_type, rendering.answer(answered, action, form))
+
+    # --- what they share ------------------------------------------------------------------------------------------
+
+    def _is_known(self, api_version: str, kind: str) -> bool:
+        return (api_version, kind) in self._known
+
+    def _expected(self, kind: resource.Resource) -> bodies.Expected:
+        return bodies.Expected(kind.type, kind.api_version, kind.kind, self._is_known)
+
+    async def _body(self, request: Request, call: context.Call) -> Any:
+        body = await request.exchange.body()
+        media_type = negotiation.body_type(request.exchange.headers.get(b"content-type"))
+        return bodies.read(body, media_type, self._expected(request.endpoint.resource), call)
+
+    def _reply(self, code: int, of: document.Document, request: Request) -> exchange.Reply:
+        _refuse_wrong_partial(request.form, request.endpoint.resource, is_list=False)
+        return exchange.Reply(code, request.form.media_type, rendering.one(of, request.view))
+
+
+def _path_key(of: resource.Resource | resource.Action) -> tuple[str, str, str]:
+    return of.group, of.version, of.plural
+
+
+def _is_namespace_itself(info: context.RequestInfo) -> bool:
+    return info.resource == "namespaces" and not info.group
+
+
+def _is_served(kind: resource.Resource, door: resource.Subresource | None, info: context.RequestInfo) -> bool:
+    if door is not None:
+        return info.verb in ("get", "update", "patch")
+    if info.verb in ("update", "patch", "delete") and not info.name:
+        return False
+    return info.verb in kind.verbs
+
+
+def _wants_pretty(of: exchange.Exchange) -> bool:
+    asked = of.parameter("pretty")
+    if "pretty" in of.query:
+        return asked == "true"
+    return of.headers.get(b"user-agent").startswith(("curl/", "Wget/", "Mozilla/"))
+
+
+def _apply_options(call: context.Call, how: options.WriteOptions) -> context.Call:
+    call.dry_run = how.dry_run
+    call.field_manager = how.field_manager
+    call.field_validation = how.field_validation
+    call.force = how.force
+    return call
+
+
+def _silent(call: context.Call) -> context.Call:
+    """The same call, whose warnings nobody sees: they have been given once."""
+    return dataclasses.replace(call, warnings=[])
+
+
+def _check_name(kind: resource.Resource, info: context.RequestInfo, new: Any) -> None:
+    _check_namespace(kind, info, new)
+    name = new.metadata.name
+    if not name:
+        raise errors.BadRequest(
+            f"the name of the object ({info.name} based on URL) was undeterminable: name must be provided"
+        )
+    if name != info.name:
+        raise errors.BadRequest(f"the name of the object ({name}) does not match the name on the URL ({info.name})")
+
+
+def _check_namespace(kind: resource.Resource, info: context.RequestInfo, new: Any) -> None:
+    sent = new.metadata.namespace
+    if kind.namespaced and sent and sent != info.namespace:
+        raise errors.BadRequest("the namespace of the provided object does not match the namespace sent on the request")
+
+
+def _refuse_wrong_partial(form: negotiation.Form, kind: resource.Resource, *, is_list: bool) -> None:
+    package = kind.group.partition(".")[0] or "core"
+    if is_list and form.transform == "PartialObjectMetadata":
+        name = f"*{package}.{kind.list_kind}"
+        raise errors.NotAcceptable(f"you requested PartialObjectMetadata, but the requested object is a list ({name})")
+    if not is_list and form.transform == "PartialObjectMetadataList":
+        name = f"*{package}.{kind.kind}"
+        raise errors.NotAcceptable(
+            f"you requested PartialObjectMetadataList, but the requested object is not a list ({name})"
+        )

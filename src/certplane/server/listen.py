@@ -1,0 +1,248 @@
+"""TLS, sockets and the ASGI border: uvicorn carries bytes, everything else is behind `Handler`.
+
+The peer's certificate reaches the application through ASGI's TLS extension, which uvicorn does not fill in: a small
+protocol class does. The handshake requests a certificate but does not insist on one, and OpenSSL checks its chain
+without the time: an expired certificate gets a 401 from the application, which can say why in the log, instead of a
+broken handshake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import socket
+import ssl
+import urllib.parse
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping, Sequence
+from typing import Any, Final
+
+import uvicorn
+import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from certplane import errors
+from certplane.server import exchange
+
+_log = logging.getLogger("certplane.server")
+
+#: X509_V_FLAG_NO_CHECK_TIME of OpenSSL, which the ssl module does not name.
+_NO_CHECK_TIME: Final = 0x200000
+_SHUTDOWN_SECONDS: Final = 8
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's protocol, which also tells who the peer is."""
+
+    _peer_chain: Sequence[bytes] = ()
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        ssl_object = transport.get_extra_info("ssl_object")
+        if ssl_object is not None:
+            self._peer_chain = _peer_chain(ssl_object)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        chain = self._peer_chain
+        self.scope["extensions"] = {"tls": {"client_cert_chain_der": chain}}
+
+
+def _peer_chain(ssl_object: Any) -> Sequence[bytes]:
+    """The certificates that the peer sent, in DER, leaf first; nothing if it sent none."""
+    leaf = ssl_object.getpeercert(binary_form=True)
+    if leaf is None:
+        return ()
+    chain: list[bytes] = [leaf]
+    # Public from Python 3.13 on; before that the same method sits on the inner object.
+    inner = ssl_object if hasattr(ssl_object, "get_unverified_chain") else getattr(ssl_object, "_sslobj", None)
+    with contextlib.suppress(AttributeError, ssl.SSLError):
+        for each in inner.get_unverified_chain() or ():  # type: ignore[union-attr]  # None is suppressed with the rest
+            der = each if isinstance(each, bytes) else ssl.PEM_cert_to_DER_cert(each.public_bytes())
+            if der not in chain:
+                chain.append(der)
+    return chain
+
+
+def tls_context(certificate: str, key: str, client_ca: str) -> ssl.SSLContext:
+    """The TLS settings of the server, from three PEM files. Raises SetupError."""
+    settings = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    settings.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        settings.load_cert_chain(certificate, key)
+        settings.load_verify_locations(client_ca)
+    except (OSError, ssl.SSLError) as error:
+        raise errors.SetupError(
+            f"the serving certificate cannot be used: {error}",
+            (f"check that {certificate} and {key} belong together and that {client_ca} holds certificates",),
+        ) from error
+    settings.verify_mode = ssl.CERT_OPTIONAL
+    settings.verify_flags |= ssl.VerifyFlags(_NO_CHECK_TIME)
+    settings.set_alpn_protocols(["http/1.1"])
+    return settings
+
+
+def application(handler: exchange.Handler) -> Callable[[Message, Receive, Send], Awaitable[None]]:
+    """The ASGI application around a handler."""
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        of = exchange.Exchange(
+            method=scope["method"],
+            path=_decoded_path(scope),
+            raw_query=scope["query_string"].decode("latin-1"),
+            headers=exchange.Headers(scope["headers"]),
+            chunks=lambda: _chunks(receive),
+            peer_chain=scope["extensions"]["tls"]["client_cert_chain_der"],
+            source=scope["client"][0] if scope["client"] else "",
+        )
+        try:
+            reply = await handler(of)
+        except ClientGone:
+            return
+        await _send_reply(of, reply, receive, send)
+
+    return app
+
+
+class ClientGone(Exception):
+    """The client went away before it had sent all of its request."""
+
+
+def _decoded_path(scope: Message) -> str:
+    path: str = scope["path"]
+    return path
+
+
+async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        yield message.get("body", b"")
+        if not message.get("more_body", False):
+            return
+
+
+async def _send_reply(of: exchange.Exchange, reply: exchange.Reply, receive: Receive, send: Send) -> None:
+    headers = [(b"content-type", reply.content_type.encode("ascii")), *reply.headers]
+    if reply.stream is None:
+        headers.append((b"content-length", str(len(reply.body)).encode("ascii")))
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if of.method == "HEAD" else reply.body})
+        return
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await _send_stream(reply.stream, receive, send)
+
+
+async def _send_stream(stream: AsyncIterator[bytes], receive: Receive, send: Send) -> None:
+    """Send piece by piece until the stream ends or the client goes away, whichever is first."""
+    sender = asyncio.ensure_future(_pump(stream, send))
+    listener = asyncio.ensure_future(_until_gone(receive))
+    try:
+        await asyncio.wait({sender, listener}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        listener.cancel()
+        sender.cancel()
+        await asyncio.gather(sender, listener, return_exceptions=True)
+    if not sender.cancelled() and sender.exception() is not None:
+        _log.error("a stream failed", exc_info=sender.exception())
+
+
+async def _pump(stream: AsyncIterator[bytes], send: Send) -> None:
+    async with contextlib.aclosing(stream) as pieces:  # type: ignore[type-var]  # streams are generators
+        async for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plug:
+    """A listening address that is ours, and the TLS settings to serve on it with."""
+
+    bound: socket.socket
+    tls: ssl.SSLContext
+
+    @property
+    def address(self) -> str:
+        host, port = self.bound.getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Listener:
+    """A running HTTPS server."""
+
+    def __init__(self, handler: exchange.Handler, plug: Plug) -> None:
+        config = uvicorn.Config(
+            application(handler),
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=180,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+            h11_max_incomplete_event_size=1 << 20,
+            backlog=2048,
+        )
+        config.load()
+        # uvicorn would make its own from file names; ours is laxer about time and stricter about versions.
+        config.ssl = plug.tls
+        self._server = _Server(config)
+        self._socket = plug.bound
+
+    async def serve(self) -> None:
+        """Serve until `stop`, then until the requests in flight are answered."""
+        await self._server.serve(sockets=[self._socket])
+
+    @property
+    def started(self) -> bool:
+        return self._server.started
+
+    def stop(self) -> None:
+        """Accept no more connections; finish what is under way."""
+        self._server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, without its signal handlers: the composition root decides when to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a program on the fastest event loop there is."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening address, taken. Raises SetupError if it cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise errors.SetupError(
+            f"cannot listen on {urllib.parse.quote(host, safe=':[]')}:{port}: {error.strerror or error}",
+            ("another process may use the port: choose another one with --listen HOST:PORT",),
+        ) from error
+    bound.setblocking(False)
+    return bound

@@ -1,0 +1,210 @@
+"""What happens to every request, in the order in which it happens. Start reading here.
+
+`STAGES` is a tuple in reading order; each stage gets the exchange and the rest of the way, and may answer itself, look
+at what comes back, or refuse by raising an `errors.APIError`. The outermost stage turns refusals into Statuses and
+whatever else is raised into an opaque 500 whose traceback goes to the log, once, under the request's id.
+
+docs/life-of-a-request.md tells the same story; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from certplane import clock as clocks
+from certplane import errors, gotext, telemetry
+from certplane.meta import context
+from certplane.server import exchange, negotiation, rendering, requestinfo
+
+_log = logging.getLogger("certplane.server")
+
+_PLAIN: Final = "text/plain; charset=utf-8"
+_NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
+_CACHE_CONTROL: Final = (b"cache-control", b"no-cache, private")
+_REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,64}\Z")
+
+
+@dataclasses.dataclass(slots=True)
+class Services:
+    """What the stages need of the rest of the house. The composition root fills it in.
+
+    `authenticate` and `authorize` raise Unauthorized and Forbidden. `route` answers what has passed all stages.
+    `in_flight` counts the requests that are being answered, without watches, up to `limit`.
+    """
+
+    clock: clocks.Clock
+    telemetry: telemetry.Telemetry
+    authenticate: Callable[[exchange.Exchange], context.User]
+    authorize: Callable[[context.Attributes], None]
+    route: exchange.Handler
+    limit: int = 600
+    in_flight: int = 0
+
+
+StageFunction = Callable[[Services, exchange.Exchange, exchange.Handler], Awaitable[exchange.Reply]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stage:
+    """One step. `name` is what the documentation calls it."""
+
+    name: str
+    run: StageFunction
+
+
+async def _identify(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
+    """Give the request its id and its time; turn whatever goes wrong behind here into an answer."""
+    sent = of.headers.get(b"audit-id")
+    of.request_id = sent if sent and _REQUEST_ID.match(sent) else str(uuid.uuid4())
+    of.received = services.clock.now()
+    try:
+        reply = await proceed(of)
+    except errors.APIError as error:
+        reply = refusal(error, of)
+    except Exception:
+        _log.exception("request failed", extra={"request_id": of.request_id, "path": of.path})
+        reply = refusal(errors.InternalError(f"the server's log has the reason under request {of.request_id}"), of)
+    reply.headers.append((b"audit-id", of.request_id.encode("ascii")))
+    if not any(name == b"cache-control" for name, _ in reply.headers):
+        reply.headers.append(_CACHE_CONTROL)
+    if of.classified:
+        reply.headers.extend(_FLOW)
+    for warning in of.warnings:
+        reply.headers.append((b"warning", f"299 - {_quoted(warning)}".encode()))
+    return reply
+
+
+#: Which flow schema and priority level judged a request. There is one of each; clients only look whether they are
+#: there.
+_FLOW: Final = (
+    (b"x-kubernetes-pf-flowschema-uid", str(uuid.uuid4()).encode("ascii")),
+    (b"x-kubernetes-pf-prioritylevel-uid", str(uuid.uuid4()).encode("ascii")),
+)
+
+
+def _quoted(warning: str) -> str:
+    return (
+        gotext.quote(warning)
+        if not warning.isprintable()
+        else '"{}"'.format(warning.replace("\\", "\\\\").replace('"', '\\"'))
+    )
+
+
+async def _classify(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
+    """Read from method and path what the request is about."""
+    del services
+    of.query = exchange.parse_query(of.raw_query)
+    of.info = requestinfo.parse(of.method, of.path, of.query)
+    return await proceed(of)
+
+
+async def _authenticate(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
+    """Find out who asks. Calls from inside the process bring their identity along."""
+    of.user = of.identity if of.identity is not None else services.authenticate(of)
+    of.classified = True
+    return await proceed(of)
+
+
+async def _account(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
+    """Count the request and its time; refuse it if too many are under way."""
+    long_running = of.info.verb == "watch"
+    if services.in_flight >= services.limit and not long_running and of.identity is None:
+        raise errors.TooManyRequests
+    begun = services.clock.monotonic()
+    services.in_flight += not long_running
+    code = 500
+    try:
+        reply = await proceed(of)
+        code = reply.status
+        return reply
+    except errors.APIError as error:
+        code = error.code
+        raise
+    finally:
+        services.in_flight -= not long_running
+        services.telemetry.request(_labels(of.info), code, services.clock.monotonic() - begun)
+
+
+def _labels(info: context.RequestInfo) -> telemetry.RequestLabels:
+    """What a request is counted under: few values, whatever clients send."""
+    if not info.is_resource:
+        return _METHODS.get(info.verb, "other"), "", "", "", "", ""
+    scope = "resource" if info.name else "namespace" if info.namespace else "cluster"
+    verb = _METHODS.get(info.verb) or info.verb.upper()
+    return verb, info.group, info.version, info.resource, info.subresource, scope
+
+
+#: The words under which kube-apiserver counts verbs.
+_METHODS: Final = {
+    "create": "POST", "update": "PUT", "get": "GET", "post": "POST", "put": "PUT", "head": "HEAD", "options": "OPTIONS",
+    "patch": "PATCH", "delete": "DELETE", "list": "LIST", "watch": "WATCH", "deletecollection": "DELETECOLLECTION",
+}  # fmt: skip
+
+
+async def _authorize(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
+    """Ask whether they may."""
+    info = of.info
+    attributes = context.Attributes(
+        user=of.user,
+        verb=info.verb,
+        group=info.group,
+        version=info.version,
+        resource=info.resource,
+        subresource=info.subresource,
+        name=info.name,
+        namespace=info.namespace,
+        path=of.path,
+        is_resource=info.is_resource,
+    )
+    try:
+        services.authorize(attributes)
+    except errors.Forbidden as error:
+        reply = refusal(error, of)
+        reply.headers.append(_NOSNIFF)
+        return reply
+    return await proceed(of)
+
+
+STAGES: Final = (
+    Stage("identify", _identify),
+    Stage("classify", _classify),
+    Stage("authenticate", _authenticate),
+    Stage("account", _account),
+    Stage("authorize", _authorize),
+)
+
+
+def assemble(services: Services) -> exchange.Handler:
+    """The whole way, as one function: the stages in order, then `services.route`."""
+    handler = services.route
+    for stage in reversed(STAGES):
+        handler = functools.partial(_step, stage.run, services, handler)
+    return handler
+
+
+async def _step(
+    run: StageFunction, services: Services, proceed: exchange.Handler, of: exchange.Exchange
+) -> exchange.Reply:
+    return await run(services, of, proceed)
+
+
+def refusal(error: errors.APIError, of: exchange.Exchange) -> exchange.Reply:
+    """The answer that tells of an error."""
+    if isinstance(error, errors.PageNotFound):
+        return plain(error.code, error.message + "\n")
+    form = negotiation.status_form(of.headers.get(b"accept"))
+    reply = exchange.Reply(error.code, form.media_type, rendering.status(error.status(), form))
+    if error.retry_after:
+        reply.headers.append((b"retry-after", str(error.retry_after).encode("ascii")))
+    return reply
+
+
+def plain(status: int, text: str) -> exchange.Reply:
+    """An answer in plain text, which browsers must not take for anything else."""
+    return exchange.Reply(status, _PLAIN, text.encode("utf-8"), headers=[_NOSNIFF])

@@ -1,0 +1,71 @@
+"""Method and path to RequestInfo. Pure; looks nothing up, so it also answers for resources that do not exist.
+
+Source: `k8s.io/apiserver/pkg/endpoints/request/requestinfo.go`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from certplane.meta import context, selectors
+
+_VERBS: Final = {"POST": "create", "GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+#: Segments below a namespace that name a part of the namespace, not a kind in it.
+_NAMESPACE_SUBRESOURCES: Final = frozenset({"status", "finalize"})
+_COLLECTION_VERBS: Final = {"get": "list", "delete": "deletecollection"}
+
+
+def parse(method: str, path: str, query: Mapping[str, Sequence[str]]) -> context.RequestInfo:
+    """What a request is about. `path` is decoded; `query` has its values decoded, in order."""
+    parts = path.strip("/").split("/")
+    if len(parts) < 3 or parts[0] not in ("api", "apis") or (parts[0] == "apis" and len(parts) < 4):
+        return context.RequestInfo(path, method.lower(), is_resource=False)
+    group = parts[1] if parts[0] == "apis" else ""
+    version, *rest = parts[2:] if parts[0] == "apis" else parts[1:]
+    verb = _VERBS.get(method, "")
+    if rest[0] == "watch":
+        verb = "watch"
+        rest = rest[1:]
+    if not rest:
+        return context.RequestInfo(path, method.lower(), is_resource=False)
+    namespace = ""
+    if rest[0] == "namespaces" and len(rest) > 1:
+        namespace = rest[1]
+        if len(rest) > 2 and rest[2] not in _NAMESPACE_SUBRESOURCES:
+            rest = rest[2:]
+    resource = rest[0]
+    name = rest[1] if len(rest) > 1 else ""
+    if not name:
+        verb = _collection_verb(verb, query)
+        if verb in ("list", "watch", "deletecollection"):
+            name = _selected_name(query)
+    return context.RequestInfo(
+        path=path,
+        verb=verb,
+        is_resource=True,
+        group=group,
+        version=version,
+        namespace=namespace,
+        resource=resource,
+        subresource=rest[2] if len(rest) > 2 else "",
+        name=name,
+        parts=tuple(rest),
+    )
+
+
+def _collection_verb(verb: str, query: Mapping[str, Sequence[str]]) -> str:
+    if verb == "get" and "watch" in query and query["watch"][0].lower() not in ("false", "0"):
+        return "watch"
+    return _COLLECTION_VERBS.get(verb, verb)
+
+
+def _selected_name(query: Mapping[str, Sequence[str]]) -> str:
+    """The name that a field selector pins a collection to, so that RBAC's resourceNames apply to it."""
+    if "fieldSelector" not in query:
+        return ""
+    try:
+        name = selectors.parse_fields(query["fieldSelector"][0]).exact("metadata.name")
+    except Exception:
+        return ""
+    return name if name and "/" not in name and "%" not in name else ""

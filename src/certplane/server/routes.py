@@ -1,0 +1,47 @@
+"""Where a request goes that has passed all stages: resource paths to the API, the few other paths to their answers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from certplane import errors, telemetry
+from certplane.server import discovery, exchange, handlers, health, pipeline
+
+_METRICS = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
+_HEALTH = ("/healthz", "/livez", "/readyz")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Routes:
+    """The paths of a server."""
+
+    api: handlers.API
+    discovery: discovery.Discovery
+    health: health.Health
+    telemetry: telemetry.Telemetry
+
+    async def handle(self, of: exchange.Exchange) -> exchange.Reply:
+        """Raises PageNotFound for a path that leads nowhere."""
+        if of.info.is_resource:
+            return await self.api.handle(of)
+        path = of.path
+        if path.startswith(_HEALTH):
+            verdict = self.health.answer(path, of.query)
+            if verdict is None:
+                raise errors.PageNotFound
+            if verdict.single:
+                return exchange.Reply(verdict.status, "text/plain; charset=utf-8", verdict.text.encode())
+            return pipeline.plain(verdict.status, verdict.text)
+        if path == "/metrics" and of.method == "GET":
+            return exchange.Reply(200, _METRICS, self.telemetry.render())
+        return self._document(of)
+
+    def _document(self, of: exchange.Exchange) -> exchange.Reply:
+        accept = ",".join(of.headers.all(b"accept"))
+        found = self.discovery.answer(of.path, accept, of.query, of.headers.get(b"if-none-match"))
+        if found is None:
+            raise errors.PageNotFound
+        if of.method not in ("GET", "HEAD"):
+            raise errors.MethodNotAllowed
+        headers = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in found.headers]
+        return exchange.Reply(found.status, found.content_type, found.body, headers=headers)

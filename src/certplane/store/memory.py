@@ -1,0 +1,181 @@
+"""The reference store: a dictionary with a history. Everything but durability, and a place to inject faults.
+
+Tests hand in a fault: a function that is asked before each write and may make it fail before it is written, or after
+it *was written*. The second is what a broken connection looks like to the one who wrote.
+"""
+
+from __future__ import annotations
+
+import bisect
+import enum
+from collections.abc import Callable, Sequence
+
+from certplane.store import contract
+
+
+class Fault(enum.Enum):
+    """What becomes of a write."""
+
+    NONE = "none"
+    BEFORE = "fails, and is not written"
+    AFTER = "fails, but was written"
+
+
+class InjectedFault(Exception):
+    """A write that failed because a test wanted it to."""
+
+
+#: Asked before each write: operation (create, update, delete) and key.
+Faults = Callable[[str, str], Fault]
+
+
+def _no_faults(operation: str, key: str) -> Fault:
+    del operation, key
+    return Fault.NONE
+
+
+class _Watch:
+    def __init__(self, prefix: str, after: int, deliver: contract.Deliver, ended: contract.Ended) -> None:
+        self.prefix = prefix
+        self.after = after
+        self.ended = ended
+        self._deliver = deliver
+        self.closed = False
+
+    def offer(self, changes: Sequence[contract.Change]) -> None:
+        wanted = [each for each in changes if each.revision > self.after and each.key.startswith(self.prefix)]
+        if wanted and not self.closed:
+            self._deliver(wanted)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class MemoryStore:
+    """Implements `contract.Store`. Lives as long as the process."""
+
+    def __init__(self, faults: Faults = _no_faults) -> None:
+        self._faults = faults
+        self._current: dict[str, contract.KeyValue] = {}
+        self._changes: list[contract.Change] = []
+        self._revision = 1
+        self._compacted = 1
+        self._watches: list[_Watch] = []
+        self._closed = False
+
+    # --- writes ---------------------------------------------------------------------------------------------------
+
+    async def create(self, key: str, value: bytes) -> contract.KeyValue:
+        current = self._current.get(key)
+        if current is not None:
+            raise contract.KeyExists(current)
+        return self._write("create", key, value, None)
+
+    async def update(self, key: str, value: bytes, expected: int) -> contract.KeyValue:
+        return self._write("update", key, value, self._expect(key, expected))
+
+    async def delete(self, key: str, expected: int) -> contract.Change:
+        previous = self._expect(key, expected)
+        fault = self._begin("delete", key)
+        self._revision += 1
+        del self._current[key]
+        change = contract.Change(self._revision, key, None, previous)
+        self._record(change)
+        self._end(fault, key)
+        return change
+
+    def _expect(self, key: str, expected: int) -> contract.KeyValue:
+        current = self._current.get(key)
+        if current is None or current.mod_revision != expected:
+            raise contract.RevisionMismatch(key, current)
+        return current
+
+    def _write(self, operation: str, key: str, value: bytes, previous: contract.KeyValue | None) -> contract.KeyValue:
+        fault = self._begin(operation, key)
+        self._revision += 1
+        created = previous.create_revision if previous is not None else self._revision
+        version = previous.version + 1 if previous is not None else 1
+        written = contract.KeyValue(key, value, created, self._revision, version)
+        self._current[key] = written
+        self._record(contract.Change(self._revision, key, written, previous))
+        self._end(fault, key)
+        return written
+
+    def _begin(self, operation: str, key: str) -> Fault:
+        if self._closed:
+            raise contract.StoreClosed("the store is closed")
+        fault = self._faults(operation, key)
+        if fault is Fault.BEFORE:
+            raise InjectedFault(f"{operation} {key}")
+        return fault
+
+    @staticmethod
+    def _end(fault: Fault, key: str) -> None:
+        if fault is Fault.AFTER:
+            raise InjectedFault(key)
+
+    def _record(self, change: contract.Change) -> None:
+        self._changes.append(change)
+        for watch in list(self._watches):
+            watch.offer((change,))
+
+    # --- reads ----------------------------------------------------------------------------------------------------
+
+    async def get(self, key: str, revision: int = 0) -> contract.KeyValue | None:
+        return self._at(revision).get(key)
+
+    async def list(self, prefix: str, *, start: str = "", limit: int = 0, revision: int = 0) -> contract.Page:
+        state = self._at(revision)
+        keys = sorted(key for key in state if key.startswith(prefix))
+        keys = keys[bisect.bisect_left(keys, start) :]
+        shown = keys[:limit] if limit > 0 else keys
+        return contract.Page([state[key] for key in shown], revision or self._revision, len(keys) - len(shown))
+
+    def _at(self, revision: int) -> dict[str, contract.KeyValue]:
+        """The state at a revision: today's, with later changes undone."""
+        if revision in (0, self._revision):
+            return self._current
+        if revision > self._revision:
+            raise contract.FutureRevision(revision, self._revision)
+        if revision < self._compacted:
+            raise contract.Compacted(revision, self._compacted)
+        state = dict(self._current)
+        for change in reversed(self._changes):
+            if change.revision <= revision:
+                break
+            if change.previous is not None:
+                state[change.key] = change.previous
+            else:
+                state.pop(change.key, None)
+        return state
+
+    async def revision(self) -> int:
+        return self._revision
+
+    async def oldest(self) -> int:
+        return self._compacted
+
+    # --- watches --------------------------------------------------------------------------------------------------
+
+    async def watch(self, prefix: str, after: int, deliver: contract.Deliver, ended: contract.Ended) -> contract.Watch:
+        if after < self._compacted:
+            raise contract.Compacted(after, self._compacted)
+        watch = _Watch(prefix, after, deliver, ended)
+        watch.offer(self._changes)
+        self._watches.append(watch)
+        return watch
+
+    async def compact(self, revision: int) -> None:
+        if revision > self._revision:
+            raise contract.FutureRevision(revision, self._revision)
+        if revision > self._compacted:
+            self._compacted = revision
+            self._changes = [each for each in self._changes if each.revision > revision]
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            watches, self._watches = self._watches, []
+            for watch in watches:
+                if not watch.closed:
+                    watch.ended(contract.StoreClosed("the store is closed"))

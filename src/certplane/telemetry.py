@@ -1,0 +1,197 @@
+"""The name of every metric and how to emit it, and what a line of the log looks like.
+
+Metrics that mean what Kubernetes' mean have Kubernetes' names, so that existing dashboards and alerts work; our own
+begin with `certplane_`. A `Telemetry` has a registry of its own: two planes in one process do not mix their figures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any, Final, TextIO
+
+import prometheus_client
+from prometheus_client import exposition, gc_collector, platform_collector, process_collector
+
+_SECONDS: Final = (
+    0.005,
+    0.025,
+    0.05,
+    0.1,
+    0.2,
+    0.4,
+    0.6,
+    0.8,
+    1.0,
+    1.25,
+    1.5,
+    2,
+    3,
+    4,
+    5,
+    6,
+    8,
+    10,
+    15,
+    20,
+    30,
+    45,
+    60,
+)
+_QUEUE_SECONDS: Final = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1, 10)
+
+_MOST_LABELS: Final = 2000
+
+#: What a request was about: verb, group, version, resource, subresource, scope.
+RequestLabels = tuple[str, str, str, str, str, str]
+
+
+class Telemetry:
+    """The figures of one plane."""
+
+    def __init__(self) -> None:
+        self._registry = prometheus_client.CollectorRegistry()
+        process_collector.ProcessCollector(registry=self._registry)
+        platform_collector.PlatformCollector(registry=self._registry)
+        gc_collector.GCCollector(registry=self._registry)
+        labels = ("verb", "group", "version", "resource", "subresource", "scope")
+        self._requests = prometheus_client.Counter(
+            "apiserver_request",
+            "Requests, by what they were about and the code of the answer.",
+            (*labels, "code"),
+            registry=self._registry,
+        )
+        self._durations = prometheus_client.Histogram(
+            "apiserver_request_duration_seconds",
+            "Seconds from a request to the beginning of its answer. Watches are not counted.",
+            labels,
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._signers = prometheus_client.Gauge(
+            "certplane_signer_ready",
+            "1 if a signer has an authority to sign with; 0, with the reason, if its requests stay unissued.",
+            ("signer", "reason"),
+            registry=self._registry,
+        )
+        self._decisions = prometheus_client.Counter(
+            "certplane_csr_decisions",
+            "What controllers decided about requests.",
+            ("signer", "decision", "reason"),
+            registry=self._registry,
+        )
+        self._queues = _Queues(self._registry)
+        # Looking up labelled children takes locks; requests of one kind share what was found once.
+        self._known: dict[tuple[RequestLabels, int], tuple[Any, Any]] = {}
+
+    def request(self, labels: RequestLabels, code: int, seconds: float) -> None:
+        """Count one request and its time."""
+        known = self._known.get((labels, code))
+        if known is None:
+            if len(self._known) >= _MOST_LABELS:
+                # Strangers may ask for what they like; that must not fill the memory.
+                labels = ("other", "", "", "", "", "")
+            known = self._requests.labels(*labels, str(code)), self._durations.labels(*labels)
+            self._known[labels, code] = known
+        known[0].inc()
+        if labels[0] != "WATCH":
+            known[1].observe(seconds)
+
+    def signer(self, name: str, problem: str) -> None:
+        """Whether a signer works: `problem` is empty if it does."""
+        self._signers.labels(name, problem).set(0 if problem else 1)
+
+    def decision(self, signer: str, decision: str, reason: str) -> None:
+        """Count what a controller decided about a request."""
+        self._decisions.labels(signer, decision, reason).inc()
+
+    def queue(self, name: str) -> QueueTelemetry:
+        """The figures of one work queue."""
+        return QueueTelemetry(self._queues, name)
+
+    def render(self) -> bytes:
+        """All of it, in Prometheus' text format."""
+        return exposition.generate_latest(self._registry)
+
+
+class _Queues:
+    def __init__(self, registry: prometheus_client.CollectorRegistry) -> None:
+        label = ("name",)
+        self.depth = prometheus_client.Gauge("workqueue_depth", "Items that wait.", label, registry=registry)
+        self.adds = prometheus_client.Counter("workqueue_adds", "Items ever added.", label, registry=registry)
+        self.retries = prometheus_client.Counter("workqueue_retries", "Items added again.", label, registry=registry)
+        self.waiting = prometheus_client.Histogram(
+            "workqueue_queue_duration_seconds",
+            "Seconds that items waited.",
+            label,
+            buckets=_QUEUE_SECONDS,
+            registry=registry,
+        )
+        self.working = prometheus_client.Histogram(
+            "workqueue_work_duration_seconds",
+            "Seconds that items took.",
+            label,
+            buckets=_QUEUE_SECONDS,
+            registry=registry,
+        )
+
+
+class QueueTelemetry:
+    """The figures of one work queue, under their upstream names."""
+
+    def __init__(self, queues: _Queues, name: str) -> None:
+        self.depth = queues.depth.labels(name)
+        self.adds = queues.adds.labels(name)
+        self.retries = queues.retries.labels(name)
+        self.waiting = queues.waiting.labels(name)
+        self.working = queues.working.labels(name)
+
+
+# --- the log ------------------------------------------------------------------------------------------------------
+
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+
+
+class _Formatter(logging.Formatter):
+    """One line an event: time, level, logger, text, and what else is known as key=value."""
+
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03d"
+
+    def format(self, record: logging.LogRecord) -> str:
+        known = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        parts = [self.formatTime(record), record.levelname, record.name + ":", _one_line(record.getMessage())]
+        parts += [f"{key}={_value(value)}" for key, value in known.items()]
+        line = " ".join(parts)
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\r", "\\r").replace("\n", "\\n")
+
+
+def _value(value: object) -> str:
+    text = str(value)
+    plain = text and all(char.isalnum() or char in "-_./:@+" for char in text)
+    return text if plain else json.dumps(text)
+
+
+@contextlib.contextmanager
+def logging_to(stream: TextIO = sys.stderr, level: str = "INFO") -> Iterator[None]:
+    """Have events of this process written to a stream, as long as the block lasts."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_Formatter())
+    root = logging.getLogger()
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel(level)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(before)

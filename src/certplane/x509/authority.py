@@ -1,0 +1,137 @@
+"""A certificate authority: a certificate, and a key that makes signatures. The one place where a signature is made.
+
+`Authority` is narrow on purpose: what it signs are bytes, what it gives are bytes, and nothing else of the key gets
+out. A key in an HSM, or in another process behind a socket, can take its place.
+"""
+
+from __future__ import annotations
+
+import datetime
+import pathlib
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+
+from certplane.x509 import der, keys, pem, template
+
+_NULL: Final = b"\x05\x00"
+_EC_ALGORITHMS: Final[dict[str, tuple[str, type[hashes.HashAlgorithm]]]] = {
+    "secp224r1": ("1.2.840.10045.4.3.2", hashes.SHA256),
+    "secp256r1": ("1.2.840.10045.4.3.2", hashes.SHA256),
+    "secp384r1": ("1.2.840.10045.4.3.3", hashes.SHA384),
+    "secp521r1": ("1.2.840.10045.4.3.4", hashes.SHA512),
+}
+
+
+class AuthorityError(ValueError):
+    """A certificate and key that cannot be an authority; the text says which file and why, never what is in the key."""
+
+
+class Authority:
+    """Signs. Safe to use from several threads."""
+
+    __slots__ = ("_key", "algorithm", "certificate", "key_id", "not_after", "raw", "spki", "subject")
+
+    def __init__(self, certificate: bytes, key: keys.PrivateKey) -> None:
+        """`certificate` is DER. Raises AuthorityError if the key is not its key."""
+        try:
+            parsed = x509.load_der_x509_certificate(certificate)
+        except ValueError as error:
+            raise AuthorityError("the CA certificate cannot be parsed") from error
+        spki = parsed.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        if spki != keys.spki(key):
+            raise AuthorityError("tls: private key does not match public key")
+        self.raw = certificate
+        self.certificate = parsed
+        self.subject = _subject(certificate)
+        self.spki = spki
+        self.not_after: datetime.datetime = parsed.not_valid_after_utc
+        self.key_id = subject_key_id(parsed)
+        self.algorithm = signature_algorithm(key)
+        self._key = key
+
+    def __repr__(self) -> str:
+        return f"<Authority {self.certificate.subject.rfc4514_string()!r}>"
+
+    @property
+    def is_authority(self) -> bool:
+        """Whether the certificate says that it may sign others."""
+        try:
+            return self.certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        except (x509.ExtensionNotFound, ValueError):
+            return False
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature over some bytes, under `algorithm`."""
+        return signature(self._key, data)
+
+
+def _subject(certificate: bytes) -> bytes:
+    """The DER of the subject, as it stands: an issuer name has to be the same bytes."""
+    tbs = der.Reader(der.Reader(der.Reader(certificate).any().content).any().content)
+    if tbs.peek_context() == 0:
+        tbs.any()
+    for _ in range(4):  # serial, algorithm, issuer, validity
+        tbs.any()
+    return tbs.any().raw
+
+
+def subject_key_id(certificate: x509.Certificate) -> bytes | None:
+    """The subject key identifier of a certificate, if it has one."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    except (x509.ExtensionNotFound, ValueError):
+        return None
+
+
+def signature_algorithm(key: keys.PrivateKey) -> bytes:
+    """The DER AlgorithmIdentifier of the signatures that a key makes."""
+    if isinstance(key, rsa.RSAPrivateKey):
+        return der.encode(0x30, template.oid("1.2.840.113549.1.1.11") + _NULL)
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return der.encode(0x30, template.oid("1.3.101.112"))
+    found = _EC_ALGORITHMS.get(key.curve.name)
+    if found is None:
+        raise AuthorityError(f"x509: unsupported elliptic curve: {key.curve.name}")
+    return der.encode(0x30, template.oid(found[0]))
+
+
+def signature(key: keys.PrivateKey, data: bytes) -> bytes:
+    """A signature: RSA with PKCS #1 v1.5 and SHA-256, ECDSA with the hash that fits the curve, Ed25519."""
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key.sign(data, padding.PKCS1v15(), hashes.SHA256())
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return key.sign(data)
+    return key.sign(data, ec.ECDSA(_EC_ALGORITHMS[key.curve.name][1]()))
+
+
+def load(certificate: pathlib.Path, key: pathlib.Path) -> Authority:
+    """An authority from two PEM files. Raises AuthorityError, naming the file."""
+    blocks = [each for each in pem.blocks(_read(certificate, "cert")) if each.label == "CERTIFICATE"]
+    if len(blocks) != 1:
+        found = f"expected 1 certificate, found {len(blocks)}"
+        raise AuthorityError(f'error reading CA cert file "{certificate}": {found}')
+    try:
+        private = keys.from_pem(_read(key, "key"))
+    except keys.KeyProblem as error:
+        raise AuthorityError(f'error reading CA key file "{key}": {error}') from error
+    try:
+        found_authority = Authority(blocks[0].data, private)
+    except AuthorityError as error:
+        raise AuthorityError(f'error reading CA cert file "{certificate}": {error}') from error
+    if not found_authority.is_authority:
+        raise AuthorityError(f'error reading CA cert file "{certificate}": the certificate is not one of an authority')
+    return found_authority
+
+
+def _read(path: pathlib.Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise AuthorityError(
+            f'error reading CA {what} file "{path}": open {path}: {(error.strerror or str(error)).lower()}'
+        ) from error

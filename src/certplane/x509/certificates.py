@@ -1,0 +1,266 @@
+"""Certificates that others made: judged as status.certificate, and as the credential of a client.
+
+Two different questions. `check_bundle` asks whether a text is a list of certificates at all, in the words of a Go
+server. `ClientVerifier` asks whether a chain, as a handshake delivered it, makes its leaf a client today.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+from collections.abc import Sequence
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from certplane import gotext
+from certplane.x509 import csr, der, pem
+
+_UID: Final = "1.3.6.1.4.1.57683.2"
+_LONGEST_CHAIN: Final = 8
+
+
+class CertificateError(ValueError):
+    """A text that is not a list of certificates; the text is what a Go server says."""
+
+
+def check_bundle(text: bytes) -> None:
+    """Check that a text holds PEM certificates and no other blocks. Raises CertificateError."""
+    found = False
+    for block in pem.blocks(text):
+        if block.label != "CERTIFICATE":
+            raise CertificateError(f"only CERTIFICATE PEM blocks are allowed, found {gotext.quote(block.label)}")
+        if block.headers:
+            raise CertificateError("no PEM block headers are permitted")
+        if not _certificates(block.data):
+            raise CertificateError("found CERTIFICATE PEM block containing 0 certificates")
+        found = True
+    if not found:
+        raise CertificateError("must contain at least one CERTIFICATE PEM block")
+
+
+def _certificates(data: bytes) -> list[x509.Certificate]:
+    """The certificates in a block, one after the other. Raises CertificateError."""
+    reader = der.Reader(data)
+    found = []
+    while not reader.empty:
+        try:
+            raw = reader.any().raw
+        except der.DERProblem as error:
+            raise CertificateError("x509: malformed certificate") from error
+        found.append(_certificate(raw))
+    return found
+
+
+def _certificate(raw: bytes) -> x509.Certificate:
+    _check_outline(raw)
+    try:
+        parsed = x509.load_der_x509_certificate(raw)
+        parsed.extensions  # noqa: B018 - parses them
+    except x509.InvalidVersion as error:
+        raise CertificateError("x509: invalid version") from error
+    except ValueError as error:
+        raise CertificateError("x509: malformed certificate") from error
+    try:
+        parsed.public_key()
+    except UnsupportedAlgorithm as error:
+        raise CertificateError("x509: unsupported elliptic curve") from error
+    except ValueError as error:
+        raise CertificateError("x509: malformed tbs certificate") from error
+    return parsed
+
+
+def _check_outline(raw: bytes) -> None:
+    """The complaints that come before any detail: the outer structure, the serial number, the two algorithms."""
+    try:
+        parts = der.Reader(der.Reader(raw).read(der.SEQUENCE, "").content)
+    except der.DERProblem as error:
+        raise CertificateError("x509: malformed certificate") from error
+    try:
+        tbs = der.Reader(parts.read(der.SEQUENCE, "").content)
+        version = 0
+        if tbs.peek_context() == 0:
+            version = der.integer(der.Reader(tbs.any().content).read(der.INTEGER, ""))
+        serial = der.integer(tbs.read(der.INTEGER, ""))
+        inner = tbs.any().raw
+        outer = parts.any().raw
+    except der.DERProblem as error:
+        raise CertificateError("x509: malformed tbs certificate") from error
+    if not 0 <= version <= 2:
+        raise CertificateError("x509: invalid version")
+    if serial < 0:
+        raise CertificateError("x509: negative serial number")
+    if inner != outer:
+        raise CertificateError("x509: inner and outer signature algorithm identifiers don't match")
+
+
+def first_not_after(text: bytes) -> datetime.datetime | None:
+    """When the first certificate of a bundle ends; None if there is none that can be read."""
+    found = first(text)
+    return found.not_valid_after_utc if found is not None else None
+
+
+def first(text: bytes) -> x509.Certificate | None:
+    """The first certificate of a bundle; None if there is none that can be read."""
+    block = pem.first(text)
+    if block is None or block.label != "CERTIFICATE":
+        return None
+    try:
+        return x509.load_der_x509_certificate(block.data)
+    except ValueError:
+        return None
+
+
+def lifetime(text: bytes) -> datetime.timedelta | None:
+    """How long the first certificate of a bundle is valid."""
+    found = first(text)
+    return found.not_valid_after_utc - found.not_valid_before_utc if found is not None else None
+
+
+def public_key_der(of: x509.Certificate) -> bytes:
+    """The SubjectPublicKeyInfo of a certificate."""
+    return of.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+# --- clients ------------------------------------------------------------------------------------------------------
+
+
+class VerificationError(ValueError):
+    """A certificate that identifies nobody; the text is for the log."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class VerifiedClient:
+    """Whom a certificate names. Good while `not_before <= now <= not_after`, which cover the whole chain."""
+
+    common_name: str
+    organizations: tuple[str, ...]
+    uid: str
+    not_before: datetime.datetime
+    not_after: datetime.datetime
+    sha256: str
+
+
+class ClientVerifier:
+    """Judges the chains of clients against a pool of authorities. Immutable."""
+
+    def __init__(self, pool: bytes) -> None:
+        """`pool` is PEM. Raises CertificateError if it holds no certificate."""
+        roots = [_certificate(block.data) for block in pem.blocks(pool) if block.label == "CERTIFICATE"]
+        if not roots:
+            raise CertificateError("data does not contain any valid RSA or ECDSA certificates")
+        self._roots = _by_subject(roots)
+        self._root_prints = frozenset(_print(each) for each in roots)
+
+    def verify(self, leaf: bytes, intermediates: Sequence[bytes], now: datetime.datetime) -> VerifiedClient:
+        """Whom a chain names, leaf first, in DER. Raises VerificationError.
+
+        The chain must lead to the pool over authorities that sign one another, be valid as a whole now, and the leaf
+        must be good for client authentication: by its extended key usage, or by having none.
+        """
+        try:
+            parsed = x509.load_der_x509_certificate(leaf)
+            others = [x509.load_der_x509_certificate(each) for each in intermediates]
+            chain = self._chain(parsed, _by_subject(others))
+            _check_purpose(parsed)
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise VerificationError(f"x509: {error}") from error
+        begins = max(each.not_valid_before_utc for each in chain)
+        ends = min(each.not_valid_after_utc for each in chain)
+        check_time(begins, ends, now)
+        subject = csr.parse_name(parsed.subject.public_bytes())
+        return VerifiedClient(
+            common_name=subject.common_name,
+            organizations=subject.organization,
+            uid=_uid(parsed),
+            not_before=begins,
+            not_after=ends,
+            sha256=hashlib.sha256(leaf).hexdigest(),
+        )
+
+    def _chain(
+        self, leaf: x509.Certificate, intermediates: dict[bytes, list[x509.Certificate]]
+    ) -> list[x509.Certificate]:
+        chain = [leaf]
+        while _print(chain[-1]) not in self._root_prints:
+            if len(chain) == _LONGEST_CHAIN:
+                raise ValueError("the certificate chain is too long")
+            issuer = self._issuer(chain[-1], intermediates)
+            if issuer in chain:
+                raise ValueError("the certificate chain leads back to itself")
+            chain.append(issuer)
+        return chain
+
+    def _issuer(self, of: x509.Certificate, intermediates: dict[bytes, list[x509.Certificate]]) -> x509.Certificate:
+        name = of.issuer.public_bytes()
+        candidate: x509.Certificate
+        for candidate in (*self._roots.get(name, ()), *intermediates.get(name, ())):
+            if _is_authority(candidate) and _signed(candidate, of):
+                return candidate
+        raise ValueError("certificate signed by unknown authority")
+
+
+def _by_subject(certificates: Sequence[x509.Certificate]) -> dict[bytes, list[x509.Certificate]]:
+    found: dict[bytes, list[x509.Certificate]] = {}
+    for each in certificates:
+        found.setdefault(each.subject.public_bytes(), []).append(each)
+    return found
+
+
+def _print(of: x509.Certificate) -> bytes:
+    return hashlib.sha256(of.tbs_certificate_bytes + of.signature).digest()
+
+
+def _is_authority(of: x509.Certificate) -> bool:
+    try:
+        if not of.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return False
+    except x509.ExtensionNotFound:
+        return False
+    try:
+        return of.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+    except x509.ExtensionNotFound:
+        return True
+
+
+def _signed(issuer: x509.Certificate, of: x509.Certificate) -> bool:
+    try:
+        of.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _check_purpose(of: x509.Certificate) -> None:
+    try:
+        usages = of.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return
+    if ExtendedKeyUsageOID.CLIENT_AUTH not in usages and ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in usages:
+        raise ValueError("certificate specifies an incompatible key usage")
+
+
+def check_time(begins: datetime.datetime, ends: datetime.datetime, now: datetime.datetime) -> None:
+    """Raises VerificationError if `now` is not within the two."""
+    if begins <= now <= ends:
+        return
+    before = now < begins
+    text = "is before" if before else "is after"
+    bound = begins if before else ends
+    raise VerificationError(
+        "x509: certificate has expired or is not yet valid: current time "
+        f"{now.strftime('%Y-%m-%dT%H:%M:%SZ')} {text} {bound.strftime('%Y-%m-%dT%H:%M:%SZ')}"
+    )
+
+
+def _uid(of: x509.Certificate) -> str:
+    found = [str(each.value) for each in of.subject if each.oid.dotted_string == _UID]
+    if len(found) > 1:
+        raise VerificationError(f"expected 1 UID, but found multiple: [{' '.join(found)}]")
+    if found and not found[0]:
+        raise VerificationError("UID cannot be an empty string")
+    return found[0] if found else ""

@@ -1,0 +1,79 @@
+"""Private keys: kinds, generation, loading, and where one may live.
+
+A key is read from a file that nobody but its owner can read, and is never printed: nothing in this module, nor in those
+that hold keys, has a text form of one.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import stat
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from certplane.x509 import pem
+
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+
+#: The key algorithms of kubeadm's `encryptionAlgorithm`.
+KINDS: Final = ("RSA-2048", "RSA-3072", "RSA-4096", "ECDSA-P256", "ECDSA-P384")
+_KEY_LABELS: Final = ("RSA PRIVATE KEY", "EC PRIVATE KEY", "PRIVATE KEY")
+
+
+class KeyProblem(ValueError):
+    """A key that cannot be used. The text says why; it never quotes the key."""
+
+
+def generate(kind: str) -> PrivateKey:
+    """A new key of one of `KINDS`. Raises KeyProblem for another kind."""
+    if kind not in KINDS:
+        listed = " ".join(sorted(KINDS))
+        raise KeyProblem(f'Invalid encryption algorithm "{kind}". Must be one of [{listed}]')
+    if kind.startswith("RSA-"):
+        return rsa.generate_private_key(65537, int(kind.removeprefix("RSA-")))
+    return ec.generate_private_key(ec.SECP256R1() if kind.endswith("P256") else ec.SECP384R1())
+
+
+def to_pem(key: PrivateKey) -> bytes:
+    """The key in kubeadm's form: PKCS#1 for RSA, SEC1 for EC, PKCS#8 for the rest."""
+    traditional = serialization.PrivateFormat.TraditionalOpenSSL
+    form = serialization.PrivateFormat.PKCS8 if isinstance(key, ed25519.Ed25519PrivateKey) else traditional
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+
+
+def public_to_pem(key: PrivateKey) -> bytes:
+    """The public half, as PKIX."""
+    return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def from_pem(text: bytes) -> PrivateKey:
+    """The first private key in a PEM text; other blocks before it are skipped. Raises KeyProblem."""
+    block = next((each for each in pem.blocks(text) if each.label in _KEY_LABELS), None)
+    if block is None:
+        raise KeyProblem("data does not contain a valid RSA or ECDSA private key")
+    try:
+        key = serialization.load_pem_private_key(pem.encode(block.label, block.data), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        # The library's text could quote the data.
+        raise KeyProblem("the private key cannot be parsed") from None
+    if not isinstance(key, PrivateKey):
+        raise KeyProblem("the private key is of a kind that cannot sign certificates here")
+    return key
+
+
+def exposure(path: pathlib.Path) -> str | None:
+    """Who else can read a key file: None if nobody, else a phrase for an error message."""
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    if mode & 0o077 == 0:
+        return None
+    who = [name for bit, name in ((0o070, "its group"), (0o007, "everybody")) if mode & bit]
+    return f"mode {mode:04o} gives access to {' and '.join(who)}"
+
+
+def spki(key: PrivateKey) -> bytes:
+    """The public half in DER, for comparison with a certificate's."""
+    return key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
