@@ -230,8 +230,8 @@ class MethodNotAllowed(APIError):
 class NotAcceptable(APIError):
     code, reason = 406, "NotAcceptable"
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, {})
+    def __init__(self, message: str, details: dict[str, Any] | None = None) -> None:
+        super().__init__(message, details)
 
 
 class AlreadyExists(APIError):

@@ -118,12 +118,13 @@ def apply(
     Raises errors.BadRequest for managedFields in the document, errors.UnreasonedError for one that does not fit its
     type, errors.ApplyConflict.
     """
-    if config.get("metadata") and config["metadata"].get("managedFields") is not None:
+    meta = config.get("metadata")
+    meta = meta if isinstance(meta, Mapping) else {}
+    if meta.get("managedFields") is not None:
         raise errors.BadRequest("metadata.managedFields must be nil")
     try:
         wanted = _field_set(config, of)
     except SchemaProblem as error:
-        meta = config.get("metadata") or {}
         what = f"{meta.get('namespace', '')}/{meta.get('name', '')}; {config['apiVersion']}, Kind={config['kind']}"
         raise errors.UnreasonedError(f"failed to create typed patch object ({what}): {error}") from error
     before = _bare(live) if live is not None else _blank(of)

@@ -247,6 +247,7 @@ def _read_bool(value: Any, state: _Reading) -> bool:
     return False
 
 
+_RAW_DEPTH = 256
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)\Z")
 
 
@@ -387,7 +388,10 @@ def _time_fault(value: str, layout: str) -> str:
 
 
 def _read_raw(value: Any, state: _Reading) -> msgspec.Raw:
-    del state  # any JSON will do
+    # Any JSON will do, as long as whoever reads it next can walk it.
+    if gojson.deeper_than(value, _RAW_DEPTH):
+        state.fail("json: exceeded max depth")
+        return msgspec.Raw(b"null")
     return msgspec.Raw(_encoder.encode(gojson.plain(value)))
 
 
@@ -486,11 +490,16 @@ def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> Any:
 _Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_integer)
 _Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+_Loader.add_constructor("tag:yaml.org,2002:set", _construct_mapping)
+# Below, the library's own methods: its stubs type them for another loader than the one that inherits them.
+for _tag in ("omap", "pairs"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_yaml_seq)  # type: ignore[type-var]  # see above
 for _tag in ("timestamp", "binary"):
-    # The stubs know only constructors that take a loader of one type.
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_yaml_str)  # type: ignore[type-var]
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_yaml_str)  # type: ignore[type-var]  # see above
 
 _MAX_YAML_ALIASES = 1000
+_MAX_YAML_DEPTH = 256
+_MAX_YAML_NODES = 400_000
 
 
 def parse_yaml(data: bytes) -> Any:
@@ -499,12 +508,59 @@ def parse_yaml(data: bytes) -> Any:
         text = data.decode("utf-8")
         if text.count("*") > _MAX_YAML_ALIASES and _aliases(text) > _MAX_YAML_ALIASES:
             raise YAMLProblem("yaml: document contains excessive aliasing")
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+        _check_yaml_depth(text)
+        return _construct(text)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark is not None else ""
         raise YAMLProblem(f"error converting YAML to JSON: yaml: {line}{error.problem}") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise YAMLProblem("error converting YAML to JSON: yaml: control characters are not allowed") from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        # An explicit tag on a value that is none of the kind: the library's constructors do not look before they leap.
+        raise YAMLProblem("error converting YAML to JSON: yaml: cannot decode a value as its tag says") from error
+
+
+def _construct(text: str) -> Any:
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if "*" in text:
+            _check_yaml_expansion(node)
+        return loader.construct_document(node) if node is not None else None
+    finally:
+        loader.dispose()
+
+
+def _check_yaml_expansion(root: yaml.Node | None) -> None:
+    """Refuse what aliases make huge, or endless, when it is written out."""
+    todo: list[Any] = [root]
+    count = 0
+    while todo:
+        node = todo.pop()
+        inner: list[Any] = []
+        if isinstance(node, yaml.SequenceNode):
+            inner = node.value
+        elif isinstance(node, yaml.MappingNode):
+            inner = [part for pair in node.value for part in pair]
+        count += len(inner)
+        if count > _MAX_YAML_NODES:
+            raise YAMLProblem("yaml: document contains excessive aliasing")
+        todo.extend(inner)
+
+
+def _check_yaml_depth(text: str) -> None:
+    # The C loader recurses without looking: what is nested too deep would take the process with it. Its parser does not
+    # recurse. A document with few signs of structure cannot be deep and needs no second look.
+    if sum(map(text.count, "[{-:?")) <= _MAX_YAML_DEPTH:
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _MAX_YAML_DEPTH:
+                raise YAMLProblem(f"error converting YAML to JSON: yaml: exceeded max depth of {_MAX_YAML_DEPTH}")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 def _aliases(text: str) -> int:

@@ -271,6 +271,21 @@ def number(text: Number) -> int | float:
     return int(text) if text.lstrip("-").isdigit() and len(text) < 4000 else float(text)
 
 
+def deeper_than(tree: Any, limit: int) -> bool:
+    """Whether a tree, or builtins, are nested deeper than that: more than code that recurses can bear."""
+    todo = [(tree, 0)]
+    while todo:
+        value, depth = todo.pop()
+        if isinstance(value, dict | list):
+            if depth >= limit:
+                return True
+            inner = value.values() if isinstance(value, dict) else value
+            if isinstance(value, Pairs):
+                inner = [item for _, item in value]
+            todo.extend((item, depth + 1) for item in inner)
+    return False
+
+
 def duplicates(tree: Any) -> Iterator[str]:
     """The members that a document names twice, as strict decoding reports them: `duplicate field "a.b[0].c"`."""
     todo: list[tuple[str, Any]] = [("", tree)]

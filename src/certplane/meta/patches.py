@@ -14,9 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from certplane import errors, gotext
-from certplane.meta import shape
+from certplane.meta import gojson, shape
 
 OPERATIONS_LIMIT: Final = 10_000
+#: Bytes that the copy operations of one patch may add: each may double the document.
+COPY_LIMIT: Final = 3 * 1024 * 1024
+_DEPTH_LIMIT: Final = 256
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
 
 # --- JSON patch ---------------------------------------------------------------------------------------------------
@@ -28,15 +31,30 @@ def json_patch(document: Any, operations: Sequence[Any]) -> Any:
         raise errors.RequestEntityTooLarge(
             f"The allowed maximum operations in a JSON patch is {OPERATIONS_LIMIT}, got {len(operations)}"
         )
+    _check_depth(operations)
     root = {"": copy.deepcopy(document)}
+    copied = 0
     for operation in operations:
         if not isinstance(operation, Mapping):
             raise errors.Unprocessable
-        act = _OPERATIONS.get(operation.get("op", ""))
+        name = operation.get("op")
+        act = _OPERATIONS.get(name) if isinstance(name, str) else None
         if act is None:
             raise errors.Unprocessable
+        if act is _copy:
+            copied += len(gotext.json_text(_found(root, operation)))
+            if copied > COPY_LIMIT:
+                raise errors.RequestEntityTooLarge(
+                    "Unable to complete the copy, the accumulated size increase of copy is "
+                    f"{copied}, exceeding the limit {COPY_LIMIT}"
+                )
         act(root, operation)
     return root[""]
+
+
+def _check_depth(patch: Any) -> None:
+    if gojson.deeper_than(patch, _DEPTH_LIMIT):
+        raise errors.BadRequest("json: exceeded max depth")
 
 
 def _tokens(operation: Mapping[str, Any], name: str) -> list[str]:
@@ -79,6 +97,9 @@ def _put(root: Any, tokens: Sequence[str], value: Any) -> None:
 
 
 def _take(root: Any, tokens: Sequence[str]) -> Any:
+    if len(tokens) == 1:
+        # There is always a document.
+        raise errors.Unprocessable
     parent = _parent(root, tokens)
     if isinstance(parent, dict) and tokens[-1] in parent:
         return parent.pop(tokens[-1])
@@ -102,9 +123,13 @@ def _remove(root: Any, operation: Mapping[str, Any]) -> None:
 def _replace(root: Any, operation: Mapping[str, Any]) -> None:
     tokens = _tokens(operation, "path")
     parent = _parent(root, tokens)
-    _child(parent, tokens[-1])
-    key: Any = tokens[-1] if isinstance(parent, dict) else int(tokens[-1])
-    parent[key] = _value(operation)
+    if isinstance(parent, dict):
+        # The library that Kubernetes uses also replaces a member that is not there.
+        parent[tokens[-1]] = _value(operation)
+    elif isinstance(parent, list):
+        parent[_position(tokens[-1], len(parent) - 1)] = _value(operation)
+    else:
+        raise errors.Unprocessable
 
 
 def _move(root: Any, operation: Mapping[str, Any]) -> None:
@@ -115,8 +140,12 @@ def _move(root: Any, operation: Mapping[str, Any]) -> None:
 
 
 def _copy(root: Any, operation: Mapping[str, Any]) -> None:
+    _put(root, _tokens(operation, "path"), copy.deepcopy(_found(root, operation)))
+
+
+def _found(root: Any, operation: Mapping[str, Any]) -> Any:
     source = _tokens(operation, "from")
-    _put(root, _tokens(operation, "path"), copy.deepcopy(_child(_parent(root, source), source[-1])))
+    return _child(_parent(root, source), source[-1])
 
 
 def _test(root: Any, operation: Mapping[str, Any]) -> None:
@@ -153,6 +182,11 @@ _OPERATIONS: Final[Mapping[Any, Callable[[Any, Mapping[str, Any]], None]]] = {
 
 def merge_patch(document: Any, patch: Any) -> Any:
     """RFC 7386: objects merge, null removes, everything else replaces."""
+    _check_depth(patch)
+    return _merged(document, patch)
+
+
+def _merged(document: Any, patch: Any) -> Any:
     if not isinstance(patch, dict):
         return copy.deepcopy(patch)
     merged = dict(document) if isinstance(document, dict) else {}
@@ -160,7 +194,7 @@ def merge_patch(document: Any, patch: Any) -> Any:
         if value is None:
             merged.pop(key, None)
         else:
-            merged[key] = merge_patch(merged.get(key), value)
+            merged[key] = _merged(merged.get(key), value)
     return merged
 
 
@@ -179,8 +213,9 @@ class _BadPatch(errors.UnreasonedError):
 def strategic_merge_patch(document: Any, patch: Any, of: shape.Shape) -> Any:
     """The document after a strategic merge patch for its type.
 
-    Raises UnreasonedError for directives that contradict the patch.
+    Raises UnreasonedError for directives that contradict the patch, BadRequest for malformed ones.
     """
+    _check_depth(patch)
     return _merge_map(document, patch, of)
 
 
@@ -194,21 +229,32 @@ def _merge_map(original: Any, patch: Mapping[str, Any], of: shape.Shape | None) 
         raise _BadPatch(f"unknown patch type found: {directive}")
     merged = dict(original) if isinstance(original, Mapping) else {}
     if _RETAIN_KEYS in patch:
-        kept = set(patch[_RETAIN_KEYS])
+        kept = _listed(patch[_RETAIN_KEYS], "retainKeys")
         merged = {key: value for key, value in merged.items() if key in kept}
     for key, value in patch.items():
         if key.startswith(_DELETE_PRIMITIVES):
+            _listed(value, "primitive list")
             name = key.removeprefix(_DELETE_PRIMITIVES)
             if isinstance(merged.get(name), list):
                 merged[name] = [each for each in merged[name] if each not in value]
     for key, value in patch.items():
         if not key.startswith(("$patch", _RETAIN_KEYS, _DELETE_PRIMITIVES, _ELEMENT_ORDER)):
-            _merge_member(merged, key, value, _field(of, key), patch.get(_ELEMENT_ORDER + key))
+            order = patch.get(_ELEMENT_ORDER + key)
+            if order is not None:
+                _listed(order, "setElementOrder list")
+            _merge_member(merged, key, value, _field(of, key), order)
     for key, value in patch.items():
         name = key.removeprefix(_ELEMENT_ORDER)
         if name != key and name not in patch and isinstance(merged.get(name), list):
-            merged[name] = _ordered(merged[name], value, _merge_key(_field(of, name)))
+            order = _listed(value, "setElementOrder list")
+            merged[name] = _ordered(merged[name], order, merged[name], _merge_key(_field(of, name)))
     return merged
+
+
+def _listed(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise errors.BadRequest(f"invalid patch format of {what}")
+    return value
 
 
 def _field(of: shape.Shape | None, name: str) -> shape.Field | None:
@@ -243,7 +289,9 @@ def _merge_list(original: Any, patch: list[Any], field: shape.Field, order: Sequ
         merged = [*before, *(each for each in patch if each not in before)]
     else:
         merged = _merge_by_key(before, patch, field)
-    return _ordered(merged, order, key) if order is not None else merged
+    if order is None:
+        order = [each for each in patch if not (isinstance(each, Mapping) and _PATCH in each)]
+    return _ordered(merged, order, before, key)
 
 
 def _merge_by_key(before: list[Any], patch: list[Any], field: shape.Field) -> list[Any]:
@@ -252,6 +300,7 @@ def _merge_by_key(before: list[Any], patch: list[Any], field: shape.Field) -> li
     for each in patch:
         if not isinstance(each, Mapping):
             raise _BadPatch(f"expected element of list to be a map, got {gotext.json_text(each)}")
+    for each in patch:
         directive = each.get(_PATCH)
         if directive == "replace":
             return [dict(item) for item in patch if _PATCH not in item]
@@ -289,21 +338,22 @@ def _check_order(patch: list[Any], order: Sequence[Any], key: str) -> None:
             )
 
 
-def _ordered(items: list[Any], order: Sequence[Any], key: str) -> list[Any]:
-    """The items in the wanted order; those that it does not name keep their place relative to what stood before."""
+def _ordered(items: list[Any], order: Sequence[Any], before: Sequence[Any], key: str) -> list[Any]:
+    """The items in the wanted order; those that it does not name go where they stood before, or behind.
+
+    Source: `mergeSortedSlice` of `k8s.io/apimachinery/pkg/util/strategicpatch`, whose order users see.
+    """
     wanted = {_hashable(_identity(each, key)): rank for rank, each in enumerate(order)}
-    named = sorted(
-        (each for each in items if _hashable(_identity(each, key)) in wanted),
-        key=lambda each: wanted[_hashable(_identity(each, key))],
-    )
-    result: list[Any] = []
-    pending = list(named)
-    for each in items:
-        if _hashable(_identity(each, key)) in wanted:
-            result.append(pending.pop(0))
-        else:
-            result.append(each)
-    return result
+    stood = {_hashable(_identity(each, key)): rank for rank, each in enumerate(before)}
+    identities = [(_hashable(_identity(each, key)), each) for each in items]
+    named = sorted((each for each in identities if each[0] in wanted), key=lambda each: wanted[each[0]])
+    others = sorted((each for each in identities if each[0] not in wanted), key=lambda each: stood.get(each[0], -1))
+    result = []
+    while named and others:
+        left, right = stood.get(others[0][0]), stood.get(named[0][0])
+        first = others if left is not None and right is not None and left < right else named
+        result.append(first.pop(0)[1])
+    return result + [each for _, each in (*named, *others)]
 
 
 def _hashable(value: Any) -> Any:

@@ -137,7 +137,7 @@ def validate_path_segments(meta: objects.ObjectMeta) -> Problems:
 
 
 def validate_meta_update(new: objects.ObjectMeta, old: objects.ObjectMeta) -> Problems:
-    """What an update may not change."""
+    """What an update may not change; labels, annotations and owners are judged here once more, as in Kubernetes."""
     problems: Problems = []
     if old.deletion_timestamp is not None:
         added = [each for each in new.finalizers if each not in old.finalizers]
@@ -161,6 +161,9 @@ def validate_meta_update(new: objects.ObjectMeta, old: objects.ObjectMeta) -> Pr
     ):
         if moment != earlier:
             problems.append(errors.invalid(path, moment, "field is immutable", as_json=True))
+    problems.extend(_label_problems(new.labels))
+    problems.extend(_annotation_problems(new.annotations))
+    problems.extend(_owner_problems(new.owner_references))
     return problems
 
 

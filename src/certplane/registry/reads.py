@@ -71,7 +71,7 @@ class Reader:
     async def get(self, namespace: str, name: str, resource_version: str = "") -> document.Document:
         """Raises NotFound; Timeout if `resource_version` is in the future."""
         of, cache = self._resource, self._registry.cache
-        wanted = paging.parse_revision(resource_version)
+        wanted = _late_revision(resource_version)
         await cache.fresh()
         if wanted > cache.revision:
             await self._wait_for(wanted)
@@ -104,7 +104,7 @@ class Reader:
         """Raises BadRequest; Expired when the revision is too old; Timeout when it is in the future."""
         collection, cache = self._collection, self._registry.cache
         matches = self._predicate(how)
-        wanted = _watch_revision(how.resource_version)
+        wanted = _late_revision(how.resource_version)
         await cache.fresh()
         if wanted > cache.revision:
             await self._wait_for(wanted, how.timeout_seconds or PATIENCE)
@@ -244,11 +244,11 @@ def _unknown_label(text: Callable[[str], str] | None, label: str) -> str:
     return f'"{label}" is not a known field selector: only "metadata.name", "metadata.namespace"'
 
 
-def _watch_revision(text: str) -> int:
+def _late_revision(text: str) -> int:
     try:
         return paging.parse_revision(text)
     except errors.BadRequest as error:
-        # Watches check later than lists, where the text no longer has a reason (500).
+        # Gets and watches check later than lists, where the text no longer has a reason (500).
         raise errors.UnreasonedError(error.message.removeprefix("invalid resource version: ")) from error
 
 

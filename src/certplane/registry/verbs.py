@@ -195,14 +195,14 @@ class Registry:
     async def _update_missing(self, call: context.Call, target: Target, make: Make, style: Style) -> Outcome:
         of = self.resource
         creates = style is Style.APPLY or (style is Style.REPLACE and of.creates_on_update)
-        new = make(None) if style is not Style.PATCH else None
-        if new is not None and new.metadata.uid:
+        if not creates or target.door is not None:
+            raise errors.NotFound(of.plural, of.group, target.name)
+        new = make(None)
+        if new.metadata.uid:
             why = (
                 f"uid mismatch: the provided object specified uid {new.metadata.uid}, and no existing object was found"
             )
             raise errors.Conflict.of(of.plural, of.group, target.name, why)
-        if new is None or not creates or target.door is not None:
-            raise errors.NotFound(of.plural, of.group, target.name)
         if new.metadata.resource_version not in ("", "0"):
             if style is Style.REPLACE:
                 raise errors.Conflict.of(of.plural, of.group, target.name)
@@ -415,7 +415,6 @@ def _fill_type(of: resource.Resource, new: Any) -> None:
 
 def _clear_system_metadata(meta: objects.ObjectMeta) -> None:
     meta.uid = meta.self_link = ""
-    meta.generation = 0
     meta.creation_timestamp = meta.deletion_timestamp = meta.deletion_grace_period_seconds = None
 
 

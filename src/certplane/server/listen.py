@@ -131,7 +131,9 @@ async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
 
 
 async def _send_reply(of: exchange.Exchange, reply: exchange.Reply, receive: Receive, send: Send) -> None:
-    headers = [(b"content-type", reply.content_type.encode("ascii")), *reply.headers]
+    headers = list(reply.headers)
+    if reply.content_type:
+        headers.insert(0, (b"content-type", reply.content_type.encode("ascii")))
     if reply.stream is None:
         headers.append((b"content-length", str(len(reply.body)).encode("ascii")))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})

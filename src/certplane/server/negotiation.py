@@ -80,8 +80,6 @@ def negotiate(accept: str, transforms: tuple[str, ...], watching: bool) -> Form:
     if not accept.strip():
         return Form()
     clauses = _clauses(accept)
-    if not clauses:
-        return Form()
     for clause in clauses:
         form = _form(clause, transforms)
         if form is not None and not (watching and form.media_type == YAML):
@@ -89,7 +87,7 @@ def negotiate(accept: str, transforms: tuple[str, ...], watching: bool) -> Form:
     if any(clause.type in (*ACCEPTED, "*/*") for clause in clauses):
         raise NoSuchForm
     listed = f"{_LISTED}, {_STREAMS}" if watching else _LISTED
-    raise errors.NotAcceptable(f"406: Not Acceptable\n\nAvailable representations: {listed}")
+    raise errors.NotAcceptable(f"406: Not Acceptable\n\nAvailable representations: {listed}", {})
 
 
 class NoSuchForm(errors.APIError):

@@ -19,7 +19,7 @@ from typing import Final
 
 from certplane import clock as clocks
 from certplane import errors, gotext, telemetry
-from certplane.meta import context
+from certplane.meta import context, options
 from certplane.server import exchange, negotiation, rendering, requestinfo
 
 _log = logging.getLogger("certplane.server")
@@ -101,6 +101,8 @@ async def _classify(services: Services, of: exchange.Exchange, proceed: exchange
     del services
     of.query = exchange.parse_query(of.raw_query)
     of.info = requestinfo.parse(of.method, of.path, of.query)
+    if of.info.verb != "watch":
+        options.check_timeout(of.query)
     return await proceed(of)
 
 

@@ -40,7 +40,7 @@ def encode_json(value: bytes, form: negotiation.Form) -> bytes:
     """A finished JSON document as the body of an answer in JSON or YAML."""
     if form.media_type == negotiation.YAML:
         return codec.dump_yaml(msgspec.json.decode(value)).encode("utf-8")
-    return (pretty(value) if form.pretty else value) + b"\n"
+    return pretty(value) if form.pretty else value + b"\n"
 
 
 def status(of: Mapping[str, Any], form: negotiation.Form) -> bytes:
@@ -83,7 +83,8 @@ def listing(kind: resource.Resource, of: reads.Listing, view: View) -> bytes:
         rows = [tables.row(each, view.include, form.meta_version, view.now) for each in of.documents]
         return encode_json(tables.table(tables.columns(kind), rows, form.meta_version, meta), form)
     if form.transform:
-        items = [tables.partial(each, form.meta_version, as_item=True) for each in of.documents]
+        # The real server writes null for no items here, and nowhere else.
+        items = [tables.partial(each, form.meta_version) for each in of.documents] or None
         head = {"kind": "PartialObjectMetadataList", "apiVersion": f"meta.k8s.io/{form.meta_version}"}
         return encode_json(codec.encode({**head, "metadata": meta, "items": items}), form)
     if form.media_type == negotiation.PROTOBUF:

@@ -57,10 +57,13 @@ def _embedded(of: document.Document, include: str, version: str) -> Any:
     return partial(of, version)
 
 
-def partial(of: document.Document, version: str, *, as_item: bool = False) -> dict[str, Any]:
-    """A PartialObjectMetadata: the metadata alone. Items of lists carry no kind."""
-    head = {} if as_item else {"kind": "PartialObjectMetadata", "apiVersion": f"meta.k8s.io/{version}"}
-    return {**head, "metadata": of.object.metadata}
+def partial(of: document.Document, version: str) -> dict[str, Any]:
+    """A PartialObjectMetadata: the metadata alone."""
+    return {
+        "kind": "PartialObjectMetadata",
+        "apiVersion": f"meta.k8s.io/{version}",
+        "metadata": of.object.metadata,
+    }
 
 
 def table(

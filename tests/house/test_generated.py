@@ -1,0 +1,39 @@
+"""What is generated and committed is what the generator makes today."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+FOLDER = pathlib.Path("certplane/meta/pb")
+MODULES = sorted(each.stem for each in (ROOT / "src" / FOLDER).glob("*_pb2.py"))
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("grpc_tools") is None, reason="the protobuf compiler (grpcio-tools) is not installed"
+)
+def test_protobuf_modules_are_current(tmp_path: pathlib.Path) -> None:
+    """The committed modules are, byte for byte, what `make generate` makes of the .proto files, and no others."""
+    subprocess.run([sys.executable, str(ROOT / "tools" / "generate_proto.py"), str(tmp_path)], check=True)
+    expected = {each.name: each.read_bytes() for each in (tmp_path / FOLDER).glob("*_pb2.py*")}
+    actual = {each.name: each.read_bytes() for each in (ROOT / "src" / FOLDER).glob("*_pb2.py*")}
+    assert expected == actual
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_protobuf_modules_fit_the_runtime(name: str) -> None:
+    """The modules can be loaded with the protobuf runtime that is installed, which refuses those of newer compilers."""
+    module = importlib.import_module(f"certplane.meta.pb.{name}")
+    assert f"{FOLDER}/{name.removesuffix('_pb2')}.proto" == module.DESCRIPTOR.name
+
+
+def test_every_proto_file_has_its_module() -> None:
+    """No .proto file was forgotten."""
+    expected = sorted(f"{each.stem}_pb2" for each in (ROOT / "src" / FOLDER).glob("*.proto"))
+    assert expected == MODULES

@@ -1,0 +1,74 @@
+"""Accept headers and content types."""
+
+import pytest
+
+from certplane import errors
+from certplane.server import negotiation
+from certplane.server.negotiation import ALL_TRANSFORMS, JSON, NO_TRANSFORMS, PROTOBUF, YAML, Form
+
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
+
+
+@pytest.mark.parametrize(
+    ("accept", "transforms", "expected"),
+    [
+        ("", ALL_TRANSFORMS, Form(JSON)),
+        ("*/*", ALL_TRANSFORMS, Form(JSON)),
+        ("application/yaml", ALL_TRANSFORMS, Form(YAML)),
+        ("application/vnd.kubernetes.protobuf,application/json", ALL_TRANSFORMS, Form(PROTOBUF)),
+        ("text/html;q=0.9,application/json;q=0.1", ALL_TRANSFORMS, Form(JSON)),
+        ("application/json;q=0.2,application/yaml;q=0.8", ALL_TRANSFORMS, Form(YAML)),
+        (TABLE, ALL_TRANSFORMS, Form(JSON, "Table")),
+        (TABLE + ",application/json", NO_TRANSFORMS, Form(JSON)),
+        ("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", ALL_TRANSFORMS, Form(JSON)),
+        ("application/json;as=Table;v=v1beta1;g=meta.k8s.io", ALL_TRANSFORMS, Form(JSON, "Table", "v1beta1")),
+    ],
+)
+def test_first_acceptable_clause(accept, transforms, expected):
+    """The clause with the highest quality that can be served decides; its order breaks ties."""
+    assert expected == negotiation.negotiate(accept, transforms, watching=False)
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/*", "application/cbor"])
+def test_unserved_types(accept):
+    """A type that is not served is refused with the list of those that are."""
+    with pytest.raises(errors.NotAcceptable, match="Available representations: application/json, application/yaml"):
+        negotiation.negotiate(accept, ALL_TRANSFORMS, watching=False)
+
+
+def test_watch_has_no_yaml():
+    """A watch cannot be had in YAML, and the refusal lists the streams."""
+    with pytest.raises(errors.APIError) as caught:
+        negotiation.negotiate("application/yaml", ALL_TRANSFORMS, watching=True)
+
+    assert 406 == caught.value.code
+
+
+def test_unknown_transformation():
+    """A known type in an unknown shape gets the other text of a 406."""
+    with pytest.raises(negotiation.NoSuchForm, match="only the following media types are accepted"):
+        negotiation.negotiate("application/json;as=Table;v=v1;g=example.com", ALL_TRANSFORMS, watching=False)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "expected"),
+    [("", JSON), ("application/json; charset=utf-8", JSON), ("Application/YAML", YAML), (PROTOBUF, PROTOBUF)],
+)
+def test_body_types(content_type, expected):
+    """Parameters and case do not matter; nothing means JSON."""
+    assert expected == negotiation.body_type(content_type)
+
+
+@pytest.mark.parametrize("content_type", ["*/*", "text/plain", "application/cbor"])
+def test_unknown_body_types(content_type):
+    """Other bodies are refused before they are read."""
+    with pytest.raises(errors.UnsupportedMediaType, match="unknown format"):
+        negotiation.body_type(content_type)
+
+
+def test_status_falls_back_to_json():
+    """A Status comes in the first plain type of the header, else as JSON."""
+    assert (YAML, JSON) == (
+        negotiation.status_form("text/html,application/yaml").media_type,
+        negotiation.status_form("text/html").media_type,
+    )

@@ -1,0 +1,90 @@
+"""Method and path to RequestInfo."""
+
+import pytest
+
+from certplane.server import requestinfo
+
+CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+
+
+def facts(info):
+    return info.verb, info.group, info.version, info.namespace, info.resource, info.subresource, info.name
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "expected"),
+    [
+        ("GET", CSRS, {}, ("list", "certificates.k8s.io", "v1", "", "certificatesigningrequests", "", "")),
+        ("GET", CSRS + "/", {}, ("list", "certificates.k8s.io", "v1", "", "certificatesigningrequests", "", "")),
+        ("GET", CSRS + "/a", {}, ("get", "certificates.k8s.io", "v1", "", "certificatesigningrequests", "", "a")),
+        ("POST", CSRS, {}, ("create", "certificates.k8s.io", "v1", "", "certificatesigningrequests", "", "")),
+        (
+            "PUT",
+            CSRS + "/a/approval",
+            {},
+            ("update", "certificates.k8s.io", "v1", "", "certificatesigningrequests", "approval", "a"),
+        ),
+        (
+            "DELETE",
+            CSRS,
+            {},
+            ("deletecollection", "certificates.k8s.io", "v1", "", "certificatesigningrequests", "", ""),
+        ),
+        (
+            "GET",
+            CSRS,
+            {"watch": ["true"]},
+            ("watch", "certificates.k8s.io", "v1", "", "certificatesigningrequests", "", ""),
+        ),
+        (
+            "GET",
+            CSRS,
+            {"watch": ["0"]},
+            ("list", "certificates.k8s.io", "v1", "", "certificatesigningrequests", "", ""),
+        ),
+        (
+            "GET",
+            CSRS + "/a",
+            {"watch": ["true"]},
+            ("get", "certificates.k8s.io", "v1", "", "certificatesigningrequests", "", "a"),
+        ),
+        (
+            "GET",
+            CSRS,
+            {"fieldSelector": ["metadata.name=a"]},
+            ("list", "certificates.k8s.io", "v1", "", "certificatesigningrequests", "", "a"),
+        ),
+        ("GET", "/api/v1/namespaces", {}, ("list", "", "v1", "", "namespaces", "", "")),
+        ("GET", "/api/v1/namespaces/x", {}, ("get", "", "v1", "x", "namespaces", "", "x")),
+        ("PUT", "/api/v1/namespaces/x/finalize", {}, ("update", "", "v1", "x", "namespaces", "finalize", "x")),
+        ("GET", "/api/v1/namespaces/x/events/e", {}, ("get", "", "v1", "x", "events", "", "e")),
+        (
+            "GET",
+            "/apis/rbac.authorization.k8s.io/v1/namespaces/x/roles",
+            {},
+            ("list", "rbac.authorization.k8s.io", "v1", "x", "roles", "", ""),
+        ),
+        (
+            "GET",
+            "/apis/certificates.k8s.io/v1/watch/certificatesigningrequests/a",
+            {},
+            ("watch", "certificates.k8s.io", "v1", "", "certificatesigningrequests", "", "a"),
+        ),
+    ],
+)
+def test_resource_paths(method, path, query, expected):
+    """Method and path give verb, kind, namespace, name and subresource."""
+    info = requestinfo.parse(method, path, query)
+
+    assert info.is_resource
+    assert expected == facts(info)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/api", "/apis", "/api/v1", "/apis/certificates.k8s.io/v1", "/healthz", "/x/y/z"]
+)
+def test_other_paths(path):
+    """Everything else is a path with the method as its verb."""
+    info = requestinfo.parse("GET", path, {})
+
+    assert (False, "get", path) == (info.is_resource, info.verb, info.path)

@@ -1,0 +1,175 @@
+"""The whole story, told by a real kubectl: `make demo`.
+
+Starts a control plane in a temporary directory, prints each command and its answer, stops what it started. Every
+command can be typed by hand; `make up` keeps a control plane running for that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CERTPLANE = pathlib.Path(sys.executable).with_name("certplane")
+START_SECONDS = 30
+
+JANE_CSR = """\
+cat > jane-csr.yaml <<EOF
+apiVersion: certificates.k8s.io/v1
+kind: CertificateSigningRequest
+metadata:
+  name: jane-csr
+spec:
+  signerName: kubernetes.io/kube-apiserver-client
+  expirationSeconds: 600
+  usages:
+  - client auth
+  request: $(base64 jane.csr | tr -d '\\n')
+EOF"""
+
+STORY = (
+    ("Jane makes a key and a certificate request.", None),
+    ("openssl genrsa -out jane.key 2048", 0),
+    ('openssl req -new -key jane.key -subj "/CN=jane" -out jane.csr', 0),
+    ("She wraps the request into an object ...", None),
+    (JANE_CSR, 0),
+    ("... and submits it.", None),
+    ("kubectl apply -f jane-csr.yaml", 0),
+    ("kubectl get csr", 0),
+    ("Somebody entitled reviews it,", None),
+    ("kubectl describe csr jane-csr", 0),
+    ("approves it,", None),
+    ("kubectl certificate approve jane-csr", 0),
+    ("and the controller that alone holds the key signs it.", None),
+    ("kubectl wait --for=jsonpath='{.status.certificate}' --timeout=20s csr/jane-csr", 0),
+    ("kubectl get csr jane-csr", 0),
+    ("kubectl get csr jane-csr -o yaml", 0),
+    ("kubectl get csr jane-csr -o jsonpath='{.status.certificate}' | base64 -d > jane.crt", 0),
+    ("openssl x509 -in jane.crt -noout -subject -issuer -dates -ext extendedKeyUsage", 0),
+    ("Jane is somebody now, but may do nothing yet.", None),
+    ("kubectl config set-credentials jane --client-certificate=jane.crt --client-key=jane.key --embed-certs", 0),
+    ("kubectl config set-context jane --cluster=kubernetes --user=jane", 0),
+    ("kubectl --context=jane get csr", 1),
+    ("She is given a role, and it works: for ten minutes.", None),
+    ("kubectl create clusterrole csr-reader --verb=get,list,watch --resource=certificatesigningrequests", 0),
+    ("kubectl create clusterrolebinding jane-reads-csrs --clusterrole=csr-reader --user=jane", 0),
+    ("kubectl --context=jane get csr", 0),
+    ("Approving stays the right of others.", None),
+    ("kubectl --context=jane certificate approve jane-csr --force", 1),
+)
+
+
+def main() -> int:
+    kubectl = find_kubectl()
+    with tempfile.TemporaryDirectory(prefix="certplane-demo-") as name:
+        directory = pathlib.Path(name)
+        with running(directory / "data", directory / "server.log"):
+            say("A control plane for certificates is running: one process, an embedded store.")
+            tell(directory, kubectl)
+    say("That was it. `make up` keeps a control plane running, to try this by hand.")
+    return 0
+
+
+def tell(directory: pathlib.Path, kubectl: pathlib.Path) -> None:
+    """Run the story in `directory`; raises SystemExit at the first answer that is not as told."""
+    shutil.copy(directory / "data" / "admin.conf", directory / "kubeconfig")
+    environment = {
+        **os.environ,
+        "KUBECONFIG": str(directory / "kubeconfig"),
+        "HOME": str(directory),
+        "PATH": f"{kubectl.parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    for line, expected in STORY:
+        if expected is None:
+            say(line)
+            continue
+        print(f"\n$ {line}", flush=True)
+        answer = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", line],
+            cwd=directory,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        print(answer.stdout, end="", flush=True)
+        if answer.returncode != expected:
+            log = (directory / "server.log").read_text(errors="replace")[-4000:]
+            raise SystemExit(f"error: exit code {answer.returncode}, expected {expected}\n{log}")
+
+
+def say(text: str) -> None:
+    print(f"\n# {text}", flush=True)
+
+
+def find_kubectl() -> pathlib.Path:
+    """The newest kubectl that `make setup` unpacked, else the one on PATH."""
+    unpacked = sorted((ROOT / ".cache" / "kubectl").glob("*/bin/kubectl"), key=_version, reverse=True)
+    if unpacked:
+        return unpacked[0]
+    found = shutil.which("kubectl")
+    if found is None:
+        raise SystemExit("error: no kubectl\nhint: run `make demo`, which brings one")
+    return pathlib.Path(found)
+
+
+def _version(path: pathlib.Path) -> tuple[int, ...]:
+    return tuple(int(part) for part in path.parent.parent.name.split(".") if part.isdigit())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def running(data: pathlib.Path, log: pathlib.Path, port: int = 0) -> Iterator[int]:
+    """A control plane, from ready to stopped; yields its port."""
+    port = port or free_port()
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [str(CERTPLANE), "serve", "--data-dir", str(data), "--listen", f"127.0.0.1:{port}"],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            wait_until_ready(process, data, port, log)
+            yield port
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=15)
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], data: pathlib.Path, port: int, log: pathlib.Path) -> None:
+    """Return when the server says it is ready; raises SystemExit with its log if it does not."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError, urllib.error.URLError):
+            tls = ssl.create_default_context(cafile=str(data / "pki" / "ca.crt"))
+            with urllib.request.urlopen(f"https://127.0.0.1:{port}/readyz", context=tls, timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        time.sleep(0.1)
+    raise SystemExit("error: the control plane did not start\n" + log.read_text(errors="replace"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
