@@ -23,6 +23,8 @@ _log = logging.getLogger("certplane.client")
 
 _FIRST_DELAY: Final = 0.8
 _LONGEST_DELAY: Final = 30.0
+#: A watch that ends sooner than this, without an event, has failed.
+_SHORT_WATCH: Final = 1.0
 
 Key = tuple[str, str]
 #: Told (before, after) of every change; None stands for no object. Objects are shared and must not be changed.
@@ -60,15 +62,19 @@ class Informer:
             try:
                 if not version:
                     version = await self._list()
+                began, start = self._clock.monotonic(), version
                 version = await self._watch(version)
-                delay = _FIRST_DELAY
+                if version != start or self._clock.monotonic() - began >= _SHORT_WATCH:
+                    delay = _FIRST_DELAY
+                    continue
+                # A server that ends watches as they begin is on its way out, or ill: leave it alone for a while.
             except errors.Expired:
                 version = ""
             except (errors.APIError, api.Unreachable) as error:
                 _log.warning("cannot follow", extra={"resource": self._resource.plural, "problem": str(error)})
                 version = ""
-                await self._clock.sleep(delay * (1 + random.random()))  # noqa: S311 - spreads load, no secret
-                delay = min(2 * delay, _LONGEST_DELAY)
+            await self._clock.sleep(delay * (1 + random.random()))  # noqa: S311 - spreads load, no secret
+            delay = min(2 * delay, _LONGEST_DELAY)
 
     async def _list(self) -> str:
         found = await self._client.list(self._resource)
