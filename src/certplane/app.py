@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from certplane import clock as clocks
 from certplane import config, errors, telemetry
-from certplane.access import authn, defaults, escalation, rbac, reviews, signers
+from certplane.access import authn, defaults, escalation, impersonation, rbac, reviews, signers
 from certplane.client import api, informer
 from certplane.controllers import approver, cleaner, runtime, signer
 from certplane.kubeadm import kubeconfig, pki
@@ -78,10 +78,12 @@ class Plane:
         self._tasks: list[asyncio.Task[None]] = []
         self._threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="certplane-sign")
         self._authenticator = authn.Authenticator(how.credentials, anonymous=how.anonymous)
+        self._impersonation = impersonation.Impersonation(self.authorizer.authorize)
         self.services = pipeline.Services(
             clock=clock,
             telemetry=self.telemetry,
             authenticate=self._authenticate,
+            impersonate=self._impersonate,
             authorize=self._authorize,
             route=self._routes().handle,
         )
@@ -135,9 +137,10 @@ class Plane:
         )
 
     def _registries(self) -> dict[str, verbs.Registry]:
+        of = self.authorizer
         hooks = admission.Admission(
             mutate=(lifecycle.hook(lambda name: self._find("namespaces", "", name)),),
-            check=(*signers.hooks(self.authorizer.authorize), escalation.hook(self.authorizer)),
+            check=(escalation.creating(of), *signers.hooks(of.authorize), escalation.hook(of)),
         )
         return {each.plural: verbs.Registry(each, self.store, self.cache, hooks) for each in ALL}
 
@@ -173,6 +176,10 @@ class Plane:
     def _authenticate(self, of: exchange.Exchange) -> context.User:
         offered = authn.Credentials(of.peer_chain, of.headers.get(b"authorization"), of.source)
         return self._authenticator.authenticate(offered, of.received)
+
+    def _impersonate(self, of: exchange.Exchange, attributes: context.Attributes) -> context.User:
+        wanted = impersonation.requested(of.headers)
+        return of.user if wanted is None else self._impersonation.judge(wanted, attributes)
 
     def _authorize(self, attributes: context.Attributes) -> None:
         decision = self.authorizer.authorize(attributes)

@@ -58,6 +58,23 @@ def _role_content(of: rbac.Role | rbac.ClusterRole) -> tuple[object, object]:
     return of.rules or [], getattr(of, "aggregation_rule", None)
 
 
+def creating(authorizer: access.Authorizer) -> admission.Hook:
+    """The check that whoever makes an object by PUT or apply may create it: the right to update does not suffice."""
+
+    def check(of: admission.Review) -> None:
+        info = of.call.info
+        if of.operation != "create" or info.verb not in ("update", "patch"):
+            return
+        asked = context.Attributes(
+            of.call.user, "create", info.group, info.version, info.resource, info.subresource, info.name, info.namespace
+        )
+        decision = authorizer.authorize(asked)
+        if not decision.allowed:
+            raise access.refusal(asked, decision.reason)
+
+    return check
+
+
 def _guard_role(authorizer: access.Authorizer, of: admission.Review, user: context.User) -> None:
     name = of.name if of.operation == "update" else ""
     if _may(authorizer, user, "escalate", of.resource.plural, name, of.namespace):
@@ -75,7 +92,12 @@ def _guard_binding(authorizer: access.Authorizer, of: admission.Review, user: co
     plural = "clusterroles" if ref.kind == "ClusterRole" else "roles"
     if _may(authorizer, user, "bind", plural, ref.name, of.namespace):
         return
-    _require(authorizer, of, user, authorizer.role_rules(ref, of.namespace))
+    try:
+        rules = authorizer.role_rules(ref, of.namespace)
+    except errors.NotFound as error:
+        # The real server reports the missing role under the resource of the request.
+        raise errors.NotFound(of.resource.plural, of.resource.group, ref.name) from error
+    _require(authorizer, of, user, rules)
 
 
 def _may(

@@ -11,12 +11,13 @@ from typing import Any, Final
 
 from certplane import clock, errors
 from certplane.access import authn, rbac
-from certplane.meta import codec, context, objects
+from certplane.meta import codec, context, objects, selectors
 from certplane.resources import reviews
 
 Problems = list[errors.FieldProblem]
 Answer = Callable[[Any, context.Call], Awaitable[Any]]
 
+_OPERATORS: Final = frozenset({"In", "NotIn", "Exists", "DoesNotExist"})
 _NODE: Final = re.compile(r"system:node:.+")
 
 
@@ -147,8 +148,39 @@ def _answered(authorizer: rbac.Authorizer, asked: Any, user: context.User) -> An
             namespace=attributes.namespace,
         )
     decision = authorizer.authorize(question)
-    asked.status = reviews.SubjectAccessReviewStatus(allowed=decision.allowed, reason=decision.reason)
+    asked.status = reviews.SubjectAccessReviewStatus(
+        allowed=decision.allowed,
+        reason=decision.reason,
+        evaluation_error=_selector_errors(attributes) if attributes is not None else "",
+    )
     return asked
+
+
+def _selector_errors(of: Any) -> str:
+    """What of the selectors could not be understood. Nothing that RBAC decides depends on it."""
+    found = [
+        _selector_error("fieldSelector", of.field_selector, selectors.parse_fields),
+        _selector_error("labelSelector", of.label_selector, selectors.parse_labels),
+    ]
+    return rbac.aggregate([each for each in found if each]) if any(found) else ""
+
+
+def _selector_error(name: str, of: Any, parse: Callable[[str], Any]) -> str:
+    if of is None:
+        return ""
+    good = 0
+    if of.raw_selector:
+        try:
+            parse(of.raw_selector)
+        except errors.BadRequest:
+            good = -1
+    else:
+        understood = [each.operator in _OPERATORS for each in of.requirements]
+        good = -1 if not any(understood) else 0 if all(understood) else 1
+    if not good:
+        return ""
+    how = "partially ignored" if good > 0 else "ignored"
+    return f"spec.resourceAttributes.{name} {how} due to parse error"
 
 
 def _rules(authorizer: rbac.Authorizer, asked: Any, call: context.Call) -> Any:
@@ -188,7 +220,7 @@ def _user_info(of: context.User) -> reviews.UserInfo:
 
 def _token_answer(asked: Any, user: context.User | None) -> Any:
     if user is None:
-        asked.status = reviews.TokenReviewStatus(error="[invalid bearer token]")
+        asked.status = reviews.TokenReviewStatus(error="invalid bearer token")
     else:
         asked.status = reviews.TokenReviewStatus(authenticated=True, user=_user_info(user))
     return asked

@@ -23,8 +23,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from certplane import clock, errors
-from certplane.meta import apply, codec, context, objects, resource, shape, validation
-from certplane.registry import admission, document
+from certplane.meta import codec, context, objects, resource, shape, validation
+from certplane.registry import admission, document, ownership
 from certplane.store import contract, watchcache
 
 _GENERATED_ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
@@ -366,19 +366,8 @@ class Registry:
         if not tracked:
             new.metadata.managed_fields = []
             return
-        entries = apply.update(
-            codec.to_builtins(old) if old is not None else None,
-            codec.to_builtins(new),
-            self._shape,
-            apply.Writer(
-                manager=call.field_manager or call.user_agent.partition("/")[0] or "unknown",
-                api_version=of.api_version,
-                subresource=door.name if door is not None else "",
-                ignored=ignored,
-                now=clock.rfc3339(call.now),
-            ),
-        )
-        new.metadata.managed_fields = [codec.read(each, objects.ManagedFieldsEntry).object for each in entries]
+        name = door.name if door is not None else ""
+        ownership.record(old, new, self._shape, ownership.writer(call, of.api_version, name, ignored))
 
     def _exists(self, stored: contract.KeyValue | watchcache.Entry) -> errors.AlreadyExists:
         of = self.resource

@@ -116,6 +116,11 @@ class ClusterRoleBinding(objects.Object):
 # --- roles --------------------------------------------------------------------------------------------------------
 
 
+def _drop_empty_rules(new: Role | ClusterRole) -> None:
+    """No rules are stored as null, however they were sent: protobuf does not tell the two apart."""
+    new.rules = new.rules or None
+
+
 def _rule_problems(rules: Sequence[PolicyRule] | None, *, namespaced: bool) -> Problems:
     problems: Problems = []
     for at, rule in enumerate(rules or ()):
@@ -331,6 +336,7 @@ CLUSTER_ROLES: Final = resource.Resource(
     name_problems=names.path_segment_problems,
     validate=_cluster_role_problems,
     validate_update=lambda new, _: _cluster_role_problems(new),
+    canonicalise=_drop_empty_rules,
     columns=_ROLE_COLUMNS,
     creates_on_update=True,
 )
@@ -362,6 +368,7 @@ ROLES: Final = resource.Resource(
     name_problems=names.path_segment_problems,
     validate=_role_problems,
     validate_update=lambda new, _: _role_problems(new),
+    canonicalise=_drop_empty_rules,
     columns=_ROLE_COLUMNS,
     creates_on_update=True,
 )

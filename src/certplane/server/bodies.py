@@ -111,8 +111,14 @@ def _check_type(api_version: str, kind: str, expected: Expected) -> None:
         )
     raise errors.BadRequest(
         f"{kind} in version {gotext.quote(version)} cannot be handled as a {expected.kind}: "
-        f"converting (v1.{kind}) to (v1.{expected.kind}): unknown conversion"
+        f"converting ({version}.{kind}) to ({_package(api_version)}.{expected.kind}): unknown conversion"
     )
+
+
+def _package(api_version: str) -> str:
+    """What the real server calls the package of a group's internal types: its first word."""
+    group = api_version.rpartition("/")[0]
+    return group.partition(".")[0] or "core"
 
 
 def _read_protobuf(data: bytes, expected: Expected) -> Any:

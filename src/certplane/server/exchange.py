@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import urllib.parse
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from certplane import errors
@@ -24,6 +24,9 @@ class Headers:
 
     def __init__(self, fields: HeaderList) -> None:
         self._fields = fields
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        return iter(self._fields)
 
     def get(self, name: bytes) -> str:
         """The value of a field; of the first one if there are several; empty if there is none."""

@@ -12,8 +12,8 @@ from typing import Any
 
 from certplane import clock as clocks
 from certplane import errors
-from certplane.meta import context, objects, options, resource
-from certplane.registry import document, reads, verbs
+from certplane.meta import context, objects, options, resource, shape
+from certplane.registry import document, ownership, reads, verbs
 from certplane.server import bodies, exchange, negotiation, patching, rendering, tables, watches
 
 #: Answers an action: gets the decoded object and the call, returns the object to send.
@@ -291,6 +291,7 @@ class API:
         expected = bodies.Expected(action.type, action.api_version, action.kind, self._is_known)
         asked = bodies.read(body, media_type, expected, call)
         asked.kind, asked.api_version = action.kind, action.api_version
+        ownership.record(None, asked, shape.of(action.type), ownership.writer(call, action.api_version))
         answered = await endpoint.answer(asked, call)
         return exchange.Reply(201, form.media_type, rendering.answer(answered, action, form))
 

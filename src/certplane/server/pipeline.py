@@ -34,13 +34,15 @@ _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,64}\Z")
 class Services:
     """What the stages need of the rest of the house. The composition root fills it in.
 
-    `authenticate` and `authorize` raise Unauthorized and Forbidden. `route` answers what has passed all stages.
+    `authenticate`, `impersonate` and `authorize` raise Unauthorized and Forbidden; `impersonate` gives the user to go
+    on as. `route` answers what has passed all stages.
     `in_flight` counts the requests that are being answered, without watches, up to `limit`.
     """
 
     clock: clocks.Clock
     telemetry: telemetry.Telemetry
     authenticate: Callable[[exchange.Exchange], context.User]
+    impersonate: Callable[[exchange.Exchange, context.Attributes], context.User]
     authorize: Callable[[context.Attributes], None]
     route: exchange.Handler
     limit: int = 600
@@ -109,6 +111,15 @@ async def _classify(services: Services, of: exchange.Exchange, proceed: exchange
 async def _authenticate(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
     """Find out who asks. Calls from inside the process bring their identity along."""
     of.user = of.identity if of.identity is not None else services.authenticate(of)
+    return await proceed(of)
+
+
+async def _impersonate(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
+    """Go on as somebody else, for those who ask for it and may."""
+    try:
+        of.user = services.impersonate(of, _attributes(of))
+    except (errors.Forbidden, errors.BadRequest) as error:
+        return _unsniffed(refusal(error, of))
     of.classified = True
     return await proceed(of)
 
@@ -151,8 +162,16 @@ _METHODS: Final = {
 
 async def _authorize(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
     """Ask whether they may."""
+    try:
+        services.authorize(_attributes(of))
+    except errors.Forbidden as error:
+        return _unsniffed(refusal(error, of))
+    return await proceed(of)
+
+
+def _attributes(of: exchange.Exchange) -> context.Attributes:
     info = of.info
-    attributes = context.Attributes(
+    return context.Attributes(
         user=of.user,
         verb=info.verb,
         group=info.group,
@@ -164,19 +183,18 @@ async def _authorize(services: Services, of: exchange.Exchange, proceed: exchang
         path=of.path,
         is_resource=info.is_resource,
     )
-    try:
-        services.authorize(attributes)
-    except errors.Forbidden as error:
-        reply = refusal(error, of)
-        reply.headers.append(_NOSNIFF)
-        return reply
-    return await proceed(of)
+
+
+def _unsniffed(reply: exchange.Reply) -> exchange.Reply:
+    reply.headers.append(_NOSNIFF)
+    return reply
 
 
 STAGES: Final = (
     Stage("identify", _identify),
     Stage("classify", _classify),
     Stage("authenticate", _authenticate),
+    Stage("impersonate", _impersonate),
     Stage("account", _account),
     Stage("authorize", _authorize),
 )
