@@ -109,7 +109,7 @@ def values(of: shape.Shape) -> st.SearchStrategy[Any]:
         "bytes": st.binary(max_size=12),
         "time": times(0),
         "microtime": times(6),
-        "raw": st.one_of(st.just(b""), TREES.map(msgspec.json.encode)).map(msgspec.Raw),
+        "raw": st.one_of(st.just(objects.NOTHING), TREES.map(msgspec.json.encode).map(msgspec.Raw)),
     }
     return simple[of.kind]
 

@@ -357,22 +357,25 @@ def _list_reader(field: shape.Shape, name: str, of: descriptor.Descriptor) -> _R
     if field.element is not None and field.element.struct is not None:
         read = _reader(field.element.struct, _inner(of, name))
         return lambda source: [read(item) for item in getattr(source, name)]
+    clean = _cleaner(field.element)
     if inner is not None:
-        return lambda source: [_plain(item) for item in getattr(source, name).items]
-    return lambda source: [_plain(item) for item in getattr(source, name)]
+        return lambda source: [clean(item) for item in getattr(source, name).items]
+    return lambda source: [clean(item) for item in getattr(source, name)]
 
 
 def _map_reader(field: shape.Shape, name: str) -> _Reader:
     # Go sorts the keys of a map when it writes JSON, and so does everything here that makes one.
     if _is_map_of_lists(field):
-        return lambda source: {
-            _text(key): [_plain(item) for item in value.items] for key, value in sorted(getattr(source, name).items())
-        }
-    return lambda source: {_text(key): _plain(value) for key, value in sorted(getattr(source, name).items())}
+        return lambda source: dict(
+            sorted((_text(key), [_text(item) for item in value.items]) for key, value in getattr(source, name).items())
+        )
+    clean = _cleaner(field.element)
+    return lambda source: dict(sorted((_text(key), clean(value)) for key, value in getattr(source, name).items()))
 
 
-def _plain(value: Any) -> Any:
-    return _text(value) if isinstance(value, str) else value
+def _cleaner(of: shape.Shape | None) -> Callable[[Any], Any]:
+    """What makes of an item what it should be: texts may come as bytes, and bytes have to stay such."""
+    return _text if of is not None and of.kind == "string" else lambda value: value
 
 
 def _text(value: str | bytes) -> str:

@@ -30,6 +30,8 @@ _log = logging.getLogger("certplane.server")
 #: X509_V_FLAG_NO_CHECK_TIME of OpenSSL, which the ssl module does not name.
 _NO_CHECK_TIME: Final = 0x200000
 _SHUTDOWN_SECONDS: Final = 8
+#: How long the peer's half of the end of TLS is waited for: idle clients read it only when they write again.
+_GOODBYE_SECONDS: Final = 0.3
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -51,6 +53,17 @@ class _Protocol(HttpToolsProtocol):
         super().on_message_begin()
         chain = self._peer_chain
         self.scope["extensions"] = {"tls": {"client_cert_chain_der": chain}}
+
+    def shutdown(self) -> None:
+        """Say goodbye; do not wait for long for the peer to say it too, once it has its answer."""
+        super().shutdown()
+        self.loop.call_later(_GOODBYE_SECONDS, self._part)
+
+    def _part(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.abort()
+        else:
+            self.loop.call_later(_GOODBYE_SECONDS, self._part)
 
 
 def _peer_chain(ssl_object: Any) -> Sequence[bytes]:
