@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 
@@ -26,6 +27,18 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """A control plane that the tests of a module share."""
-    directory = tmp_path_factory.mktemp("server")
+    with running(tmp_path_factory.mktemp("server")) as found:
+        yield found
+
+
+@pytest.fixture
+def own_server(tmp_path):
+    """A control plane for one test."""
+    with running(tmp_path) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def running(directory):
     with demo.running(directory / "data", directory / "server.log") as port:
         yield Server(directory / "data", port, directory / "server.log")

@@ -299,7 +299,7 @@ class Registry:
                 raise errors.NotFound(of.plural, of.group, target.name)
             stored = document.of_entry(of, entry)
             self._check_preconditions(target, stored, how)
-            self._run(self._hooks.check, "delete", target, None, stored.object, call)
+            self._run((*self._hooks.mutate, *self._hooks.check), "delete", target, None, stored.object, call)
             try:
                 return await self._store_delete(call, stored, entry, how)
             except contract.RevisionMismatch:

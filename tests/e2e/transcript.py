@@ -1,0 +1,79 @@
+"""Transcripts: what somebody types, and what comes back.
+
+    # prose, ignored
+    $ a command, run by bash in a directory of its own
+    > its next line, if it has several
+    what it prints; ... stands for anything within a line, a line of ... for any number of lines
+    @1.20: a line that only this version of kubectl prints
+    @!1.20: a line that all others print
+    [1]     its exit code, where it is not 0
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+
+
+@dataclasses.dataclass
+class Step:
+    line: int
+    command: str
+    expected: list[str] = dataclasses.field(default_factory=list)
+    code: int = 0
+
+
+def parse(text, version):
+    """The steps of a transcript, as `version` of kubectl should tell it."""
+    steps = []
+    for number, line in enumerate(text.splitlines(), 1):
+        only = re.match(r"@(!?)([\d.]+): ?", line)
+        if only is not None:
+            if (only[2] == version) == bool(only[1]):
+                continue
+            line = line[only.end() :]
+        if line.startswith("$ "):
+            steps.append(Step(number, line[2:]))
+        elif line.startswith("> "):
+            steps[-1].command += "\n" + line[2:]
+        elif re.fullmatch(r"\[\d+\]", line):
+            steps[-1].code = int(line[1:-1])
+        elif line and not line.startswith("# "):
+            steps[-1].expected.append(line)
+    return steps
+
+
+def matches(expected, printed):
+    """Whether the printed lines are the expected ones."""
+    pattern = "".join(r"(?:[^\n]*\n)*?" if line == "..." else _line(line) + r"\n" for line in expected)
+    return re.fullmatch(pattern, "".join(line.rstrip() + "\n" for line in printed.splitlines() if line.strip()))
+
+
+def _line(expected):
+    # Columns are as wide as what else is listed: runs of spaces match each other.
+    parts = [re.escape(part) for part in expected.split("...")]
+    return re.sub(r"(?:\\ )+", r"\\ +", r"[^\n]*".join(parts))
+
+
+def play(text, version, directory, environment):
+    """Run a transcript; the first step whose answer is another one, described, or nothing."""
+    for step in parse(text, version):
+        answer = subprocess.run(
+            ["bash", "-uo", "pipefail", "-c", step.command],
+            cwd=directory,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if answer.returncode != step.code or not matches(step.expected, answer.stdout):
+            wanted = "\n".join(step.expected)
+            return (
+                f"line {step.line}: $ {step.command}\n--- expected [{step.code}]\n{wanted}\n"
+                f"--- answered [{answer.returncode}]\n{answer.stdout}"
+            )
+    return None
