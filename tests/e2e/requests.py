@@ -1,0 +1,85 @@
+"""Requests and certificates for tests of real processes."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import json
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from tests.conformance import corpus, wire
+
+CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+JSON = {"Content-Type": "application/json", "Accept": "application/json"}
+
+
+def client(server, directory):
+    """A client that speaks for the identities of the corpus."""
+    pki = server.data / "pki"
+    return wire.Client(server.url, wire.Identities(corpus.identities(), pki / "ca.crt", pki / "ca.key", directory), 15)
+
+
+def pkcs10(common_name="jane"):
+    """A certificate request with a new key, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    made = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    return made.public_bytes(serialization.Encoding.PEM)
+
+
+def csr(name, request, signer="example.com/test", **spec):
+    """A CertificateSigningRequest as a body."""
+    body = {
+        "apiVersion": "certificates.k8s.io/v1",
+        "kind": "CertificateSigningRequest",
+        "metadata": {"name": name},
+        "spec": {
+            "request": base64.b64encode(request).decode(),
+            "signerName": signer,
+            "usages": ["client auth"],
+            **spec,
+        },
+    }
+    return json.dumps(body).encode()
+
+
+def certificate(ca, ca_key, *, usages=(ExtendedKeyUsageOID.CLIENT_AUTH,), days=(-1, 1), is_ca=False, name="jane"):
+    """A certificate and its key, signed by an authority; valid from and to so many days from now."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.datetime.now(datetime.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(ca.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now + datetime.timedelta(days=days[0]))
+        .not_valid_after(now + datetime.timedelta(days=days[1]))
+        .add_extension(x509.BasicConstraints(is_ca, None), critical=True)
+    )
+    if usages:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+    return builder.sign(ca_key, hashes.SHA256()), key
+
+
+def authority(server):
+    """The CA of a server: certificate and key."""
+    pki = server.data / "pki"
+    ca = x509.load_pem_x509_certificate((pki / "ca.crt").read_bytes())
+    return ca, serialization.load_pem_private_key((pki / "ca.key").read_bytes(), None)
+
+
+def pem(*things):
+    """Certificates and keys, one after the other, in PEM."""
+    return b"".join(
+        each.public_bytes(serialization.Encoding.PEM)
+        if isinstance(each, x509.Certificate)
+        else each.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        for each in things
+    )

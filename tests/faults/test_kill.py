@@ -1,0 +1,92 @@
+"""kill -9 against real processes: what was acknowledged is there, and nothing is there twice."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+
+import pytest
+
+from tests.e2e import requests
+from tests.e2e.test_serve import started
+
+WRITERS = 4
+
+
+def _write_until_it_dies(client, name, acknowledged, enough):
+    request = requests.pkcs10()
+    with contextlib.suppress(OSError, ValueError):
+        for number in range(10_000):
+            body = requests.csr(f"{name}-{number}", request)
+            answer = client.request("admin", "POST", requests.CSRS, requests.JSON, body)
+            if answer.status == 201:
+                acknowledged.append((f"{name}-{number}", json.loads(answer.data)["metadata"]["resourceVersion"]))
+            if len(acknowledged) > 100:
+                enough.set()
+
+
+@pytest.mark.parametrize("round_", range(2))
+def test_what_was_acknowledged_survives_kill(round_, tmp_path):
+    """Every object whose creation was answered is there after kill -9, at the revision of the answer."""
+    data = tmp_path / "data"
+    acknowledged, enough = [], threading.Event()
+    with started(data) as (port, process):
+        server = type("S", (), {"data": data, "port": port, "url": f"https://127.0.0.1:{port}"})
+        clients = [requests.client(server, tmp_path) for _ in range(WRITERS)]
+        writers = [
+            threading.Thread(target=_write_until_it_dies, args=(client, f"w{number}", acknowledged, enough))
+            for number, client in enumerate(clients)
+        ]
+        for writer in writers:
+            writer.start()
+        assert enough.wait(60)
+        process.kill()
+        for writer in writers:
+            writer.join()
+        for client in clients:
+            client.close()
+    with started(data) as (port, _):
+        server = type("S", (), {"data": data, "port": port, "url": f"https://127.0.0.1:{port}"})
+        with contextlib.closing(requests.client(server, tmp_path)) as client:
+            found = json.loads(client.request("admin", "GET", requests.CSRS, {"Accept": "application/json"}, None).data)
+    stored = {each["metadata"]["name"]: each["metadata"]["resourceVersion"] for each in found["items"]}
+    assert {name: stored.get(name) for name, _ in acknowledged} == dict(acknowledged)
+    assert len(set(stored.values())) == len(stored)
+
+
+def test_an_issue_is_not_lost_and_not_doubled(tmp_path):
+    """Approved requests that were under way at kill -9 are issued after the restart, and issued ones keep theirs."""
+    data = tmp_path / "data"
+    request = requests.pkcs10()
+    names = [f"r{number}" for number in range(40)]
+    with started(data) as (port, process):
+        server = type("S", (), {"data": data, "port": port, "url": f"https://127.0.0.1:{port}"})
+        with contextlib.closing(requests.client(server, tmp_path)) as client:
+            for name in names:
+                body = requests.csr(name, request, "kubernetes.io/kube-apiserver-client")
+                made = json.loads(client.request("admin", "POST", requests.CSRS, requests.JSON, body).data)
+                made["status"] = {"conditions": [{"type": "Approved", "status": "True", "reason": "t", "message": "t"}]}
+                client.request(
+                    "admin", "PUT", f"{requests.CSRS}/{name}/approval", requests.JSON, json.dumps(made).encode()
+                )
+            before = _certificates(client)
+        process.kill()
+    with started(data) as (port, _):
+        server = type("S", (), {"data": data, "port": port, "url": f"https://127.0.0.1:{port}"})
+        with contextlib.closing(requests.client(server, tmp_path)) as client:
+            # A watch from the beginning ends when everything is issued.
+            after = _certificates(client)
+            while len(after) < len(names):
+                after = _certificates(client)
+    assert {name: after[name] for name in before} == before
+    assert set(after) == set(names)
+
+
+def _certificates(client):
+    found = json.loads(client.request("admin", "GET", requests.CSRS, {"Accept": "application/json"}, None).data)
+    return {
+        each["metadata"]["name"]: each["status"]["certificate"]
+        for each in found["items"]
+        if "certificate" in each["status"]
+    }
