@@ -45,6 +45,7 @@ lock: $(VENV)/dev.stamp ## pin the newest releases, by hash
 
 generate: $(VENV)/dev.stamp ## make the generated files anew
 	$(BIN)/python tools/generate_proto.py
+	$(BIN)/python tools/generate_reference.py
 
 clean: ## remove what was made
 	rm -rf $(VENV) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -37,3 +37,10 @@ def test_every_proto_file_has_its_module() -> None:
     """No .proto file was forgotten."""
     expected = sorted(f"{each.stem}_pb2" for each in (ROOT / "src" / FOLDER).glob("*.proto"))
     assert expected == MODULES
+
+
+def test_the_reference_is_current(tmp_path: pathlib.Path) -> None:
+    """docs/reference.md is what `make generate` makes of the program today."""
+    made = tmp_path / "reference.md"
+    subprocess.run([sys.executable, str(ROOT / "tools" / "generate_reference.py"), str(made)], check=True)
+    assert made.read_text("utf-8") == (ROOT / "docs" / "reference.md").read_text("utf-8")
