@@ -26,7 +26,7 @@ up: $(VENV)/run.stamp $(KUBECTL)/1.37/bin/kubectl ## keep a control plane runnin
 	@$(BIN)/python tools/up.py
 
 check: $(VENV)/dev.stamp ## style, types, floors of the house and the quick tests: under 90 seconds
-	$(BIN)/ruff check src tests tools
+	$(BIN)/ruff check src tests tools bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/python -m pytest -q -n 2 tests/unit tests/house

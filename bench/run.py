@@ -1,0 +1,219 @@
+"""`make bench`: what certplane costs. A table for people, build/bench.json for machines.
+
+The load comes from processes of their own. The figure that holds on a noisy machine is the CPU that the server spends
+per item; throughput and times beside it say what this machine made of it at that moment. The speed of the machine's
+RSA and ECDSA stands beside the figures, so that runs on other machines can be compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import pathlib
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench")]
+
+from cryptography.hazmat.primitives import hashes  # noqa: E402 - after the paths
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa  # noqa: E402 - after the paths
+
+import load  # noqa: E402 - beside this file
+import server  # noqa: E402 - beside this file
+
+WATCHERS = 500
+
+
+@dataclasses.dataclass
+class Figure:
+    """One line of the report. `cpu_ms` is the server's, per item; `budget` is what it should not exceed."""
+
+    name: str
+    unit: str
+    value: float
+    budget: float | None = None
+    items: int = 0
+    per_second: float | None = None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much of everything."""
+
+    warm: int
+    create: int
+    lifecycle: int
+    get: int
+    listed: int
+    lists: int
+    events: int
+    stored: int
+    starts: int
+
+
+QUICK = Size(warm=200, create=2000, lifecycle=500, get=5000, listed=2000, lists=3, events=20, stored=5000, starts=3)
+FULL = Size(
+    warm=1000, create=20_000, lifecycle=5000, get=50_000, listed=10_000, lists=10, events=100, stored=50_000, starts=5
+)
+
+
+def measured(
+    of: server.Server, name: str, budget: float | None, job: Callable[[], list[float]], items: int | None = None
+) -> Figure:
+    """The CPU of the server for a job, per item, with the job's own times beside it."""
+    cpu, begun = of.cpu(), time.perf_counter()
+    took = job()
+    # The process that makes the load starts first; its items are timed by themselves.
+    seconds, spent = time.perf_counter() - begun, of.cpu() - cpu
+    count = items or len(took)
+    ordered = sorted(took)
+    return Figure(
+        name,
+        "CPU-ms/item",
+        spent * 1000 / count,
+        budget,
+        count,
+        count / seconds,
+        ordered[len(ordered) // 2] * 1000,
+        ordered[len(ordered) * 99 // 100] * 1000,
+    )
+
+
+def bench_writes(directory: pathlib.Path, size: Size) -> list[Figure]:
+    """Create, get, lifecycle, list, fan-out: one server after the other."""
+    figures = []
+    with server.running(directory) as of:
+        figures.append(Figure("memory, idle", "MiB", of.memory(), 90))
+        where = of.address()
+        load.run(load.create, where, "warm", size.warm, 16, load.NOBODY)
+        figures.append(
+            measured(of, "create", 0.45, lambda: load.run(load.create, where, "c", size.create, 16, load.NOBODY))
+        )
+        figures.append(measured(of, "get", 0.10, lambda: load.run(load.get, where, "c-0", size.get, 16)))
+        load.run(load.lifecycle, where, "w", size.warm // 4, 16)
+        figures.append(measured(of, "lifecycle", 1.2, lambda: load.run(load.lifecycle, where, "l", size.lifecycle, 16)))
+    return figures
+
+
+def bench_list(directory: pathlib.Path, size: Size) -> list[Figure]:
+    with server.running(directory) as of:
+        where = of.address()
+        load.run(load.create, where, "c", size.listed, 16, load.NOBODY)
+        load.run(load.list_all, where, 1)
+        name = f"list of {size.listed:,}"
+        return [measured(of, name, 60 * size.listed / 10_000, lambda: load.run(load.list_all, where, size.lists))]
+
+
+def bench_fan_out(directory: pathlib.Path, size: Size) -> list[Figure]:
+    """Many watchers, one writer. The CPU of the writes is in the figure, as it is in life."""
+    with server.running(directory) as of:
+        where = of.address()
+        spawning = multiprocessing.get_context("spawn")
+        ready = spawning.Semaphore(0)
+        process, answers = load.in_background(load.watch, where, WATCHERS, size.events, ready)
+        for _ in range(WATCHERS):
+            if not ready.acquire(timeout=60):
+                raise SystemExit("error: the watchers did not get ready")
+        load.run(load.create, where, "settle", 50, 4, load.NOBODY)
+        cpu, begun = of.cpu(), time.time()
+        load.run(load.create, where, "fan", size.events, 1, "example.com/fan")
+        moments = answers.get(timeout=120)
+        process.join(60)
+        spent, seconds = of.cpu() - cpu, max(moments) - begun
+    count = WATCHERS * size.events
+    return [Figure(f"fan-out to {WATCHERS}", "CPU-ms/event", spent * 1000 / count, 0.03, count, count / seconds)]
+
+
+def bench_memory(directory: pathlib.Path, size: Size) -> list[Figure]:
+    with server.running(directory) as of:
+        load.run(load.create, of.address(), "c", size.stored, 16, load.NOBODY)
+        return [Figure(f"memory, {size.stored:,} CSRs", "MiB", of.memory())]
+
+
+def bench_start(directory: pathlib.Path, size: Size) -> list[Figure]:
+    server.start_seconds(directory)
+    return [Figure("start", "s", statistics.median(server.start_seconds(directory) for _ in range(size.starts)), 1.0)]
+
+
+PARTS = {
+    "writes": bench_writes,
+    "list": bench_list,
+    "fan-out": bench_fan_out,
+    "memory": bench_memory,
+    "start": bench_start,
+}
+
+
+def crypto_speed() -> dict[str, float]:
+    """What this machine's cryptography does in a second, on one core."""
+    rsa_key, ec_key = rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1())
+    signature = ec_key.sign(b"x", ec.ECDSA(hashes.SHA256()))
+    public = ec_key.public_key()
+    return {
+        "RSA-2048 sign/s": _rate(lambda: rsa_key.sign(b"x", padding.PKCS1v15(), hashes.SHA256())),
+        "P-256 verify/s": _rate(lambda: public.verify(signature, b"x", ec.ECDSA(hashes.SHA256()))),
+    }
+
+
+def _rate(operation: Callable[[], object]) -> float:
+    begun, done = time.process_time(), 0
+    while time.process_time() - begun < 0.5:
+        operation()
+        done += 1
+    return done / (time.process_time() - begun)
+
+
+def table(figures: list[Figure], machine: dict[str, object]) -> str:
+    """The report for people."""
+    lines = [f"{'':24}{'figure':>10} {'unit':14}{'budget':>8}{'items':>9}{'items/s':>10}{'p50 ms':>9}{'p99 ms':>9}"]
+    for each in figures:
+        cells = [each.budget, each.items or None, each.per_second, each.p50_ms, each.p99_ms]
+        texts = ["" if cell is None else f"{cell:,.2f}" if cell < 100 else f"{cell:,.0f}" for cell in cells]
+        mark = " !" if each.budget is not None and each.value > each.budget else ""
+        lines.append(
+            f"{each.name:24}{each.value:>10,.3f} {each.unit:14}{texts[0]:>8}{texts[1]:>9}{texts[2]:>10}"
+            f"{texts[3]:>9}{texts[4]:>9}{mark}"
+        )
+    lines.append("")
+    lines += [
+        f"{name}: {value:,.0f}" if isinstance(value, float) else f"{name}: {value}" for name, value in machine.items()
+    ]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small numbers: under a minute")
+    parser.add_argument("--only", choices=PARTS, action="append", help="one part (repeatable)")
+    arguments = parser.parse_args()
+    size = QUICK if arguments.quick else FULL
+    machine: dict[str, object] = {
+        "python": platform.python_version(),
+        "cores": multiprocessing.cpu_count(),
+        **crypto_speed(),
+    }
+    figures: list[Figure] = []
+    for name in arguments.only or PARTS:
+        with tempfile.TemporaryDirectory(prefix="certplane-bench-") as directory:
+            figures += PARTS[name](pathlib.Path(directory), size)
+    print(table(figures, machine))
+    report = ROOT / "build" / "bench.json"
+    report.parent.mkdir(exist_ok=True)
+    report.write_text(
+        json.dumps({"machine": machine, "figures": [dataclasses.asdict(each) for each in figures]}, indent=1)
+    )
+    print(f"\n{report.relative_to(ROOT)} has the same for machines. A ! marks what is over its budget.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
