@@ -57,7 +57,10 @@ async def wait_until(clock: Clock, event: asyncio.Event, seconds: float) -> bool
 
 def rfc3339(moment: datetime.datetime) -> str:
     """A moment as the wire writes `Time`: UTC, whole seconds (truncated), `2026-01-02T15:04:05Z`."""
-    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if moment.tzinfo is not datetime.UTC:
+        moment = moment.astimezone(datetime.UTC)
+    # Many times as fast as strftime, and this is in every write.
+    return moment.isoformat()[:19] + "Z"
 
 
 def rfc3339_micro(moment: datetime.datetime) -> str:

@@ -7,6 +7,7 @@ begin with `certplane_`. A `Telemetry` has a registry of its own: two planes in 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import logging
 import sys
@@ -158,12 +159,11 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 class _Formatter(logging.Formatter):
     """One line an event: time, level, logger, text, and what else is known as key=value."""
 
-    default_time_format = "%Y-%m-%dT%H:%M:%S"
-    default_msec_format = "%s.%03d"
-
     def format(self, record: logging.LogRecord) -> str:
         known = {key: value for key, value in vars(record).items() if key not in _STANDARD}
-        parts = [self.formatTime(record), record.levelname, record.name + ":", _one_line(record.getMessage())]
+        moment = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        when = moment.isoformat(timespec="milliseconds")[:23] + "Z"
+        parts = [when, record.levelname, record.name + ":", _one_line(record.getMessage())]
         parts += [f"{key}={_value(value)}" for key, value in known.items()]
         line = " ".join(parts)
         if record.exc_info:

@@ -14,8 +14,11 @@ written whatever it holds. `certplane.meta.shape` reads all this back.
 
 from __future__ import annotations
 
+import os
+import random
+import uuid
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
 
@@ -74,6 +77,14 @@ Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1, extra={"format": 
 RawJSON = Annotated[msgspec.Raw, msgspec.Meta(extra={"format": "raw"})]
 #: No JSON value at all.
 NOTHING = msgspec.Raw()
+
+
+_random: Final = random.Random(os.urandom(32))  # noqa: S311 - see new_uid
+
+
+def new_uid() -> str:
+    """A new UUID, version 4. Unique, not secret: asking the system for each would cost as much as a small write."""
+    return str(uuid.UUID(int=_random.getrandbits(128), version=4))
 
 
 class Type(msgspec.Struct, omit_defaults=True, rename="camel", kw_only=True):

@@ -18,7 +18,6 @@ import enum
 import functools
 import operator
 import secrets
-import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -117,7 +116,7 @@ class Registry:
         if not applied:
             self._record_fields(None, new, call, None)
         self._run(self._hooks.mutate, "create", Target(namespace, _name_or_prefix(new)), new, None, call)
-        new.metadata.uid = str(uuid.uuid4())
+        new.metadata.uid = objects.new_uid()
         new.metadata.creation_timestamp = clock.rfc3339(call.now)
         generated = not new.metadata.name and bool(new.metadata.generate_name)
         for tries_left in range(_GENERATED_TRIES if generated else 1, 0, -1):

@@ -45,6 +45,7 @@ class _Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.transport = _Joining(transport, self.loop)  # type: ignore[assignment]  # has all that is used of one
         ssl_object = transport.get_extra_info("ssl_object")
         if ssl_object is not None:
             self._peer_chain = _peer_chain(ssl_object)
@@ -64,6 +65,37 @@ class _Protocol(HttpToolsProtocol):
             self.transport.abort()
         else:
             self.loop.call_later(_GOODBYE_SECONDS, self._part)
+
+
+class _Joining:
+    """A transport that sends the head of an answer together with its body: one TLS record, one system call."""
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(b"HTTP/1.1 "):
+            # A body may follow at once, or, in a watch, much later.
+            self._head = data
+            self._loop.call_soon(self._flush)
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            data, self._head = self._head, b""
+            self._transport.write(data)
 
 
 def _peer_chain(ssl_object: Any) -> Sequence[bytes]:

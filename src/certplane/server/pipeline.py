@@ -13,13 +13,12 @@ import dataclasses
 import functools
 import logging
 import re
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from certplane import clock as clocks
 from certplane import errors, gotext, telemetry
-from certplane.meta import context, options
+from certplane.meta import context, objects, options
 from certplane.server import exchange, negotiation, rendering, requestinfo
 
 _log = logging.getLogger("certplane.server")
@@ -63,7 +62,7 @@ class Stage:
 async def _identify(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
     """Give the request its id and its time; turn whatever goes wrong behind here into an answer."""
     sent = of.headers.get(b"audit-id")
-    of.request_id = sent if sent and _REQUEST_ID.match(sent) else str(uuid.uuid4())
+    of.request_id = sent if sent and _REQUEST_ID.match(sent) else objects.new_uid()
     of.received = services.clock.now()
     try:
         reply = await proceed(of)
@@ -85,8 +84,8 @@ async def _identify(services: Services, of: exchange.Exchange, proceed: exchange
 #: Which flow schema and priority level judged a request. There is one of each; clients only look whether they are
 #: there.
 _FLOW: Final = (
-    (b"x-kubernetes-pf-flowschema-uid", str(uuid.uuid4()).encode("ascii")),
-    (b"x-kubernetes-pf-prioritylevel-uid", str(uuid.uuid4()).encode("ascii")),
+    (b"x-kubernetes-pf-flowschema-uid", objects.new_uid().encode("ascii")),
+    (b"x-kubernetes-pf-prioritylevel-uid", objects.new_uid().encode("ascii")),
 )
 
 
