@@ -1,0 +1,99 @@
+"""PKCS#10 from strangers: facts are those that another library reads, and damage is refused in words."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+
+import hypothesis
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import NameOID
+from hypothesis import strategies as st
+
+from certplane.x509 import csr
+
+KEYS = {
+    "RSA-2048": rsa.generate_private_key(65537, 2048),
+    "P-224": ec.generate_private_key(ec.SECP224R1()),
+    "P-256": ec.generate_private_key(ec.SECP256R1()),
+    "P-384": ec.generate_private_key(ec.SECP384R1()),
+    "P-521": ec.generate_private_key(ec.SECP521R1()),
+    "Ed25519": ed25519.Ed25519PrivateKey.generate(),
+}
+TEXTS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF), min_size=1, max_size=20)
+HOSTS = st.from_regex(r"[a-z][a-z0-9-]{0,10}[a-z0-9](\.[a-z]{2,5})?", fullmatch=True)
+
+
+def make(key, common_name="jane", organizations=(), dns=(), addresses=()):
+    attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, each) for each in organizations]
+    attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, common_name))
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(attributes))
+    names = [*map(x509.DNSName, dns), *(x509.IPAddress(ipaddress.ip_address(each)) for each in addresses)]
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return builder.sign(key, None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256())
+
+
+def pem(of):
+    return of.public_bytes(serialization.Encoding.PEM)
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_good_requests_verify(name):
+    """With every kind of key that a Go server takes."""
+    made = make(KEYS[name])
+    request = csr.parse(pem(made))
+    csr.verify(request)
+    assert request.public_key == made.public_key()
+
+
+@hypothesis.settings(max_examples=50, deadline=None)
+@hypothesis.given(
+    TEXTS,
+    st.lists(TEXTS, max_size=3),
+    st.lists(HOSTS, max_size=3),
+    st.lists(st.ip_addresses().map(str), max_size=3),
+)
+def test_facts_are_those_of_the_request(common_name, organizations, dns, addresses):
+    """Subject and names are read as they were written."""
+    request = csr.parse(pem(make(KEYS["P-256"], common_name, organizations, dns, addresses)))
+    assert request.common_name == common_name
+    # The parts of a name are in the order of the request.
+    assert list(request.organizations) == organizations
+    assert list(request.dns_names) == dns
+    assert [str(each) for each in request.ip_addresses] == [str(ipaddress.ip_address(each)) for each in addresses]
+
+
+GOOD = make(KEYS["P-256"], "jane", ["dev"], ["a.example"], ["10.0.0.1"]).public_bytes(serialization.Encoding.DER)
+
+
+@hypothesis.settings(max_examples=500, deadline=None)
+@hypothesis.given(st.integers(0, len(GOOD) - 1), st.integers(0, 255))
+def test_no_damage_goes_unnoticed(at, byte):
+    """A request in which one byte was changed is refused, by the parser or by its signature."""
+    damaged = bytearray(GOOD)
+    hypothesis.assume(damaged[at] != byte)
+    damaged[at] = byte
+    with pytest.raises(csr.RequestError):
+        csr.verify(csr.parse_der(bytes(damaged)))
+
+
+@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.given(st.one_of(st.binary(max_size=80), st.integers(0, len(GOOD)).map(lambda size: GOOD[:size])))
+def test_any_bytes_are_a_request_or_refused(data):
+    """The parser fails in its own words only."""
+    with contextlib.suppress(csr.RequestError):
+        csr.parse_der(data)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"nonsense", pem(make(KEYS["P-256"])).replace(b"CERTIFICATE REQUEST", b"CERTIFICATE"), b"-----BEGIN"],
+)
+def test_what_is_no_pem_request_is_refused(text):
+    """In the words of Kubernetes."""
+    with pytest.raises(csr.RequestError, match="PEM block type must be CERTIFICATE REQUEST"):
+        csr.parse(text)
