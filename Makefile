@@ -35,7 +35,7 @@ test: check $(KUBECTL)/1.37/bin/kubectl $(KUBECTL)/1.36/bin/kubectl ## everythin
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --durations 10 $(T)
 
 conformance: $(VENV)/dev.stamp ## play the recorded cases against a server of its own and show what differs (ARGS=...)
-	$(BIN)/python -m tests.conformance.run $(ARGS)
+	PYTHONPATH=tools $(BIN)/python -m tests.conformance.run $(ARGS)
 
 bench: $(VENV)/run.stamp ## measure: a table, and build/bench.json
 	$(BIN)/python bench/run.py $(ARGS)

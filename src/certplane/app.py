@@ -23,11 +23,11 @@ from certplane import clock as clocks
 from certplane import config, errors, telemetry
 from certplane.access import authn, defaults, escalation, impersonation, rbac, reviews, signers
 from certplane.client import api, informer
-from certplane.controllers import approver, cleaner, runtime, signer
+from certplane.controllers import approver, cleaner, emptier, runtime, signer
 from certplane.kubeadm import kubeconfig, pki
 from certplane.meta import context, resource
 from certplane.registry import admission, document, lifecycle, reads, verbs
-from certplane.resources import ACTIONS, ALL
+from certplane.resources import ACTIONS, ALL, namespaces
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.server import discovery, exchange, handlers, health, listen, local, pipeline, routes, watches
 from certplane.store import contract, sqlite, watchcache
@@ -40,6 +40,9 @@ _SERVER: Final = context.User("system:apiserver", groups=("system:masters", "sys
 _CONTROLLER: Final = context.User(
     "system:serviceaccount:kube-system:certificate-controller",
     groups=("system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"),
+)
+_NAMESPACE_CONTROLLER: Final = context.User(
+    "system:serviceaccount:kube-system:namespace-controller", groups=_CONTROLLER.groups
 )
 #: managedFields are grepped for this name, so controllers have the one that they have in a cluster.
 _USER_AGENT: Final = "kube-controller-manager/certplane"
@@ -204,7 +207,16 @@ class Plane:
         if cleaner.NAME in enabled:
             running.append(cleaner.Cleaner(client, source, self.clock).run)
         running.append(source.run)
+        if emptier.NAME in enabled:
+            running += self._emptying()
         self._tasks += [asyncio.ensure_future(run()) for run in running]
+
+    def _emptying(self) -> list[Callable[[], Awaitable[None]]]:
+        client = self.client(_NAMESPACE_CONTROLLER, _USER_AGENT)
+        source = informer.Informer(client, namespaces.RESOURCE, self.clock)
+        queue = runtime.Queue(self.clock, self.telemetry.queue(emptier.ALIAS))
+        handle = emptier.Emptier(client, [each for each in ALL if each.namespaced]).handle
+        return [runtime.Controller(emptier.NAME, source, queue, handle, workers=emptier.WORKERS).run, source.run]
 
     def _signing(self, client: api.Client) -> signer.Signing:
         return signer.Signing(client, self._how.signers, self.clock, self.telemetry, self._threads)

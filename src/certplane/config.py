@@ -24,6 +24,7 @@ CONTROLLERS: Final = {
     "certificatesigningrequest-approving-controller": "csrapproving",
     "certificatesigningrequest-signing-controller": "csrsigning",
     "certificatesigningrequest-cleaner-controller": "csrcleaner",
+    "namespace-controller": "namespace",
 }
 
 

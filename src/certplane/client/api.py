@@ -154,6 +154,10 @@ class Client:
         """Raises errors.NotFound."""
         await self._send("DELETE", _path(of, namespace, name))
 
+    async def delete_all(self, of: resource.Resource, namespace: str) -> None:
+        """Delete everything of a kind in a namespace. What has finalizers is marked and stays for a while."""
+        await self._send("DELETE", _path(of, namespace))
+
     async def _send(self, method: str, path: str, *, query: Sequence[tuple[str, str]] = (), body: bytes = b"") -> bytes:
         answer = await self._transport.request(method, path, query=query, headers=_HEADERS, body=body)
         if not 200 <= answer.status < 300:

@@ -154,11 +154,11 @@ class Controller:
                 self._queue.forget(name)
             except (Retry, errors.APIError, api.Unreachable) as error:
                 level = logging.DEBUG if isinstance(error, Retry) and error.quiet else logging.WARNING
-                _log.log(level, "sync failed", extra={"controller": self.name, "csr": name, "problem": str(error)})
+                _log.log(level, "sync failed", extra={"controller": self.name, "object": name, "problem": str(error)})
                 self._queue.retry(name)
             except Exception:
                 # One object that nobody thought of must not stop the work on all others.
-                _log.exception("sync failed", extra={"controller": self.name, "csr": name})
+                _log.exception("sync failed", extra={"controller": self.name, "object": name})
                 self._queue.retry(name)
             finally:
                 self._queue.done(name)

@@ -64,7 +64,8 @@ class Resource:
 
     `owns`: the dotted paths, besides metadata, that PUT and PATCH on the object itself may change. `validate(new)`
     runs on create; `validate_update(new, old)` on update. `name_problems(name)` are the texts of what is wrong with a
-    name. `prepare_delete(new)` runs when an object with finalizers is marked as being deleted. `default(new)` fills in
+    name. `prepare_delete(new)` runs when an object with finalizers is marked as being deleted. `holds(it)` tells
+    whether something besides finalizers keeps it, so that deleting only marks it. `default(new)` fills in
     what a client may leave out. `selectable` are the field selectors besides metadata.name (and metadata.namespace
     where `selects_namespace`). `unknown_selector(label)` is the text of the 400 for any other field.
     """
@@ -85,6 +86,7 @@ class Resource:
     prepare_create: Callable[[Any, context.Call], None] = _nothing
     prepare_update: Callable[[Any, Any, context.Call], None] = _nothing
     prepare_delete: Callable[[Any], None] = _nothing
+    holds: Callable[[Any], bool] = lambda _: False
     default: Callable[[Any], None] = _nothing
     validate: Callable[[Any], Problems] = _no_problems
     validate_update: Callable[[Any, Any], Problems] = _no_problems

@@ -271,7 +271,7 @@ class Registry:
         of = self.resource
         new.metadata.resource_version = ""
         encoded = codec.encode(new)
-        if new.metadata.deletion_timestamp is not None and not new.metadata.finalizers:
+        if new.metadata.deletion_timestamp is not None and not new.metadata.finalizers and not of.holds(new):
             if call.dry_run:
                 return Outcome(document.Document(of, encoded, stored.revision), deleted=True)
             change = await self.store.delete(entry.key, entry.mod_revision)
@@ -325,7 +325,8 @@ class Registry:
     ) -> Outcome:
         of, meta = self.resource, stored.object.metadata
         finalizers = _finalizers(meta.finalizers, how.propagation)
-        if not finalizers:
+        held = of.holds(stored.object)
+        if not finalizers and not held:
             if not call.dry_run:
                 await self.store.delete(entry.key, entry.mod_revision)
             return Outcome(stored, deleted=True)
@@ -333,7 +334,8 @@ class Registry:
             return Outcome(stored)
         new = codec.decode(entry.value, of.type)
         new.metadata.deletion_timestamp = meta.deletion_timestamp or clock.rfc3339(call.now)
-        new.metadata.deletion_grace_period_seconds = 0
+        if not held:
+            new.metadata.deletion_grace_period_seconds = 0
         if new.metadata.generation:
             new.metadata.generation += 1
         new.metadata.finalizers = finalizers

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from certplane.meta import resource
-from certplane.resources import certificatesigningrequests, namespaces, rbac, reviews
+from certplane.resources import certificatesigningrequests, configmaps, namespaces, rbac, reviews
 
 #: What is stored and served.
 ALL: Final[tuple[resource.Resource, ...]] = (
+    configmaps.RESOURCE,
     namespaces.RESOURCE,
     certificatesigningrequests.RESOURCE,
     *rbac.RESOURCES,

@@ -107,6 +107,7 @@ RESOURCE: Final = resource.Resource(
     prepare_create=_prepare_create,
     prepare_update=_prepare_update,
     prepare_delete=_prepare_delete,
+    holds=lambda of: bool(of.spec.finalizers),
     default=_label,
     name_problems=names.dns1123_label_problems,
     selectable={"status.phase": lambda of: of.status.phase},

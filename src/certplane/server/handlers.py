@@ -244,6 +244,8 @@ class API:
         return exchange.Reply(200, form.media_type, rendering.status(done, form))
 
     async def _delete_collection(self, request: Request) -> exchange.Reply:
+        if request.endpoint.resource.namespaced and not request.info.namespace:
+            raise errors.MethodNotAllowed
         call, how = await self._deletion(request)
         found = await request.endpoint.reader.list(request.info.namespace, options.list_options(request.exchange.query))
         for each in found.documents:

@@ -8,6 +8,7 @@ nothing in particular, with the patched document (JSON patch, merge patch) or th
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ JSON_PATCH: Final = "application/json-patch+json"
 MERGE: Final = "application/merge-patch+json"
 STRATEGIC: Final = "application/strategic-merge-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
+_KUBECTL: Final = "kubectl"
+_LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 _TYPES: Final = frozenset({JSON_PATCH, MERGE, STRATEGIC, APPLY})
 
 
@@ -158,6 +161,10 @@ class Patch:
             if call.field_validation == "Warn":
                 call.warnings.extend(self._duplicates)
         new = bodies.strictly(merged, self._expected, call)
+        if call.field_manager == _KUBECTL and _LAST_APPLIED in new.metadata.annotations:
+            # Whoever goes back to client-side apply goes on from here.
+            text = json.dumps(self._content, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
+            new.metadata.annotations[_LAST_APPLIED] = gotext.escape_html(text.encode("utf-8")).decode("utf-8")
         if stored is None and not new.metadata.name:
             new.metadata.name = target.name
         return new
