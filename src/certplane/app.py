@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from certplane import clock as clocks
 from certplane import config, errors, telemetry
-from certplane.access import authn, defaults, escalation, impersonation, rbac, reviews, signers
+from certplane.access import authn, defaults, escalation, impersonation, nodes, rbac, reviews, signers
 from certplane.client import api, informer
 from certplane.controllers import approver, cleaner, emptier, runtime, signer
 from certplane.kubeadm import kubeconfig, pki
@@ -131,7 +131,7 @@ class Plane:
         return self.cache.collection(self._by_plural[plural].prefix)
 
     def _authorizer(self) -> rbac.Authorizer:
-        return rbac.Authorizer(
+        return nodes.Authorizer(
             self._collection("clusterroles"),
             self._collection("clusterrolebindings"),
             self._collection("roles"),
@@ -142,7 +142,7 @@ class Plane:
     def _registries(self) -> dict[str, verbs.Registry]:
         of = self.authorizer
         hooks = admission.Admission(
-            mutate=(lifecycle.hook(lambda name: self._find("namespaces", "", name)),),
+            mutate=(lifecycle.hook(lambda name: self._find("namespaces", "", name)), nodes.restriction),
             check=(escalation.creating(of), *signers.hooks(of.authorize), escalation.hook(of)),
         )
         return {each.plural: verbs.Registry(each, self.store, self.cache, hooks) for each in ALL}

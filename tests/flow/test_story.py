@@ -176,3 +176,20 @@ async def test_unapproving_is_impossible():
             await client.update(csrs.RESOURCE, approved, "approval")
         with pytest.raises(errors.Invalid):
             await flow.decide(client, "a", csrs.DENIED)
+
+
+async def test_a_node_asks_for_itself_and_renews():
+    """Without a binding a node may ask for its own name and read requests; not for another's, and not approve."""
+    async with flow.running() as plane:
+        node = plane.client(context.User("system:node:n1", groups=("system:nodes", "system:authenticated")))
+        usages = ["digital signature", "client auth"]
+        own = flow.pkcs10("system:node:n1", ["system:nodes"])
+        await node.create(csrs.RESOURCE, flow.new_csr("own", profiles.KUBE_APISERVER_CLIENT_KUBELET, usages, own))
+        # kubeadm's binding lets nodes renew by themselves.
+        assert (await flow.issued(node, "own")).subject.rfc4514_string() == "CN=system:node:n1,O=system:nodes"
+        other = flow.pkcs10("system:node:n2", ["system:nodes"])
+        with pytest.raises(errors.Forbidden, match="can only create a node CSR with CN=system:node:n1"):
+            await node.create(csrs.RESOURCE, flow.new_csr("x", profiles.KUBE_APISERVER_CLIENT_KUBELET, usages, other))
+        await node.create(csrs.RESOURCE, flow.new_csr("y"))
+        with pytest.raises(errors.Forbidden):
+            await flow.decide(node, "y")

@@ -154,6 +154,9 @@ _ROLES: Final[Mapping[str, _Rules]] = {
     ),
 }  # fmt: skip
 
+#: What the node authorizer grants to every node, without a binding.
+NODE_RULES: Final = _ROLES["system:node"]
+
 _AGGREGATED: Final = ("admin", "edit", "view")
 _USER_ROLES: Final[Mapping[str, _Rules]] = {
     "view": (
