@@ -180,9 +180,9 @@ class Plane:
         offered = authn.Credentials(of.peer_chain, of.headers.get(b"authorization"), of.source)
         return self._authenticator.authenticate(offered, of.received)
 
-    def _impersonate(self, of: exchange.Exchange, attributes: context.Attributes) -> context.User:
+    def _impersonate(self, of: exchange.Exchange, attributes: Callable[[], context.Attributes]) -> context.User:
         wanted = impersonation.requested(of.headers)
-        return of.user if wanted is None else self._impersonation.judge(wanted, attributes)
+        return of.user if wanted is None else self._impersonation.judge(wanted, attributes())
 
     def _authorize(self, attributes: context.Attributes) -> None:
         decision = self.authorizer.authorize(attributes)

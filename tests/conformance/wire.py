@@ -132,6 +132,9 @@ class Client:
                 if fresh or attempt:
                     raise
                 continue
+            except BaseException:
+                conn.close()
+                raise
             hdrs = {}
             for k, v in r.getheaders():
                 hdrs.setdefault(k.lower(), []).append(v)

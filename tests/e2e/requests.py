@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import datetime
 import json
+import pathlib
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -15,6 +17,18 @@ from tests.conformance import corpus, wire
 
 CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 JSON = {"Content-Type": "application/json", "Accept": "application/json"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """Where a control plane is."""
+
+    data: pathlib.Path
+    port: int
+
+    @property
+    def url(self):
+        return f"https://127.0.0.1:{self.port}"
 
 
 def client(server, directory):

@@ -32,7 +32,7 @@ def test_what_was_acknowledged_survives_kill(round_, tmp_path):
     data = tmp_path / "data"
     acknowledged, enough = [], threading.Event()
     with started(data) as (port, process):
-        server = type("S", (), {"data": data, "port": port, "url": f"https://127.0.0.1:{port}"})
+        server = requests.Server(data, port)
         clients = [requests.client(server, tmp_path) for _ in range(WRITERS)]
         writers = [
             threading.Thread(target=_write_until_it_dies, args=(client, f"w{number}", acknowledged, enough))
@@ -47,7 +47,7 @@ def test_what_was_acknowledged_survives_kill(round_, tmp_path):
         for client in clients:
             client.close()
     with started(data) as (port, _):
-        server = type("S", (), {"data": data, "port": port, "url": f"https://127.0.0.1:{port}"})
+        server = requests.Server(data, port)
         with contextlib.closing(requests.client(server, tmp_path)) as client:
             found = json.loads(client.request("admin", "GET", requests.CSRS, {"Accept": "application/json"}, None).data)
     stored = {each["metadata"]["name"]: each["metadata"]["resourceVersion"] for each in found["items"]}
@@ -61,7 +61,7 @@ def test_an_issue_is_not_lost_and_not_doubled(tmp_path):
     request = requests.pkcs10()
     names = [f"r{number}" for number in range(40)]
     with started(data) as (port, process):
-        server = type("S", (), {"data": data, "port": port, "url": f"https://127.0.0.1:{port}"})
+        server = requests.Server(data, port)
         with contextlib.closing(requests.client(server, tmp_path)) as client:
             for name in names:
                 body = requests.csr(name, request, "kubernetes.io/kube-apiserver-client")
@@ -73,7 +73,7 @@ def test_an_issue_is_not_lost_and_not_doubled(tmp_path):
             before = _certificates(client)
         process.kill()
     with started(data) as (port, _):
-        server = type("S", (), {"data": data, "port": port, "url": f"https://127.0.0.1:{port}"})
+        server = requests.Server(data, port)
         with contextlib.closing(requests.client(server, tmp_path)) as client:
             # A watch from the beginning ends when everything is issued.
             after = _certificates(client)

@@ -12,7 +12,7 @@ import datetime
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from certplane import errors
+from certplane import clock, errors, gotext
 from certplane.meta import context, objects
 
 Problems = list[errors.FieldProblem]
@@ -39,6 +39,14 @@ class Column:
     type: str = "string"
     format: str = ""
     priority: int = 0
+
+
+def age(of: Any, now: datetime.datetime) -> str:
+    """The cell of every Age column: the time since an object was made, as kubectl writes it."""
+    created = of.metadata.creation_timestamp
+    if created is None:
+        return "<unknown>"
+    return gotext.human_duration((now - clock.parse_rfc3339(created)).total_seconds())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -405,13 +405,6 @@ def _difference(before: Sequence[Any], now: Sequence[Any]) -> str:
 # --- columns ------------------------------------------------------------------------------------------------------
 
 
-def _age(of: CertificateSigningRequest, now: datetime.datetime) -> str:
-    created = of.metadata.creation_timestamp
-    if created is None:
-        return "<unknown>"
-    return gotext.human_duration((now - clock.parse_rfc3339(created)).total_seconds())
-
-
 def _duration(of: CertificateSigningRequest, now: datetime.datetime) -> str:
     del now
     seconds = of.spec.expiration_seconds
@@ -466,7 +459,7 @@ RESOURCE: Final = resource.Resource(
     ),
     columns=(
         resource.Column("Name", "Name of the request.", lambda of, _: of.metadata.name, format="name"),
-        resource.Column("Age", "Time since the request was created.", _age),
+        resource.Column("Age", "Time since the request was created.", resource.age),
         resource.Column("SignerName", "Signer that is to answer.", lambda of, _: of.spec.signer_name or "<none>"),
         resource.Column("Requestor", "Who created the request.", lambda of, _: of.spec.username),
         resource.Column("RequestedDuration", "How long the certificate should last.", _duration),

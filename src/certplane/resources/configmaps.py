@@ -5,13 +5,12 @@ Source: kubernetes, `pkg/registry/core/configmap`, `pkg/apis/core/validation`.
 
 from __future__ import annotations
 
-import datetime
 import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from msgspec import field
 
-from certplane import clock, errors, gotext
+from certplane import errors
 from certplane.meta import names, objects, resource
 from certplane.meta.objects import doc
 
@@ -78,13 +77,6 @@ def _validate_update(new: ConfigMap, old: ConfigMap) -> Problems:
     return [*problems, *_validate(new)]
 
 
-def _age(of: Any, now: datetime.datetime) -> str:
-    created = of.metadata.creation_timestamp
-    if created is None:
-        return "<unknown>"
-    return gotext.human_duration((now - clock.parse_rfc3339(created)).total_seconds())
-
-
 RESOURCE: Final = resource.Resource(
     group="",
     version="v1",
@@ -103,6 +95,6 @@ RESOURCE: Final = resource.Resource(
         resource.Column(
             "Data", "How many settings it holds.", lambda of, _: len(of.data) + len(of.binary_data)
         ),
-        resource.Column("Age", "Time since the map was created.", _age),
+        resource.Column("Age", "Time since the map was created.", resource.age),
     ),
 )

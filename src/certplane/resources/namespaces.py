@@ -5,12 +5,10 @@ Source: kubernetes, `pkg/registry/core/namespace`, `pkg/apis/core/validation`.
 
 from __future__ import annotations
 
-import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from msgspec import field
 
-from certplane import clock, gotext
 from certplane.meta import context, names, objects, resource
 from certplane.meta.objects import always, doc
 
@@ -86,13 +84,6 @@ def _prepare_delete(new: Namespace) -> None:
     new.status.phase = TERMINATING
 
 
-def _age(of: Any, now: datetime.datetime) -> str:
-    created = of.metadata.creation_timestamp
-    if created is None:
-        return "<unknown>"
-    return gotext.human_duration((now - clock.parse_rfc3339(created)).total_seconds())
-
-
 RESOURCE: Final = resource.Resource(
     group="",
     version="v1",
@@ -120,7 +111,7 @@ RESOURCE: Final = resource.Resource(
     columns=(
         resource.Column("Name", "Name of the namespace.", lambda of, _: of.metadata.name, format="name"),
         resource.Column("Status", "Whether it is in use or being deleted.", lambda of, _: of.status.phase),
-        resource.Column("Age", "Time since the namespace was created.", _age),
+        resource.Column("Age", "Time since the namespace was created.", resource.age),
     ),
     verbs=("create", "delete", "get", "list", "patch", "update", "watch"),
 )

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Final
 
 from msgspec import field
 
-from certplane import clock, errors, gotext
+from certplane import errors
 from certplane.meta import names, objects, resource, selectors
 from certplane.meta.objects import always, doc
 
@@ -279,13 +279,6 @@ _ROLE_COLUMNS: Final = (
 )
 
 
-def _age(of: Any, now: datetime.datetime) -> str:
-    created = of.metadata.creation_timestamp
-    if created is None:
-        return "<unknown>"
-    return gotext.human_duration((now - clock.parse_rfc3339(created)).total_seconds())
-
-
 def _subjects(kind: str) -> Any:
     def cell(of: Any, now: datetime.datetime) -> str:
         del now
@@ -300,7 +293,7 @@ def _subjects(kind: str) -> Any:
 _BINDING_COLUMNS: Final = (
     _name_column(),
     resource.Column("Role", "The role that is granted.", lambda of, _: f"{of.role_ref.kind}/{of.role_ref.name}"),
-    resource.Column("Age", "Time since the binding was created.", _age),
+    resource.Column("Age", "Time since the binding was created.", resource.age),
     resource.Column("Users", "Users that are granted the role.", _subjects("User"), priority=1),
     resource.Column("Groups", "Groups that are granted the role.", _subjects("Group"), priority=1),
     resource.Column(

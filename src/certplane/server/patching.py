@@ -12,9 +12,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from certplane import clock, errors, gotext
+from certplane import errors, gotext
 from certplane.meta import apply, codec, context, gojson, patches, resource, shape
-from certplane.registry import document, verbs
+from certplane.registry import document, ownership, verbs
 from certplane.server import bodies
 
 JSON_PATCH: Final = "application/json-patch+json"
@@ -145,13 +145,8 @@ class Patch:
     def _apply(self, stored: document.Document | None, target: verbs.Target) -> Any:
         kind, call = self._kind, self._call
         self._check_apply_type()
-        writer = apply.Writer(
-            manager=call.field_manager,
-            api_version=kind.api_version,
-            subresource=target.subresource,
-            ignored=target.door.ignored_fields if target.door is not None else kind.ignored_fields,
-            now=clock.rfc3339(call.now),
-        )
+        ignored = target.door.ignored_fields if target.door is not None else kind.ignored_fields
+        writer = ownership.writer(call, kind.api_version, target.subresource, ignored)
         live = codec.to_builtins(stored.object) if stored is not None else None
         merged = apply.apply(live, self._content, shape.of(kind.type), writer, force=call.force)
         if self._duplicates and not self._warned:

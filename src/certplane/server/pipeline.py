@@ -41,7 +41,7 @@ class Services:
     clock: clocks.Clock
     telemetry: telemetry.Telemetry
     authenticate: Callable[[exchange.Exchange], context.User]
-    impersonate: Callable[[exchange.Exchange, context.Attributes], context.User]
+    impersonate: Callable[[exchange.Exchange, Callable[[], context.Attributes]], context.User]
     authorize: Callable[[context.Attributes], None]
     route: exchange.Handler
     limit: int = 600
@@ -116,7 +116,7 @@ async def _authenticate(services: Services, of: exchange.Exchange, proceed: exch
 async def _impersonate(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
     """Go on as somebody else, for those who ask for it and may."""
     try:
-        of.user = services.impersonate(of, _attributes(of))
+        of.user = services.impersonate(of, functools.partial(_attributes, of))
     except (errors.Forbidden, errors.BadRequest) as error:
         return _unsniffed(refusal(error, of))
     of.classified = True
