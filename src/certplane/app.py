@@ -16,51 +16,55 @@ import os
 import pathlib
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from certplane import clock as clocks
-from certplane import config, errors, telemetry
-from certplane.access import authn, defaults, escalation, impersonation, nodes, rbac, reviews, signers
-from certplane.client import api, informer
-from certplane.controllers import approver, cleaner, emptier, runtime, signer
+from certplane import config, errors, manager, telemetry
+from certplane.access import authn, defaults, escalation, impersonation, nodes, rbac, reviews, signers, tokens
+from certplane.client import api
+from certplane.controllers import publisher, signer
 from certplane.kubeadm import kubeconfig, pki
-from certplane.meta import context, resource
+from certplane.meta import codec, context, resource
 from certplane.registry import admission, document, lifecycle, reads, verbs
-from certplane.resources import ACTIONS, ALL, namespaces
-from certplane.resources import certificatesigningrequests as csrs
+from certplane.resources import ACTIONS, ALL, serviceaccounts
 from certplane.server import discovery, exchange, handlers, health, listen, local, pipeline, routes, watches
 from certplane.store import contract, sqlite, watchcache
-from certplane.x509 import certificates, issue, profiles
+from certplane.x509 import certificates, issue, keys, profiles
 
 _log = logging.getLogger("certplane")
 
-#: The server itself, and the service account under which the certificate controllers work.
+#: The server itself.
 _SERVER: Final = context.User("system:apiserver", groups=("system:masters", "system:authenticated"))
-_CONTROLLER: Final = context.User(
-    "system:serviceaccount:kube-system:certificate-controller",
-    groups=("system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"),
-)
-_NAMESPACE_CONTROLLER: Final = context.User(
-    "system:serviceaccount:kube-system:namespace-controller", groups=_CONTROLLER.groups
-)
+#: Reads for all controllers; each of them writes under an account of its own.
+_CONTROLLER_MANAGER: Final = context.User("system:kube-controller-manager", groups=("system:authenticated",))
 #: managedFields are grepped for this name, so controllers have the one that they have in a cluster.
 _USER_AGENT: Final = "kube-controller-manager/certplane"
-_QUEUE: Final = "certificate"
 _COMPACTION_SECONDS: Final = 300.0
 _DRAIN_SECONDS: Final = 8.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class How:
-    """How a plane works. `signers` are the configured ones by name; `address` is where clients reach the server."""
+    """How a plane works. `signers` are the configured ones by name; `certificates` and `static_tokens` tell who may
+    come; `issuer` signs the tokens of service accounts; `address` is where clients reach the server.
+    """
 
     signers: Mapping[str, signer.Signer]
     controllers: frozenset[str] = frozenset(config.CONTROLLERS)
-    credentials: tuple[authn.Method, ...] = ()
-    tokens: authn.BearerTokens = dataclasses.field(default_factory=authn.BearerTokens)
+    certificates: tuple[authn.Method, ...] = ()
+    static_tokens: tuple[authn.TokenSource, ...] = ()
+    issuer: tokens.Issuer | None = None
+    bootstrap_tokens: bool = True
     anonymous: bool = True
+    root_ca: str = ""
     address: str = "127.0.0.1:6443"
+
+
+def _account(name: str) -> context.User:
+    """The service account under which a controller works."""
+    groups = ("system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated")
+    return context.User(f"system:serviceaccount:kube-system:{name}", groups=groups)
 
 
 class Plane:
@@ -70,9 +74,9 @@ class Plane:
         self.store = store
         self.clock = clock
         self.telemetry = telemetry.Telemetry()
-        self.cache = watchcache.WatchCache(store, [each.prefix for each in ALL])
+        self.cache = watchcache.WatchCache(store, [each.prefix for each in ALL if each.hub is None])
         self._how = how
-        self._by_plural = {each.plural: each for each in ALL}
+        self._by_plural = {each.plural: each for each in ALL if each.hub is None}
         self.authorizer = self._authorizer()
         self.registries = self._registries()
         self.watches = watches.Watches(clock)
@@ -80,7 +84,9 @@ class Plane:
         self._draining = False
         self._tasks: list[asyncio.Task[None]] = []
         self._threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="certplane-sign")
-        self._authenticator = authn.Authenticator(how.credentials, anonymous=how.anonymous)
+        self._accounts = tokens.ServiceAccountTokens(how.issuer, self._find) if how.issuer is not None else None
+        self._tokens = self._bearer_tokens()
+        self._authenticator = authn.Authenticator((*how.certificates, self._tokens), anonymous=how.anonymous)
         self._impersonation = impersonation.Impersonation(self.authorizer.authorize)
         self.services = pipeline.Services(
             clock=clock,
@@ -145,7 +151,15 @@ class Plane:
             mutate=(lifecycle.hook(lambda name: self._find("namespaces", "", name)), nodes.restriction),
             check=(escalation.creating(of), *signers.hooks(of.authorize), escalation.hook(of)),
         )
-        return {each.plural: verbs.Registry(each, self.store, self.cache, hooks) for each in ALL}
+        return {each.qualified: verbs.Registry(each, self.store, self.cache, hooks) for each in ALL}
+
+    def _bearer_tokens(self) -> authn.BearerTokens:
+        sources: list[authn.TokenSource] = list(self._how.static_tokens)
+        if self._accounts is not None:
+            sources.append(self._accounts)
+        if self._how.bootstrap_tokens:
+            sources.append(tokens.BootstrapTokens(self._find))
+        return authn.BearerTokens(self._accounts.audiences if self._accounts is not None else (), *sources)
 
     def _find(self, plural: str, namespace: str, name: str) -> Any | None:
         of = self._by_plural[plural]
@@ -156,11 +170,21 @@ class Plane:
         endpoints = [
             handlers.Endpoint(registry, reads.Reader(registry, self.clock)) for registry in self.registries.values()
         ]
-        answers = reviews.answers(self.authorizer, self._how.tokens)
-        actions = [handlers.ActionEndpoint(each, answers[each.plural]) for each in ACTIONS]
+        answers = reviews.answers(self.authorizer, self._tokens)
+        documents: dict[str, discovery.Document] = {}
+        if self._accounts is not None:
+            answers = {**answers, serviceaccounts.TOKEN_REQUESTS.plural: _awaited(self._accounts.answer)}
+            documents = _issuer_documents(self._accounts, self._how.address)
+        actions = [handlers.ActionEndpoint(each, answers[each.plural]) for each in ACTIONS if each.plural in answers]
         return routes.Routes(
             api=handlers.API(endpoints, actions, self.clock, self.watches),
-            discovery=discovery.Discovery(ALL, ACTIONS, server_address=self._how.address, clock=self.clock),
+            discovery=discovery.Discovery(
+                ALL,
+                [each.action for each in actions],
+                server_address=self._how.address,
+                clock=self.clock,
+                others=documents,
+            ),
             health=self._health(),
             telemetry=self.telemetry,
         )
@@ -190,36 +214,16 @@ class Plane:
             raise rbac.refusal(attributes, decision.reason)
 
     def _start_controllers(self) -> None:
-        enabled = self._how.controllers
-        if not enabled:
-            return
-        client = self.client(_CONTROLLER, _USER_AGENT)
-        source = informer.Informer(client, csrs.RESOURCE, self.clock)
-        running: list[Callable[[], Awaitable[None]]] = []
-        handles: tuple[tuple[str, int, Callable[[], runtime.Handle]], ...] = (
-            (approver.NAME, approver.WORKERS, lambda: approver.Approver(client, self.telemetry).handle),
-            (signer.NAME, signer.WORKERS, lambda: self._signing(client).handle),
+        crew = manager.Crew(
+            client=lambda account: self.client(_account(account), _USER_AGENT),
+            reader=self.client(_CONTROLLER_MANAGER, _USER_AGENT),
+            clock=self.clock,
+            telemetry=self.telemetry,
+            signers=self._how.signers,
+            threads=self._threads,
+            root_ca=self._how.root_ca,
         )
-        for name, workers, make in handles:
-            if name in enabled:
-                queue = runtime.Queue(self.clock, self.telemetry.queue(_QUEUE))
-                running.append(runtime.Controller(name, source, queue, make(), workers=workers).run)
-        if cleaner.NAME in enabled:
-            running.append(cleaner.Cleaner(client, source, self.clock).run)
-        running.append(source.run)
-        if emptier.NAME in enabled:
-            running += self._emptying()
-        self._tasks += [asyncio.ensure_future(run()) for run in running]
-
-    def _emptying(self) -> list[Callable[[], Awaitable[None]]]:
-        client = self.client(_NAMESPACE_CONTROLLER, _USER_AGENT)
-        source = informer.Informer(client, namespaces.RESOURCE, self.clock)
-        queue = runtime.Queue(self.clock, self.telemetry.queue(emptier.ALIAS))
-        handle = emptier.Emptier(client, [each for each in ALL if each.namespaced]).handle
-        return [runtime.Controller(emptier.NAME, source, queue, handle, workers=emptier.WORKERS).run, source.run]
-
-    def _signing(self, client: api.Client) -> signer.Signing:
-        return signer.Signing(client, self._how.signers, self.clock, self.telemetry, self._threads)
+        self._tasks += [asyncio.ensure_future(run()) for run in manager.assemble(crew, self._how.controllers)]
 
     async def _compact(self) -> None:
         """Forget what was superseded more than five minutes ago, as kube-apiserver has etcd do."""
@@ -236,19 +240,41 @@ class Plane:
             return context.Call(_SERVER, info, self.clock, self.clock.now(), user_agent="certplane")
 
         async def create(plural: str, namespace: str, new: Any) -> None:
-            await self.registries[plural].create(call(self._by_plural[plural]), namespace, new)
+            await self.registries[self._by_plural[plural].qualified].create(
+                call(self._by_plural[plural]), namespace, new
+            )
 
         async def replace(plural: str, namespace: str, new: Any) -> None:
             target = verbs.Target(namespace, new.metadata.name)
-            registry = self.registries[plural]
+            registry = self.registries[self._by_plural[plural].qualified]
             await registry.update(call(registry.resource), target, lambda _: new, verbs.Style.REPLACE)
 
         async def delete(plural: str, namespace: str, old: Any) -> None:
             target = verbs.Target(namespace, old.metadata.name)
-            registry = self.registries[plural]
+            registry = self.registries[self._by_plural[plural].qualified]
             await registry.delete(call(registry.resource), target, verbs.Deletion(uid=old.metadata.uid))
 
         return defaults.Doors(self._find, create, replace, delete)
+
+
+def _awaited(answer: Callable[[Any, context.Call], Any]) -> handlers.Answer:
+    """An answer that waits for nothing, for those who wait."""
+
+    async def act(asked: Any, call: context.Call) -> Any:
+        return answer(asked, call)
+
+    return act
+
+
+def _issuer_documents(of: tokens.ServiceAccountTokens, address: str) -> dict[str, discovery.Document]:
+    """What those who check tokens elsewhere want to know."""
+    cached = (("Cache-Control", "public, max-age=3600"),)
+    return {
+        "/.well-known/openid-configuration": discovery.Document(
+            200, "application/json", codec.encode(of.configuration(address)), cached
+        ),
+        "/openid/v1/jwks": discovery.Document(200, "application/jwk-set+json", codec.encode(of.key_set()), cached),
+    }
 
 
 def _signer_check(name: str, of: signer.Signer) -> health.Check:
@@ -306,16 +332,42 @@ def _how(settings: config.Settings, own: pki.PKI) -> How:
         raise errors.SetupError(
             f"the client CA file {ca_file} cannot be used: {error}", ("--client-ca-file names CA certificates, in PEM",)
         ) from error
-    sources = [authn.read_tokens(settings.token_auth_file)] if settings.token_auth_file is not None else []
-    tokens = authn.BearerTokens(*sources)
+    static = (authn.read_tokens(settings.token_auth_file),) if settings.token_auth_file is not None else ()
     return How(
         signers=configured_signers(settings, own),
         controllers=settings.controllers,
-        credentials=(authn.ClientCertificates(verifier), tokens),
-        tokens=tokens,
+        certificates=(authn.ClientCertificates(verifier),),
+        static_tokens=static,
+        issuer=_issuer(settings.accounts, own),
+        bootstrap_tokens=settings.bootstrap_tokens,
         anonymous=settings.anonymous_auth,
+        root_ca=_root_ca(settings.root_ca_file or own.ca_certificate),
         address=f"{settings.host}:{settings.port}",
     )
+
+
+def _root_ca(path: pathlib.Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise errors.SetupError(
+            f"the root CA file {path} cannot be read: {error.strerror}", ("--root-ca-file names certificates, in PEM",)
+        ) from error
+    return publisher.bundle_of(content)
+
+
+def _issuer(of: config.Accounts, own: pki.PKI) -> tokens.Issuer:
+    further: list[keys.PublicKey] = []
+    if of.further_keys is not None:
+        try:
+            further = keys.public_from_pem(of.further_keys.read_bytes())
+        except (OSError, keys.KeyProblem) as error:
+            raise errors.SetupError(
+                f"the public keys in {of.further_keys} cannot be used: {error}",
+                ("--service-account-key-file names public keys, in PEM",),
+            ) from error
+    key = pki.load_account_key(of.signing_key or own.account_key)
+    return tokens.Issuer(of.issuer, key, of.audiences, further, int(of.longest.total_seconds()))
 
 
 async def serve(settings: config.Settings, clock: clocks.Clock) -> None:

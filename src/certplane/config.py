@@ -18,6 +18,8 @@ from certplane import errors
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|us|µs|ns|m|s)")
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 KEY_KINDS: Final = ("RSA-2048", "RSA-3072", "RSA-4096", "ECDSA-P256", "ECDSA-P384")
+_SHORTEST_TOKEN: Final = datetime.timedelta(hours=1)
+_LONGEST_TOKEN: Final = datetime.timedelta(seconds=1 << 32)
 SQLITE: Final = "sqlite"
 
 CONTROLLERS: Final = {
@@ -25,6 +27,10 @@ CONTROLLERS: Final = {
     "certificatesigningrequest-signing-controller": "csrsigning",
     "certificatesigningrequest-cleaner-controller": "csrcleaner",
     "namespace-controller": "namespace",
+    "clusterrole-aggregation-controller": "clusterrole-aggregation",
+    "root-ca-certificate-publisher-controller": "root-ca-cert-publisher",
+    "serviceaccount-controller": "serviceaccount",
+    "token-cleaner-controller": "tokencleaner",
 }
 
 
@@ -64,6 +70,18 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("tls-cert-file", "Serving certificate, in PEM; by default DATA-DIR/pki/apiserver.crt.", "path", None),
     Option("tls-private-key-file", "The key that belongs to it.", "path", None),
     Option("token-auth-file", 'CSV file of static tokens: token,user,uid,"group1,group2".', "path", None),
+    Option("enable-bootstrap-token-auth", "Whether bootstrap tokens in kube-system are let in.", "flag", True),
+    Option("service-account-issuer", "Who signs service account tokens.", default="https://kubernetes.default.svc"),
+    Option(
+        "service-account-signing-key-file",
+        "Key that signs them; by default DATA-DIR/pki/sa.key.",
+        "path",
+        None,
+    ),
+    Option("service-account-key-file", "Further public keys whose tokens are good, in PEM.", "path", None),
+    Option("service-account-max-token-expiration", "Their longest lifetime; 0s for any.", "duration", "0s"),
+    Option("api-audiences", "Names of this server in tokens; by default the issuer's.", "names", ()),
+    Option("root-ca-file", "Certificates published in every namespace; by default DATA-DIR/pki/ca.crt.", "path", None),
     Option("anonymous-auth", "Whether requests without credentials are let in, as system:anonymous.", "flag", True),
     *_signing("", "the certificates of all signers"),
     Option("cluster-signing-duration", "The longest lifetime of signed certificates.", "duration", "8760h0m0s"),
@@ -92,6 +110,17 @@ class Pair:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Accounts:
+    """What is said about tokens of service accounts. `longest` is 0 for no bound."""
+
+    issuer: str
+    signing_key: pathlib.Path | None
+    further_keys: pathlib.Path | None
+    longest: datetime.timedelta
+    audiences: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that `serve` has to know, judged."""
 
@@ -106,6 +135,9 @@ class Settings:
     serving: Pair
     token_auth_file: pathlib.Path | None
     anonymous_auth: bool
+    bootstrap_tokens: bool
+    root_ca_file: pathlib.Path | None
+    accounts: Accounts
     signing_duration: datetime.timedelta
     signing: Pair
     signer_files: Mapping[str, Pair]
@@ -132,9 +164,9 @@ def settings(flags: Mapping[str, Any], file: Mapping[str, Any]) -> Settings:
     serving = Pair(_path(values["tls_cert_file"]), _path(values["tls_private_key_file"]))
     if (serving.certificate is None) != (serving.key is None):
         problems.append("--tls-cert-file and --tls-private-key-file must be given together")
-    duration = parse_duration(str(values["cluster_signing_duration"]))
-    if duration is None or duration <= datetime.timedelta(0):
-        problems.append(f"--cluster-signing-duration: not a duration: {values['cluster_signing_duration']}")
+    duration = _duration(values, "cluster_signing_duration", problems)
+    if duration is not None and duration <= datetime.timedelta(0):
+        problems.append("--cluster-signing-duration: must be more than nothing")
     found = Settings(
         data_dir=data_dir,
         host=host,
@@ -147,6 +179,9 @@ def settings(flags: Mapping[str, Any], file: Mapping[str, Any]) -> Settings:
         serving=serving,
         token_auth_file=_path(values["token_auth_file"]),
         anonymous_auth=bool(values["anonymous_auth"]),
+        bootstrap_tokens=bool(values["enable_bootstrap_token_auth"]),
+        root_ca_file=_path(values["root_ca_file"]),
+        accounts=_accounts(values, problems),
         signing_duration=duration or datetime.timedelta(0),
         signing=common,
         signer_files=pairs,
@@ -219,6 +254,29 @@ def _controllers(wanted: Sequence[str], problems: list[str]) -> frozenset[str]:
         else:
             chosen.add(name)
     return frozenset(chosen)
+
+
+def _accounts(values: Mapping[str, Any], problems: list[str]) -> Accounts:
+    issuer = str(values["service_account_issuer"])
+    if not issuer:
+        problems.append("--service-account-issuer: must not be empty")
+    longest = _duration(values, "service_account_max_token_expiration", problems) or datetime.timedelta(0)
+    if longest and not _SHORTEST_TOKEN <= longest <= _LONGEST_TOKEN:
+        problems.append("--service-account-max-token-expiration: must be between 1h and 2^32 seconds")
+    return Accounts(
+        issuer,
+        _path(values["service_account_signing_key_file"]),
+        _path(values["service_account_key_file"]),
+        longest,
+        tuple(values["api_audiences"]) or (issuer,),
+    )
+
+
+def _duration(values: Mapping[str, Any], field: str, problems: list[str]) -> datetime.timedelta | None:
+    found = parse_duration(str(values[field]))
+    if found is None:
+        problems.append(f"--{field.replace('_', '-')}: not a duration: {values[field]}")
+    return found
 
 
 def _path(value: Any) -> pathlib.Path | None:

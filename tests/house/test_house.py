@@ -27,6 +27,7 @@ HOMES = {
     "yaml": ("meta/codec.py",),
     "google": ("meta",),
     "click": ("cli",),
+    "jwt": ("access/tokens.py",),
     "prometheus_client": ("telemetry.py",),
     "ssl": ("server/listen.py", "client"),
 }

@@ -101,6 +101,24 @@ def with_implied_groups(user: context.User) -> context.User:
     return dataclasses.replace(user, groups=(*user.groups, AUTHENTICATED))
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Recognised:
+    """Whose token it is. `audiences` are those of the wanted ones that it is meant for; None: it says nothing of that,
+    and is good wherever this server's own name is among them.
+    """
+
+    user: context.User
+    audiences: tuple[str, ...] | None = None
+
+
+class TokenSource(Protocol):
+    """Knows tokens of one sort."""
+
+    def recognise(self, token: str, audiences: Sequence[str], now: datetime.datetime) -> Recognised | None:
+        """Whose token it is; None if it is none of this sort. Raises Rejected if it is, and is no good."""
+        ...
+
+
 class StaticTokens:
     """Tokens from a file, as kube-apiserver's --token-auth-file has them."""
 
@@ -108,12 +126,13 @@ class StaticTokens:
         # Looked up by digest, so that the time it takes says nothing about a token.
         self._users = {hashlib.sha256(token.encode("utf-8")).digest(): user for token, user in users.items()}
 
-    def find(self, token: str) -> context.User | None:
+    def recognise(self, token: str, audiences: Sequence[str], now: datetime.datetime) -> Recognised | None:
         """Whose token this is."""
+        del audiences, now
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         for known, user in self._users.items():
             if hmac.compare_digest(known, digest):
-                return user
+                return Recognised(user)
         return None
 
 
@@ -141,28 +160,33 @@ def read_tokens(path: pathlib.Path) -> StaticTokens:
 
 
 class BearerTokens:
-    """Tokens in the Authorization header."""
+    """Tokens in the Authorization header. `audiences` are the names of this server, to which they must be meant."""
 
-    def __init__(self, *sources: StaticTokens) -> None:
+    def __init__(self, audiences: Sequence[str] = (), *sources: TokenSource) -> None:
+        self.audiences = tuple(audiences)
         self._sources = sources
 
     def recognise(self, offered: Credentials, now: datetime.datetime) -> context.User | None:
-        del now
         token = bearer_token(offered.authorization)
-        if not token:
-            return None
-        user = self.find(token)
-        if user is None:
-            raise Rejected("invalid bearer token")
-        return user
+        return self.judge(token, self.audiences, now).user if token else None
 
-    def find(self, token: str) -> context.User | None:
-        """Whose token this is, whichever source knows it."""
+    def judge(self, token: str, audiences: Sequence[str], now: datetime.datetime) -> Recognised:
+        """Whose token it is, and for which of the audiences. Raises Rejected with everything that speaks against it."""
+        reasons = ["invalid bearer token"]
         for source in self._sources:
-            user = source.find(token)
-            if user is not None:
-                return user
-        return None
+            try:
+                found = source.recognise(token, audiences, now)
+            except Rejected as error:
+                reasons.append(str(error))
+                continue
+            if found is None:
+                continue
+            if found.audiences is not None:
+                return found
+            shared = tuple(each for each in self.audiences if each in audiences)
+            if shared or not self.audiences:
+                return Recognised(found.user, shared)
+        raise Rejected(f"[{', '.join(reasons)}]" if len(reasons) > 1 else reasons[0])
 
 
 def bearer_token(authorization: str) -> str:

@@ -158,24 +158,68 @@ _ROLES: Final[Mapping[str, _Rules]] = {
 NODE_RULES: Final = _ROLES["system:node"]
 
 _AGGREGATED: Final = ("admin", "edit", "view")
+#: Rights on kinds that this server does not have are listed too: so the roles read as in any cluster, and reviews that
+#: others ask of this server about their own kinds are answered alike.
+_WORKLOADS: Final = (
+    "daemonsets", "deployments", "deployments/scale", "replicasets", "replicasets/scale",
+)
+_NETWORK: Final = ("ingresses", "networkpolicies")
 _USER_ROLES: Final[Mapping[str, _Rules]] = {
     "view": (
-        _rule(_READ, "", "configmaps", "events", "namespaces", "serviceaccounts"),
+        _rule(
+            _READ, "", "configmaps", "endpoints", "persistentvolumeclaims", "persistentvolumeclaims/status", "pods",
+            "replicationcontrollers", "replicationcontrollers/scale", "serviceaccounts", "services", "services/status",
+        ),
+        _rule(
+            _READ, "", "bindings", "events", "limitranges", "namespaces/status", "pods/log", "pods/status",
+            "replicationcontrollers/status", "resourcequotas", "resourcequotas/status",
+        ),
+        _rule(_READ, "", "namespaces"),
+        _rule(_READ, "discovery.k8s.io", "endpointslices"),
+        _rule(
+            _READ, "apps", *_WORKLOADS, "controllerrevisions", "daemonsets/status", "deployments/status",
+            "replicasets/status", "statefulsets", "statefulsets/scale", "statefulsets/status",
+        ),
+        _rule(_READ, "autoscaling", "horizontalpodautoscalers", "horizontalpodautoscalers/status"),
+        _rule(_READ, "batch", "cronjobs", "cronjobs/status", "jobs", "jobs/status"),
+        _rule(
+            _READ, "extensions", *_WORKLOADS, *_NETWORK, "daemonsets/status", "deployments/status", "ingresses/status",
+            "replicasets/status", "replicationcontrollers/scale",
+        ),
+        _rule(_READ, "policy", "poddisruptionbudgets", "poddisruptionbudgets/status"),
+        _rule(_READ, "networking.k8s.io", *_NETWORK, "ingresses/status"),
+        _rule(_READ, "resource.k8s.io", "resourceclaims", "resourceclaims/status", "resourceclaimtemplates"),
         _rule(_READ, "events.k8s.io", "events"),
     ),
     "edit": (
-        _rule(_READ, "", "secrets"),
-        _rule(_WRITE, "", "configmaps", "events", "secrets", "serviceaccounts"),
-        _rule(_WRITE, "events.k8s.io", "events"),
+        _rule(
+            _READ, "", "pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "secrets", "services/proxy",
+        ),
         _rule(("impersonate",), "", "serviceaccounts"),
+        _rule(_WRITE, "", "pods", "pods/attach", "pods/exec", "pods/portforward", "pods/proxy"),
+        _rule(("create",), "", "pods/eviction"),
+        _rule(
+            _WRITE, "", "configmaps", "events", "persistentvolumeclaims", "replicationcontrollers",
+            "replicationcontrollers/scale", "secrets", "serviceaccounts", "services", "services/proxy",
+        ),
         _rule(("create",), "", "serviceaccounts/token"),
+        _rule(_WRITE, "apps", *_WORKLOADS, "deployments/rollback", "statefulsets", "statefulsets/scale"),
+        _rule(_WRITE, "autoscaling", "horizontalpodautoscalers"),
+        _rule(_WRITE, "batch", "cronjobs", "jobs"),
+        _rule(
+            _WRITE, "extensions", *_WORKLOADS, *_NETWORK, "deployments/rollback", "replicationcontrollers/scale",
+        ),
+        _rule(_WRITE, "policy", "poddisruptionbudgets"),
+        _rule(_WRITE, "networking.k8s.io", *_NETWORK),
         _rule(_ALL_EIGHT, _COORDINATION, "leases"),
+        _rule(_WRITE, "resource.k8s.io", "resourceclaims", "resourceclaimtemplates"),
+        _rule(_WRITE, "events.k8s.io", "events"),
     ),
     "admin": (
         _rule(("create",), _AUTHORIZATION, "localsubjectaccessreviews"),
         _rule(_ALL_EIGHT, rbac.GROUP, "rolebindings", "roles"),
     ),
-}
+}  # fmt: skip
 
 _CONTROLLERS: Final[Mapping[str, _Rules]] = {
     "certificate-controller": (

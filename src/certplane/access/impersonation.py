@@ -164,9 +164,7 @@ class _Questions:
         self._require = require
 
     def _attributes(self, group: str, resource: str, name: str) -> context.Attributes:
-        return context.Attributes(
-            self._asker, self._mode.verb, group=group, version="v1", resource=resource, name=name
-        )
+        return context.Attributes(self._asker, self._mode.verb, group=group, version="v1", resource=resource, name=name)
 
     @property
     def _name_group(self) -> str:

@@ -55,10 +55,9 @@ def answers(authorizer: rbac.Authorizer, tokens: authn.BearerTokens) -> Mapping[
         return asked
 
     async def token(asked: Any, call: context.Call) -> Any:
-        del call
         if not asked.spec.token:
             raise errors.BadRequest("token is required for TokenReview in authentication")
-        return _token_answer(asked, tokens.find(asked.spec.token))
+        return _token_answer(asked, tokens, call)
 
     return {
         reviews.SUBJECT_ACCESS_REVIEWS.plural: subject,
@@ -218,9 +217,12 @@ def _user_info(of: context.User) -> reviews.UserInfo:
     return reviews.UserInfo(username=of.name, uid=of.uid, groups=list(of.groups), extra=extra)
 
 
-def _token_answer(asked: Any, user: context.User | None) -> Any:
-    if user is None:
-        asked.status = reviews.TokenReviewStatus(error="invalid bearer token")
+def _token_answer(asked: Any, tokens: authn.BearerTokens, call: context.Call) -> Any:
+    try:
+        found = tokens.judge(asked.spec.token, asked.spec.audiences or tokens.audiences, call.now)
+    except authn.Rejected as error:
+        asked.status = reviews.TokenReviewStatus(error=str(error))
     else:
-        asked.status = reviews.TokenReviewStatus(authenticated=True, user=_user_info(user))
+        audiences = list(found.audiences or ())
+        asked.status = reviews.TokenReviewStatus(authenticated=True, user=_user_info(found.user), audiences=audiences)
     return asked

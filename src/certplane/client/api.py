@@ -150,16 +150,35 @@ class Client:
         path = _path(of, new.metadata.namespace, new.metadata.name, subresource)
         return codec.decode(await self._send("PUT", path, body=_body(of, new)), of.type)
 
-    async def delete(self, of: resource.Resource, name: str, namespace: str = "") -> None:
-        """Raises errors.NotFound."""
-        await self._send("DELETE", _path(of, namespace, name))
+    async def apply(self, of: resource.Resource, said: Mapping[str, Any], *, manager: str) -> Any:
+        """Have the server hold what is said, and nothing else of what this manager said before; others give way."""
+        meta = said["metadata"]
+        document = {"apiVersion": of.api_version, "kind": of.kind, **said}
+        query = [("fieldManager", manager), ("force", "true")]
+        path = _path(of, meta.get("namespace", ""), meta["name"])
+        headers = {**_HEADERS, "content-type": "application/apply-patch+yaml"}
+        body = codec.encode(document)
+        return codec.decode(await self._send("PATCH", path, query=query, body=body, headers=headers), of.type)
+
+    async def delete(self, of: resource.Resource, name: str, namespace: str = "", *, uid: str = "") -> None:
+        """Raises errors.NotFound; errors.Conflict if the object of this name has another UID."""
+        body = codec.encode({"preconditions": {"uid": uid}}) if uid else b""
+        await self._send("DELETE", _path(of, namespace, name), body=body)
 
     async def delete_all(self, of: resource.Resource, namespace: str) -> None:
         """Delete everything of a kind in a namespace. What has finalizers is marked and stays for a while."""
         await self._send("DELETE", _path(of, namespace))
 
-    async def _send(self, method: str, path: str, *, query: Sequence[tuple[str, str]] = (), body: bytes = b"") -> bytes:
-        answer = await self._transport.request(method, path, query=query, headers=_HEADERS, body=body)
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        body: bytes = b"",
+        headers: Mapping[str, str] = _HEADERS,
+    ) -> bytes:
+        answer = await self._transport.request(method, path, query=query, headers=headers, body=body)
         if not 200 <= answer.status < 300:
             raise _failure(answer.body, answer.status)
         return answer.body

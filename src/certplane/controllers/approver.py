@@ -21,6 +21,7 @@ from certplane.x509 import csr, profiles
 
 NAME: Final = "certificatesigningrequest-approving-controller"
 ALIAS: Final = "csrapproving"
+QUEUE: Final = "certificate"
 WORKERS: Final = 5
 REASON: Final = "AutoApproved"
 

@@ -16,7 +16,8 @@ from certplane.meta import resource
 from certplane.resources import namespaces
 
 NAME: Final = "namespace-controller"
-ALIAS: Final = "namespace"
+ACCOUNT: Final = "namespace-controller"
+QUEUE: Final = "namespace"
 WORKERS: Final = 2
 _FINALIZER: Final = "kubernetes"
 

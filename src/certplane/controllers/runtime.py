@@ -1,8 +1,8 @@
 """What every controller is made of: a queue of names, workers, and patience.
 
 A name is worked on by one worker at a time; what happens to it meanwhile brings it back afterwards, once. A failure
-brings it back later and later: 200 ms doubled each time up to 1000 s, and all retries together no faster than ten a
-second beyond a burst of a hundred. Source: kubernetes, `pkg/controller/certificates/certificate_controller.go`;
+brings it back later and later: a first delay, doubled each time up to 1000 s, and all retries together no faster than
+ten a second beyond a burst of a hundred. Source: kubernetes, `pkg/controller/certificates/certificate_controller.go`;
 client-go `util/workqueue`.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from certplane import clock as clocks
@@ -20,7 +20,9 @@ from certplane.client import api, informer
 
 _log = logging.getLogger("certplane.controllers")
 
-_FIRST_DELAY: Final = 0.2
+#: What client-go's queues wait before the first retry, in seconds; those of the CSR controllers wait longer.
+FIRST_DELAY: Final = 0.005
+CSR_FIRST_DELAY: Final = 0.2
 _LONGEST_DELAY: Final = 1000.0
 _RETRIES_PER_SECOND: Final = 10.0
 _RETRY_BURST: Final = 100.0
@@ -37,8 +39,11 @@ class Retry(errors.CertplaneError):
 class Queue:
     """Names that wait for a worker."""
 
-    def __init__(self, clock: clocks.Clock, figures: telemetry.QueueTelemetry) -> None:
-        self._clock = clock
+    def __init__(
+        self, clock: clocks.Clock, figures: telemetry.QueueTelemetry, *, first_delay: float = FIRST_DELAY
+    ) -> None:
+        self.clock = clock
+        self._first_delay = first_delay
         self._figures = figures
         self._waiting: collections.deque[str] = collections.deque()
         self._since: dict[str, float] = {}
@@ -58,7 +63,7 @@ class Queue:
         if name in self._working:
             self._again.add(name)
         elif name not in self._since:
-            self._since[name] = self._clock.monotonic()
+            self._since[name] = self.clock.monotonic()
             self._waiting.append(name)
             self._figures.adds.inc()
             self._figures.depth.set(len(self._waiting))
@@ -70,7 +75,7 @@ class Queue:
             self._arrived.clear()
             await self._arrived.wait()
         name = self._waiting.popleft()
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         self._figures.waiting.observe(now - self._since.pop(name))
         self._figures.depth.set(len(self._waiting))
         self._working[name] = now
@@ -78,7 +83,7 @@ class Queue:
 
     def done(self, name: str) -> None:
         """A name has been worked on."""
-        self._figures.working.observe(self._clock.monotonic() - self._working.pop(name))
+        self._figures.working.observe(self.clock.monotonic() - self._working.pop(name))
         if name in self._again:
             self._again.discard(name)
             self.add(name)
@@ -93,8 +98,12 @@ class Queue:
         self._failures[name] = failures + 1
         self._figures.retries.inc()
         # The exponent is capped before the power is taken: names fail for months.
-        delay = max(min(_FIRST_DELAY * 2 ** min(failures, 20), _LONGEST_DELAY), self._reserve())
-        task = asyncio.ensure_future(self._add_after(name, delay))
+        delay = max(min(self._first_delay * 2 ** min(failures, 20), _LONGEST_DELAY), self._reserve())
+        self.add_after(name, delay)
+
+    def add_after(self, name: str, seconds: float) -> None:
+        """Have a name worked on after a while."""
+        task = asyncio.ensure_future(self._add_after(name, seconds))
         self._delayed.add(task)
         task.add_done_callback(self._delayed.discard)
 
@@ -104,39 +113,82 @@ class Queue:
             task.cancel()
 
     async def _add_after(self, name: str, delay: float) -> None:
-        await self._clock.sleep(delay)
+        await self.clock.sleep(delay)
         self.add(name)
 
     def _reserve(self) -> float:
         """Take a token from the bucket; the seconds until it would have been there."""
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         self._tokens = min(_RETRY_BURST, self._tokens + (now - self._refilled) * _RETRIES_PER_SECOND)
         self._refilled = now
         self._tokens -= 1
         return max(0.0, -self._tokens / _RETRIES_PER_SECOND)
 
 
-#: Works on one object, which must not be changed. Raises Retry, errors.APIError, api.Unreachable.
-Handle = Callable[[Any], Awaitable[None]]
+#: Works on what has a key. Raises Retry, errors.APIError, api.Unreachable.
+Handle = Callable[[str], Awaitable[None]]
+#: The keys to work on when an object has changed.
+Concerned = Callable[[Any], Iterable[str]]
+
+
+def own_name(of: Any) -> list[str]:
+    """The key of what is worked on by its name."""
+    return [of.metadata.name]
+
+
+def its_namespace(of: Any) -> list[str]:
+    """The key of what is worked on by the namespace that something is in."""
+    return [of.metadata.namespace]
+
+
+def each(source: informer.Informer, handle: Callable[[Any], Awaitable[None]]) -> Handle:
+    """Works on the object of a name; on nothing, if it is gone. It must not be changed."""
+
+    async def look_up(name: str) -> None:
+        found = source.get(name)
+        if found is not None:
+            await handle(found)
+
+    return look_up
+
+
+async def into_namespace(creation: Awaitable[Any]) -> None:
+    """Create what every namespace has; that somebody else was faster, or that the namespace is going, is no fault."""
+    try:
+        await creation
+    except (errors.AlreadyExists, errors.NotFound):
+        return
+    except errors.Forbidden as error:
+        causes = (error.details or {}).get("causes", ())
+        if not any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
+            raise
 
 
 class Controller:
-    """Brings every object of a kind to where it should be."""
+    """Brings everything that has a key to where it should be."""
 
-    def __init__(self, name: str, source: informer.Informer, queue: Queue, handle: Handle, *, workers: int) -> None:
+    def __init__(self, name: str, queue: Queue, handle: Handle, *, workers: int) -> None:
         self.name = name
-        self._source = source
         self._queue = queue
         self._handle = handle
         self._workers = workers
-        source.subscribe(self._changed)
+        self._sources: list[informer.Informer] = []
 
-    def _changed(self, before: Any, after: Any) -> None:
-        self._queue.add((after if after is not None else before).metadata.name)
+    def follow(self, source: informer.Informer, concerned: Concerned = own_name) -> Controller:
+        """Work on the keys that a change of an object there concerns."""
+
+        def changed(before: Any, after: Any) -> None:
+            for key in concerned(after if after is not None else before):
+                self._queue.add(key)
+
+        source.subscribe(changed)
+        self._sources.append(source)
+        return self
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await self._source.synced.wait()
+        for source in self._sources:
+            await source.synced.wait()
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._workers):
@@ -148,9 +200,7 @@ class Controller:
         while True:
             name = await self._queue.get()
             try:
-                found = self._source.get(name)
-                if found is not None:
-                    await self._handle(found)
+                await self._handle(name)
                 self._queue.forget(name)
             except (Retry, errors.APIError, api.Unreachable) as error:
                 level = logging.DEBUG if isinstance(error, Retry) and error.quiet else logging.WARNING

@@ -30,6 +30,7 @@ _log = logging.getLogger("certplane.controllers")
 
 NAME: Final = "certificatesigningrequest-signing-controller"
 ALIAS: Final = "csrsigning"
+QUEUE: Final = "certificate"
 WORKERS: Final = 20
 INVALID: Final = "SignerValidationFailure"
 

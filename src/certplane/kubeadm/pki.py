@@ -2,6 +2,7 @@
 
     ca.crt, ca.key                  the authority: trust anchor of clients, signer of everything
     apiserver.crt, apiserver.key    the serving certificate
+    sa.key, sa.pub                  the key that signs the tokens of service accounts
 
 Everything is judged before anything is written; a directory that did not exist appears in one step, so that no crash
 leaves half a PKI behind. The CA key may be kept elsewhere: then `ca.key` is missing, and what needs it has to be there.
@@ -49,6 +50,7 @@ class PKI:
     ca_key: pathlib.Path
     certificate: pathlib.Path
     key: pathlib.Path
+    account_key: pathlib.Path
     authority: authority.Authority | None
 
     def client(
@@ -87,7 +89,28 @@ def ensure(directory: pathlib.Path, options: Options, now: datetime.datetime) ->
                 (f"bring {cert} and {key}, or name others with --tls-cert-file and --tls-private-key-file",),
             )
         _make_serving(directory, found, options, now)
-    return PKI(directory, ca_cert, ca_key, cert, key, found)
+    account_key = directory / "sa.key"
+    if not account_key.exists():
+        _make_account_key(directory, options.key_kind)
+    return PKI(directory, ca_cert, ca_key, cert, key, account_key, found)
+
+
+def load_account_key(path: pathlib.Path) -> keys.PrivateKey:
+    """The key that signs tokens, which nobody else can read. Raises SetupError."""
+    try:
+        who = keys.exposure(path)
+        found = keys.from_pem(path.read_bytes())
+        keys.jwt_algorithm(found.public_key())
+    except OSError as error:
+        raise errors.SetupError(
+            f"{path} cannot be read: {error.strerror}", ("check the path and who may read it",)
+        ) from error
+    except keys.KeyProblem as error:
+        raise errors.SetupError(f"{path}: {error}", (f"{path} must hold one private key, in PEM",)) from error
+    if who is not None:
+        hints = (f"chmod 600 {path}", "whoever has this key can be any service account")
+        raise errors.SetupError(f"others can read the service account key {path}: {who}", hints)
+    return found
 
 
 def load_authority(certificate: pathlib.Path, key: pathlib.Path) -> authority.Authority:
@@ -174,6 +197,13 @@ def _make_authority(directory: pathlib.Path, kind: str, now: datetime.datetime) 
     write(directory / "ca.key", keys.to_pem(key), 0o600)
     write(directory / "ca.crt", certificate, 0o644)
     return authority.Authority(next(pem.blocks(certificate)).data, key)
+
+
+def _make_account_key(directory: pathlib.Path, kind: str) -> None:
+    key = keys.generate(kind)
+    # The public half first: whoever finds the private one finds both.
+    write(directory / "sa.pub", keys.public_to_pem(key), 0o600)
+    write(directory / "sa.key", keys.to_pem(key), 0o600)
 
 
 def _make_serving(directory: pathlib.Path, by: authority.Authority, options: Options, now: datetime.datetime) -> None:

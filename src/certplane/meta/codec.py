@@ -354,7 +354,8 @@ def _moment(value: Any, state: _Reading, layout: str) -> Any:
         state.fail(f"json: cannot unmarshal {go_kind(value)} into Go value of type string")
         return None
     match = _TIME.match(value)
-    if match is not None and ("." not in layout or match[7]):
+    # Where the layout has six digits, six are read.
+    if match is not None and ("." not in layout or len(match[7] or "") == 7):
         try:
             fraction = (match[7] or "").replace(",", ".")[:7]
             return clock.parse_rfc3339(f"{value[:19]}{fraction}{match[8].replace('Z', '+00:00')}")
@@ -518,6 +519,27 @@ def parse_yaml(data: bytes) -> Any:
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         # An explicit tag on a value that is none of the kind: the library's constructors do not look before they leap.
         raise YAMLProblem("error converting YAML to JSON: yaml: cannot decode a value as its tag says") from error
+
+
+def yaml_duplicates(data: bytes) -> list[str]:
+    """The keys that a mapping of a YAML document has twice, in the words of Go's parser. `parse_yaml` has read it."""
+    found: list[str] = []
+
+    def walk(node: yaml.Node | None) -> None:
+        if isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                walk(item)
+        elif isinstance(node, yaml.MappingNode):
+            known = set()
+            for key, value in node.value:
+                walk(value)
+                text = str(key.value)
+                if text in known:
+                    found.append(f"line {key.start_mark.line + 1}: key {gotext.quote(text)} already set in map")
+                known.add(text)
+
+    walk(yaml.compose(data.decode("utf-8"), Loader=yaml.CSafeLoader))
+    return found
 
 
 def _construct(text: str) -> Any:

@@ -15,6 +15,9 @@ _SUBDOMAIN: Final = rf"{_LABEL}(\.{_LABEL})*"
 _QUALIFIED: Final = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _VALUE: Final = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
 
+_CONFIG_KEY: Final = "[-._a-zA-Z0-9]+"
+
+_config_key = re.compile(_CONFIG_KEY, re.ASCII).fullmatch
 _label = re.compile(_LABEL, re.ASCII).fullmatch
 _subdomain = re.compile(_SUBDOMAIN, re.ASCII).fullmatch
 _qualified = re.compile(_QUALIFIED, re.ASCII).fullmatch
@@ -54,6 +57,14 @@ _VALUE_TEXT: Final = _expression(
     "MyValue",
     "my_value",
     "12345",
+)
+
+_CONFIG_KEY_TEXT: Final = _expression(
+    "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
+    _CONFIG_KEY,
+    "key.name",
+    "KEY_NAME",
+    "key-name",
 )
 
 
@@ -104,3 +115,14 @@ def path_segment_problems(text: str, *, is_prefix: bool = False) -> list[str]:
     if not is_prefix and text in (".", ".."):
         return [f"may not be '{text}'"]
     return [f"may not contain '{char}'" for char in "/%" if char in text]
+
+
+def config_key_problems(key: str) -> list[str]:
+    """The key of a value in a ConfigMap or a Secret."""
+    if _size(key) > 253:
+        return ["must be no more than 253 characters"]
+    if not _config_key(key):
+        return [_CONFIG_KEY_TEXT]
+    if key in (".", ".."):
+        return [f"must not be '{key}'"]
+    return ["must not start with '..'"] if key.startswith("..") else []

@@ -206,6 +206,20 @@ class Object(Type):
     metadata: Annotated[ObjectMeta, doc("What every object has.")] = always(ObjectMeta)
 
 
+class ObjectReference(Type):
+    """ObjectReference names an object, or a part of it, of any kind."""
+
+    atomic: ClassVar[bool] = True
+
+    kind: Annotated[str, doc("Kind of the object.")] = ""
+    namespace: Annotated[str, doc("Namespace of the object.")] = ""
+    name: Annotated[str, doc("Name of the object.")] = ""
+    uid: Annotated[str, doc("UID of the object.", go="types.UID")] = ""
+    api_version: Annotated[str, doc("Group and version of the kind.")] = ""
+    resource_version: Annotated[str, doc("Version of the object that is meant.")] = ""
+    field_path: Annotated[str, doc("Part of the object that is meant, as a path.")] = ""
+
+
 class LabelSelectorRequirement(Type):
     """LabelSelectorRequirement is one condition on one label."""
 

@@ -7,8 +7,10 @@ they may change, and stored ones, which they must not.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import datetime
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -67,6 +69,18 @@ class Subresource:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Hub:
+    """Under which declaration objects are stored that this one shows in another form: a second version of a kind.
+
+    `inward` turns an object of this form into one of the hub's, `outward` the other way; neither changes what it gets.
+    """
+
+    resource: Resource
+    inward: Callable[[Any], Any]
+    outward: Callable[[Any], Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Resource:
     """A kind that is stored and served.
 
@@ -75,7 +89,8 @@ class Resource:
     name. `prepare_delete(new)` runs when an object with finalizers is marked as being deleted. `holds(it)` tells
     whether something besides finalizers keeps it, so that deleting only marks it. `default(new)` fills in
     what a client may leave out. `selectable` are the field selectors besides metadata.name (and metadata.namespace
-    where `selects_namespace`). `unknown_selector(label)` is the text of the 400 for any other field.
+    where `selects_namespace`). `unknown_selector(label)` is the text of the 400 for any other field. `hub` is set if
+    the objects are stored in another form. `perishable` objects are forgotten some time after their last change.
     """
 
     group: str
@@ -88,7 +103,6 @@ class Resource:
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     description: str = ""
-    storage_version_hash: str = ""
     owns: tuple[str, ...] = ()
     ignored_fields: tuple[str, ...] = ()
     prepare_create: Callable[[Any, context.Call], None] = _nothing
@@ -108,6 +122,8 @@ class Resource:
     columns: tuple[Column, ...] = ()
     creates_on_update: bool = False
     unconditional_update: bool = True
+    hub: Hub | None = None
+    perishable: bool = False
     verbs: tuple[str, ...] = (
         "create", "delete", "deletecollection", "get", "list", "patch", "update", "watch",
     )  # fmt: skip
@@ -132,7 +148,24 @@ class Resource:
     @property
     def prefix(self) -> str:
         """Where objects of this kind are stored; as in a stock Kubernetes server, without the group."""
-        return f"/registry/{self.plural}/"
+        return f"/registry/{self.stored.plural}/"
+
+    @property
+    def stored(self) -> Resource:
+        """The declaration in whose form objects are stored, and under whose name most errors speak of them."""
+        return self.hub.resource if self.hub is not None else self
+
+    @property
+    def storage_version_hash(self) -> str:
+        """What discovery tells of the stored form: it changes when that does."""
+        of = self.stored
+        digest = hashlib.sha256(f"{of.group}/{of.version}/{of.kind}".encode()).digest()
+        return base64.b64encode(digest[:8]).decode("ascii")
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Plural and group, as errors name the resource."""
+        return self.stored.plural, self.stored.group
 
     def key(self, namespace: str, name: str) -> str:
         return f"{self.prefix}{namespace}/{name}" if self.namespaced else f"{self.prefix}{name}"
@@ -145,7 +178,9 @@ class Resource:
 class Action:
     """A resource that is not stored: a POST is answered at once (the reviews of authorization and authentication).
 
-    This declares what it looks like; who answers is given to the registry by the composition root.
+    This declares what it looks like; who answers is given to the registry by the composition root. `parent` is set if
+    it is asked of one object, at the parent's path: then `plural` is the last part of that path. `default(new)` fills
+    in what a client may leave out.
     """
 
     group: str
@@ -154,9 +189,19 @@ class Action:
     plural: str
     type: type[objects.Object]
     namespaced: bool
+    default: Callable[[Any], None] = _nothing
     validate: Callable[[Any], Problems] = _no_problems
     description: str = ""
+    parent: Resource | None = None
 
     @property
     def api_version(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def path(self) -> tuple[str, str, str, str]:
+        """Group, version, resource and subresource of the path that it is asked at."""
+        of = self.parent
+        if of is None:
+            return self.group, self.version, self.plural, ""
+        return of.group, of.version, of.plural, self.plural

@@ -312,13 +312,18 @@ _ITEM: Final = ("get", "update", "delete", "patch")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Subject:
-    """What an operation is about: the schema of its objects, their kind, and the words around it in ids and texts."""
+    """What an operation is about: the schema of its objects, their kind, and the words around it in ids and texts.
+
+    `noun` is the kind in the id, and `gvk` what the operation is found by, where they are not the kind's own.
+    """
 
     kind: str
     schema: Document
     list_schema: Document
     scope: str = ""
     subresource: str = ""
+    noun: str = ""
+    gvk: Document | None = None
 
 
 class _Builder:
@@ -356,9 +361,19 @@ class _Builder:
             self._add_watches(of, subject, inside)
 
     def add_action(self, of: resource.Action) -> None:
+        if of.parent is not None:
+            self._add_asked_of(of.parent, of)
+            return
         schema = self.schemas.kind(of.type, of.kind)
         subject = _Subject(of.kind, schema, schema, "Namespaced" if of.namespaced else "")
         self._add(f"namespaces/{{namespace}}/{of.plural}" if of.namespaced else of.plural, subject, ["create"])
+
+    def _add_asked_of(self, parent: resource.Resource, of: resource.Action) -> None:
+        foreign = {"group": of.group, "kind": of.kind, "version": of.version}
+        schema = self.schemas.ref(of.type, [foreign])
+        subject = _Subject(of.kind, schema, schema, "Namespaced", of.plural, parent.kind, foreign)
+        inside = f"namespaces/{{namespace}}/{parent.plural}" if parent.namespaced else parent.plural
+        self._add(f"{inside}/{{name}}/{of.plural}", subject, ["create"])
 
     def _add(self, path: str, subject: _Subject, verbs: Sequence[str], *, everywhere: bool = False) -> None:
         operations = {_VERBS[verb].method: (verb, self._operation(verb, subject)) for verb in verbs}
@@ -380,14 +395,15 @@ class _Builder:
         if verb in ("delete", "deletecollection"):
             what = self.schemas.shared(answers.Status)
         behind = f" through /{subject.subresource}" if subject.subresource else ""
-        name = f"{how.word}{self._id}{how.noun}{subject.scope}{subject.kind}{subject.subresource.capitalize()}"
+        noun = f"{subject.scope}{subject.noun or subject.kind}{subject.subresource.capitalize()}"
+        name = f"{how.word}{self._id}{how.noun}{noun}"
         found: Document = {
             "tags": [self._tag],
             "description": how.text.format(behind if "{{" in how.text else subject.kind).format(subject.kind),
             "operationId": name,
             "responses": _responses(how.codes, what, streams=verb == "list"),
             "x-kubernetes-action": how.action,
-            "x-kubernetes-group-version-kind": self.schemas.gvk(subject.kind),
+            "x-kubernetes-group-version-kind": subject.gvk or self.schemas.gvk(subject.kind),
         }
         body = self._body(how.method, subject)
         return found | ({"requestBody": body} if body else {})
@@ -463,8 +479,10 @@ def of_group_version(
     resources: Sequence[resource.Resource], actions: Sequence[resource.Action], version: str
 ) -> Document:
     """The document of one group version: all its kinds, which must not be none. `version` is the API's, `1.36`."""
-    first = resources[0] if resources else actions[0]
-    builder = _Builder(first.group, first.version)
+    group, version_of_group, _, _ = (
+        actions[0].path if not resources else (resources[0].group, resources[0].version, "", "")
+    )
+    builder = _Builder(group, version_of_group)
     builder.add_index()
     for each in resources:
         builder.add_resource(each)

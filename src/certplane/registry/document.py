@@ -30,7 +30,7 @@ class Document:
     def object(self) -> Any:
         """The Struct, with its resourceVersion."""
         if self._object is None:
-            decoded = codec.decode(self.value, self.resource.type)
+            decoded = thaw(self.resource, self.value)
             if self.revision:
                 decoded.metadata.resource_version = str(self.revision)
             self._object = decoded
@@ -39,6 +39,8 @@ class Document:
     @property
     def wire(self) -> bytes:
         """The JSON of the object as an answer has it."""
+        if not self._wire and self.resource.hub is not None:
+            self._wire = codec.encode(self.object)
         if not self._wire:
             self._wire = _splice(self.value, self.revision) if self.revision else self.value
         return self._wire
@@ -54,6 +56,21 @@ def head(of: resource.Resource) -> bytes:
     return f'{{"kind":"{of.kind}","apiVersion":"{of.api_version}",'.encode()
 
 
+def freeze(of: resource.Resource, new: Any) -> bytes:
+    """The bytes under which an object is stored. It must have no resourceVersion."""
+    return codec.encode(new if of.hub is None else of.hub.inward(new))
+
+
+def thaw(of: resource.Resource, value: bytes) -> Any:
+    """The object that was stored as these bytes, its own at each call."""
+    stored = codec.decode(value, of.stored.type)
+    if of.hub is None:
+        return stored
+    shown = of.hub.outward(stored)
+    shown.kind, shown.api_version = of.kind, of.api_version
+    return shown
+
+
 def _splice(value: bytes, revision: int) -> bytes:
     # Quotes inside JSON strings are escaped, and the fields before uid are strings: the first match is the field.
     end = value.index(b'"', value.index(_UID) + len(_UID)) + 1
@@ -62,6 +79,8 @@ def _splice(value: bytes, revision: int) -> bytes:
 
 def of_entry(of: resource.Resource, entry: watchcache.Entry) -> Document:
     """The document of a cached entry."""
+    if of.hub is not None:
+        return Document(of, entry.value, entry.mod_revision)
     found = entry.memo
     if found is None:
         found = entry.memo = Document(of, entry.value, entry.mod_revision)
@@ -73,7 +92,7 @@ def of_object(of: resource.Resource, value: Any, revision: int = 0) -> Document:
     """The document of an object that is not (or no longer) stored: a dry run, a deletion."""
     kept = value.metadata.resource_version
     value.metadata.resource_version = ""
-    encoded = codec.encode(value)
+    encoded = freeze(of, value)
     value.metadata.resource_version = kept
     return Document(of, encoded, revision)
 

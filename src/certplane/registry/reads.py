@@ -77,7 +77,7 @@ class Reader:
             await self._wait_for(wanted)
         entry = self._collection.get(of.key(namespace, name))
         if entry is None:
-            raise errors.NotFound(of.plural, of.group, name)
+            raise errors.NotFound(*of.identity, name)
         return document.of_entry(of, entry)
 
     async def list(self, namespace: str, how: options.ListOptions) -> Listing:

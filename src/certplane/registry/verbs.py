@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from certplane import clock, errors
-from certplane.meta import codec, context, objects, resource, shape, validation
+from certplane.meta import context, objects, resource, shape, validation
 from certplane.registry import admission, document, ownership
 from certplane.store import contract, watchcache
 
@@ -128,7 +128,7 @@ class Registry:
                 if not generated:
                     raise
                 if tries_left == 1:
-                    raise errors.AlreadyExists(of.plural, of.group, new.metadata.name, generated=True) from None
+                    raise errors.AlreadyExists(*of.identity, new.metadata.name, generated=True) from None
         raise AssertionError("unreachable")  # the loop returns or raises
 
     async def _create_named(self, call: context.Call, namespace: str, new: Any, sent_version: str) -> document.Document:
@@ -147,7 +147,7 @@ class Registry:
                 raise self._exists(stored)
             return document.of_object(of, new)
         try:
-            written = await self.store.create(key, codec.encode(new))
+            written = await self.store.create(key, document.freeze(of, new))
         except contract.KeyExists as error:
             raise self._exists(error.current) from error
         except contract.StoreClosed as error:
@@ -163,7 +163,7 @@ class Registry:
         # The generic rules for names speak only when the kind itself had nothing to object to.
         problems = problems or validation.validate_path_segments(new.metadata)
         if problems:
-            raise errors.Invalid(of.kind, of.group, new.metadata.name, problems)
+            raise errors.Invalid(of.kind, of.stored.group, new.metadata.name, problems)
         call.warnings.extend(of.warnings(new))
 
     # --- update ---------------------------------------------------------------------------------------------------
@@ -189,22 +189,22 @@ class Registry:
                 continue
             except contract.StoreClosed as error:
                 raise errors.ServiceUnavailable(str(error)) from error
-        raise errors.Conflict.of(of.plural, of.group, target.name)
+        raise errors.Conflict.of(*of.identity, target.name)
 
     async def _update_missing(self, call: context.Call, target: Target, make: Make, style: Style) -> Outcome:
         of = self.resource
         creates = style is Style.APPLY or (style is Style.REPLACE and of.creates_on_update)
         if not creates or target.door is not None:
-            raise errors.NotFound(of.plural, of.group, target.name)
+            raise errors.NotFound(*of.identity, target.name)
         new = make(None)
         if new.metadata.uid:
             why = (
                 f"uid mismatch: the provided object specified uid {new.metadata.uid}, and no existing object was found"
             )
-            raise errors.Conflict.of(of.plural, of.group, target.name, why)
+            raise errors.Conflict.of(*of.identity, target.name, why)
         if new.metadata.resource_version not in ("", "0"):
             if style is Style.REPLACE:
-                raise errors.Conflict.of(of.plural, of.group, target.name)
+                raise errors.Conflict.of(*of.identity, target.name)
             new.metadata.resource_version = ""
         applied = style is Style.APPLY
         return Outcome(await self.create(call, target.namespace, new, applied=applied), created=True)
@@ -236,13 +236,13 @@ class Registry:
         if version in ("", "0"):
             if not of.unconditional_update:
                 problem = errors.invalid("metadata.resourceVersion", 0, "must be specified for an update")
-                raise errors.Invalid(of.plural, of.group, target.name, [problem])
+                raise errors.Invalid(*of.identity, target.name, [problem])
         elif not (version.isascii() and version.isdigit()):
             raise errors.UnreasonedError(
                 f'resourceVersion: Invalid value: "{version}": strconv.ParseUint: parsing "{version}": invalid syntax'
             )
         elif int(version) != stored.revision:
-            raise errors.Conflict.of(of.plural, of.group, target.name)
+            raise errors.Conflict.of(*of.identity, target.name)
         old_uid = stored.object.metadata.uid
         if style is Style.REPLACE and new.metadata.uid and new.metadata.uid != old_uid:
             key = of.key(target.namespace, target.name)
@@ -250,7 +250,7 @@ class Registry:
                 f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: "
                 f"Precondition failed: UID in precondition: {new.metadata.uid}, UID in object meta: {old_uid}"
             )
-            raise errors.Conflict.of(of.plural, of.group, target.name, why)
+            raise errors.Conflict.of(*of.identity, target.name, why)
 
     def _validate_update(self, call: context.Call, target: Target, new: Any, old: Any) -> None:
         of = self.resource
@@ -262,7 +262,7 @@ class Registry:
         validate = target.door.validate if target.door is not None else of.validate_update
         problems = [*common, *common, *validate(new, old)]
         if problems:
-            raise errors.Invalid(of.kind, of.group, target.name, problems)
+            raise errors.Invalid(of.kind, of.stored.group, target.name, problems)
         call.warnings.extend(of.warnings(new))
 
     async def _store_update(
@@ -270,7 +270,7 @@ class Registry:
     ) -> Outcome:
         of = self.resource
         new.metadata.resource_version = ""
-        encoded = codec.encode(new)
+        encoded = document.freeze(of, new)
         if new.metadata.deletion_timestamp is not None and not new.metadata.finalizers and not of.holds(new):
             if call.dry_run:
                 return Outcome(document.Document(of, encoded, stored.revision), deleted=True)
@@ -295,7 +295,7 @@ class Registry:
             await self.cache.fresh()
             entry = self.collection.get(of.key(target.namespace, target.name))
             if entry is None:
-                raise errors.NotFound(of.plural, of.group, target.name)
+                raise errors.NotFound(*of.identity, target.name)
             stored = document.of_entry(of, entry)
             self._check_preconditions(target, stored, how)
             self._run((*self._hooks.mutate, *self._hooks.check), "delete", target, None, stored.object, call)
@@ -305,7 +305,7 @@ class Registry:
                 continue
             except contract.StoreClosed as error:
                 raise errors.ServiceUnavailable(str(error)) from error
-        raise errors.Conflict.of(of.plural, of.group, target.name)
+        raise errors.Conflict.of(*of.identity, target.name)
 
     def _check_preconditions(self, target: Target, stored: document.Document, how: Deletion) -> None:
         of, meta = self.resource, stored.object.metadata
@@ -332,7 +332,7 @@ class Registry:
             return Outcome(stored, deleted=True)
         if meta.deletion_timestamp is not None and finalizers == meta.finalizers:
             return Outcome(stored)
-        new = codec.decode(entry.value, of.type)
+        new = document.thaw(of, entry.value)
         new.metadata.deletion_timestamp = meta.deletion_timestamp or clock.rfc3339(call.now)
         if not held:
             new.metadata.deletion_grace_period_seconds = 0
@@ -340,7 +340,7 @@ class Registry:
             new.metadata.generation += 1
         new.metadata.finalizers = finalizers
         of.prepare_delete(new)
-        encoded = codec.encode(new)
+        encoded = document.freeze(of, new)
         if call.dry_run:
             return Outcome(document.Document(of, encoded, stored.revision))
         written = await self.store.update(entry.key, encoded, entry.mod_revision)
@@ -372,8 +372,8 @@ class Registry:
 
     def _exists(self, stored: contract.KeyValue | watchcache.Entry) -> errors.AlreadyExists:
         of = self.resource
-        meta = codec.decode(stored.value, of.type).metadata
-        return errors.AlreadyExists(of.plural, of.group, meta.name, deleting=meta.deletion_timestamp is not None)
+        meta = document.thaw(of, stored.value).metadata
+        return errors.AlreadyExists(*of.identity, meta.name, deleting=meta.deletion_timestamp is not None)
 
     def _written(self, written: contract.KeyValue) -> document.Document:
         """The document of a finished write; the cache's own, if it still shows this revision, so that work is

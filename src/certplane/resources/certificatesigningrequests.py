@@ -432,7 +432,6 @@ RESOURCE: Final = resource.Resource(
     short_names=("csr",),
     type=CertificateSigningRequest,
     namespaced=False,
-    storage_version_hash="95fRKMXA+00=",
     ignored_fields=("spec", "status"),
     prepare_create=take_identity_from_caller,
     validate=validate,

@@ -5,7 +5,6 @@ Source: kubernetes, `pkg/registry/core/configmap`, `pkg/apis/core/validation`.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Final
 
 from msgspec import field
@@ -17,12 +16,6 @@ from certplane.meta.objects import doc
 Problems = list[errors.FieldProblem]
 
 _LARGEST: Final = 1024 * 1024
-_LONGEST_KEY: Final = 253
-_KEY: Final = re.compile(r"[-._a-zA-Z0-9]+\Z")
-_KEY_TEXT: Final = (
-    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  "
-    "or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
-)
 
 
 class ConfigMap(objects.Object):
@@ -35,29 +28,16 @@ class ConfigMap(objects.Object):
     )
 
 
-def key_problems(key: str) -> list[str]:
-    """What is wrong with a name under which a setting is stored."""
-    if len(key) > _LONGEST_KEY:
-        return [f"must be no more than {_LONGEST_KEY} characters"]
-    if not _KEY.match(key):
-        return [_KEY_TEXT]
-    if key == ".":
-        return ["must not be '.'"]
-    if key == "..":
-        return ["must not be '..'"]
-    return ["must not start with '..'"] if key.startswith("..") else []
-
-
 def _validate(new: ConfigMap) -> Problems:
     problems: Problems = []
     size = 0
     for key, text in new.data.items():
-        problems += [errors.invalid(f"data[{key}]", key, why) for why in key_problems(key)]
+        problems += [errors.invalid(f"data[{key}]", key, why) for why in names.config_key_problems(key)]
         if key in new.binary_data:
             problems.append(errors.invalid(f"data[{key}]", key, "duplicate of key present in binaryData"))
         size += len(text.encode("utf-8", "surrogatepass"))
     for key, content in new.binary_data.items():
-        problems += [errors.invalid(f"binaryData[{key}]", key, why) for why in key_problems(key)]
+        problems += [errors.invalid(f"binaryData[{key}]", key, why) for why in names.config_key_problems(key)]
         size += len(content)
     if size > _LARGEST:
         problems.append(errors.too_long("", _LARGEST))
@@ -85,16 +65,13 @@ RESOURCE: Final = resource.Resource(
     short_names=("cm",),
     type=ConfigMap,
     namespaced=True,
-    storage_version_hash="qFsyl6wFWjQ=",
     owns=("immutable", "data", "binaryData"),
     name_problems=names.dns1123_subdomain_problems,
     validate=_validate,
     validate_update=_validate_update,
     columns=(
         resource.Column("Name", "Name of the map.", lambda of, _: of.metadata.name, format="name"),
-        resource.Column(
-            "Data", "How many settings it holds.", lambda of, _: len(of.data) + len(of.binary_data)
-        ),
+        resource.Column("Data", "How many settings it holds.", lambda of, _: len(of.data) + len(of.binary_data)),
         resource.Column("Age", "Time since the map was created.", resource.age),
     ),
 )

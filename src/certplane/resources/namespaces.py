@@ -92,7 +92,6 @@ RESOURCE: Final = resource.Resource(
     short_names=("ns",),
     type=Namespace,
     namespaced=False,
-    storage_version_hash="Q3oi5N2YM8M=",
     owns=(),
     ignored_fields=(),
     prepare_create=_prepare_create,

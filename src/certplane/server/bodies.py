@@ -122,6 +122,6 @@ def _package(api_version: str) -> str:
 
 
 def _read_protobuf(data: bytes, expected: Expected) -> Any:
-    decoded = protobuf.decode(data, expected.type)
+    decoded = protobuf.decode(data, expected.type, expected.api_version)
     _check_type(decoded.api_version or expected.api_version, decoded.kind or expected.kind, expected)
     return decoded.object

@@ -18,6 +18,7 @@ import json
 import platform
 import re
 import sys
+import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -95,7 +96,7 @@ class Discovery:
     """The documents of one server.
 
     `resources` and `actions` are the catalogue. `server_address` is the host and port under which clients reach the
-    server. The clock dates the OpenAPI documents.
+    server. The clock dates the OpenAPI documents. `others` are finished documents by path, such as an issuer's keys.
     """
 
     def __init__(
@@ -105,8 +106,10 @@ class Discovery:
         *,
         server_address: str,
         clock: clocks.Clock,
+        others: Mapping[str, Document] = types.MappingProxyType({}),
     ) -> None:
         self._clock = clock
+        self._others = others
         self._modified = email.utils.format_datetime(clock.now(), usegmt=True)
         self._versions = _group_versions(resources, actions)
         self._plain = _plain_documents(self._versions, server_address)
@@ -120,6 +123,8 @@ class Discovery:
         """
         if path == "/":
             return self._root()
+        if path.removesuffix("/") in self._others:
+            return _finished(self._others[path.removesuffix("/")], accept)
         if path == "/openapi/v2":
             return self._v2(accept, if_none_match)
         if path == "/openapi/v3":
@@ -138,7 +143,7 @@ class Discovery:
         return self._discover(trimmed, accept, query)
 
     def _root(self) -> Document:
-        paths = sorted({*_OTHER_PATHS, *self._plain, "/apis/"})
+        paths = sorted({*_OTHER_PATHS, *self._plain, *self._others, "/apis/"})
         return Document(200, _JSON, _indented({"paths": paths}))
 
     # --- discovery ------------------------------------------------------------------------------------------------
@@ -232,6 +237,13 @@ class Discovery:
         return Document(200, _JSON if chosen == _JSON else _BINARY_V2[-1], found.body, headers)
 
 
+def _finished(of: Document, accept: str) -> Document:
+    """A document that comes in one form only. Raises NotAcceptable."""
+    if _accepts(accept, (of.content_type,)):
+        return of
+    raise errors.NotAcceptable(f"406: Not Acceptable\n\nAvailable representations: {of.content_type}", {})
+
+
 def _v3_url(path: str, found: _Hashed) -> str:
     return f"/openapi/v3/{path}?hash={found.hash}"
 
@@ -307,7 +319,8 @@ def _group_versions(
     for each in resources:
         found.setdefault((each.group, each.version), ([], []))[0].append(each)
     for action in actions:
-        found.setdefault((action.group, action.version), ([], []))[1].append(action)
+        group, version, _, _ = action.path
+        found.setdefault((group, version), ([], []))[1].append(action)
     return tuple(
         _GroupVersion(
             group,
@@ -369,14 +382,20 @@ def _groups(versions: Sequence[_GroupVersion]) -> list[dict[str, Any]]:
 
 def _resources(of: _GroupVersion) -> list[dict[str, Any]]:
     found = [each for kind in of.resources for each in _resource_entries(kind)]
-    found.extend(
-        _entry(action.plural, action.kind.lower(), action.namespaced, action.kind, ("create",)) for action in of.actions
-    )
+    found.extend(map(_action_entry, of.actions))
     return sorted(found, key=lambda each: str(each["name"]))
 
 
 def _entry(name: str, singular: str, namespaced: bool, kind: str, verbs: Sequence[str]) -> dict[str, Any]:
     return {"name": name, "singularName": singular, "namespaced": namespaced, "kind": kind, "verbs": list(verbs)}
+
+
+def _action_entry(of: resource.Action) -> dict[str, Any]:
+    if of.parent is None:
+        return _entry(of.plural, of.kind.lower(), of.namespaced, of.kind, ("create",))
+    entry = _entry(f"{of.parent.plural}/{of.plural}", "", of.namespaced, of.kind, ("create",))
+    # Named where they are not those of the list.
+    return {**entry, "group": of.group, "version": of.version}
 
 
 def _resource_entries(of: resource.Resource) -> Iterable[dict[str, Any]]:
@@ -385,8 +404,7 @@ def _resource_entries(of: resource.Resource) -> Iterable[dict[str, Any]]:
         entry["shortNames"] = list(of.short_names)
     if of.categories:
         entry["categories"] = list(of.categories)
-    if of.storage_version_hash:
-        entry["storageVersionHash"] = of.storage_version_hash
+    entry["storageVersionHash"] = of.storage_version_hash
     yield entry
     for door in of.subresources:
         yield _entry(f"{of.plural}/{door.name}", "", of.namespaced, of.kind, schema.door_verbs(door))
@@ -399,7 +417,9 @@ def _aggregated(versions: Sequence[_GroupVersion], version: str) -> dict[str, An
     """Everything about some groups in one document, of kind APIGroupDiscoveryList."""
     items: dict[str, list[dict[str, Any]]] = {}
     for each in versions:
-        entries = [*map(_aggregated_resource, each.resources), *map(_aggregated_action, each.actions)]
+        alone = [action for action in each.actions if action.parent is None]
+        entries = [_aggregated_resource(kind, each.actions) for kind in each.resources]
+        entries += map(_aggregated_action, alone)
         entries.sort(key=lambda entry: str(entry["resource"]))
         items.setdefault(each.group, []).append({"version": each.version, "resources": entries, "freshness": "Current"})
     return {
@@ -431,21 +451,22 @@ def _aggregated_action(of: resource.Action) -> dict[str, Any]:
     return _aggregated_entry(of, of.kind.lower(), ("create",))
 
 
-def _aggregated_resource(of: resource.Resource) -> dict[str, Any]:
+def _aggregated_resource(of: resource.Resource, actions: Sequence[resource.Action]) -> dict[str, Any]:
     entry = _aggregated_entry(of, of.singular_name, of.verbs)
     if of.short_names:
         entry["shortNames"] = list(of.short_names)
     if of.categories:
         entry["categories"] = list(of.categories)
-    if of.subresources:
-        entry["subresources"] = [
-            {
-                "subresource": door.name,
-                "responseKind": _response_kind(of.kind),
-                "verbs": list(schema.door_verbs(door)),
-            }
-            for door in sorted(of.subresources, key=lambda each: each.name)
-        ]
+    below = [
+        {"subresource": door.name, "responseKind": _response_kind(of.kind), "verbs": list(schema.door_verbs(door))}
+        for door in of.subresources
+    ]
+    for each in actions:
+        if each.parent is not None and each.parent.plural == of.plural:
+            kind = {"group": each.group, "version": each.version, "kind": each.kind}
+            below.append({"subresource": each.plural, "responseKind": kind, "verbs": ["create"]})
+    if below:
+        entry["subresources"] = sorted(below, key=lambda each: str(each["subresource"]))
     return entry
 
 

@@ -77,7 +77,7 @@ class API:
         watching: watches.Watches,
     ) -> None:
         self._endpoints = {_path_key(each.resource): each for each in endpoints}
-        self._actions = {_path_key(each.action): each for each in actions}
+        self._actions = {each.action.path: each for each in actions}
         self._versions = {key[:2] for key in (*self._endpoints, *self._actions)}
         self._known = {(each.resource.api_version, each.resource.kind) for each in endpoints}
         self._known |= {(each.action.api_version, each.action.kind) for each in actions}
@@ -100,11 +100,13 @@ class API:
         key = (info.group, info.version, info.resource)
         if len(info.parts) > 3 or "." in info.parts or ".." in info.parts:
             raise errors.NoSuchPath
+        action = self._actions.get((*key, info.subresource))
+        if action is not None:
+            return await self._act(of, action)
         endpoint = self._endpoints.get(key)
         if endpoint is None:
-            action = self._actions.get(key)
-            if action is not None:
-                return await self._act(of, action)
+            if (*key, "") in self._actions:
+                raise errors.NoSuchPath
             if any(group == info.group for group, _ in self._versions):
                 raise errors.NoSuchPath
             raise errors.PageNotFound
@@ -281,7 +283,7 @@ class API:
 
     async def _act(self, of: exchange.Exchange, endpoint: ActionEndpoint) -> exchange.Reply:
         action, info = endpoint.action, of.info
-        if info.name or info.subresource or (info.namespace and not action.namespaced):
+        if bool(info.name) != (action.parent is not None) or (info.namespace and not action.namespaced):
             raise errors.NoSuchPath
         if info.verb != "create" or (action.namespaced and not info.namespace):
             raise errors.MethodNotAllowed
@@ -293,7 +295,9 @@ class API:
         expected = bodies.Expected(action.type, action.api_version, action.kind, self._is_known)
         asked = bodies.read(body, media_type, expected, call)
         asked.kind, asked.api_version = action.kind, action.api_version
-        ownership.record(None, asked, shape.of(action.type), ownership.writer(call, action.api_version))
+        action.default(asked)
+        by = ownership.writer(call, action.api_version, info.subresource)
+        ownership.record(None, asked, shape.of(action.type), by)
         answered = await endpoint.answer(asked, call)
         return exchange.Reply(201, form.media_type, rendering.answer(answered, action, form))
 
@@ -315,7 +319,7 @@ class API:
         return exchange.Reply(code, request.form.media_type, rendering.one(of, request.view))
 
 
-def _path_key(of: resource.Resource | resource.Action) -> tuple[str, str, str]:
+def _path_key(of: resource.Resource) -> tuple[str, str, str]:
     return of.group, of.version, of.plural
 
 

@@ -107,7 +107,7 @@ class Patch:
             raise errors.BadRequest(
                 f"error decoding YAML: json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
             )
-        self._duplicates = tuple(gojson.duplicates(tree))
+        self._duplicates = tuple(codec.yaml_duplicates(body)) if gojson.duplicates(tree) else ()
         return gojson.plain(tree, numbers=True)
 
     # --- the object -----------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ from certplane.x509 import pem
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
+PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
+
 #: The key algorithms of kubeadm's `encryptionAlgorithm`.
 KINDS: Final = ("RSA-2048", "RSA-3072", "RSA-4096", "ECDSA-P256", "ECDSA-P384")
 _KEY_LABELS: Final = ("RSA PRIVATE KEY", "EC PRIVATE KEY", "PRIVATE KEY")
@@ -65,6 +67,37 @@ def from_pem(text: bytes) -> PrivateKey:
     return key
 
 
+def public_from_pem(text: bytes) -> list[PublicKey]:
+    """All keys in a PEM text, the public halves of private ones among them. Raises KeyProblem if there is none."""
+    found: list[PublicKey] = []
+    for block in pem.blocks(text):
+        if block.label in _KEY_LABELS:
+            found.append(from_pem(pem.encode(block.label, block.data)).public_key())
+        elif block.label == "PUBLIC KEY":
+            try:
+                key = serialization.load_der_public_key(block.data)
+            except (ValueError, UnsupportedAlgorithm) as error:
+                raise KeyProblem("a public key cannot be parsed") from error
+            if not isinstance(key, PublicKey):
+                raise KeyProblem("a public key is of a kind that is not used here")
+            found.append(key)
+    if not found:
+        raise KeyProblem("data does not contain a public key")
+    return found
+
+
+def jwt_algorithm(of: PublicKey) -> str:
+    """The algorithm of RFC 7518 with which Kubernetes signs tokens by such a key. Raises KeyProblem for the others."""
+    if isinstance(of, rsa.RSAPublicKey):
+        return "RS256"
+    if isinstance(of, ec.EllipticCurvePublicKey) and of.curve.name in _JWT_CURVES:
+        return _JWT_CURVES[of.curve.name]
+    raise KeyProblem("tokens are signed with RSA keys, or with keys on P-256, P-384 or P-521")
+
+
+_JWT_CURVES: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+
+
 def exposure(path: pathlib.Path) -> str | None:
     """Who else can read a key file: None if nobody, else a phrase for an error message."""
     mode = stat.S_IMODE(os.stat(path).st_mode)
@@ -76,4 +109,9 @@ def exposure(path: pathlib.Path) -> str | None:
 
 def spki(key: PrivateKey) -> bytes:
     """The public half in DER, for comparison with a certificate's."""
-    return key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return public_der(key.public_key())
+
+
+def public_der(key: PublicKey) -> bytes:
+    """A public key as PKIX, in DER."""
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
