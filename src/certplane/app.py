@@ -20,14 +20,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from certplane import clock as clocks
-from certplane import config, errors, manager, telemetry
+from certplane import config, errors, manager, resources, telemetry
 from certplane.access import authn, defaults, escalation, impersonation, nodes, rbac, reviews, signers, tokens
 from certplane.client import api
 from certplane.controllers import publisher, signer
 from certplane.kubeadm import kubeconfig, pki
 from certplane.meta import codec, context, resource
 from certplane.registry import admission, document, lifecycle, reads, verbs
-from certplane.resources import ACTIONS, ALL, serviceaccounts
+from certplane.resources import serviceaccounts
 from certplane.server import discovery, exchange, handlers, health, listen, local, pipeline, routes, watches
 from certplane.store import contract, sqlite, watchcache
 from certplane.x509 import certificates, issue, keys, profiles
@@ -51,6 +51,7 @@ class How:
     """
 
     signers: Mapping[str, signer.Signer]
+    kinds: tuple[resource.Resource, ...] = resources.DEFAULT
     controllers: frozenset[str] = frozenset(config.CONTROLLERS)
     certificates: tuple[authn.Method, ...] = ()
     static_tokens: tuple[authn.TokenSource, ...] = ()
@@ -74,9 +75,9 @@ class Plane:
         self.store = store
         self.clock = clock
         self.telemetry = telemetry.Telemetry()
-        self.cache = watchcache.WatchCache(store, [each.prefix for each in ALL if each.hub is None])
+        self.cache = watchcache.WatchCache(store, list(dict.fromkeys(each.prefix for each in how.kinds)))
         self._how = how
-        self._by_plural = {each.plural: each for each in ALL if each.hub is None}
+        self._by_plural = {each.plural: each.stored for each in how.kinds}
         self.authorizer = self._authorizer()
         self.registries = self._registries()
         self.watches = watches.Watches(clock)
@@ -103,7 +104,7 @@ class Plane:
     async def start(self) -> None:
         """Fill the cache, make what must always be there, start the controllers."""
         await self.cache.start()
-        await defaults.ensure(self._doors(), defaults.wanted())
+        await defaults.ensure(self._doors(), defaults.wanted({each.plural for each in self._how.kinds}))
         self._start_controllers()
         self._tasks.append(asyncio.ensure_future(self._compact()))
         self._ready = True
@@ -137,21 +138,18 @@ class Plane:
         return self.cache.collection(self._by_plural[plural].prefix)
 
     def _authorizer(self) -> rbac.Authorizer:
-        return nodes.Authorizer(
-            self._collection("clusterroles"),
-            self._collection("clusterrolebindings"),
-            self._collection("roles"),
-            self._collection("rolebindings"),
-            self._object,
-        )
+        return nodes.Authorizer(self._collection, self._object, self._find)
 
     def _registries(self) -> dict[str, verbs.Registry]:
         of = self.authorizer
         hooks = admission.Admission(
-            mutate=(lifecycle.hook(lambda name: self._find("namespaces", "", name)), nodes.restriction),
+            mutate=(lifecycle.hook(lambda name: self._find("namespaces", "", name)), nodes.restriction(self._find)),
             check=(escalation.creating(of), *signers.hooks(of.authorize), escalation.hook(of)),
         )
-        return {each.qualified: verbs.Registry(each, self.store, self.cache, hooks) for each in ALL}
+        kinds = self._how.kinds
+        return {
+            f"{each.api_version}/{each.plural}": verbs.Registry(each, self.store, self.cache, hooks) for each in kinds
+        }
 
     def _bearer_tokens(self) -> authn.BearerTokens:
         sources: list[authn.TokenSource] = list(self._how.static_tokens)
@@ -161,8 +159,13 @@ class Plane:
             sources.append(tokens.BootstrapTokens(self._find))
         return authn.BearerTokens(self._accounts.audiences if self._accounts is not None else (), *sources)
 
+    def _registry(self, plural: str) -> verbs.Registry:
+        return self.registries[_path(self._by_plural[plural])]
+
     def _find(self, plural: str, namespace: str, name: str) -> Any | None:
-        of = self._by_plural[plural]
+        of = self._by_plural.get(plural)
+        if of is None:
+            return None
         entry = self.cache.collection(of.prefix).get(of.key(namespace, name))
         return document.of_entry(of, entry).object if entry is not None else None
 
@@ -175,12 +178,13 @@ class Plane:
         if self._accounts is not None:
             answers = {**answers, serviceaccounts.TOKEN_REQUESTS.plural: _awaited(self._accounts.answer)}
             documents = _issuer_documents(self._accounts, self._how.address)
-        actions = [handlers.ActionEndpoint(each, answers[each.plural]) for each in ACTIONS if each.plural in answers]
+        answered = [each for each in resources.ACTIONS if each.plural in answers]
+        actions = [handlers.ActionEndpoint(each, answers[each.plural]) for each in answered]
         return routes.Routes(
             api=handlers.API(endpoints, actions, self.clock, self.watches),
             discovery=discovery.Discovery(
-                ALL,
-                [each.action for each in actions],
+                self._how.kinds,
+                answered,
                 server_address=self._how.address,
                 clock=self.clock,
                 others=documents,
@@ -222,6 +226,7 @@ class Plane:
             signers=self._how.signers,
             threads=self._threads,
             root_ca=self._how.root_ca,
+            kinds=self._how.kinds,
         )
         self._tasks += [asyncio.ensure_future(run()) for run in manager.assemble(crew, self._how.controllers)]
 
@@ -240,21 +245,23 @@ class Plane:
             return context.Call(_SERVER, info, self.clock, self.clock.now(), user_agent="certplane")
 
         async def create(plural: str, namespace: str, new: Any) -> None:
-            await self.registries[self._by_plural[plural].qualified].create(
-                call(self._by_plural[plural]), namespace, new
-            )
+            await self._registry(plural).create(call(self._by_plural[plural]), namespace, new)
 
         async def replace(plural: str, namespace: str, new: Any) -> None:
             target = verbs.Target(namespace, new.metadata.name)
-            registry = self.registries[self._by_plural[plural].qualified]
+            registry = self._registry(plural)
             await registry.update(call(registry.resource), target, lambda _: new, verbs.Style.REPLACE)
 
         async def delete(plural: str, namespace: str, old: Any) -> None:
             target = verbs.Target(namespace, old.metadata.name)
-            registry = self.registries[self._by_plural[plural].qualified]
+            registry = self._registry(plural)
             await registry.delete(call(registry.resource), target, verbs.Deletion(uid=old.metadata.uid))
 
         return defaults.Doors(self._find, create, replace, delete)
+
+
+def _path(of: resource.Resource) -> str:
+    return f"{of.api_version}/{of.plural}"
 
 
 def _awaited(answer: Callable[[Any, context.Call], Any]) -> handlers.Answer:
@@ -335,6 +342,7 @@ def _how(settings: config.Settings, own: pki.PKI) -> How:
     static = (authn.read_tokens(settings.token_auth_file),) if settings.token_auth_file is not None else ()
     return How(
         signers=configured_signers(settings, own),
+        kinds=resources.served(settings.runtime_config),
         controllers=settings.controllers,
         certificates=(authn.ClientCertificates(verifier),),
         static_tokens=static,

@@ -89,6 +89,12 @@ OPTIONS: Final[tuple[Option, ...]] = (
     *_signing("kubelet-client", "kubernetes.io/kube-apiserver-client-kubelet certificates"),
     *_signing("kube-apiserver-client", "kubernetes.io/kube-apiserver-client certificates"),
     *_signing("legacy-unknown", "kubernetes.io/legacy-unknown certificates"),
+    Option(
+        "runtime-config",
+        "Kinds to serve besides: GROUP/VERSION/RESOURCE=true or GROUP/VERSION=true.",
+        "names",
+        (),
+    ),
     Option("log-level", "How much is logged.", "choice", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
 )
 
@@ -141,6 +147,7 @@ class Settings:
     signing_duration: datetime.timedelta
     signing: Pair
     signer_files: Mapping[str, Pair]
+    runtime_config: Mapping[str, bool]
     log_level: str
 
     @property
@@ -185,6 +192,7 @@ def settings(flags: Mapping[str, Any], file: Mapping[str, Any]) -> Settings:
         signing_duration=duration or datetime.timedelta(0),
         signing=common,
         signer_files=pairs,
+        runtime_config=_switches("runtime-config", values["runtime_config"], problems),
         log_level=str(values["log_level"]),
     )
     if problems:
@@ -254,6 +262,17 @@ def _controllers(wanted: Sequence[str], problems: list[str]) -> frozenset[str]:
         else:
             chosen.add(name)
     return frozenset(chosen)
+
+
+def _switches(name: str, given: Sequence[str], problems: list[str]) -> dict[str, bool]:
+    """KEY=true, KEY=false, or KEY alone, which is true."""
+    found = {}
+    for each in given:
+        key, _, value = each.partition("=")
+        if value not in ("", "true", "false"):
+            problems.append(f"--{name}: must be true or false: {each}")
+        found[key] = value != "false"
+    return found
 
 
 def _accounts(values: Mapping[str, Any], problems: list[str]) -> Accounts:

@@ -26,7 +26,7 @@ from certplane.controllers import (
     tokencleaner,
 )
 from certplane.meta import resource
-from certplane.resources import ALL, configmaps, namespaces, rbac, secrets, serviceaccounts
+from certplane.resources import DEFAULT, configmaps, namespaces, rbac, secrets, serviceaccounts
 from certplane.resources import certificatesigningrequests as csrs
 
 Run = Callable[[], Awaitable[None]]
@@ -38,7 +38,7 @@ _CERTIFICATES: Final = "certificate-controller"
 @dataclasses.dataclass(frozen=True, slots=True)
 class Crew:
     """What controllers are given. `client` makes the one of a service account in kube-system; `reader` lists and
-    watches for all. `root_ca` is published in every namespace, unless it is empty.
+    watches for all. `root_ca` is published in every namespace. `kinds` are those that the server has.
     """
 
     client: Callable[[str], api.Client]
@@ -48,6 +48,7 @@ class Crew:
     signers: Mapping[str, signer.Signer]
     threads: concurrent.futures.Executor
     root_ca: str = ""
+    kinds: Sequence[resource.Resource] = DEFAULT
     _followed: dict[str, informer.Informer] = dataclasses.field(default_factory=dict)
 
     def kind(self, of: resource.Resource) -> informer.Informer:
@@ -66,7 +67,8 @@ class Crew:
 
     def controller(self, of: Any, handle: runtime.Handle, queue: runtime.Queue | None = None) -> runtime.Controller:
         """A controller, given as its module."""
-        return runtime.Controller(of.NAME, queue or self.queue(of), handle, workers=of.WORKERS)
+        # An empty queue is false.
+        return runtime.Controller(of.NAME, self.queue(of) if queue is None else queue, handle, workers=of.WORKERS)
 
 
 def assemble(crew: Crew, enabled: Collection[str]) -> Sequence[Run]:
@@ -95,8 +97,9 @@ def _cleaner(crew: Crew) -> Run:
 
 def _emptier(crew: Crew) -> Run:
     homes = crew.kind(namespaces.RESOURCE)
-    kinds = [each for each in ALL if each.namespaced and each.hub is None]
-    handle = emptier.Emptier(crew.client(emptier.ACCOUNT), kinds).handle
+    # Of several forms of the same objects, one will do.
+    kinds = {each.prefix: each for each in crew.kinds if each.namespaced}
+    handle = emptier.Emptier(crew.client(emptier.ACCOUNT), list(kinds.values())).handle
     return crew.controller(emptier, runtime.each(homes, handle)).follow(homes).run
 
 

@@ -9,7 +9,7 @@ added by hand stays. Source: kubernetes, `plugin/pkg/auth/authorizer/rbac/bootst
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from certplane.access import escalation
@@ -161,7 +161,11 @@ _AGGREGATED: Final = ("admin", "edit", "view")
 #: Rights on kinds that this server does not have are listed too: so the roles read as in any cluster, and reviews that
 #: others ask of this server about their own kinds are answered alike.
 _WORKLOADS: Final = (
-    "daemonsets", "deployments", "deployments/scale", "replicasets", "replicasets/scale",
+    "daemonsets",
+    "deployments",
+    "deployments/scale",
+    "replicasets",
+    "replicasets/scale",
 )
 _NETWORK: Final = ("ingresses", "networkpolicies")
 _USER_ROLES: Final[Mapping[str, _Rules]] = {
@@ -247,6 +251,20 @@ _CONTROLLERS: Final[Mapping[str, _Rules]] = {
     "generic-garbage-collector": (_rule(("delete", "get", "list", "patch", "update", "watch"), "*", "*"), _EVENTS),
 }
 
+#: Roles that come with kinds that are off by default, by the plural of the kind.
+_OPTIONAL: Final[Mapping[str, Mapping[str, _Rules]]] = {
+    "clustertrustbundles": {
+        "system:cluster-trust-bundle-discovery": (_rule(_READ, _CERTIFICATES, "clustertrustbundles"),),
+    },
+}
+_OPTIONAL_NAMES: Final = frozenset(name for roles in _OPTIONAL.values() for name in roles)
+
+#: What the node authorizer grants to every node besides, where these kinds are served.
+OPTIONAL_NODE_RULES: Final[Mapping[str, _Rules]] = {
+    "clustertrustbundles": (_rule(_READ, _CERTIFICATES, "clustertrustbundles"),),
+    "podcertificaterequests": (_rule(("create", *_READ), _CERTIFICATES, "podcertificaterequests"),),
+}
+
 #: Bindings that have the name of their ClusterRole: users and groups.
 _BINDINGS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "cluster-admin": (("Group", "system:masters"),),
@@ -259,6 +277,7 @@ _BINDINGS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "system:node-proxier": (("User", "system:kube-proxy"),),
     "system:kube-dns": (("ServiceAccount", "kube-dns"),),
     "system:node": (),
+    "system:cluster-trust-bundle-discovery": (("Group", "system:serviceaccounts"),),
 }
 
 #: Bindings that kubeadm adds: name, role, subject. They carry no marks of the defaults.
@@ -342,10 +361,14 @@ class Wanted:
     object: Any
 
 
-def wanted() -> list[Wanted]:
-    """All default roles and bindings, in the order in which they are made."""
-    found = [Wanted("clusterroles", "", each) for each in _cluster_roles()]
-    found += [Wanted("clusterrolebindings", "", each) for each in _cluster_role_bindings()]
+def wanted(kinds: Collection[str] = ()) -> list[Wanted]:
+    """All default roles and bindings, in the order in which they are made. `kinds` are the plurals that are served:
+    some roles come with a kind that is optional.
+    """
+    extra = {name: rules for plural, roles in _OPTIONAL.items() if plural in kinds for name, rules in roles.items()}
+    extra["system:node"] = (*NODE_RULES, *(rule for plural in kinds for rule in OPTIONAL_NODE_RULES.get(plural, ())))
+    found = [Wanted("clusterroles", "", each) for each in _cluster_roles(extra)]
+    found += [Wanted("clusterrolebindings", "", each) for each in _cluster_role_bindings(extra)]
     for namespace, name, rules, _, _ in _NAMESPACED:
         role = rbac.Role(rules=list(rules))
         found.append(Wanted("roles", namespace, _marked(role, name, namespace)))
@@ -361,8 +384,8 @@ def wanted() -> list[Wanted]:
     return found
 
 
-def _cluster_roles() -> Iterable[rbac.ClusterRole]:
-    for name, rules in _ROLES.items():
+def _cluster_roles(extra: Mapping[str, _Rules]) -> Iterable[rbac.ClusterRole]:
+    for name, rules in {**_ROLES, **extra}.items():
         yield _marked(rbac.ClusterRole(rules=list(rules)), name)
     for name, rules in _CONTROLLERS.items():
         yield _marked(rbac.ClusterRole(rules=list(rules)), f"system:controller:{name}")
@@ -379,8 +402,10 @@ def _cluster_roles() -> Iterable[rbac.ClusterRole]:
         yield collected
 
 
-def _cluster_role_bindings() -> Iterable[rbac.ClusterRoleBinding]:
+def _cluster_role_bindings(extra: Mapping[str, _Rules]) -> Iterable[rbac.ClusterRoleBinding]:
     for name, subjects in _BINDINGS.items():
+        if name in _OPTIONAL_NAMES and name not in extra:
+            continue
         yield _marked(
             rbac.ClusterRoleBinding(
                 subjects=[_subject(each) for each in subjects], role_ref=_role_ref("ClusterRole", name)

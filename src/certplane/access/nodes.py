@@ -8,13 +8,15 @@ certificates of its own name only. Source: kubernetes, `plugin/pkg/auth/authoriz
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from certplane import errors, gotext
 from certplane.access import defaults, rbac
 from certplane.meta import context
 from certplane.registry import admission
 from certplane.resources import certificatesigningrequests as csrs
+from certplane.store import watchcache
 from certplane.x509 import csr, profiles
 
 _PREFIX: Final = "system:node:"
@@ -24,7 +26,12 @@ _ITS_OWN: Final = frozenset(
     {"configmaps", "csinodes", "leases", "persistentvolumeclaims", "persistentvolumes", "pods", "secrets",
      "serviceaccounts", "volumeattachments"}
 )  # fmt: skip
-_RULES: Final = tuple(map(rbac.CompiledRule, defaults.NODE_RULES))
+_RULES: Final = tuple(
+    map(rbac.CompiledRule, (*defaults.NODE_RULES, *defaults.OPTIONAL_NODE_RULES["clustertrustbundles"]))
+)
+_POD_REQUESTS: Final = "podcertificaterequests"
+#: An object by plural, namespace and name; None if there is none.
+Find = Callable[[str, str, str], Any | None]
 _RESTRICTED: Final = (profiles.KUBELET_SERVING, profiles.KUBE_APISERVER_CLIENT_KUBELET)
 
 
@@ -36,25 +43,68 @@ def is_node(user: context.User) -> bool:
 class Authorizer(rbac.Authorizer):
     """RBAC, and before it what every node may do."""
 
+    def __init__(
+        self, collection: Callable[[str], watchcache.Collection], decode: Callable[[str], rbac.Decode], find: Find
+    ) -> None:
+        super().__init__(collection, decode)
+        self._find = find
+
     def authorize(self, of: context.Attributes) -> rbac.Decision:
-        if of.is_resource and is_node(of.user) and _may(of):
-            return rbac.Decision(True)
-        return super().authorize(of)
+        if not of.is_resource or not is_node(of.user):
+            return super().authorize(of)
+        if (of.group, of.resource) == (csrs.RESOURCE.group, _POD_REQUESTS):
+            problem = self._pod_request_problem(of)
+        else:
+            problem = None if _may(of) else ""
+        return rbac.Decision(True) if problem is None else _with_reason(super().authorize(of), problem)
+
+    def _pod_request_problem(self, of: context.Attributes) -> str | None:
+        """Why a node may not do this with PodCertificateRequests; None if it may. It sees those of its pods only."""
+        if of.subresource:
+            return "nodes may not access the status subresource of PodCertificateRequests"
+        if of.verb == "create":
+            return None
+        if of.verb in ("list", "watch"):
+            own = f"spec.nodeName={of.user.name.removeprefix(_PREFIX)}"
+            if own in of.field_selector.replace("==", "=").split(","):
+                return None
+            return "can only list/watch podcertificaterequests with nodeName field selector"
+        if of.verb == "get":
+            found = self._find(_POD_REQUESTS, of.namespace, of.name)
+            is_own = found is not None and found.spec.node_name == of.user.name.removeprefix(_PREFIX)
+            return None if is_own else "no relationship found between node and this object"
+        return f"nodes may not {of.verb} podcertificaterequests"
 
 
 def _may(of: context.Attributes) -> bool:
     return of.resource not in _ITS_OWN and any(rule.allows(of) for rule in _RULES)
 
 
-def restriction(of: admission.Review) -> None:
-    """The check that a node asks for certificates of its own name only."""
-    if (of.resource.plural, of.subresource, of.operation) != (csrs.RESOURCE.plural, "", "create"):
-        return
+def _with_reason(decision: rbac.Decision, reason: str) -> rbac.Decision:
+    if decision.allowed or not reason:
+        return decision
+    return rbac.Decision(False, "\n".join(each for each in (reason, decision.reason) if each))
+
+
+def restriction(find: Find) -> admission.Hook:
+    """The check that a node asks for certificates of its own name, and of its own pods, only."""
+
+    def check(of: admission.Review) -> None:
+        user = of.call.user
+        if not is_node(user) or of.resource.group != csrs.RESOURCE.group:
+            return
+        if user.name == _PREFIX:
+            raise _refusal(of, f"could not determine node from user {gotext.quote(user.name)}")
+        if (of.resource.plural, of.subresource, of.operation) == (csrs.RESOURCE.plural, "", "create"):
+            _check_csr(of)
+        elif of.resource.plural == _POD_REQUESTS:
+            _check_pod_request(of, find)
+
+    return check
+
+
+def _check_csr(of: admission.Review) -> None:
     user = of.call.user
-    if not is_node(user):
-        return
-    if user.name == _PREFIX:
-        raise _refusal(of, f"could not determine node from user {gotext.quote(user.name)}")
     if of.new.spec.signer_name not in _RESTRICTED:
         return
     try:
@@ -63,6 +113,20 @@ def restriction(of: admission.Review) -> None:
         raise _refusal(of, f"unable to parse csr: {error}") from error
     if request.common_name != user.name:
         raise _refusal(of, f"can only create a node CSR with CN={user.name}")
+
+
+def _check_pod_request(of: admission.Review, find: Find) -> None:
+    """A node vouches for the pods that run on it. No pods run here, so nothing can prove that it does."""
+    if of.operation != "create" or of.subresource:
+        raise _refusal(of, f"nodes may not {of.operation} podcertificaterequests")
+    spec, node = of.new.spec, of.call.user.name.removeprefix(_PREFIX)
+    if spec.node_name != node:
+        raise _refusal(
+            of, f"PodCertificateRequest.Spec.NodeName={gotext.quote(spec.node_name)}, which is not the requesting node"
+        )
+    pod = find("pods", of.namespace, spec.pod_name)
+    if pod is None:
+        raise _refusal(of, f'pod "{of.namespace}/{spec.pod_name}" not found')
 
 
 def _refusal(of: admission.Review, why: str) -> errors.Forbidden:

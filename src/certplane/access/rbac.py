@@ -130,22 +130,18 @@ Decode = Callable[[watchcache.Entry], Any]
 class Authorizer:
     """Answers from the four collections of RBAC kinds. The index is remade when one of them has changed."""
 
-    def __init__(
-        self,
-        cluster_roles: watchcache.Collection,
-        cluster_role_bindings: watchcache.Collection,
-        roles: watchcache.Collection,
-        role_bindings: watchcache.Collection,
-        decode: Callable[[str], Decode],
-    ) -> None:
-        """`decode` gives, for the plural of a kind, the function that turns its entries into objects."""
-        self._cluster_roles = _Source(cluster_roles, decode("clusterroles"))
-        self._cluster_role_bindings = _Source(cluster_role_bindings, decode("clusterrolebindings"))
-        self._roles = _Source(roles, decode("roles"))
-        self._role_bindings = _Source(role_bindings, decode("rolebindings"))
+    def __init__(self, collection: Callable[[str], watchcache.Collection], decode: Callable[[str], Decode]) -> None:
+        """By the plural of a kind, `collection` gives its entries, `decode` what turns them into objects."""
+
+        def source(plural: str) -> _Source:
+            collection(plural).subscribe(self._changed)
+            return _Source(collection(plural), decode(plural))
+
         self._index: _Index | None = None
-        for collection in (cluster_roles, cluster_role_bindings, roles, role_bindings):
-            collection.subscribe(self._changed)
+        self._cluster_roles = source("clusterroles")
+        self._cluster_role_bindings = source("clusterrolebindings")
+        self._roles = source("roles")
+        self._role_bindings = source("rolebindings")
 
     def _changed(self, events: Sequence[watchcache.Event]) -> None:
         del events

@@ -1,15 +1,16 @@
 """Rights per signer: approving, signing, and the one subject that nobody gets.
 
 Updating `/approval` is a right on a resource; approving *for a signer* is another, on the virtual resource `signers`.
-Whoever has only the first can approve nothing. The same goes for signing. The three checks here are Kubernetes'
-admission plugins CertificateApproval, CertificateSigning and CertificateSubjectRestriction.
+Whoever has only the first can approve nothing. The same goes for signing. The checks here are Kubernetes'
+admission plugins CertificateApproval, CertificateSigning, ClusterTrustBundleAttest and CertificateSubjectRestriction,
+and the question of who may answer a PodCertificateRequest.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from certplane import errors
 from certplane.access import rbac
@@ -24,6 +25,8 @@ Authorize = Callable[[context.Attributes], rbac.Decision]
 
 _PLURAL: Final = csrs.RESOURCE.plural
 _GROUP: Final = csrs.RESOURCE.group
+_BUNDLES: Final = "clustertrustbundles"
+_POD_REQUESTS: Final = "podcertificaterequests"
 
 
 def may_for_signer(authorize: Authorize, user: context.User, verb: str, signer_name: str) -> bool:
@@ -60,7 +63,36 @@ def hooks(authorize: Authorize) -> tuple[admission.Hook, ...]:
         if not may_for_signer(authorize, of.call.user, "sign", signer):
             raise _refusal(of, f'user not permitted to sign requests with signerName "{signer}"')
 
-    return approval, signing, _subject_restriction
+    def attesting(of: admission.Review) -> None:
+        if of.resource.stored.plural != _BUNDLES or of.operation == "delete" or not of.new.spec.signer_name:
+            return
+        if of.old is not None and not _is_more_than_bookkeeping(of.new, of.old):
+            return
+        signer = of.new.spec.signer_name
+        if not may_for_signer(authorize, of.call.user, "attest", signer):
+            raise _refusal(of, f'user not permitted to attest for signerName "{signer}"')
+
+    def answering(of: admission.Review) -> None:
+        if (of.resource.stored.plural, of.subresource, of.operation) != (_POD_REQUESTS, "status", "update"):
+            return
+        if of.new.status == of.old.status:
+            return
+        user, signer = of.call.user, of.old.spec.signer_name
+        if not may_for_signer(authorize, user, "sign", signer):
+            # The real server asks while it validates, so this is a 422.
+            why = f'User "{user.name}" is not permitted to "sign" for signer "{signer}"'
+            problem = errors.forbidden("spec.signerName", why)
+            raise errors.Invalid(of.resource.kind, of.resource.group, of.name, [problem])
+
+    return approval, signing, attesting, _subject_restriction, answering
+
+
+def _is_more_than_bookkeeping(new: Any, old: Any) -> bool:
+    """Whether an update changes anything that the garbage collector does not."""
+    if new.spec != old.spec:
+        return True
+    names = ("labels", "annotations", "generate_name")
+    return any(getattr(new.metadata, name) != getattr(old.metadata, name) for name in names)
 
 
 def _subject_restriction(of: admission.Review) -> None:

@@ -145,6 +145,13 @@ class Client:
         """Create an object, or ask a question. Raises errors.AlreadyExists, errors.Invalid."""
         return codec.decode(await self._send("POST", _path(of, namespace), body=_body(of, new)), of.type)
 
+    async def ask(self, of: resource.Action, question: Any, name: str, namespace: str = "") -> Any:
+        """Ask something of one object, such as for a token of a service account. Raises errors.NotFound."""
+        if of.parent is None:
+            raise ValueError(f"{of.kind} is asked of no object")
+        path = _path(of.parent, namespace, name, of.plural)
+        return codec.decode(await self._send("POST", path, body=_body(of, question)), of.type)
+
     async def update(self, of: resource.Resource, new: Any, subresource: str = "") -> Any:
         """Replace an object, or a part of it through a subresource. Raises errors.Conflict if it has changed since."""
         path = _path(of, new.metadata.namespace, new.metadata.name, subresource)

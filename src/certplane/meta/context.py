@@ -45,7 +45,7 @@ class RequestInfo:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Attributes:
     """What an authorizer is asked about: may `user` do this? Source:
-    `k8s.io/apiserver/pkg/authorization/authorizer`.
+    `k8s.io/apiserver/pkg/authorization/authorizer`. `field_selector` is that of a list, a watch or a deletion of many.
     """
 
     user: User
@@ -57,6 +57,7 @@ class Attributes:
     name: str = ""
     namespace: str = ""
     path: str = ""
+    field_selector: str = ""
     is_resource: bool = True
 
 

@@ -68,19 +68,20 @@ _CONFIG_KEY_TEXT: Final = _expression(
 )
 
 
-def _size(text: str) -> int:
+def size(text: str) -> int:
+    """Bytes of a text: what Kubernetes counts."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def dns1123_label_problems(text: str) -> list[str]:
     """A DNS label: at most 63 bytes of lower-case letters, digits and hyphens."""
-    problems = ["must be no more than 63 characters"] if _size(text) > 63 else []
+    problems = ["must be no more than 63 characters"] if size(text) > 63 else []
     return problems if _label(text) else [*problems, _LABEL_TEXT]
 
 
 def dns1123_subdomain_problems(text: str) -> list[str]:
     """DNS labels joined by dots: at most 253 bytes."""
-    problems = ["must be no more than 253 characters"] if _size(text) > 253 else []
+    problems = ["must be no more than 253 characters"] if size(text) > 253 else []
     return problems if _subdomain(text) else [*problems, _SUBDOMAIN_TEXT]
 
 
@@ -97,7 +98,7 @@ def qualified_name_problems(text: str) -> list[str]:
             problems.extend(f"prefix part {each}" for each in dns1123_subdomain_problems(prefix))
     if not name:
         problems.append("name part must be non-empty")
-    elif _size(name) > 63:
+    elif size(name) > 63:
         problems.append("name part must be no more than 63 bytes")
     if not _qualified(name):
         problems.append(_PART_TEXT)
@@ -106,7 +107,7 @@ def qualified_name_problems(text: str) -> list[str]:
 
 def label_value_problems(text: str) -> list[str]:
     """The value of a label: empty, or at most 63 bytes."""
-    problems = ["must be no more than 63 bytes"] if _size(text) > 63 else []
+    problems = ["must be no more than 63 bytes"] if size(text) > 63 else []
     return problems if _value(text) else [*problems, _VALUE_TEXT]
 
 
@@ -119,7 +120,7 @@ def path_segment_problems(text: str, *, is_prefix: bool = False) -> list[str]:
 
 def config_key_problems(key: str) -> list[str]:
     """The key of a value in a ConfigMap or a Secret."""
-    if _size(key) > 253:
+    if size(key) > 253:
         return ["must be no more than 253 characters"]
     if not _config_key(key):
         return [_CONFIG_KEY_TEXT]

@@ -206,6 +206,21 @@ class Object(Type):
     metadata: Annotated[ObjectMeta, doc("What every object has.")] = always(ObjectMeta)
 
 
+class Condition(Type):
+    """Condition is one fact about an object."""
+
+    type: Annotated[str, doc("What the condition is about.", required=True)] = always(str)
+    status: Annotated[str, doc("True, False or Unknown.", go="v1.ConditionStatus", required=True)] = always(str)
+    observed_generation: Annotated[
+        Int64, doc("Generation of the object that the condition was found in, if that is counted.")
+    ] = 0
+    last_transition_time: Annotated[Time | None, doc("When its status last changed.", required=True)] = always(
+        lambda: None
+    )
+    reason: Annotated[str, doc("A word for programs: why this is so. Must not be empty.", required=True)] = always(str)
+    message: Annotated[str, doc("A sentence for people: why this is so. May be empty.", required=True)] = always(str)
+
+
 class ObjectReference(Type):
     """ObjectReference names an object, or a part of it, of any kind."""
 

@@ -8,6 +8,7 @@ they may change, and stored ones, which they must not.
 from __future__ import annotations
 
 import base64
+import copy
 import dataclasses
 import datetime
 import hashlib
@@ -56,14 +57,15 @@ class Subresource:
     """A second door to the same object, which may write less of it.
 
     `owns` names the dotted paths that a write through this door may change (besides metadata); the registry restores
-    everything else from the stored object. `prepare` runs after that, `validate` gets (new, old) and runs instead of
-    the resource's `validate_update`. `ignored_fields` are the paths that never enter managedFields through this door.
+    everything else from the stored object. `prepare` runs after that, `validate` gets (new, old, now) and runs
+    instead of the resource's `validate_update`. `ignored_fields` are the paths that never enter managedFields through
+    this door.
     """
 
     name: str
     owns: tuple[str, ...]
     prepare: Callable[[Any, Any, context.Call], None] = _nothing
-    validate: Callable[[Any, Any], Problems] = _no_problems
+    validate: Callable[[Any, Any, datetime.datetime], Problems] = _no_problems
     ignored_fields: tuple[str, ...] = ()
     has_table: bool = False
 
@@ -90,7 +92,8 @@ class Resource:
     whether something besides finalizers keeps it, so that deleting only marks it. `default(new)` fills in
     what a client may leave out. `selectable` are the field selectors besides metadata.name (and metadata.namespace
     where `selects_namespace`). `unknown_selector(label)` is the text of the 400 for any other field. `hub` is set if
-    the objects are stored in another form. `perishable` objects are forgotten some time after their last change.
+    the objects are stored in another form. `perishable` objects are forgotten some time after their last change. An
+    `optional` kind is served only where somebody asks for it.
     """
 
     group: str
@@ -124,6 +127,7 @@ class Resource:
     unconditional_update: bool = True
     hub: Hub | None = None
     perishable: bool = False
+    optional: bool = False
     verbs: tuple[str, ...] = (
         "create", "delete", "deletecollection", "get", "list", "patch", "update", "watch",
     )  # fmt: skip
@@ -172,6 +176,21 @@ class Resource:
 
     def subresource(self, name: str) -> Subresource | None:
         return next((each for each in self.subresources if each.name == name), None)
+
+
+def later_version(of: Resource, version: str) -> Resource:
+    """Another version of a kind that has the same shape."""
+
+    def moved(to: str) -> Callable[[Any], Any]:
+        def move(given: Any) -> Any:
+            made = copy.copy(given)
+            made.api_version = to
+            return made
+
+        return move
+
+    api_version = f"{of.group}/{version}" if of.group else version
+    return dataclasses.replace(of, version=version, hub=Hub(of, moved(of.api_version), moved(api_version)))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

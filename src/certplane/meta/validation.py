@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from certplane import errors
+from certplane import errors, gotext
 from certplane.meta import codec, names, objects
 
 Problems = list[errors.FieldProblem]
@@ -188,3 +188,32 @@ def drop_duplicate_owners(meta: objects.ObjectMeta) -> Sequence[str]:
         "reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: "
         + ", ".join(doubled),
     )
+
+
+def signer_name_problems(name: str, path: str) -> Problems:
+    """What is wrong with the name of a signer: a domain of at least two labels, one slash, and labels."""
+    if not name:
+        return [errors.required(path)]
+    if name.count("/") != 1:
+        why = "must be a fully qualified domain and path of the form 'example.com/signer-name'"
+        return [errors.invalid(path, name, why)]
+    domain, _, rest = name.partition("/")
+    labels = domain.split(".")
+    problems: Problems = []
+    if names.size(domain) > 253:
+        problems.append(errors.too_long(path, 253))
+    bad = next((each for each in labels if names.dns1123_label_problems(each)), None)
+    if bad is not None:
+        problems += [_label_problem(path, domain, bad, why) for why in names.dns1123_label_problems(bad)]
+    if len(labels) < 2:
+        problems.append(errors.invalid(path, domain, "should be a domain with at least two segments separated by dots"))
+    bad = next((each for each in rest.split(".") if names.dns1123_subdomain_problems(each)), None)
+    if bad is not None:
+        problems += [_label_problem(path, rest, bad, why) for why in names.dns1123_subdomain_problems(bad)]
+    if names.size(name) > 571:
+        problems.append(errors.too_long(path, 571))
+    return problems
+
+
+def _label_problem(path: str, value: str, label: str, why: str) -> errors.FieldProblem:
+    return errors.invalid(path, value, f"validating label {gotext.quote(label)}: {why}")

@@ -259,8 +259,8 @@ class Registry:
             *validation.validate_meta_update(new.metadata, old.metadata),
         ]
         # The generic layer and each kind both look at the metadata, and the causes of a 422 show it.
-        validate = target.door.validate if target.door is not None else of.validate_update
-        problems = [*common, *common, *validate(new, old)]
+        own = target.door.validate(new, old, call.now) if target.door is not None else of.validate_update(new, old)
+        problems = [*common, *common, *own]
         if problems:
             raise errors.Invalid(of.kind, of.stored.group, target.name, problems)
         call.warnings.extend(of.warnings(new))

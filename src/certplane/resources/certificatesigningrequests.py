@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final
 from msgspec import field
 
 from certplane import clock, errors, gotext
-from certplane.meta import codec, context, names, objects, resource
+from certplane.meta import codec, context, objects, resource, validation
 from certplane.meta.objects import always, doc
 from certplane.x509 import certificates, csr, profiles
 
@@ -283,39 +283,7 @@ def _signer_problems(name: str, old: CertificateSigningRequest | None) -> Proble
     path = "spec.signerName"
     if name == profiles.LEGACY_UNKNOWN and (old is None or old.spec.signer_name != name):
         return [errors.invalid(path, name, "the legacy signerName is not allowed via this API version")]
-    return signer_name_problems(name, path)
-
-
-def signer_name_problems(name: str, path: str) -> Problems:
-    """What is wrong with the name of a signer: a domain of at least two labels, one slash, and labels."""
-    if not name:
-        return [errors.required(path)]
-    if name.count("/") != 1:
-        why = "must be a fully qualified domain and path of the form 'example.com/signer-name'"
-        return [errors.invalid(path, name, why)]
-    domain, _, rest = name.partition("/")
-    problems: Problems = []
-    if len(domain.encode("utf-8", "surrogatepass")) > 253:
-        problems.append(errors.too_long(path, 253))
-    labels = domain.split(".")
-    for label in labels:
-        wrong = names.dns1123_label_problems(label)
-        if wrong:
-            text = f"validating label {gotext.quote(label)}: {wrong[0]}"
-            problems.append(errors.invalid(path, domain, text))
-            break
-    if len(labels) < 2:
-        why = "should be a domain with at least two segments separated by dots"
-        problems.append(errors.invalid(path, domain, why))
-    for label in rest.split("."):
-        wrong = names.dns1123_subdomain_problems(label)
-        if wrong:
-            text = f"validating label {gotext.quote(label)}: {wrong[0]}"
-            problems.append(errors.invalid(path, rest, text))
-            break
-    if len(name.encode("utf-8", "surrogatepass")) > 571:
-        problems.append(errors.too_long(path, 571))
-    return problems
+    return validation.signer_name_problems(name, path)
 
 
 def _expiration_problems(seconds: int | None) -> Problems:
@@ -444,14 +412,14 @@ RESOURCE: Final = resource.Resource(
             "approval",
             owns=("status.conditions",),
             prepare=_stamp_conditions,
-            validate=lambda new, old: _validate_update(new, old, "approval"),
+            validate=lambda new, old, _: _validate_update(new, old, "approval"),
             ignored_fields=("spec", "status.certificate"),
         ),
         resource.Subresource(
             "status",
             owns=("status.certificate", "status.conditions"),
             prepare=_keep_decisions,
-            validate=lambda new, old: _validate_update(new, old, "status"),
+            validate=lambda new, old, _: _validate_update(new, old, "status"),
             ignored_fields=("spec", "status.conditions"),
             has_table=True,
         ),

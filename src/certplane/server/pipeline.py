@@ -180,6 +180,7 @@ def _attributes(of: exchange.Exchange) -> context.Attributes:
         name=info.name,
         namespace=info.namespace,
         path=of.path,
+        field_selector=of.parameter("fieldSelector"),
         is_resource=info.is_resource,
     )
 

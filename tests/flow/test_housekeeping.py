@@ -1,0 +1,156 @@
+"""What the controllers keep in order besides certificates."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+
+from certplane import clock as clocks
+from certplane import errors, testing
+from certplane.resources import configmaps, events, namespaces, rbac, secrets, serviceaccounts
+from tests.flow import plane as flow
+
+BUNDLE = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
+
+
+def _found(client, kind, name, namespace=""):
+    async def look():
+        try:
+            return await client.get(kind, name, namespace)
+        except errors.NotFound:
+            return None
+
+    return look
+
+
+async def test_every_namespace_gets_the_root_ca_and_an_account():
+    """A new namespace has both soon; what somebody deletes or changes comes back; a going one is left alone."""
+    async with flow.running(root_ca=BUNDLE) as plane:
+        client = plane.client(flow.ADMIN)
+        home = namespaces.Namespace()
+        home.metadata.name = "team"
+        await client.create(namespaces.RESOURCE, home)
+        published = _found(client, configmaps.RESOURCE, "kube-root-ca.crt", "team")
+        assert (await flow.eventually(published)).data == {"ca.crt": BUNDLE}
+        account = _found(client, serviceaccounts.RESOURCE, "default", "team")
+        await flow.eventually(account)
+        changed = await published()
+        changed.data = {"ca.crt": "another"}
+        changed.metadata.labels = {"mine": "yes"}
+        await client.update(configmaps.RESOURCE, changed)
+
+        async def restored():
+            now = await published()
+            return now.data == {"ca.crt": BUNDLE} and now
+
+        assert (await flow.eventually(restored)).metadata.labels == {"mine": "yes"}
+        await client.delete(serviceaccounts.RESOURCE, "default", "team")
+        await flow.eventually(account)
+        await client.delete(namespaces.RESOURCE, "team")
+
+        async def gone():
+            return await _found(client, namespaces.RESOURCE, "team")() is None
+
+        await flow.eventually(gone)
+        assert await published() is None
+
+
+def _role(name, labels=None, rules=(), selector=None):
+    made = rbac.ClusterRole(rules=list(rules))
+    if selector is not None:
+        made.aggregation_rule = rbac.AggregationRule(
+            cluster_role_selectors=[rbac.objects.LabelSelector(match_labels=selector)]
+        )
+    made.metadata.name = name
+    made.metadata.labels = labels or {}
+    return made
+
+
+async def test_aggregated_roles_follow_what_they_collect():
+    """Rules come with a role that is labelled, and go with it."""
+    rule = rbac.PolicyRule(verbs=["get"], api_groups=["example.com"], resources=["things"])
+    async with flow.running() as plane:
+        client = plane.client(flow.ADMIN)
+        await client.create(rbac.CLUSTER_ROLES, _role("sum", selector={"part": "yes"}))
+        await client.create(rbac.CLUSTER_ROLES, _role("one", {"part": "yes"}, [rule]))
+
+        async def rules():
+            return (await client.get(rbac.CLUSTER_ROLES, "sum")).rules
+
+        assert await flow.eventually(rules) == [rule]
+        await client.delete(rbac.CLUSTER_ROLES, "one")
+
+        async def none_left():
+            return not await rules()
+
+        await flow.eventually(none_left)
+
+
+async def test_the_default_roles_for_users_are_collected():
+    """admin holds what edit holds, and edit what view holds."""
+    async with flow.running() as plane:
+        client = plane.client(flow.ADMIN)
+
+        async def complete():
+            roles = [(await client.get(rbac.CLUSTER_ROLES, name)).rules or [] for name in ("view", "edit", "admin")]
+            view, edit, admin = roles
+            return view and all(each in edit for each in view) and all(each in admin for each in edit) and admin
+
+        admin = await flow.eventually(complete)
+        assert any("rolebindings" in each.resources for each in admin)
+
+
+def _token(id_, expiration):
+    made = secrets.Secret(type=secrets.BOOTSTRAP_TOKEN, data={"expiration": expiration.encode()})
+    made.metadata.name = secrets.BOOTSTRAP_PREFIX + id_
+    return made
+
+
+async def test_bootstrap_tokens_go_when_they_end():
+    """One that has ended goes at once, one that will ends at its hour, one without an end stays."""
+    clock = testing.FakeClock()
+    async with flow.running(clock=clock) as plane:
+        client = plane.client(flow.ADMIN)
+        later = clocks.rfc3339(clock.now() + datetime.timedelta(minutes=10))
+        await client.create(secrets.RESOURCE, _token("aaaaaa", "2001-01-01T00:00:00Z"), "kube-system")
+        await client.create(secrets.RESOURCE, _token("bbbbbb", later), "kube-system")
+        await client.create(secrets.RESOURCE, _token("cccccc", ""), "kube-system")
+
+        async def names():
+            return [each.metadata.name[-6:] for each in (await client.list(secrets.RESOURCE, "kube-system")).items]
+
+        async def first_is_gone():
+            return await names() == ["bbbbbb", "cccccc"]
+
+        await flow.eventually(first_is_gone)
+        await testing.settle()
+        await clock.advance(601)
+
+        async def second_is_gone():
+            return await names() == ["cccccc"]
+
+        await flow.eventually(second_is_gone)
+
+
+async def test_an_event_is_one_object_in_two_forms():
+    """What is written in the newer form is read in the older one, and found by the selectors of both."""
+    async with flow.running() as plane:
+        client = plane.client(flow.ADMIN)
+        made = events.NEW_RESOURCE.type(
+            event_time="2026-01-01T00:00:00.123456Z", reporting_controller="example.com/c", reporting_instance="i",
+            action="Approve", reason="Approved", note="done", type="Normal",
+            regarding=events.objects.ObjectReference(kind="CertificateSigningRequest", name="a"),
+        )  # fmt: skip
+        made.metadata.name = "e"
+        await client.create(events.NEW_RESOURCE, made, "default")
+        old = await client.get(events.RESOURCE, "e", "default")
+        assert (old.api_version, old.message, old.involved_object.name) == ("v1", "done", "a")
+        assert old.event_time == "2026-01-01T00:00:00.123456Z"
+        old.message = "changed"
+        await client.update(events.RESOURCE, old)
+        new = await client.get(events.NEW_RESOURCE, "e", "default")
+        assert (new.note, new.api_version) == ("changed", "events.k8s.io/v1")
+        new.note = "again"
+        with pytest.raises(errors.Invalid, match='message: Invalid value: "again": field is immutable'):
+            await client.update(events.NEW_RESOURCE, new)

@@ -1,0 +1,163 @@
+"""Who may come by which token, and what ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+
+import jwt
+import pytest
+
+from certplane import errors, testing
+from certplane.access import authn, tokens
+from certplane.meta import context
+from certplane.resources import reviews, secrets, serviceaccounts
+from certplane.x509 import keys
+from tests.flow import plane as flow
+
+ISSUER = "https://kubernetes.default.svc"
+
+
+def _issuer(**changes):
+    return tokens.Issuer(**{"name": ISSUER, "key": keys.generate("ECDSA-P256"), "audiences": (ISSUER,), **changes})
+
+
+async def _token(plane, account="robot", **spec):
+    client = plane.client(flow.ADMIN)
+    made = serviceaccounts.ServiceAccount()
+    made.metadata.name = account
+    with contextlib.suppress(errors.AlreadyExists):
+        await client.create(serviceaccounts.RESOURCE, made, "default")
+    asked = serviceaccounts.TokenRequest(spec=serviceaccounts.TokenRequestSpec(**spec))
+    return await client.ask(serviceaccounts.TOKEN_REQUESTS, asked, account, "default")
+
+
+async def _review(plane, token, audiences=()):
+    asked = reviews.TokenReview(spec=reviews.TokenReviewSpec(token=token, audiences=list(audiences)))
+    return (await plane.client(flow.ADMIN).create(reviews.TOKEN_REVIEWS, asked)).status
+
+
+async def test_a_token_of_an_account_identifies_it():
+    """User, UID, groups and the id of the token come from it, and its lifetime is what was asked for."""
+    clock = testing.FakeClock()
+    async with flow.running(clock=clock, issuer=_issuer()) as plane:
+        made = await _token(plane, expiration_seconds=1200)
+        found = await _review(plane, made.status.token)
+        assert found.authenticated
+        assert found.audiences == [ISSUER]
+        assert found.user.username == "system:serviceaccount:default:robot"
+        assert found.user.groups == ["system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"]
+        claims = jwt.decode(made.status.token, options={"verify_signature": False})
+        assert claims["exp"] - claims["iat"] == 1200
+        assert found.user.extra == {authn.CREDENTIAL_ID: [f"JTI={claims['jti']}"]}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "error"),
+    [(1255, ""), (1262, "service account token has expired"), (-61, "service account token is not valid yet")],
+)
+async def test_a_token_is_good_for_its_time_and_a_minute(seconds, error):
+    """Clocks may differ by a minute, and no more."""
+    clock = testing.FakeClock()
+    issuer = _issuer()
+    async with flow.running(clock=clock, issuer=issuer) as plane:
+        made = await _token(plane, expiration_seconds=1200)
+        then = clock.now() + datetime.timedelta(seconds=seconds)
+        source = tokens.ServiceAccountTokens(issuer, plane._find)
+        if error:
+            with pytest.raises(authn.Rejected, match=error):
+                source.recognise(made.status.token, (ISSUER,), then)
+        else:
+            assert source.recognise(made.status.token, (ISSUER,), then) is not None
+
+
+async def test_a_token_ends_with_its_account_and_with_what_it_is_bound_to():
+    """Deleting either is enough, and a new account of the same name does not revive it."""
+    async with flow.running(issuer=_issuer()) as plane:
+        client = plane.client(flow.ADMIN)
+        kept = secrets.Secret()
+        kept.metadata.name = "s"
+        await client.create(secrets.RESOURCE, kept, "default")
+        ref = serviceaccounts.BoundObjectReference(kind="Secret", api_version="v1", name="s")
+        bound = (await _token(plane, bound_object_ref=ref)).status.token
+        free = (await _token(plane)).status.token
+        assert (await _review(plane, bound)).authenticated
+        await client.delete(secrets.RESOURCE, "s", "default")
+        assert (
+            await _review(plane, bound)
+        ).error == "[invalid bearer token, service account token has been invalidated]"
+        assert (await _review(plane, free)).authenticated
+        await client.delete(serviceaccounts.RESOURCE, "robot", "default")
+        assert 'serviceaccounts "robot" not found' in (await _review(plane, free)).error
+        await _token(plane)
+        assert "does not match claim" in (await _review(plane, free)).error
+
+
+async def test_tokens_of_others_are_refused():
+    """Another key, another audience, no signature: nobody is identified."""
+    async with flow.running(issuer=_issuer()) as plane:
+        good = (await _token(plane)).status.token
+        claims = jwt.decode(good, options={"verify_signature": False})
+        forged = jwt.encode(claims, keys.generate("ECDSA-P256"), "ES256")
+        unsigned = jwt.encode(claims, None, "none")
+        for token in (forged, unsigned, good[:-4], "a.b.c"):
+            assert not (await _review(plane, token)).authenticated
+        assert "is invalid for the target audiences" in (await _review(plane, good, ["https://elsewhere"])).error
+
+
+async def test_a_lifetime_beyond_the_longest_is_cut_with_a_warning():
+    """The caller learns of it, and the token says the truth."""
+    async with flow.running(issuer=_issuer(longest=3600)) as plane:
+        made = await _token(plane, expiration_seconds=7200)
+        assert made.spec.expiration_seconds == 3600
+
+
+async def test_keys_that_were_replaced_are_still_good_where_they_are_named():
+    """Tokens of the former key last until their end."""
+    old, new = keys.generate("ECDSA-P256"), keys.generate("RSA-2048")
+    async with flow.running(issuer=_issuer(key=old)) as plane:
+        token = (await _token(plane)).status.token
+        now = plane.clock.now()
+        later = tokens.ServiceAccountTokens(_issuer(key=new, verifying=(old.public_key(),)), plane._find)
+        assert later.recognise(token, (ISSUER,), now) is not None
+        with pytest.raises(authn.Rejected):
+            tokens.ServiceAccountTokens(_issuer(key=new), plane._find).recognise(token, (ISSUER,), now)
+        assert sorted(each["kty"] for each in later.key_set()["keys"]) == ["EC", "RSA"]
+        assert '"d"' not in json.dumps(later.key_set())
+
+
+def _bootstrap(**changes):
+    values = {"token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true"}
+    data = {key: text.encode() for key, text in {**values, **changes}.items() if text is not None}
+    made = secrets.Secret(type=secrets.BOOTSTRAP_TOKEN, data=data)
+    made.metadata.name, made.metadata.namespace = "bootstrap-token-abcdef", "kube-system"
+    return made
+
+
+@pytest.mark.parametrize(
+    ("changes", "groups"),
+    [
+        ({}, ("system:bootstrappers", "system:authenticated")),
+        (
+            {"auth-extra-groups": "system:bootstrappers:b,system:bootstrappers:a"},
+            ("system:bootstrappers", "system:bootstrappers:a", "system:bootstrappers:b", "system:authenticated"),
+        ),
+        ({"auth-extra-groups": "system:masters"}, None),
+        ({"auth-extra-groups": "system:bootstrappers:a,system:masters"}, None),
+        ({"usage-bootstrap-authentication": "True"}, None),
+        ({"usage-bootstrap-authentication": None}, None),
+        ({"token-secret": "0123456789abcdee"}, None),
+        ({"token-id": "abcdeg"}, None),
+        ({"expiration": "2001-01-01T00:00:00Z"}, None),
+        ({"expiration": "tomorrow"}, None),
+        ({"expiration": "2999-01-01T00:00:00Z"}, ("system:bootstrappers", "system:authenticated")),
+    ],
+)
+def test_a_bootstrap_token_is_good_if_all_of_it_is(changes, groups):
+    """One wrong entry makes it no token at all; its groups are under system:bootstrappers."""
+    stored = _bootstrap(**changes)
+    source = tokens.BootstrapTokens(lambda plural, namespace, name: stored if name.endswith("abcdef") else None)
+    found = source.recognise("abcdef.0123456789abcdef", (), testing.FakeClock().now())
+    expected = None if groups is None else context.User("system:bootstrap:abcdef", "", groups)
+    assert (found and found.user) == expected

@@ -1,0 +1,178 @@
+"""The optional kinds around certificates: bundles of trust, and requests for pods."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from certplane import errors, resources, testing
+from certplane.meta import context
+from certplane.resources import clustertrustbundles as bundles
+from certplane.resources import podcertificaterequests as pcrs
+from certplane.resources import rbac
+from certplane.x509 import keys, mint
+from tests.flow import plane as flow
+
+NODE = context.User("system:node:n1", groups=("system:nodes", "system:authenticated"))
+SIGNER = "example.com/pods"
+
+
+def _running():
+    return flow.running(kinds=(*resources.DEFAULT, *resources.OPTIONAL))
+
+
+def _bundle(name="roots", signer=""):
+    key = keys.generate("ECDSA-P256")
+    anchor = mint.self_signed_ca("roots", key, testing.FakeClock().now(), datetime.timedelta(days=10))
+    made = bundles.ClusterTrustBundle(
+        spec=bundles.ClusterTrustBundleSpec(signer_name=signer, trust_bundle=anchor.decode())
+    )
+    made.metadata.name = name
+    return made
+
+
+def _pod_request(node="n1"):
+    key = ec.generate_private_key(ec.SECP256R1())
+    stub = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
+    made = pcrs.PodCertificateRequest(
+        spec=pcrs.PodCertificateRequestSpec(
+            signer_name=SIGNER, pod_name="p", pod_uid="1", service_account_name="default", service_account_uid="2",
+            node_name=node, node_uid="3", stub_pkcs10_request=stub.public_bytes(serialization.Encoding.DER),
+        )
+    )  # fmt: skip
+    made.metadata.name = "r"
+    return made
+
+
+async def _may(client, user, verbs, resource_, names=()):
+    """Grant a user some verbs on a resource of certificates.k8s.io."""
+    name = f"{user.name}-{resource_.replace('/', '-')}".replace(":", "-")
+    rule = rbac.PolicyRule(verbs=verbs, api_groups=["certificates.k8s.io"], resources=[resource_], resource_names=names)
+    role = rbac.ClusterRole(rules=[rule])
+    binding = rbac.ClusterRoleBinding(
+        subjects=[rbac.Subject(kind="User", api_group=rbac.GROUP, name=user.name)],
+        role_ref=rbac.RoleRef(api_group=rbac.GROUP, kind="ClusterRole", name=name),
+    )
+    role.metadata.name = binding.metadata.name = name
+    await client.create(rbac.CLUSTER_ROLES, role)
+    await client.create(rbac.CLUSTER_ROLE_BINDINGS, binding)
+
+
+async def test_a_bundle_is_one_object_in_two_versions():
+    """What is written as v1beta1 is read as v1, and changed through it, and the other way round."""
+    async with _running() as plane:
+        client = plane.client(flow.ADMIN)
+        await client.create(bundles.RESOURCE, _bundle())
+        found = await client.get(bundles.RESOURCE_V1, "roots")
+        assert found.api_version == "certificates.k8s.io/v1"
+        found.metadata.labels = {"a": "b"}
+        await client.update(bundles.RESOURCE_V1, found)
+        again = await client.get(bundles.RESOURCE, "roots")
+        assert (again.api_version, again.metadata.labels) == ("certificates.k8s.io/v1beta1", {"a": "b"})
+        assert again.metadata.uid == found.metadata.uid
+
+
+async def test_a_bundle_of_a_signer_takes_the_right_to_attest():
+    """The right to create bundles is not enough to speak for a signer; bookkeeping needs no such right."""
+    async with _running() as plane:
+        admin, jane = plane.client(flow.ADMIN), plane.client(flow.JANE)
+        await _may(admin, flow.JANE, ["create", "get", "update"], "clustertrustbundles")
+        with pytest.raises(errors.Forbidden, match=r'not permitted to attest for signerName "example\.com/pods"'):
+            await jane.create(bundles.RESOURCE, _bundle("example.com:pods:a", SIGNER))
+        await jane.create(bundles.RESOURCE, _bundle())
+        await admin.create(bundles.RESOURCE, _bundle("example.com:pods:a", SIGNER))
+        kept = await jane.get(bundles.RESOURCE, "example.com:pods:a")
+        kept.metadata.finalizers = ["example.com/keep"]
+        kept = await jane.update(bundles.RESOURCE, kept)
+        kept.metadata.labels = {"a": "b"}
+        with pytest.raises(errors.Forbidden):
+            await jane.update(bundles.RESOURCE, kept)
+        await _may(admin, flow.JANE, ["attest"], "signers", [SIGNER])
+        await jane.update(bundles.RESOURCE, kept)
+
+
+async def test_a_pod_request_is_answered_by_those_who_may_sign():
+    """Writing the status takes the right to sign for the signer as well; without it the answer is a 422."""
+    async with _running() as plane:
+        admin, jane = plane.client(flow.ADMIN), plane.client(flow.JANE)
+        await admin.create(pcrs.RESOURCE, _pod_request(), "default")
+        await _may(admin, flow.JANE, ["get", "update"], "podcertificaterequests/status")
+        await _may(admin, flow.JANE, ["get"], "podcertificaterequests")
+        found = await jane.get(pcrs.RESOURCE, "r", "default")
+        assert found.spec.max_expiration_seconds == 86400
+        now = "2026-01-01T00:00:00Z"
+        denied = pcrs.objects.Condition(type=pcrs.DENIED, status="True", reason="No", last_transition_time=now)
+        found.status.conditions = [denied]
+        with pytest.raises(errors.Invalid, match=r'"jane" is not permitted to "sign" for signer "example\.com/pods"'):
+            await jane.update(pcrs.RESOURCE, found, "status")
+        await _may(admin, flow.JANE, ["sign"], "signers", ["example.com/*"])
+        await jane.update(pcrs.RESOURCE, found, "status")
+        answered = await admin.get(pcrs.RESOURCE, "r", "default")
+        answered.status.conditions = []
+        with pytest.raises(errors.Invalid, match="immutable after PodCertificateRequest is issued"):
+            await admin.update(pcrs.RESOURCE, answered, "status")
+
+
+async def test_a_node_asks_for_its_own_pods_only():
+    """A request for another node is refused, and so is one for a pod that nobody knows to run there."""
+    async with _running() as plane:
+        node = plane.client(NODE)
+        with pytest.raises(errors.Forbidden, match="not the requesting node"):
+            await node.create(pcrs.RESOURCE, _pod_request("n2"), "default")
+        with pytest.raises(errors.Forbidden, match='pod "default/p" not found'):
+            await node.create(pcrs.RESOURCE, _pod_request(), "default")
+        with pytest.raises(errors.Forbidden, match="with nodeName field selector"):
+            await node.list(pcrs.RESOURCE)
+
+
+async def test_a_node_reads_the_requests_of_its_own_pods_only():
+    """One of its own is shown to it, one of another node is not."""
+    async with _running() as plane:
+        admin, node = plane.client(flow.ADMIN), plane.client(NODE)
+        await admin.create(pcrs.RESOURCE, _pod_request(), "default")
+        other = _pod_request("n2")
+        other.metadata.name = "other"
+        await admin.create(pcrs.RESOURCE, other, "default")
+        assert (await node.get(pcrs.RESOURCE, "r", "default")).spec.node_name == "n1"
+        with pytest.raises(errors.Forbidden, match="no relationship found"):
+            await node.get(pcrs.RESOURCE, "other", "default")
+
+
+async def test_optional_kinds_are_off_until_they_are_asked_for():
+    """Without --runtime-config there is no such resource, as in Kubernetes 1.36."""
+    async with flow.running() as plane:
+        with pytest.raises(errors.NotFound):
+            await plane.client(flow.ADMIN).list(bundles.RESOURCE)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({}, []),
+        (
+            {"certificates.k8s.io/v1beta1": True},
+            [("v1beta1", "clustertrustbundles"), ("v1beta1", "podcertificaterequests")],
+        ),
+        ({"certificates.k8s.io/v1beta1/clustertrustbundles": True}, [("v1beta1", "clustertrustbundles")]),
+        ({"certificates.k8s.io/v1/podcertificaterequests": True}, [("v1", "podcertificaterequests")]),
+        (
+            {"api/all": True, "certificates.k8s.io/v1beta1": False},
+            [("v1", "clustertrustbundles"), ("v1", "podcertificaterequests")],
+        ),
+    ],
+)  # fmt: skip
+def test_the_most_exact_key_of_runtime_config_counts(wanted, expected):
+    """A resource before its version, a version before api/beta, that before api/all."""
+    extra = resources.served(wanted)[len(resources.DEFAULT) :]
+    assert [(each.version, each.plural) for each in extra] == expected
+
+
+@pytest.mark.parametrize("wanted", [{"certificates.k8s.io/v9": True}, {"v1/secrets": False}, {"v1": False}])
+def test_nonsense_in_runtime_config_is_refused(wanted):
+    """What does not exist, and turning off what is always there, is a mistake of the administrator."""
+    with pytest.raises(errors.SetupError):
+        resources.served(wanted)

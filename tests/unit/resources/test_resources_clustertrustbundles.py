@@ -1,0 +1,189 @@
+"""ClusterTrustBundle: names that follow from signers, and bundles of authorities."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import json
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from certplane.meta import codec, objects, protobuf
+from certplane.resources import clustertrustbundles as bundles
+
+BEGINS = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+SIGNER = "example.com/foo"
+LABEL = (
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with "
+    "an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
+    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+)
+SUBDOMAIN = (
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and "
+    "end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
+    r"'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+)
+
+
+@functools.cache
+def anchor(number=0):
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"authority {number}")])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(BEGINS)
+        .not_valid_after(BEGINS + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(True, None), critical=True)
+    )
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def bundle(name="b", signer="", text=None, prefix=""):
+    return bundles.ClusterTrustBundle(
+        metadata=objects.ObjectMeta(name=name, generate_name=prefix),
+        spec=bundles.ClusterTrustBundleSpec(signer_name=signer, trust_bundle=anchor() if text is None else text),
+    )
+
+
+def texts(problems):
+    return [str(each) for each in problems]
+
+
+def named_with_prefix(signer, prefix):
+    return f"ClusterTrustBundle for signerName {signer} must be named with prefix {prefix}"
+
+
+@pytest.mark.parametrize(
+    ("signer", "name", "expected"),
+    [
+        ("", "a.b-c", []),
+        ("", "a:b", ['ClusterTrustBundle without signer name must not have ":" in its name']),
+        ("", "A", [SUBDOMAIN]),
+        (SIGNER, "example.com:foo:bar", []),
+        (SIGNER, "example.com:foo:bar:baz", [SUBDOMAIN]),
+        (SIGNER, "example.com:foo:", [SUBDOMAIN]),
+        (SIGNER, "example.com:foo", [named_with_prefix(SIGNER, "example.com:foo:")]),
+        (SIGNER, "bar", [named_with_prefix(SIGNER, "example.com:foo:")]),
+        ("kubernetes.io/legacy-unknown", "kubernetes.io:legacy-unknown:x", []),
+    ],
+)
+def test_names_follow_from_signers(signer, name, expected):
+    """The bundle of a signer begins with its name; that of nobody has no colon."""
+    assert texts(bundles.validate(bundle(name, signer))) == [
+        f'metadata.name: Invalid value: "{name}": {each}' for each in expected
+    ]
+
+
+@pytest.mark.parametrize(
+    ("signer", "prefix", "expected"),
+    [
+        ("", "a-", []),
+        ("", "a--", []),
+        ("", "-", [SUBDOMAIN]),
+        (SIGNER, "example.com:foo:bar-", []),
+        (SIGNER, "example.com:foo:", [SUBDOMAIN]),
+        (SIGNER, "example.com:foo", [named_with_prefix(SIGNER, "example.com:foo:")]),
+    ],
+)
+def test_prefixes_of_names_may_end_in_a_hyphen(signer, prefix, expected):
+    """A generateName is judged like a name, but letters will follow it."""
+    assert texts(bundles.validate(bundle("", signer, prefix=prefix))) == [
+        f'metadata.generateName: Invalid value: "{prefix}": {each}' for each in expected
+    ]
+
+
+@pytest.mark.parametrize(
+    ("signer", "expected"),
+    [
+        (
+            "foo",
+            ["Invalid value: \"foo\": must be a fully qualified domain and path of the form 'example.com/signer-name'"],
+        ),
+        (
+            "com/foo",
+            ['Invalid value: "com": should be a domain with at least two segments separated by dots'],
+        ),
+        ("A.com/foo", [f'Invalid value: "A.com": validating label "A": {LABEL}']),
+        ("a.com/f_o", [f'Invalid value: "f_o": validating label "f_o": {SUBDOMAIN}']),
+        (f"{'a.' * 127}com/foo", ["Too long: may not be more than 253 bytes"]),
+        (f"a.com/{'a.' * 290}a", ["Too long: may not be more than 571 bytes"]),
+        (
+            f"{'a' * 63}A.com/foo",
+            [
+                f'Invalid value: "{"a" * 63}A.com": validating label "{"a" * 63}A": {each}'
+                for each in ("must be no more than 63 characters", LABEL)
+            ],
+        ),
+    ],
+)
+def test_signers_have_a_domain_and_a_path(signer, expected):
+    """A signer that is named is named well."""
+    found = bundles.validate(bundle(signer.replace("/", ":") + ":x", signer))
+    assert texts(found) == [f"spec.signerName: {each}" for each in expected]
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: anchor() + anchor(1), []),
+        (lambda: "", ['Invalid value: "<value omitted>": at least one trust anchor must be provided']),
+        (lambda: "x" * 1048577, ["Too long: may not be more than 1048576 bytes"]),
+        (lambda: "ä" * 524289, ["Too long: may not be more than 1048576 bytes"]),
+        (
+            lambda: anchor() + anchor(),
+            ['Invalid value: "<value omitted>": duplicate trust anchor (indices [0 1])'],
+        ),
+        (
+            lambda: anchor().replace("CERTIFICATE", "KEY"),
+            ['Invalid value: "<value omitted>": entry 0 has bad block type: KEY'],
+        ),
+    ],
+)
+def test_bundles_hold_trust_anchors(make, expected):
+    """Up to a mebibyte of them; the bundle itself is not repeated in errors."""
+    found = bundles.validate(bundle(text=make()))
+    assert texts(found) == [f"spec.trustBundle: {each}" for each in expected]
+
+
+def test_an_unchanged_bundle_is_not_read_again():
+    """What was accepted once may stay, whatever becomes of parsers; anything new is read."""
+    old = bundle(text="odd")
+    assert not bundles.validate_update(bundle(text="odd"), old)
+    assert bundles.validate_update(bundle(text="odder"), old)
+
+
+def test_the_signer_cannot_be_changed():
+    """Its bundle would have to be renamed as well."""
+    found = bundles.validate_update(bundle("b", SIGNER), bundle("b"))
+    assert texts(found) == [
+        f'metadata.name: Invalid value: "b": {named_with_prefix(SIGNER, "example.com:foo:")}',
+        f'spec.signerName: Invalid value: "{SIGNER}": field is immutable',
+    ]
+
+
+def test_on_the_wire():
+    """The bundle is always written, the signer if there is one; and protobuf says the same as JSON."""
+    assert json.loads(codec.encode(bundles.ClusterTrustBundle()))["spec"] == {"trustBundle": ""}
+    made = bundle("example.com:foo:x", SIGNER)
+    made.kind, made.api_version = "ClusterTrustBundle", "certificates.k8s.io/v1beta1"
+    body = protobuf.encode(made, made.api_version, made.kind)
+    assert protobuf.decode(body, bundles.ClusterTrustBundle, made.api_version).object == made
+
+
+def test_the_declaration():
+    """What discovery, tables and selectors say, in both versions."""
+    for of, version in ((bundles.RESOURCE, "v1beta1"), (bundles.RESOURCE_V1, "v1")):
+        assert (of.version, of.namespaced, of.unconditional_update) == (version, False, False)
+        cells = {each.name: each.cell(bundle(), BEGINS) for each in of.columns}
+        assert cells == {"Name": "b", "SignerName": "<none>"}
+        assert {name: get(bundle(signer=SIGNER)) for name, get in of.selectable.items()} == {"spec.signerName": SIGNER}
+        assert of.unknown_selector("spec.x") == "field label not supported: spec.x"
+    assert bundles.RESOURCE.storage_version_hash == "v5yhuVertL4="
