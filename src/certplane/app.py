@@ -16,7 +16,7 @@ import os
 import pathlib
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from certplane import clock as clocks
@@ -27,8 +27,9 @@ from certplane.controllers import publisher, signer
 from certplane.kubeadm import kubeconfig, pki
 from certplane.meta import codec, context, resource
 from certplane.registry import admission, document, lifecycle, reads, verbs
+from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import serviceaccounts
-from certplane.server import discovery, exchange, handlers, health, listen, local, pipeline, routes, watches
+from certplane.server import discovery, exchange, handlers, health, listen, local, manners, pipeline, routes, watches
 from certplane.store import contract, sqlite, watchcache
 from certplane.x509 import certificates, issue, keys, profiles
 
@@ -46,19 +47,20 @@ _DRAIN_SECONDS: Final = 8.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class How:
-    """How a plane works. `signers` are the configured ones by name; `certificates` and `static_tokens` tell who may
-    come; `issuer` signs the tokens of service accounts; `address` is where clients reach the server.
+    """How a plane works. `signers` are the configured ones by name; `client_ca` and `static_tokens` tell who may come;
+    `issuer` signs the tokens of service accounts; `address` is where clients reach the server.
     """
 
     signers: Mapping[str, signer.Signer]
     kinds: tuple[resource.Resource, ...] = resources.DEFAULT
     controllers: frozenset[str] = frozenset(config.CONTROLLERS)
-    certificates: tuple[authn.Method, ...] = ()
+    client_ca: certificates.ClientVerifier | None = None
     static_tokens: tuple[authn.TokenSource, ...] = ()
     issuer: tokens.Issuer | None = None
     bootstrap_tokens: bool = True
     anonymous: bool = True
     root_ca: str = ""
+    limits: manners.Limits = dataclasses.field(default_factory=manners.Limits)
     address: str = "127.0.0.1:6443"
 
 
@@ -81,13 +83,14 @@ class Plane:
         self.authorizer = self._authorizer()
         self.registries = self._registries()
         self.watches = watches.Watches(clock)
+        self.telemetry.watches(lambda: len(self.watches))
         self._ready = False
         self._draining = False
         self._tasks: list[asyncio.Task[None]] = []
         self._threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="certplane-sign")
         self._accounts = tokens.ServiceAccountTokens(how.issuer, self._find) if how.issuer is not None else None
         self._tokens = self._bearer_tokens()
-        self._authenticator = authn.Authenticator((*how.certificates, self._tokens), anonymous=how.anonymous)
+        self._authenticator = authn.Authenticator(self._methods(), anonymous=how.anonymous)
         self._impersonation = impersonation.Impersonation(self.authorizer.authorize)
         self.services = pipeline.Services(
             clock=clock,
@@ -95,6 +98,7 @@ class Plane:
             authenticate=self._authenticate,
             impersonate=self._impersonate,
             authorize=self._authorize,
+            in_flight=manners.InFlight(clock, how.limits, self.telemetry),
             route=self._routes().handle,
         )
         self.handler = pipeline.assemble(self.services)
@@ -107,6 +111,7 @@ class Plane:
         await defaults.ensure(self._doors(), defaults.wanted({each.plural for each in self._how.kinds}))
         self._start_controllers()
         self._tasks.append(asyncio.ensure_future(self._compact()))
+        self._tasks.append(asyncio.ensure_future(self.services.in_flight.watch_over()))
         self._ready = True
 
     def drain(self) -> None:
@@ -145,11 +150,17 @@ class Plane:
         hooks = admission.Admission(
             mutate=(lifecycle.hook(lambda name: self._find("namespaces", "", name)), nodes.restriction(self._find)),
             check=(escalation.creating(of), *signers.hooks(of.authorize), escalation.hook(of)),
+            after=(signers.trace, self._count_duration),
         )
         kinds = self._how.kinds
         return {
             f"{each.api_version}/{each.plural}": verbs.Registry(each, self.store, self.cache, hooks) for each in kinds
         }
+
+    def _methods(self) -> Sequence[authn.Method]:
+        if self._how.client_ca is None:
+            return [self._tokens]
+        return [authn.ClientCertificates(self._how.client_ca, self.telemetry.client_certificate), self._tokens]
 
     def _bearer_tokens(self) -> authn.BearerTokens:
         sources: list[authn.TokenSource] = list(self._how.static_tokens)
@@ -158,6 +169,13 @@ class Plane:
         if self._how.bootstrap_tokens:
             sources.append(tokens.BootstrapTokens(self._find))
         return authn.BearerTokens(self._accounts.audiences if self._accounts is not None else (), *sources)
+
+    def _count_duration(self, of: admission.Review) -> None:
+        """How often signers give what is asked for."""
+        if of.resource.plural == csrs.RESOURCE.plural and of.subresource == "status":
+            found = csrs.durations_first_set(of.new, of.old)
+            if found is not None:
+                self.telemetry.duration(found[0], honored=found[1])
 
     def _registry(self, plural: str) -> verbs.Registry:
         return self.registries[_path(self._by_plural[plural])]
@@ -344,11 +362,12 @@ def _how(settings: config.Settings, own: pki.PKI) -> How:
         signers=configured_signers(settings, own),
         kinds=resources.served(settings.runtime_config),
         controllers=settings.controllers,
-        certificates=(authn.ClientCertificates(verifier),),
+        client_ca=verifier,
         static_tokens=static,
         issuer=_issuer(settings.accounts, own),
         bootstrap_tokens=settings.bootstrap_tokens,
         anonymous=settings.anonymous_auth,
+        limits=manners.Limits(*settings.limits),
         root_ca=_root_ca(settings.root_ca_file or own.ca_certificate),
         address=f"{settings.host}:{settings.port}",
     )

@@ -36,7 +36,9 @@ CONTROLLERS: Final = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Option:
-    """One setting. `kind` is text, path, flag, duration, names (comma-separated), or choice (one of `choices`)."""
+    """One setting. `kind` is text, number, path, flag, duration, names (comma-separated), or choice (one of
+    `choices`).
+    """
 
     name: str
     help: str
@@ -95,6 +97,9 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "names",
         (),
     ),
+    Option("max-requests-inflight", "Reads at once; others are told to come again.", "number", 400),
+    Option("max-mutating-requests-inflight", "Writes at once; others are told to come again.", "number", 200),
+    Option("request-timeout", "How long a request may take, watches apart.", "duration", "1m0s"),
     Option("log-level", "How much is logged.", "choice", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
 )
 
@@ -147,6 +152,7 @@ class Settings:
     signing_duration: datetime.timedelta
     signing: Pair
     signer_files: Mapping[str, Pair]
+    limits: tuple[int, int, float]
     runtime_config: Mapping[str, bool]
     log_level: str
 
@@ -192,6 +198,7 @@ def settings(flags: Mapping[str, Any], file: Mapping[str, Any]) -> Settings:
         signing_duration=duration or datetime.timedelta(0),
         signing=common,
         signer_files=pairs,
+        limits=_limits(values, problems),
         runtime_config=_switches("runtime-config", values["runtime_config"], problems),
         log_level=str(values["log_level"]),
     )
@@ -262,6 +269,20 @@ def _controllers(wanted: Sequence[str], problems: list[str]) -> frozenset[str]:
         else:
             chosen.add(name)
     return frozenset(chosen)
+
+
+def _limits(values: Mapping[str, Any], problems: list[str]) -> tuple[int, int, float]:
+    """Reads and writes at once, and the seconds that one may take."""
+    numbers = []
+    for name in ("max_requests_inflight", "max_mutating_requests_inflight"):
+        text = str(values[name])
+        if not text.isdigit() or int(text) == 0:
+            problems.append(f"--{name.replace('_', '-')}: must be a number above 0: {text}")
+        numbers.append(int(text) if text.isdigit() else 0)
+    patience = _duration(values, "request_timeout", problems) or datetime.timedelta(0)
+    if patience <= datetime.timedelta(0):
+        problems.append("--request-timeout: must be more than nothing")
+    return numbers[0], numbers[1], patience.total_seconds()
 
 
 def _switches(name: str, given: Sequence[str], problems: list[str]) -> dict[str, bool]:

@@ -11,7 +11,7 @@ import datetime
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TextIO
 
 import prometheus_client
@@ -43,6 +43,10 @@ _SECONDS: Final = (
     60,
 )
 _QUEUE_SECONDS: Final = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1, 10)
+
+_LIFETIMES: Final = (
+    0, 1800, 3600, 7200, 21600, 43200, 86400, 172800, 345600, 604800, 2592000, 7776000, 15552000, 31104000,
+)  # fmt: skip
 
 _MOST_LABELS: Final = 2000
 
@@ -84,6 +88,33 @@ class Telemetry:
             ("signer", "decision", "reason"),
             registry=self._registry,
         )
+        self._in_flight = prometheus_client.Gauge(
+            "apiserver_current_inflight_requests",
+            "Requests that are being answered now, without watches.",
+            ("request_kind",),
+            registry=self._registry,
+        )
+        self._watches = prometheus_client.Gauge(
+            "apiserver_longrunning_requests", "Watches that are open now.", ("verb",), registry=self._registry
+        )
+        self._expirations = prometheus_client.Histogram(
+            "apiserver_client_certificate_expiration_seconds",
+            "Seconds that the client certificates of requests were still valid.",
+            buckets=_LIFETIMES,
+            registry=self._registry,
+        )
+        self._requested = prometheus_client.Counter(
+            "apiserver_certificates_registry_csr_requested_duration",
+            "Issued requests that asked for a duration.",
+            ("signerName",),
+            registry=self._registry,
+        )
+        self._honored = prometheus_client.Counter(
+            "apiserver_certificates_registry_csr_honored_duration",
+            "Issued requests that got about the duration that they asked for.",
+            ("signerName",),
+            registry=self._registry,
+        )
         self._queues = _Queues(self._registry)
         # Looking up labelled children takes locks; requests of one kind share what was found once.
         self._known: dict[tuple[RequestLabels, int], tuple[Any, Any]] = {}
@@ -100,6 +131,25 @@ class Telemetry:
         known[0].inc()
         if labels[0] != "WATCH":
             known[1].observe(seconds)
+
+    def in_flight(self, reads: Callable[[], float], writes: Callable[[], float]) -> None:
+        """Where to look for the number of requests under way."""
+        self._in_flight.labels("readOnly").set_function(reads)
+        self._in_flight.labels("mutating").set_function(writes)
+
+    def watches(self, count: Callable[[], float]) -> None:
+        """Where to look for the number of open watches."""
+        self._watches.labels("WATCH").set_function(count)
+
+    def client_certificate(self, seconds_left: float) -> None:
+        """Note how long the certificate of a request will still be valid."""
+        self._expirations.observe(seconds_left)
+
+    def duration(self, signer: str, *, honored: bool) -> None:
+        """Count a certificate whose request asked for a duration."""
+        self._requested.labels(signer).inc()
+        if honored:
+            self._honored.labels(signer).inc()
 
     def signer(self, name: str, problem: str) -> None:
         """Whether a signer works: `problem` is empty if it does."""

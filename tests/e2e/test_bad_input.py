@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import random
 import socket
@@ -204,6 +205,16 @@ def test_what_is_no_http_is_refused(sent, server):
             assert not answer.startswith(b"HTTP/1.1 5")
 
 
+def test_a_head_has_its_limit(server):
+    """Header fields of more than a megabyte are refused with the code for it, as Go's server does."""
+    with contextlib.closing(_raw(server)) as connection:
+        connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n")
+        with contextlib.suppress(OSError):
+            for number in range(70):
+                connection.sendall(b"x-%d: " % number + b"a" * 16_000 + b"\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 431 ")
+
+
 def test_slow_and_vanished_clients_cost_nobody_else_anything(server, client):
     """Half requests, half handshakes and watches that nobody reads, all left open: others are served meanwhile."""
     with contextlib.ExitStack() as stack:
@@ -220,3 +231,19 @@ def test_slow_and_vanished_clients_cost_nobody_else_anything(server, client):
             assert client.request("admin", "POST", requests.CSRS, requests.JSON, body).status == 201
     deleted = client.request("admin", "DELETE", requests.CSRS, {"Accept": "application/json"}, None)
     assert deleted.status == 200
+
+
+def test_large_answers_are_compressed_for_those_who_can_read_it(client):
+    """From 128 KiB on, and only then, and only if it was offered; what comes out is the same."""
+    request = requests.pkcs10()
+    for number in range(150):
+        body = requests.csr(f"big-{number}", request)
+        assert client.request("admin", "POST", requests.CSRS, requests.JSON, body).status == 201
+    plain = client.request("admin", "GET", requests.CSRS, {}, None)
+    packed = client.request("admin", "GET", requests.CSRS, {"Accept-Encoding": "br, gzip;q=0.5"}, None)
+    small = client.request("admin", "GET", f"{requests.CSRS}?limit=1", {"Accept-Encoding": "gzip"}, None)
+    found = {name.lower(): value for name, value in packed.headers.items()}
+    assert (found.get("content-encoding"), found.get("vary")) == (["gzip"], ["Accept-Encoding"])
+    assert json.loads(gzip.decompress(packed.data))["items"] == json.loads(plain.data)["items"]
+    assert "content-encoding" not in {name.lower() for name in (*plain.headers, *small.headers)}
+    client.request("admin", "DELETE", requests.CSRS, {"Accept": "application/json"}, None)

@@ -15,6 +15,7 @@ from certplane import app, testing
 from certplane.controllers import signer
 from certplane.meta import context
 from certplane.resources import certificatesigningrequests as csrs
+from certplane.server import pipeline
 from certplane.store import memory
 from certplane.x509 import authority, issue, mint, pem, profiles
 
@@ -49,6 +50,11 @@ async def running(store=None, clock=None, signers=None, **how):
         await made.stop()
         if own:
             await store.close()
+
+
+def assembled(plane):
+    """The way through the plane, made anew from its services: for tests that have changed one."""
+    return pipeline.assemble(plane.services)
 
 
 async def eventually(condition):

@@ -18,7 +18,7 @@ import hmac
 import io
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from certplane import errors
@@ -57,8 +57,12 @@ class Method(Protocol):
 class ClientCertificates:
     """Certificates that the handshake delivered."""
 
-    def __init__(self, verifier: certificates.ClientVerifier) -> None:
+    def __init__(
+        self, verifier: certificates.ClientVerifier, observe: Callable[[float], None] = lambda _: None
+    ) -> None:
+        """`observe` is told, for each request, how many seconds its certificate is still valid."""
         self._verifier = verifier
+        self.observe = observe
         self._known: collections.OrderedDict[bytes, tuple[certificates.VerifiedClient, context.User | None]] = (
             collections.OrderedDict()
         )
@@ -79,6 +83,7 @@ class ClientCertificates:
                 certificates.check_time(known[0].not_before, known[0].not_after, now)
         except certificates.VerificationError as error:
             raise Rejected(f"client certificate: {error}") from error
+        self.observe((known[0].not_after - now).total_seconds())
         return known[1]
 
     def replace(self, verifier: certificates.ClientVerifier) -> None:

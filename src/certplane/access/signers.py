@@ -12,12 +12,12 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-from certplane import errors
+from certplane import clock, errors
 from certplane.access import rbac
 from certplane.meta import context
 from certplane.registry import admission
 from certplane.resources import certificatesigningrequests as csrs
-from certplane.x509 import csr, profiles
+from certplane.x509 import certificates, csr, profiles
 
 _log = logging.getLogger("certplane.access")
 
@@ -49,7 +49,6 @@ def hooks(authorize: Authorize) -> tuple[admission.Hook, ...]:
         signer = of.old.spec.signer_name
         if not may_for_signer(authorize, of.call.user, "approve", signer):
             raise _refusal(of, f'user not permitted to approve requests with signerName "{signer}"')
-        _trace(of)
 
     def signing(of: admission.Review) -> None:
         if (of.resource.plural, of.subresource, of.operation) != (_PLURAL, "status", "update"):
@@ -113,22 +112,37 @@ def _refusal(of: admission.Review, why: str) -> errors.Forbidden:
     return errors.Forbidden.of(of.resource.plural, of.resource.group, of.name, why)
 
 
-def _trace(of: admission.Review) -> None:
-    """Every decision leaves a trace, whoever makes it, and whether or not anything else is configured."""
+def trace(of: admission.Review) -> None:
+    """Every decision and every certificate leaves a trace, whoever wrote it: decisions in the log, whether or not
+    anything else is configured, and both as annotations of the audit record.
+    """
+    if of.resource.plural != _PLURAL or not of.subresource:
+        return
     before = {each.type for each in of.old.status.conditions}
+    spec = of.old.spec
+    about = {"csr-uid": of.old.metadata.uid, "csr-requestor": spec.username, "csr-signer": spec.signer_name}
     for each in of.new.status.conditions:
         if each.type not in before:
-            _log.info(
-                "csr decision",
-                extra={
-                    "csr": of.name,
-                    "uid": of.old.metadata.uid,
-                    "condition": each.type,
-                    "reason": each.reason,
-                    "user": of.call.user.name,
-                    "requestor": of.old.spec.username,
-                    "signer": of.old.spec.signer_name,
-                    "request_id": of.call.request_id,
-                    "dry_run": of.call.dry_run,
-                },
-            )
+            of.call.annotate(**about, **{"csr-decision": each.type, "csr-reason": each.reason})
+            _log_decision(of, each)
+    if of.new.status.certificate and not of.old.status.certificate:
+        facts = certificates.facts(of.new.status.certificate)
+        if facts is not None:
+            issued = {"certificate-serial": facts.serial, "certificate-sha256": facts.sha256}
+            of.call.annotate(**about, **issued, **{"certificate-not-after": clock.rfc3339(facts.not_after)})
+
+
+def _log_decision(of: admission.Review, made: csrs.CertificateSigningRequestCondition) -> None:
+    _log.info(
+        "csr decision",
+        extra={
+            "csr": of.name,
+            "uid": of.old.metadata.uid,
+            "condition": made.type,
+            "reason": made.reason,
+            "user": of.call.user.name,
+            "requestor": of.old.spec.username,
+            "signer": of.old.spec.signer_name,
+            "request_id": of.call.request_id,
+        },
+    )

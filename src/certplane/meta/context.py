@@ -63,7 +63,7 @@ class Attributes:
 
 @dataclasses.dataclass(slots=True)
 class Call:
-    """One call of a verb. Mutable in one respect: `warnings` collects the texts of Warning headers, in order."""
+    """One call of a verb. It collects the texts of Warning headers, in order, and annotations of its audit record."""
 
     user: User
     info: RequestInfo
@@ -76,6 +76,12 @@ class Call:
     field_validation: str = "Warn"
     force: bool = False
     warnings: list[str] = dataclasses.field(default_factory=list)
+    annotations: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def annotate(self, **facts: str) -> None:
+        """Have facts written into the audit record, under keys below certplane.io/."""
+        for name, value in facts.items():
+            self.annotations[f"certplane.io/{name}"] = value
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)

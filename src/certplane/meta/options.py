@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from certplane import errors, gotext
+from certplane import config, errors, gotext
 from certplane.meta import objects
 
 Query = Mapping[str, Sequence[str]]
@@ -229,9 +229,13 @@ def _from_query(query: Query) -> objects.DeleteOptions:
 _DURATION: Final = re.compile(r"[+-]?(0|([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+", re.ASCII)
 
 
-def check_timeout(query: Query) -> None:
-    """The `timeout` parameter has to be a Go duration. Raises BadRequest."""
-    text = _first(query, "timeout")
-    if text and _DURATION.fullmatch(text) is None:
+def timeout(query: Query) -> float | None:
+    """The seconds that a client gives a request with the `timeout` parameter, a Go duration. Raises BadRequest."""
+    text = _first(query, "timeout") if query else ""
+    if not text:
+        return None
+    if _DURATION.fullmatch(text) is None:
         why = f"time: invalid duration {gotext.quote(text)}"
         raise errors.BadRequest(f"invalid timeout specified in the request URL - {why}")
+    found = config.parse_duration(text)
+    return found.total_seconds() if found is not None else None

@@ -1,8 +1,9 @@
-"""Two hooks, and the order in which they run.
+"""The hooks of a write, and the order in which they run.
 
 `mutate` hooks run before the kind's own preparation and validation; `check` hooks run last, on the finished object,
 just before it is stored. Both refuse by raising an `errors.APIError`. Checks see the stored object as it is at the
-moment of the write: when a write is retried after a conflict, they run again.
+moment of the write: when a write is retried after a conflict, they run again. `after` hooks hear of updates that are
+stored, once each; dry runs and updates that changed nothing are none. They must not fail.
 """
 
 from __future__ import annotations
@@ -40,3 +41,4 @@ class Admission:
 
     mutate: tuple[Hook, ...] = ()
     check: tuple[Hook, ...] = ()
+    after: tuple[Hook, ...] = ()

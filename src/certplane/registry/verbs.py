@@ -184,11 +184,14 @@ class Registry:
             new = make(stored)
             self._admit_update(call, target, stored, new, style)
             try:
-                return await self._store_update(call, stored, entry, new)
+                outcome = await self._store_update(call, stored, entry, new)
             except contract.RevisionMismatch:
                 continue
             except contract.StoreClosed as error:
                 raise errors.ServiceUnavailable(str(error)) from error
+            if outcome.document is not stored and not call.dry_run:
+                self._run(self._hooks.after, "update", target, new, stored.object, call)
+            return outcome
         raise errors.Conflict.of(*of.identity, target.name)
 
     async def _update_missing(self, call: context.Call, target: Target, make: Make, style: Style) -> Outcome:

@@ -77,6 +77,7 @@ class Exchange:
     user: context.User = context.ANONYMOUS
     classified: bool = False
     warnings: list[str] = dataclasses.field(default_factory=list)
+    annotations: dict[str, str] = dataclasses.field(default_factory=dict)
 
     async def body(self) -> bytes:
         """The whole body. Raises RequestEntityTooLarge beyond the limit, before more of it is read."""

@@ -145,6 +145,7 @@ class API:
             request_id=of.request_id,
             user_agent=of.headers.get(b"user-agent"),
             warnings=of.warnings,
+            annotations=of.annotations,
         )
 
     # --- reads ----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import gzip
 import logging
 import socket
 import ssl
@@ -32,6 +33,14 @@ _NO_CHECK_TIME: Final = 0x200000
 _SHUTDOWN_SECONDS: Final = 8
 #: How long the peer's half of the end of TLS is waited for: idle clients read it only when they write again.
 _GOODBYE_SECONDS: Final = 0.3
+#: Bytes of a request's head, as Go's server takes them, and the seconds in which the first one has to come.
+_HEAD_LIMIT: Final = 1 << 20
+_HEAD_SECONDS: Final = 32.0
+#: How long a peer may read nothing of an answer that waits for it.
+_STALL_SECONDS: Final = 30.0
+#: From this size on answers are compressed for those who can read it, fast rather than small; as in kube-apiserver.
+_COMPRESSION_BYTES: Final = 128 * 1024
+_COMPRESSION_LEVEL: Final = 1
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -39,21 +48,96 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, which also tells who the peer is."""
+    """uvicorn's protocol, which also tells who the peer is, and which lets nobody be endless: a request has to come
+    with a head of a limited size in a limited time, and an answer has to be read.
+    """
 
     _peer_chain: Sequence[bytes] = ()
+    #: Bytes of a head that is not complete yet.
+    _head = 0
+    _reading_head = True
+    _head_timer: asyncio.TimerHandle | None = None
+    _stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._head_timer = self.loop.call_later(_HEAD_SECONDS, self._too_slow)
         self.transport = _Joining(transport, self.loop)  # type: ignore[assignment]  # has all that is used of one
         ssl_object = transport.get_extra_info("ssl_object")
         if ssl_object is not None:
             self._peer_chain = _peer_chain(ssl_object)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timers()
+        super().connection_lost(exc)
+
+    # --- requests that do not come ------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self._reading_head:
+            self._head += len(data)
+            if self._head > _HEAD_LIMIT:
+                self._refuse_head()
+                return
+        super().data_received(data)
+        if self._reading_head and self._head and self._head_timer is None:
+            # Part of another head: it has its time, too.
+            self._head_timer = self.loop.call_later(_HEAD_SECONDS, self._too_slow)
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         chain = self._peer_chain
         self.scope["extensions"] = {"tls": {"client_cert_chain_der": chain}}
+
+    def on_headers_complete(self) -> None:
+        self._reading_head = False
+        self._head = 0
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._reading_head = True
+
+    def _refuse_head(self) -> None:
+        text = b"431 Request Header Fields Too Large"
+        head = b"HTTP/1.1 " + text + b"\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
+        self.transport.write(head + b"content-length: %d\r\n\r\n" % len(text) + text)
+        self.transport.close()
+
+    def _too_slow(self) -> None:
+        _log.info("connection ended", extra={"source": self.client, "why": "no request came in time"})
+        self.transport.abort()
+
+    # --- answers that are not read ------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._expect_progress()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def _expect_progress(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._stall_timer = self.loop.call_later(_STALL_SECONDS, self._check_progress, left)
+
+    def _check_progress(self, before: int) -> None:
+        if self.transport.get_write_buffer_size() < before:
+            self._expect_progress()
+            return
+        _log.info("connection ended", extra={"source": self.client, "why": "the answer was not read"})
+        self.transport.abort()
+
+    def _stop_timers(self) -> None:
+        for timer in (self._head_timer, self._stall_timer):
+            if timer is not None:
+                timer.cancel()
 
     def shutdown(self) -> None:
         """Say goodbye; do not wait for long for the peer to say it too, once it has its answer."""
@@ -180,12 +264,22 @@ async def _send_reply(of: exchange.Exchange, reply: exchange.Reply, receive: Rec
     if reply.content_type:
         headers.insert(0, (b"content-type", reply.content_type.encode("ascii")))
     if reply.stream is None:
-        headers.append((b"content-length", str(len(reply.body)).encode("ascii")))
+        body = reply.body
+        if len(body) > _COMPRESSION_BYTES and _reads_gzip(of):
+            # In a thread: it takes a while, and lets go of the interpreter.
+            body = await asyncio.to_thread(gzip.compress, body, _COMPRESSION_LEVEL, mtime=0)
+            headers += ((b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding"))
+        headers.append((b"content-length", str(len(body)).encode("ascii")))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if of.method == "HEAD" else reply.body})
+        await send({"type": "http.response.body", "body": b"" if of.method == "HEAD" else body})
         return
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await _send_stream(reply.stream, receive, send)
+
+
+def _reads_gzip(of: exchange.Exchange) -> bool:
+    offered = ",".join(of.headers.all(b"accept-encoding"))
+    return any(each.partition(";")[0].strip() == "gzip" for each in offered.split(","))
 
 
 async def _send_stream(stream: AsyncIterator[bytes], receive: Receive, send: Send) -> None:

@@ -9,6 +9,7 @@ docs/life-of-a-request.md tells the same story; a test compares the two.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import functools
 import logging
@@ -19,7 +20,7 @@ from typing import Final
 from certplane import clock as clocks
 from certplane import errors, gotext, telemetry
 from certplane.meta import context, objects, options
-from certplane.server import exchange, negotiation, rendering, requestinfo
+from certplane.server import exchange, manners, negotiation, rendering, requestinfo
 
 _log = logging.getLogger("certplane.server")
 
@@ -35,7 +36,6 @@ class Services:
 
     `authenticate`, `impersonate` and `authorize` raise Unauthorized and Forbidden; `impersonate` gives the user to go
     on as. `route` answers what has passed all stages.
-    `in_flight` counts the requests that are being answered, without watches, up to `limit`.
     """
 
     clock: clocks.Clock
@@ -43,9 +43,8 @@ class Services:
     authenticate: Callable[[exchange.Exchange], context.User]
     impersonate: Callable[[exchange.Exchange, Callable[[], context.Attributes]], context.User]
     authorize: Callable[[context.Attributes], None]
+    in_flight: manners.InFlight
     route: exchange.Handler
-    limit: int = 600
-    in_flight: int = 0
 
 
 StageFunction = Callable[[Services, exchange.Exchange, exchange.Handler], Awaitable[exchange.Reply]]
@@ -103,7 +102,7 @@ async def _classify(services: Services, of: exchange.Exchange, proceed: exchange
     of.query = exchange.parse_query(of.raw_query)
     of.info = requestinfo.parse(of.method, of.path, of.query)
     if of.info.verb != "watch":
-        options.check_timeout(of.query)
+        options.timeout(of.query)
     return await proceed(of)
 
 
@@ -124,23 +123,39 @@ async def _impersonate(services: Services, of: exchange.Exchange, proceed: excha
 
 
 async def _account(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
-    """Count the request and its time; refuse it if too many are under way."""
-    long_running = of.info.verb == "watch"
-    if services.in_flight >= services.limit and not long_running and of.identity is None:
-        raise errors.TooManyRequests
+    """Count the request and its time; refuse it if too many are under way, end it if it takes too long."""
     begun = services.clock.monotonic()
-    services.in_flight += not long_running
+    ticket = None
     code = 500
     try:
+        if of.info.verb != "watch":
+            ticket = services.in_flight.enter(of)
+            if ticket is None:
+                code = 429
+                return _come_again()
         reply = await proceed(of)
         code = reply.status
         return reply
     except errors.APIError as error:
         code = error.code
         raise
+    except asyncio.CancelledError:
+        if ticket is None or not ticket.overdue or ticket.task is None:
+            raise
+        ticket.task.uncancel()
+        code = errors.Timeout.code
+        why = "request did not complete within requested timeout - context deadline exceeded"
+        raise errors.Timeout(f"Timeout: {why}") from None
     finally:
-        services.in_flight -= not long_running
+        if ticket is not None:
+            services.in_flight.leave(ticket)
         services.telemetry.request(_labels(of.info), code, services.clock.monotonic() - begun)
+
+
+def _come_again() -> exchange.Reply:
+    reply = plain(429, "Too many requests, please try again later.\n")
+    reply.headers.append((b"retry-after", b"1"))
+    return reply
 
 
 def _labels(info: context.RequestInfo) -> telemetry.RequestLabels:

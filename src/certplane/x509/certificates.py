@@ -98,6 +98,24 @@ def _check_outline(raw: bytes) -> None:
         raise CertificateError("x509: inner and outer signature algorithm identifiers don't match")
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Facts:
+    """What identifies a certificate: serial number and SHA-256 of its DER, both in lower-case hex, and its end."""
+
+    serial: str
+    sha256: str
+    not_after: datetime.datetime
+
+
+def facts(text: bytes) -> Facts | None:
+    """Of the first certificate of a bundle; None if there is none that can be read."""
+    found = first(text)
+    if found is None:
+        return None
+    digest = hashlib.sha256(found.public_bytes(serialization.Encoding.DER)).hexdigest()
+    return Facts(f"{found.serial_number:x}", digest, found.not_valid_after_utc)
+
+
 def first_not_after(text: bytes) -> datetime.datetime | None:
     """When the first certificate of a bundle ends; None if there is none that can be read."""
     found = first(text)
