@@ -26,7 +26,7 @@ from certplane.client import api
 from certplane.controllers import publisher, signer
 from certplane.kubeadm import kubeconfig, pki
 from certplane.meta import codec, context, resource
-from certplane.registry import admission, document, lifecycle, reads, verbs
+from certplane.registry import admission, document, expiry, lifecycle, reads, verbs
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import serviceaccounts
 from certplane.server import discovery, exchange, handlers, health, listen, local, manners, pipeline, routes, watches
@@ -60,6 +60,7 @@ class How:
     bootstrap_tokens: bool = True
     anonymous: bool = True
     root_ca: str = ""
+    event_seconds: float = 3600.0
     limits: manners.Limits = dataclasses.field(default_factory=manners.Limits)
     address: str = "127.0.0.1:6443"
 
@@ -112,6 +113,8 @@ class Plane:
         self._start_controllers()
         self._tasks.append(asyncio.ensure_future(self._compact()))
         self._tasks.append(asyncio.ensure_future(self.services.in_flight.watch_over()))
+        forgetting = expiry.Expiry(list(self.registries.values()), self.clock, self._how.event_seconds)
+        self._tasks.append(asyncio.ensure_future(forgetting.run()))
         self._ready = True
 
     def drain(self) -> None:
@@ -367,6 +370,7 @@ def _how(settings: config.Settings, own: pki.PKI) -> How:
         issuer=_issuer(settings.accounts, own),
         bootstrap_tokens=settings.bootstrap_tokens,
         anonymous=settings.anonymous_auth,
+        event_seconds=settings.event_ttl.total_seconds(),
         limits=manners.Limits(*settings.limits),
         root_ca=_root_ca(settings.root_ca_file or own.ca_certificate),
         address=f"{settings.host}:{settings.port}",

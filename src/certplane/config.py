@@ -97,6 +97,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "names",
         (),
     ),
+    Option("event-ttl", "How long events are kept after their last change.", "duration", "1h0m0s"),
     Option("max-requests-inflight", "Reads at once; others are told to come again.", "number", 400),
     Option("max-mutating-requests-inflight", "Writes at once; others are told to come again.", "number", 200),
     Option("request-timeout", "How long a request may take, watches apart.", "duration", "1m0s"),
@@ -152,6 +153,7 @@ class Settings:
     signing_duration: datetime.timedelta
     signing: Pair
     signer_files: Mapping[str, Pair]
+    event_ttl: datetime.timedelta
     limits: tuple[int, int, float]
     runtime_config: Mapping[str, bool]
     log_level: str
@@ -198,6 +200,7 @@ def settings(flags: Mapping[str, Any], file: Mapping[str, Any]) -> Settings:
         signing_duration=duration or datetime.timedelta(0),
         signing=common,
         signer_files=pairs,
+        event_ttl=_duration(values, "event_ttl", problems) or datetime.timedelta(0),
         limits=_limits(values, problems),
         runtime_config=_switches("runtime-config", values["runtime_config"], problems),
         log_level=str(values["log_level"]),

@@ -154,3 +154,26 @@ async def test_an_event_is_one_object_in_two_forms():
         new.note = "again"
         with pytest.raises(errors.Invalid, match='message: Invalid value: "again": field is immutable'):
             await client.update(events.NEW_RESOURCE, new)
+
+
+async def test_events_are_forgotten_an_hour_after_their_last_change():
+    """Whatever an event says of its own times; other objects stay."""
+    clock = testing.FakeClock()
+    async with flow.running(clock=clock) as plane:
+        client = plane.client(flow.ADMIN)
+        for name in ("old", "changed"):
+            made = events.Event(last_timestamp="2999-01-01T00:00:00Z")
+            made.metadata.name = name
+            await client.create(events.RESOURCE, made, "default")
+        kept = configmaps.ConfigMap()
+        kept.metadata.name = "kept"
+        await client.create(configmaps.RESOURCE, kept, "default")
+        await clock.advance(1800)
+        found = await client.get(events.RESOURCE, "changed", "default")
+        found.message = "again"
+        await client.update(events.RESOURCE, found)
+        await clock.advance(1920)
+        assert [each.metadata.name for each in (await client.list(events.RESOURCE)).items] == ["changed"]
+        await clock.advance(1800)
+        assert (await client.list(events.RESOURCE)).items == []
+        assert await client.get(configmaps.RESOURCE, "kept", "default")

@@ -15,6 +15,7 @@ import click
 
 import certplane
 from certplane import app, config, errors
+from certplane.cli import token
 from certplane.meta import codec
 from certplane.server import discovery
 
@@ -58,6 +59,9 @@ for each in config.OPTIONS:
 def version() -> None:
     """Print the version of the program and of the API that it speaks."""
     click.echo(f"certplane {certplane.__version__} (Kubernetes API {discovery.API_VERSION})")
+
+
+cli.add_command(token.token)
 
 
 def _read_config(path: str | None) -> dict[str, Any]:

@@ -1,0 +1,80 @@
+"""`certplane token`, against a real server, as an administrator uses it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import re
+import ssl
+import subprocess
+
+import pytest
+
+import demo
+
+
+def _run(server, *arguments):
+    command = [demo.CERTPLANE, "token", "--kubeconfig", str(server.data / "admin.conf"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL)
+
+
+def _who(server, token):
+    """The code, and the name of whoever comes with a token."""
+    trust = ssl.create_default_context(cafile=server.data / "pki" / "ca.crt")
+    host, _, port = server.url.removeprefix("https://").partition(":")
+    path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+    with contextlib.closing(http.client.HTTPSConnection(host, int(port), context=trust, timeout=10)) as connection:
+        connection.request("POST", path, b"{}", {"Authorization": f"Bearer {token}"})
+        answer = connection.getresponse()
+        found = json.loads(answer.read())
+    return answer.status, found.get("status", {}).get("userInfo", {}) if answer.status == 201 else {}
+
+
+def test_a_token_lets_in_until_it_is_deleted(own_server):
+    """What `create` prints is a credential at once; `list` tells of it; after `delete` it is none."""
+    made = _run(own_server, "create", "--description", "for one test", "--ttl", "2h")
+    assert made.returncode == 0, made.stderr
+    token = made.stdout.strip()
+    assert re.fullmatch(r"[a-z0-9]{6}\.[a-z0-9]{16}", token)
+    code, user = _who(own_server, token)
+    assert (code, user["username"]) == (201, f"system:bootstrap:{token[:6]}")
+    assert "system:bootstrappers:kubeadm:default-node-token" in user["groups"]
+    listed = _run(own_server, "list").stdout.splitlines()
+    assert listed[0].split()[:4] == ["TOKEN", "TTL", "EXPIRES", "USAGES"]
+    assert any(line.startswith(token) and "authentication,signing   for one test" in line for line in listed)
+    rows = json.loads(_run(own_server, "list", "-o", "json").stdout)
+    assert [row["ttl"] for row in rows if row["token"] == token] in (["119m"], ["120m"])
+    gone = _run(own_server, "delete", token)
+    assert gone.stdout == f'bootstrap token "{token[:6]}" deleted\n'
+    assert _who(own_server, token)[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["create", "abcdef.tooshort"], "not of the form"),
+        (["create", "--ttl", "soon"], "not a duration: soon"),
+        (["create", "--usages", "everything"], "there is no usage everything"),
+        (["create", "--groups", "system:masters"], "there is no group system:masters"),
+        (["delete", "nosuch"], 'secrets "bootstrap-token-nosuch" not found'),
+    ],
+)
+def test_what_cannot_be_done_is_said(own_server, arguments, error):
+    """An error, a hint, and the exit code for what a person must mend; the token itself is not repeated."""
+    refused = _run(own_server, *arguments)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: ")
+    assert error in refused.stderr
+    assert "hint: " in refused.stderr
+    assert "tooshort" not in refused.stderr
+
+
+def test_a_server_that_is_not_there_is_said(own_server, tmp_path):
+    """No traceback, whatever is wrong with the kubeconfig or with what it names."""
+    text = (own_server.data / "admin.conf").read_text()
+    (tmp_path / "admin.conf").write_text(re.sub(r"server: .*", "server: https://127.0.0.1:1", text))
+    for name, error in (("admin.conf", "cannot be reached"), ("missing.conf", "cannot be read")):
+        command = [demo.CERTPLANE, "token", "--kubeconfig", str(tmp_path / name), "list"]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (found.returncode, error in found.stderr, "Traceback" in found.stderr) == (2, True, False)
