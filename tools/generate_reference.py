@@ -61,12 +61,57 @@ for each signer, which reports without making the server unready.
 | `apiserver_request_total`, `apiserver_request_duration_seconds` | requests, by verb, resource and code |
 | `certplane_signer_ready` | 1 if a signer has an authority, else 0 with the reason |
 | `certplane_csr_decisions_total` | what controllers decided, by signer, decision and reason |
-| `workqueue_*` | the controllers' queue, under the names of client-go |
+| `apiserver_current_inflight_requests`, `apiserver_longrunning_requests` | what is under way |
+| `apiserver_client_certificate_expiration_seconds` | how long the client certificates of requests are still valid |
+| `apiserver_certificates_registry_csr_requested_duration_total` | certificates whose requests asked for a duration |
+| `apiserver_certificates_registry_csr_honored_duration_total` | those of them that got about that duration |
+| `workqueue_*` | the controllers' queues, under the names of client-go |
+
+### The audit log
+
+One line of JSON (`audit.k8s.io/v1`) for each request, in `audit.log` in the data directory. By default that is who did
+what, without bodies, and without health checks, discovery and the reading of controllers; `--audit-policy-file` names
+another policy. Bodies of Secrets, of service account tokens and of token reviews are never recorded, whatever the
+policy says. The record of an approval has annotations under `certplane.io/`, and so has the one of the certificate.
+
+## certplane token create | list | delete | generate
+
+Bootstrap tokens, as `kubeadm token`: Secrets in kube-system, with a lifetime, usages and groups. `--kubeconfig` says
+where the server is and who you are.
+
+## certplane audit approvals
+
+Who approved or denied what, when, and which serial number came out: `[--log FILE] [--since 24h] [-o table|json]`.
+Reads the log and the files that it was turned over into.
 
 ## What is served
 
 | group and version | kind | resource | short | subresources | verbs |
 |---|---|---|---|---|---|
+"""
+
+
+OPTIONAL = """
+Off unless `--runtime-config` asks for them:
+
+| group and version | kind | resource | short | subresources | turned on by |
+|---|---|---|---|---|---|
+"""
+
+END = """
+Both versions of an optional kind show the same objects, and so do the two forms of Event.
+
+### What is not served
+
+- Everything that runs something: pods, services, workloads, storage, quotas. Roles may name them, and access reviews
+  about them are answered. A PodCertificateRequest that a node makes is refused, because no pod is known.
+- Custom resources, webhooks and aggregated API servers.
+- CBOR, and YAML watches: neither does Kubernetes.
+- `certificates.k8s.io/v1alpha1`; the requests of `v1beta1`, which Kubernetes removed in 1.22.
+- Secrets of type kubernetes.io/service-account-token are stored and not filled with a token: TokenRequest gives one.
+- The garbage collector: owner references are kept and not followed.
+- API priority and fairness: one limit for reads, one for writes.
+- The authenticating front proxy, OIDC and webhook authentication.
 """
 
 
@@ -78,13 +123,19 @@ def reference() -> str:
     kinds = "".join(
         f"| {each.api_version} | {each.kind} | {each.plural} | {', '.join(each.short_names)} "
         f"| {', '.join(door.name for door in each.subresources)} | {', '.join(each.verbs)} |\n"
-        for each in resources.ALL
+        for each in resources.DEFAULT
+    )
+    optional = "".join(
+        f"| {each.api_version} | {each.kind} | {each.plural} |  "
+        f"| {', '.join(door.name for door in each.subresources)} | `{each.api_version}/{each.plural}=true` |\n"
+        for each in resources.OPTIONAL
     )
     actions = "".join(
-        f"| {each.api_version} | {each.kind} | {each.plural} |  |  | create |\n" for each in resources.ACTIONS
+        f"| {each.api_version} | {each.kind} | {'/'.join(part for part in each.path[2:] if part)} |  |  | create |\n"
+        for each in resources.ACTIONS
     )
     controllers = "".join(f"- `{name}` (also `{alias}`)\n" for name, alias in config.CONTROLLERS.items())
-    return HEAD + settings + "\nControllers:\n\n" + controllers + MIDDLE + kinds + actions
+    return HEAD + settings + "\nControllers:\n\n" + controllers + MIDDLE + kinds + actions + OPTIONAL + optional + END
 
 
 def _default(of: config.Option) -> str:

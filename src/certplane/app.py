@@ -29,7 +29,21 @@ from certplane.meta import codec, context, resource
 from certplane.registry import admission, document, expiry, lifecycle, reads, verbs
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import serviceaccounts
-from certplane.server import discovery, exchange, handlers, health, listen, local, manners, pipeline, routes, watches
+from certplane.server import (
+    audit,
+    auditlog,
+    auditpolicy,
+    discovery,
+    exchange,
+    handlers,
+    health,
+    listen,
+    local,
+    manners,
+    pipeline,
+    routes,
+    watches,
+)
 from certplane.store import contract, sqlite, watchcache
 from certplane.x509 import certificates, issue, keys, profiles
 
@@ -61,6 +75,8 @@ class How:
     anonymous: bool = True
     root_ca: str = ""
     event_seconds: float = 3600.0
+    audit_policy: auditpolicy.Policy = auditpolicy.DEFAULT
+    audit_sink: audit.Sink | None = None
     limits: manners.Limits = dataclasses.field(default_factory=manners.Limits)
     address: str = "127.0.0.1:6443"
 
@@ -101,6 +117,7 @@ class Plane:
             authorize=self._authorize,
             in_flight=manners.InFlight(clock, how.limits, self.telemetry),
             route=self._routes().handle,
+            audit=audit.Audit(how.audit_policy, how.audit_sink, clock) if how.audit_sink is not None else None,
         )
         self.handler = pipeline.assemble(self.services)
 
@@ -229,14 +246,15 @@ class Plane:
         offered = authn.Credentials(of.peer_chain, of.headers.get(b"authorization"), of.source)
         return self._authenticator.authenticate(offered, of.received)
 
-    def _impersonate(self, of: exchange.Exchange, attributes: Callable[[], context.Attributes]) -> context.User:
+    def _impersonate(
+        self, of: exchange.Exchange, attributes: Callable[[], context.Attributes]
+    ) -> tuple[context.User, str]:
         wanted = impersonation.requested(of.headers)
-        return of.user if wanted is None else self._impersonation.judge(wanted, attributes())
+        return (of.user, "") if wanted is None else self._impersonation.judge(wanted, attributes())
 
-    def _authorize(self, attributes: context.Attributes) -> None:
+    def _authorize(self, attributes: context.Attributes) -> tuple[str, errors.Forbidden | None]:
         decision = self.authorizer.authorize(attributes)
-        if not decision.allowed:
-            raise rbac.refusal(attributes, decision.reason)
+        return decision.reason, None if decision.allowed else rbac.refusal(attributes, decision.reason)
 
     def _start_controllers(self) -> None:
         crew = manager.Crew(
@@ -370,11 +388,23 @@ def _how(settings: config.Settings, own: pki.PKI) -> How:
         issuer=_issuer(settings.accounts, own),
         bootstrap_tokens=settings.bootstrap_tokens,
         anonymous=settings.anonymous_auth,
+        audit_policy=_audit_policy(settings.audit_policy_file),
         event_seconds=settings.event_ttl.total_seconds(),
         limits=manners.Limits(*settings.limits),
         root_ca=_root_ca(settings.root_ca_file or own.ca_certificate),
         address=f"{settings.host}:{settings.port}",
     )
+
+
+def _audit_policy(path: pathlib.Path | None) -> auditpolicy.Policy:
+    if path is None:
+        return auditpolicy.DEFAULT
+    try:
+        return auditpolicy.parse(path.read_bytes())
+    except (OSError, auditpolicy.PolicyProblem) as error:
+        raise errors.SetupError(
+            f"the audit policy {path} cannot be used: {error}", ("it is a Policy of audit.k8s.io/v1, in YAML",)
+        ) from error
 
 
 def _root_ca(path: pathlib.Path) -> str:
@@ -409,6 +439,9 @@ async def serve(settings: config.Settings, clock: clocks.Clock) -> None:
     if settings.serving.certificate is not None:
         pki.check_pair(certificate, key)
     tls = listen.tls_context(str(certificate), str(key), str(settings.client_ca_file or own.ca_certificate))
+    log = auditlog.LogFile(settings.audit_log, auditlog.Rotation(*settings.audit_rotation), clock)
+    if settings.records:
+        how = dataclasses.replace(how, audit_sink=log.write)
     store = sqlite.open_store(settings.store)
     try:
         bound = listen.bind(settings.host, settings.port)
@@ -416,6 +449,7 @@ async def serve(settings: config.Settings, clock: clocks.Clock) -> None:
             await _serve(Plane(store, clock, how), listen.Plug(bound, tls), settings.data_dir)
     finally:
         await store.close()
+        log.close()
 
 
 async def _serve(plane: Plane, plug: listen.Plug, data_dir: pathlib.Path) -> None:

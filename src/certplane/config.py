@@ -20,6 +20,7 @@ _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs"
 KEY_KINDS: Final = ("RSA-2048", "RSA-3072", "RSA-4096", "ECDSA-P256", "ECDSA-P384")
 _SHORTEST_TOKEN: Final = datetime.timedelta(hours=1)
 _LONGEST_TOKEN: Final = datetime.timedelta(seconds=1 << 32)
+NO_LOG: Final = "none"
 SQLITE: Final = "sqlite"
 
 CONTROLLERS: Final = {
@@ -97,6 +98,16 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "names",
         (),
     ),
+    Option(
+        "audit-policy-file", "Policy of audit.k8s.io/v1; by default everything but noise, without bodies.", "path", None
+    ),
+    Option(
+        "audit-log-path",
+        "File of audit records; - is standard output, none for no records; by default DATA-DIR/audit.log.",
+    ),
+    Option("audit-log-maxsize", "Megabytes after which it is turned over; 0 for never.", "number", 100),
+    Option("audit-log-maxbackup", "How many former files are kept; 0 for all.", "number", 10),
+    Option("audit-log-maxage", "Days that former files are kept; 0 for ever.", "number", 0),
     Option("event-ttl", "How long events are kept after their last change.", "duration", "1h0m0s"),
     Option("max-requests-inflight", "Reads at once; others are told to come again.", "number", 400),
     Option("max-mutating-requests-inflight", "Writes at once; others are told to come again.", "number", 200),
@@ -153,10 +164,18 @@ class Settings:
     signing_duration: datetime.timedelta
     signing: Pair
     signer_files: Mapping[str, Pair]
+    audit_policy_file: pathlib.Path | None
+    audit_log: pathlib.Path
+    audit_rotation: tuple[int, int, int]
     event_ttl: datetime.timedelta
     limits: tuple[int, int, float]
     runtime_config: Mapping[str, bool]
     log_level: str
+
+    @property
+    def records(self) -> bool:
+        """Whether requests are recorded at all."""
+        return str(self.audit_log) != NO_LOG
 
     @property
     def signs_by_default(self) -> bool:
@@ -200,6 +219,9 @@ def settings(flags: Mapping[str, Any], file: Mapping[str, Any]) -> Settings:
         signing_duration=duration or datetime.timedelta(0),
         signing=common,
         signer_files=pairs,
+        audit_policy_file=_path(values["audit_policy_file"]),
+        audit_log=_path(values["audit_log_path"]) or data_dir / "audit.log",
+        audit_rotation=_rotation(values, problems),
         event_ttl=_duration(values, "event_ttl", problems) or datetime.timedelta(0),
         limits=_limits(values, problems),
         runtime_config=_switches("runtime-config", values["runtime_config"], problems),
@@ -276,16 +298,28 @@ def _controllers(wanted: Sequence[str], problems: list[str]) -> frozenset[str]:
 
 def _limits(values: Mapping[str, Any], problems: list[str]) -> tuple[int, int, float]:
     """Reads and writes at once, and the seconds that one may take."""
-    numbers = []
-    for name in ("max_requests_inflight", "max_mutating_requests_inflight"):
-        text = str(values[name])
-        if not text.isdigit() or int(text) == 0:
-            problems.append(f"--{name.replace('_', '-')}: must be a number above 0: {text}")
-        numbers.append(int(text) if text.isdigit() else 0)
+    reads = _number(values, "max_requests_inflight", 1, problems)
+    writes = _number(values, "max_mutating_requests_inflight", 1, problems)
     patience = _duration(values, "request_timeout", problems) or datetime.timedelta(0)
     if patience <= datetime.timedelta(0):
         problems.append("--request-timeout: must be more than nothing")
-    return numbers[0], numbers[1], patience.total_seconds()
+    return reads, writes, patience.total_seconds()
+
+
+def _rotation(values: Mapping[str, Any], problems: list[str]) -> tuple[int, int, int]:
+    """Megabytes, backups, days."""
+    size, count, age = (
+        _number(values, f"audit_log_{name}", 0, problems) for name in ("maxsize", "maxbackup", "maxage")
+    )
+    return size, count, age
+
+
+def _number(values: Mapping[str, Any], field: str, least: int, problems: list[str]) -> int:
+    text = str(values[field])
+    if not (text.isascii() and text.isdigit()) or int(text) < least:
+        problems.append(f"--{field.replace('_', '-')}: must be a number, at least {least}: {text}")
+        return least
+    return int(text)
 
 
 def _switches(name: str, given: Sequence[str], problems: list[str]) -> dict[str, bool]:

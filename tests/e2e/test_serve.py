@@ -348,3 +348,25 @@ def test_help_needs_no_data_directory(tmp_path):
     )
     assert "serve" in answer.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_the_audit_log_tells_who_approved_what(tmp_path):
+    """From the first start on, without settings: one command, and a file that is nobody else's."""
+    data = tmp_path / "data"
+    with started(data) as (port, _):
+        server = requests.Server(data, port)
+        with contextlib.closing(requests.client(server, tmp_path)) as client:
+            assert client.request("admin", "POST", requests.CSRS, requests.JSON, requests.csr("a", requests.pkcs10()))
+            found = json.loads(client.request("admin", "GET", f"{requests.CSRS}/a", {}, None).data)
+            found["status"]["conditions"] = [{"type": "Approved", "status": "True", "reason": "R"}]
+            body = json.dumps(found).encode()
+            answer = client.request("admin", "PUT", f"{requests.CSRS}/a/approval", requests.JSON, body)
+            assert answer.status == 200
+    log = data / "audit.log"
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    command = [demo.CERTPLANE, "audit", "approvals", "--log", str(log), "--since", "1h"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
+    assert shown[0].split()[:4] == ["WHEN", "DECISION", "CSR", "BY"]
+    assert shown[1].split()[1:3] == ["Approved", "a"]
+    missing = subprocess.run([*command[:4], str(tmp_path / "no.log")], capture_output=True, text=True, check=False)
+    assert (missing.returncode, missing.stderr.startswith("error: the audit log")) == (2, True)

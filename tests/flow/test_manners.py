@@ -37,7 +37,7 @@ def _known_by_header(plane, *users):
     """Have requests say who they come from: no test here is about certificates."""
     by_name = {each.name: each for each in users}
     plane.services.authenticate = lambda of: by_name[of.headers.get(b"x-user")]
-    plane.services.authorize = lambda attributes: None
+    plane.services.authorize = lambda attributes: ("", None)
 
 
 async def test_what_is_too_much_is_told_to_come_again():

@@ -85,8 +85,10 @@ class Impersonation:
         self._authorize = authorize
         self._worked: collections.OrderedDict[str, _Mode] = collections.OrderedDict()
 
-    def judge(self, wanted: context.User, of: context.Attributes) -> context.User:
-        """The user to go on as, for a request `of` the one who asks. Raises Forbidden."""
+    def judge(self, wanted: context.User, of: context.Attributes) -> tuple[context.User, str]:
+        """The user to go on as, for a request `of` the one who asks, and the constrained right that allows it (empty
+        for the unconstrained one). Raises Forbidden.
+        """
         last = self._worked.get(of.user.name)
         order = [*((last,) if last is not None else ()), *(mode for mode in _MODES if mode is not last)]
         first: errors.Forbidden | None = None
@@ -99,7 +101,7 @@ class Impersonation:
                 first = first or error
                 continue
             self._remember(of.user.name, mode)
-            return user
+            return user, mode.verb if mode.constrained else ""
         # The last mode applies to everybody, so there is a refusal by now.
         raise first if first is not None else rbac.refusal(of)
 

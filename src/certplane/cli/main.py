@@ -15,7 +15,7 @@ import click
 
 import certplane
 from certplane import app, config, errors
-from certplane.cli import token
+from certplane.cli import audit, token
 from certplane.meta import codec
 from certplane.server import discovery
 
@@ -62,6 +62,7 @@ def version() -> None:
 
 
 cli.add_command(token.token)
+cli.add_command(audit.audit)
 
 
 def _read_config(path: str | None) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import click
 import certplane
 from certplane import clock as clocks
 from certplane import config, errors, gotext
+from certplane.cli import tables
 from certplane.client import api, kubeconfig, remote
 from certplane.resources import secrets
 
@@ -172,6 +173,4 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         values = [",".join(value) if isinstance(value, list) else value for value in row.values()]
         cells.append([value or "<none>" for value in values])
-    widths = [max(len(row[at]) for row in cells) for at in range(len(cells[0]))]
-    lines = ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    return "\n".join(lines) + "\n"
+    return tables.aligned(cells)

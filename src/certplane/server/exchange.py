@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from certplane import errors
 from certplane.meta import context
@@ -70,14 +70,18 @@ class Exchange:
     source: str = ""
     identity: context.User | None = None
 
+    # `note_request` and `note_response` are set where bodies may have to be recorded.
     request_id: str = ""
     received: datetime.datetime = _LONG_AGO
     query: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     info: context.RequestInfo = _NOT_CLASSIFIED
     user: context.User = context.ANONYMOUS
+    constraint: str = ""
     classified: bool = False
     warnings: list[str] = dataclasses.field(default_factory=list)
     annotations: dict[str, str] = dataclasses.field(default_factory=dict)
+    note_request: Callable[[Any], None] | None = None
+    note_response: Callable[[Callable[[], bytes]], None] | None = None
 
     async def body(self) -> bytes:
         """The whole body. Raises RequestEntityTooLarge beyond the limit, before more of it is read."""
@@ -115,7 +119,7 @@ def parse_query(raw: str) -> Mapping[str, Sequence[str]]:
 @dataclasses.dataclass(slots=True)
 class Reply:
     """What goes back. `stream`, if set, delivers the body piece by piece and replaces `body`; closing it ends what
-    feeds it. `headers` are further fields, names in lower case.
+    feeds it. `headers` are further fields, names in lower case. `outcome` is the Status in the body, if it is one.
     """
 
     status: int
@@ -123,6 +127,7 @@ class Reply:
     body: bytes = b""
     stream: AsyncIterator[bytes] | None = None
     headers: list[tuple[bytes, bytes]] = dataclasses.field(default_factory=list)
+    outcome: Mapping[str, Any] | None = None
 
 
 Handler = Callable[[Exchange], Awaitable[Reply]]

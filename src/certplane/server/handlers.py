@@ -12,7 +12,7 @@ from typing import Any
 
 from certplane import clock as clocks
 from certplane import errors
-from certplane.meta import context, objects, options, resource, shape
+from certplane.meta import codec, context, objects, options, resource, shape
 from certplane.registry import document, ownership, reads, verbs
 from certplane.server import bodies, exchange, negotiation, patching, rendering, tables, watches
 
@@ -163,6 +163,9 @@ class API:
         found = await request.endpoint.reader.list(request.info.namespace, how)
         kind = request.endpoint.resource
         _refuse_wrong_partial(request.form, kind, is_list=True)
+        if request.exchange.note_response is not None:
+            plain = dataclasses.replace(view, form=negotiation.Form())
+            request.exchange.note_response(lambda: rendering.listing(kind, found, plain))
         return exchange.Reply(200, request.form.media_type, rendering.listing(kind, found, view))
 
     async def _watch(self, request: Request) -> exchange.Reply:
@@ -204,6 +207,7 @@ class API:
         media_type = negotiation.body_type(request.exchange.headers.get(b"content-type"))
         expected = self._expected(kind)
         first = bodies.read(body, media_type, expected, call)
+        _note(request.exchange, first)
         _check_name(kind, info, first)
         ready = [first]
 
@@ -220,6 +224,7 @@ class API:
         applies = patch_type == patching.APPLY
         call = _apply_options(request.call, options.patch_options(request.exchange.query, applies=applies))
         body = await request.exchange.body()
+        _note(request.exchange, body)
         patch = patching.Patch(patch_type, body, self._expected(kind), kind, call)
 
         def make(stored: document.Document | None) -> Any:
@@ -244,7 +249,7 @@ class API:
         details["uid"] = gone.object.metadata.uid
         done = rendering.succeeded({key: value for key, value in details.items() if value})
         form = negotiation.status_form(request.exchange.headers.get(b"accept"))
-        return exchange.Reply(200, form.media_type, rendering.status(done, form))
+        return exchange.Reply(200, form.media_type, rendering.status(done, form), outcome=done)
 
     async def _delete_collection(self, request: Request) -> exchange.Reply:
         if request.endpoint.resource.namespaced and not request.info.namespace:
@@ -266,6 +271,7 @@ class API:
         if body:
             media_type = negotiation.body_type(request.exchange.headers.get(b"content-type"))
             sent = self._delete_options(body, media_type, request)
+            _note(request.exchange, sent)
         how = options.delete_options(request.exchange.query, sent)
         call = request.call
         call.dry_run = how.dry_run
@@ -296,10 +302,13 @@ class API:
         expected = bodies.Expected(action.type, action.api_version, action.kind, self._is_known)
         asked = bodies.read(body, media_type, expected, call)
         asked.kind, asked.api_version = action.kind, action.api_version
+        _note(of, asked)
         action.default(asked)
         by = ownership.writer(call, action.api_version, info.subresource)
         ownership.record(None, asked, shape.of(action.type), by)
         answered = await endpoint.answer(asked, call)
+        if of.note_response is not None:
+            of.note_response(lambda: codec.encode(answered))
         return exchange.Reply(201, form.media_type, rendering.answer(answered, action, form))
 
     # --- what they share ------------------------------------------------------------------------------------------
@@ -313,11 +322,21 @@ class API:
     async def _body(self, request: Request, call: context.Call) -> Any:
         body = await request.exchange.body()
         media_type = negotiation.body_type(request.exchange.headers.get(b"content-type"))
-        return bodies.read(body, media_type, self._expected(request.endpoint.resource), call)
+        read = bodies.read(body, media_type, self._expected(request.endpoint.resource), call)
+        _note(request.exchange, read)
+        return read
 
     def _reply(self, code: int, of: document.Document, request: Request) -> exchange.Reply:
+        if request.exchange.note_response is not None:
+            request.exchange.note_response(lambda: of.wire)
         _refuse_wrong_partial(request.form, request.endpoint.resource, is_list=False)
         return exchange.Reply(code, request.form.media_type, rendering.one(of, request.view))
+
+
+def _note(of: exchange.Exchange, sent: Any) -> None:
+    """Have what was sent recorded, where that is wanted."""
+    if of.note_request is not None:
+        of.note_request(sent)
 
 
 def _path_key(of: resource.Resource) -> tuple[str, str, str]:

@@ -14,13 +14,13 @@ import dataclasses
 import functools
 import logging
 import re
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
 
 from certplane import clock as clocks
 from certplane import errors, gotext, telemetry
 from certplane.meta import context, objects, options
-from certplane.server import exchange, manners, negotiation, rendering, requestinfo
+from certplane.server import audit, exchange, manners, negotiation, rendering, requestinfo
 
 _log = logging.getLogger("certplane.server")
 
@@ -34,17 +34,19 @@ _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,64}\Z")
 class Services:
     """What the stages need of the rest of the house. The composition root fills it in.
 
-    `authenticate`, `impersonate` and `authorize` raise Unauthorized and Forbidden; `impersonate` gives the user to go
-    on as. `route` answers what has passed all stages.
+    `authenticate` and `impersonate` raise Unauthorized and Forbidden; `impersonate` gives the user to go on as, and by
+    which right; `authorize` the reason, and the refusal if there is one. `route` answers what has passed all stages.
+    `audit` is None where nothing is recorded.
     """
 
     clock: clocks.Clock
     telemetry: telemetry.Telemetry
     authenticate: Callable[[exchange.Exchange], context.User]
-    impersonate: Callable[[exchange.Exchange, Callable[[], context.Attributes]], context.User]
-    authorize: Callable[[context.Attributes], None]
+    impersonate: Callable[[exchange.Exchange, Callable[[], context.Attributes]], tuple[context.User, str]]
+    authorize: Callable[[context.Attributes], tuple[str, errors.Forbidden | None]]
     in_flight: manners.InFlight
     route: exchange.Handler
+    audit: audit.Audit | None = None
 
 
 StageFunction = Callable[[Services, exchange.Exchange, exchange.Handler], Awaitable[exchange.Reply]]
@@ -108,14 +110,41 @@ async def _classify(services: Services, of: exchange.Exchange, proceed: exchange
 
 async def _authenticate(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
     """Find out who asks. Calls from inside the process bring their identity along."""
-    of.user = of.identity if of.identity is not None else services.authenticate(of)
+    try:
+        of.user = of.identity if of.identity is not None else services.authenticate(of)
+    except errors.Unauthorized as error:
+        if services.audit is not None:
+            services.audit.refused(of, _attributes(of), {"metadata": {}, **_said(error.status())})
+        raise
     return await proceed(of)
+
+
+async def _audit(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
+    """Record what is asked, and how it ends, as the policy says."""
+    record = services.audit.begin(of, _attributes(of)) if services.audit is not None else None
+    if services.audit is None or record is None:
+        return await proceed(of)
+    of.note_request, of.note_response = record.note_request, record.note_response
+    try:
+        reply = await proceed(of)
+    except errors.APIError as error:
+        reply = refusal(error, of)
+    except Exception:
+        services.audit.panicked(of, record, {"metadata": {}, "status": "Failure", "code": 500})
+        raise
+    record.constraint = of.constraint
+    services.audit.finish(of, record, reply)
+    return reply
+
+
+def _said(status: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in status.items() if key not in ("kind", "apiVersion")}
 
 
 async def _impersonate(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
     """Go on as somebody else, for those who ask for it and may."""
     try:
-        of.user = services.impersonate(of, functools.partial(_attributes, of))
+        of.user, of.constraint = services.impersonate(of, functools.partial(_attributes, of))
     except (errors.Forbidden, errors.BadRequest) as error:
         return _unsniffed(refusal(error, of))
     of.classified = True
@@ -176,11 +205,13 @@ _METHODS: Final = {
 
 async def _authorize(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
     """Ask whether they may."""
-    try:
-        services.authorize(_attributes(of))
-    except errors.Forbidden as error:
-        return _unsniffed(refusal(error, of))
-    return await proceed(of)
+    reason, no = services.authorize(_attributes(of))
+    of.annotations |= {_DECISION: "forbid" if no is not None else "allow", _REASON: reason}
+    return await proceed(of) if no is None else _unsniffed(refusal(no, of))
+
+
+_DECISION: Final = "authorization.k8s.io/decision"
+_REASON: Final = "authorization.k8s.io/reason"
 
 
 def _attributes(of: exchange.Exchange) -> context.Attributes:
@@ -209,6 +240,7 @@ STAGES: Final = (
     Stage("identify", _identify),
     Stage("classify", _classify),
     Stage("authenticate", _authenticate),
+    Stage("audit", _audit),
     Stage("impersonate", _impersonate),
     Stage("account", _account),
     Stage("authorize", _authorize),
@@ -234,7 +266,8 @@ def refusal(error: errors.APIError, of: exchange.Exchange) -> exchange.Reply:
     if isinstance(error, errors.PageNotFound):
         return plain(error.code, error.message + "\n")
     form = negotiation.status_form(of.headers.get(b"accept"))
-    reply = exchange.Reply(error.code, form.media_type, rendering.status(error.status(), form))
+    status = error.status()
+    reply = exchange.Reply(error.code, form.media_type, rendering.status(status, form), outcome=status)
     if error.retry_after:
         reply.headers.append((b"retry-after", str(error.retry_after).encode("ascii")))
     return reply

@@ -1,0 +1,163 @@
+"""`certplane audit`: what the audit log knows. Reads the files; no server is asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import click
+import msgspec
+
+from certplane import clock as clocks
+from certplane import config, errors
+from certplane.cli import tables
+from certplane.server import auditlog
+
+_OURS: Final = "certplane.io/"
+_COLUMNS: Final = ("WHEN", "DECISION", "CSR", "BY", "FOR", "SIGNER", "SERIAL", "NOT AFTER")
+
+
+@dataclasses.dataclass(slots=True)
+class Approval:
+    """A decision about a request, and the certificate that came of it. Times are RFC 3339; the unknown is empty."""
+
+    when: str
+    decision: str
+    csr: str
+    uid: str
+    by: str
+    requestor: str
+    signer: str
+    reason: str = ""
+    serial: str = ""
+    sha256: str = ""
+    not_after: str = ""
+    audit_id: str = ""
+
+
+def approvals(lines: Iterable[bytes], since: datetime.datetime | None = None) -> list[Approval]:
+    """The decisions in audit records, in their order, each with what was issued upon it. What is no record of ours is
+    passed over.
+    """
+    found: list[Approval] = []
+    by_uid: dict[str, Approval] = {}
+    for event in _events(lines):
+        noted = {
+            key.removeprefix(_OURS): str(value)
+            for key, value in (event.get("annotations") or {}).items()
+            if key.startswith(_OURS)
+        }
+        uid = noted.get("csr-uid", "")
+        if "csr-decision" in noted:
+            made = _approval(event, noted)
+            found.append(made)
+            by_uid[uid] = made
+        if "certificate-serial" in noted and uid in by_uid:
+            made = by_uid[uid]
+            made.serial, made.sha256 = noted["certificate-serial"], noted.get("certificate-sha256", "")
+            made.not_after = noted.get("certificate-not-after", "")
+    if since is None:
+        return found
+    return [each for each in found if each.when and clocks.parse_rfc3339(each.when) >= since]
+
+
+def _events(lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
+    for line in lines:
+        if _OURS.encode() not in line:
+            continue
+        try:
+            event = msgspec.json.decode(line)
+        except msgspec.DecodeError:
+            continue  # A line that was being written when the machine stopped.
+        if isinstance(event, dict) and event.get("stage") == "ResponseComplete":
+            yield event
+
+
+def _approval(event: Mapping[str, Any], noted: Mapping[str, str]) -> Approval:
+    user = event.get("impersonatedUser") or event.get("user") or {}
+    real = event.get("user") or {}
+    name = str(user.get("username", ""))
+    if user is not real:
+        name += f" (really {real.get('username', '')})"
+    return Approval(
+        when=str(event.get("stageTimestamp", "")),
+        decision=noted["csr-decision"],
+        csr=str((event.get("objectRef") or {}).get("name", "")),
+        uid=noted.get("csr-uid", ""),
+        by=name,
+        requestor=noted.get("csr-requestor", ""),
+        signer=noted.get("csr-signer", ""),
+        reason=noted.get("csr-reason", ""),
+        audit_id=str(event.get("auditID", "")),
+    )
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+@click.group()
+def audit() -> None:
+    """Look things up in the audit log."""
+
+
+@audit.command("approvals")
+@click.option(
+    "--log", "path", default="./certplane-data/audit.log", show_default=True, metavar="FILE",
+    help="The current file; those that it was turned over into are read as well.",
+)  # fmt: skip
+@click.option(
+    "--since", default="", metavar="WHEN", help="A duration ago, as 24h, or a moment, as 2026-01-02T15:04:05Z."
+)
+@click.option("-o", "--output", type=click.Choice(("table", "json")), default="table", show_default=True)
+def approvals_(path: str, since: str, output: str) -> None:
+    """Who approved or denied what, when, and which serial number came out."""
+    found = approvals(_lines(pathlib.Path(path)), _moment(since))
+    if output == "json":
+        click.echo(json.dumps([dataclasses.asdict(each) for each in found], indent=2))
+    else:
+        click.echo(_table(found), nl=False)
+
+
+def _lines(path: pathlib.Path) -> Iterator[bytes]:
+    for each in (*auditlog.backups(path), path):
+        try:
+            with each.open("rb") as source:
+                yield from source
+        except OSError as error:
+            raise errors.SetupError(
+                f"the audit log {each} cannot be read: {error.strerror}", ("--log names another file",)
+            ) from error
+
+
+def _moment(text: str) -> datetime.datetime | None:
+    if not text:
+        return None
+    ago = config.parse_duration(text)
+    if ago is not None:
+        return clocks.SystemClock().now() - ago
+    try:
+        return clocks.parse_rfc3339(text)
+    except ValueError as error:
+        raise errors.SetupError(f"not a duration, nor a moment: {text}", ("write --since 24h",)) from error
+
+
+def _table(found: Iterable[Approval]) -> str:
+    rows = [_COLUMNS]
+    rows += [
+        (
+            each.when[:19] + "Z",
+            each.decision,
+            each.csr,
+            each.by,
+            each.requestor,
+            each.signer,
+            each.serial,
+            each.not_after,
+        )
+        for each in found
+    ]
+    return tables.aligned([[cell or "-" for cell in row] for row in rows])

@@ -1,0 +1,242 @@
+"""One record per request and stage: who did what, when, from where, and how it ended. audit.k8s.io/v1.
+
+A record never fails a request, and a request never waits for the disk longer than one short write takes. Records hold
+facts about requests; what a policy lets of bodies into them never includes Secrets or tokens (see `auditpolicy`).
+
+Source: `k8s.io/apiserver/pkg/{apis/audit/v1,audit,endpoints/filters/audit.go}`; api-machinery, "Audit events".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import ipaddress
+import urllib.parse
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from certplane import clock as clocks
+from certplane.meta import codec, context
+from certplane.server import auditpolicy, exchange
+
+#: Takes one finished record, a line of JSON. Must not fail.
+Sink = Callable[[bytes], None]
+
+_PATH_SAFE: Final = "/:@!$&'()*+,;=-._~%"
+
+
+@dataclasses.dataclass(slots=True)
+class Record:
+    """What is recorded of one request. The stages of the pipeline and the handlers fill it in."""
+
+    judgement: auditpolicy.Judgement
+    user: context.User
+    object_name: str = ""
+    object_namespace: str = ""
+    object_uid: str = ""
+    object_version: str = ""
+    request_object: msgspec.Raw | None = None
+    response_object: msgspec.Raw | None = None
+    constraint: str = ""
+
+    def note_request(self, sent: Any) -> None:
+        """What was sent: an object, or the JSON of a patch."""
+        if isinstance(sent, bytes):
+            if self.judgement.reaches(auditpolicy.REQUEST):
+                self.request_object = _raw(sent)
+            return
+        meta = getattr(sent, "metadata", None)
+        if meta is not None:
+            self.object_name = meta.name
+            self.object_namespace = meta.namespace
+            self.object_uid = meta.uid
+            self.object_version = meta.resource_version
+        if self.judgement.reaches(auditpolicy.REQUEST):
+            self.request_object = self._object(codec.encode(sent))
+
+    def note_response(self, encode: Callable[[], bytes]) -> None:
+        """What is answered, as JSON; made only if it is recorded."""
+        if self.judgement.reaches(auditpolicy.REQUEST_RESPONSE):
+            self.response_object = self._object(encode())
+
+    def _object(self, encoded: bytes) -> msgspec.Raw | None:
+        if not self.judgement.omit_managed_fields:
+            return _raw(encoded)
+        document = msgspec.json.decode(encoded)
+        for each in (document, *(document.get("items") or ())):
+            if isinstance(each.get("metadata"), dict):
+                each["metadata"].pop("managedFields", None)
+        return _raw(codec.encode(document))
+
+
+def _raw(encoded: bytes) -> msgspec.Raw | None:
+    """JSON to be copied as it is; nothing if it is none: a patch may be anything."""
+    try:
+        msgspec.json.decode(encoded)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return msgspec.Raw(encoded.strip())
+
+
+class Audit:
+    """Records requests as a policy says."""
+
+    def __init__(self, policy: auditpolicy.Policy, sink: Sink, clock: clocks.Clock) -> None:
+        self._policy = policy
+        self._sink = sink
+        self._clock = clock
+
+    def begin(self, of: exchange.Exchange, attributes: context.Attributes) -> Record | None:
+        """Open the record of a request, and write its first stage; None if nothing of it is recorded."""
+        judgement = self._policy.judge(attributes)
+        if judgement.level == auditpolicy.NONE:
+            return None
+        record = Record(judgement, of.user)
+        self._write(auditpolicy.RECEIVED, of, record, None)
+        return record
+
+    def refused(self, of: exchange.Exchange, attributes: context.Attributes, status: Mapping[str, Any]) -> None:
+        """Write of a request whose sender nobody recognised."""
+        judgement = self._policy.judge(attributes)
+        if judgement.level != auditpolicy.NONE:
+            self._write(auditpolicy.STARTED, of, Record(judgement, context.User("")), status)
+
+    def finish(self, of: exchange.Exchange, record: Record, reply: exchange.Reply) -> None:
+        """Write how it ended; of a watch, that it began, and how it ended when it does."""
+        status = _status(reply)
+        if reply.stream is None:
+            self._write(auditpolicy.COMPLETE, of, record, status)
+            return
+        self._write(auditpolicy.STARTED, of, record, status)
+        reply.stream = self._streamed(reply.stream, of, record, status)
+
+    def panicked(self, of: exchange.Exchange, record: Record, status: Mapping[str, Any]) -> None:
+        """Write that the server itself failed."""
+        self._write(auditpolicy.PANIC, of, record, status)
+
+    async def _streamed(
+        self, stream: AsyncIterator[bytes], of: exchange.Exchange, record: Record, status: Mapping[str, Any]
+    ) -> AsyncIterator[bytes]:
+        try:
+            async for piece in stream:
+                yield piece
+        finally:
+            await stream.aclose()  # type: ignore[attr-defined]  # streams are generators
+            self._write(auditpolicy.COMPLETE, of, record, status)
+
+    def _write(self, stage: str, of: exchange.Exchange, record: Record, status: Mapping[str, Any] | None) -> None:
+        if record.judgement.records(stage):
+            self._sink(codec.encode(_event(stage, of, record, status, self._clock.now())) + b"\n")
+
+
+def _event(
+    stage: str,
+    of: exchange.Exchange,
+    record: Record,
+    status: Mapping[str, Any] | None,
+    now: datetime.datetime,
+) -> dict[str, Any]:
+    """A record at one stage, in the order of Go's fields; what is empty is left out."""
+    received = stage == auditpolicy.RECEIVED
+    event: dict[str, Any] = {
+        "kind": "Event",
+        "apiVersion": "audit.k8s.io/v1",
+        "level": record.judgement.level,
+        "auditID": of.request_id,
+        "stage": stage,
+        "requestURI": _uri(of),
+        "verb": of.info.verb,
+        "user": _user(record.user),
+    }
+    if of.user is not record.user and record.user.name:
+        event["impersonatedUser"] = _user(of.user)
+        if record.constraint:
+            event["authenticationMetadata"] = {"impersonationConstraint": record.constraint}
+    addresses = sources(of.source, of.headers)
+    if addresses:
+        event["sourceIPs"] = addresses
+    agent = of.headers.get(b"user-agent")
+    if agent:
+        event["userAgent"] = agent
+    if of.info.is_resource:
+        event["objectRef"] = _reference(of.info, record, received=received)
+    if status is not None:
+        event["responseStatus"] = status
+    if not received:
+        if record.request_object is not None:
+            event["requestObject"] = record.request_object
+        if record.response_object is not None:
+            event["responseObject"] = record.response_object
+    event["requestReceivedTimestamp"] = clocks.rfc3339_micro(of.received)
+    event["stageTimestamp"] = clocks.rfc3339_micro(now)
+    if of.annotations and not received:
+        event["annotations"] = dict(of.annotations)
+    return event
+
+
+def _uri(of: exchange.Exchange) -> str:
+    path = urllib.parse.quote(of.path, safe=_PATH_SAFE)
+    return f"{path}?{of.raw_query}" if of.raw_query else path
+
+
+def _user(of: context.User) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if of.name:
+        found["username"] = of.name
+    if of.uid:
+        found["uid"] = of.uid
+    if of.groups:
+        found["groups"] = list(of.groups)
+    if of.extra:
+        found["extra"] = {key: list(values) for key, values in of.extra.items()}
+    return found
+
+
+def _reference(info: context.RequestInfo, record: Record, *, received: bool) -> dict[str, str]:
+    """What the request is about. What only the body tells is not known before it was read."""
+    sent = ("", "", "", "") if received else (
+        record.object_namespace, record.object_name, record.object_uid, record.object_version
+    )  # fmt: skip
+    found = {
+        "resource": info.resource,
+        "namespace": info.namespace or sent[0],
+        "name": info.name or sent[1],
+        "uid": sent[2],
+        "apiGroup": info.group,
+        "apiVersion": info.version,
+        "resourceVersion": sent[3],
+        "subresource": info.subresource,
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _status(reply: exchange.Reply) -> Mapping[str, Any]:
+    if reply.outcome is None:
+        return {"metadata": {}, "code": reply.status}
+    # The Status that was sent, without what every one of them says of itself.
+    found = {key: value for key, value in reply.outcome.items() if key not in ("kind", "apiVersion")}
+    return {"metadata": {}, **found, "code": reply.status}
+
+
+def sources(peer: str, headers: exchange.Headers) -> Sequence[str]:
+    """The addresses that a request came over, as it says itself, and the last one, which it cannot choose."""
+    found = [each.strip() for value in headers.all(b"x-forwarded-for") for each in value.split(",")]
+    found.append(headers.get(b"x-real-ip"))
+    valid: list[str] = []
+    for each in found:
+        address = _address(each)
+        if address and address not in valid:
+            valid.append(address)
+    last = _address(peer)
+    if last and (not valid or valid[-1] != last):
+        valid.append(last)
+    return valid
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text.strip()))
+    except ValueError:
+        return ""

@@ -1,0 +1,124 @@
+"""The file that audit records go to: a line each, turned over when it is large, forgotten when it is old.
+
+Files are named as kube-apiserver's are: the current one has the name that was asked for, the others the time at which
+they were turned over. Nobody else can read them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import logging
+import os
+import pathlib
+import re
+import sys
+from typing import Final
+
+from certplane import clock as clocks
+
+_log = logging.getLogger("certplane.audit")
+
+_MEGABYTE: Final = 1024 * 1024
+_STAMP: Final = "%Y-%m-%dT%H-%M-%S"
+_BACKUP: Final = re.compile(r"-(\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}\.\d{3})\Z")
+#: The log is written to standard output.
+STANDARD_OUTPUT: Final = "-"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rotation:
+    """When a file is turned over, and how long the others are kept. 0 is no bound."""
+
+    megabytes: int = 100
+    backups: int = 10
+    days: int = 0
+
+
+class LogFile:
+    """A log of lines. What cannot be written is counted and said once, and fails nothing."""
+
+    def __init__(self, path: pathlib.Path, rotation: Rotation, clock: clocks.Clock) -> None:
+        self._path = path
+        self._rotation = rotation
+        self._clock = clock
+        self._handle: int | None = None
+        self._size = 0
+        self.lost = 0
+
+    def write(self, line: bytes) -> None:
+        """Append one line."""
+        try:
+            if self._handle is None:
+                self._open()
+            limit = self._rotation.megabytes * _MEGABYTE
+            if limit and self._size and self._size + len(line) > limit:
+                self._turn_over()
+            self._append(line)
+        except OSError as error:
+            if not self.lost:
+                _log.error("audit records are being lost", extra={"path": self._path, "why": str(error)})
+            self.lost += 1
+
+    def close(self) -> None:
+        if self._handle is not None and self._handle != sys.stdout.fileno():
+            os.close(self._handle)
+        self._handle = None
+
+    def _open(self) -> None:
+        if str(self._path) == STANDARD_OUTPUT:
+            self._handle, self._size = sys.stdout.fileno(), 0
+            return
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._size = os.fstat(self._handle).st_size
+
+    def _append(self, line: bytes) -> None:
+        assert self._handle is not None  # noqa: S101 - `write` has opened it
+        written = os.write(self._handle, line)
+        self._size += written
+        if written < len(line):
+            raise OSError("the disk is full")
+
+    def _turn_over(self) -> None:
+        if str(self._path) == STANDARD_OUTPUT:
+            return
+        self.close()
+        now = self._clock.now()
+        stamp = f"{now.strftime(_STAMP)}.{now.microsecond // 1000:03}"
+        backup = self._path.with_name(f"{self._path.stem}-{stamp}{self._path.suffix}")
+        if not backup.exists():
+            self._path.rename(backup)
+        self._open()
+        self._forget(now)
+
+    def _forget(self, now: datetime.datetime) -> None:
+        kept = backups(self._path)
+        surplus = kept[: -self._rotation.backups] if self._rotation.backups else []
+        if self._rotation.days:
+            limit = now - datetime.timedelta(days=self._rotation.days)
+            surplus = [*surplus, *(each for each in kept if _moment(each, self._path) < limit)]
+        for each in surplus:
+            with contextlib.suppress(OSError):
+                each.unlink(missing_ok=True)
+
+
+def backups(path: pathlib.Path) -> list[pathlib.Path]:
+    """The files that a log was turned over into, oldest first."""
+    try:
+        beside = list(path.parent.iterdir())
+    except OSError:
+        return []
+    found = [each for each in beside if each.suffix == path.suffix and _is_backup(each, path)]
+    return sorted(found, key=lambda each: each.name)
+
+
+def _is_backup(file: pathlib.Path, path: pathlib.Path) -> bool:
+    match = _BACKUP.search(file.stem)
+    return match is not None and file.stem[: match.start()] == path.stem
+
+
+def _moment(file: pathlib.Path, path: pathlib.Path) -> datetime.datetime:
+    text = file.stem.removeprefix(f"{path.stem}-").partition(".")[0]
+    return datetime.datetime.strptime(text, _STAMP).replace(tzinfo=datetime.UTC)

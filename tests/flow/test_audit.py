@@ -1,0 +1,179 @@
+"""The audit record of whole stories: who did what, and that nothing slips through."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from certplane import errors
+from certplane.cli import audit as audit_command
+from certplane.meta import context
+from certplane.resources import certificatesigningrequests as csrs
+from certplane.resources import configmaps, secrets
+from certplane.server import auditpolicy, exchange
+from tests.flow import plane as flow
+
+BOB = context.User("bob", groups=("system:authenticated",))
+
+
+def _everything(level="RequestResponse", **more):
+    document = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": level, **more}]}
+    return auditpolicy.parse(json.dumps(document).encode())
+
+
+class Log:
+    def __init__(self):
+        self.lines = []
+
+    def __call__(self, line):
+        self.lines.append(line)
+
+    def events(self, **wanted):
+        found = [json.loads(line) for line in self.lines]
+        return [each for each in found if all(each.get(key) == value for key, value in wanted.items())]
+
+
+async def test_who_approved_what_and_what_came_out_is_one_query():
+    """An approval, a denial and the certificate's serial number, under the policy that holds by default."""
+    log = Log()
+    async with flow.running(audit_sink=log) as plane:
+        client = plane.client(flow.ADMIN)
+        await client.create(csrs.RESOURCE, flow.new_csr("yes"))
+        await client.create(csrs.RESOURCE, flow.new_csr("no"))
+        await flow.decide(client, "yes")
+        await flow.decide(client, "no", csrs.DENIED)
+        certificate = await flow.issued(client, "yes")
+    found = {each.csr: each for each in audit_command.approvals(log.lines)}
+    assert (found["yes"].decision, found["yes"].by, found["yes"].requestor) == ("Approved", "admin", "admin")
+    assert found["yes"].serial == f"{certificate.serial_number:x}"
+    assert found["yes"].not_after == certificate.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert (found["no"].decision, found["no"].serial) == ("Denied", "")
+
+
+async def test_a_refused_or_dry_approval_is_none():
+    """Only what was stored counts."""
+    log = Log()
+    async with flow.running(audit_sink=log) as plane:
+        await plane.client(flow.ADMIN).create(csrs.RESOURCE, flow.new_csr())
+        with pytest.raises(errors.Forbidden):
+            await flow.decide(plane.client(flow.JANE), "a")
+        found = await plane.client(flow.ADMIN).get(csrs.RESOURCE, "a")
+        found.status.conditions.append(csrs.CertificateSigningRequestCondition(type="Approved", status="True"))
+        body = json.dumps(csrs.codec.to_builtins(found)).encode()
+        reply = await _send(plane, flow.ADMIN, "PUT", "/a/approval", query="dryRun=All", body=body)
+        assert reply.status == 200
+        assert audit_command.approvals(log.lines) == []
+        (refused,) = log.events(verb="get", user={"username": "jane", "groups": ["system:authenticated"]})
+        assert refused["responseStatus"]["reason"] == "Forbidden"
+        decision = {"authorization.k8s.io/decision": "forbid", "authorization.k8s.io/reason": ""}
+        assert refused["annotations"] == decision
+
+
+async def _send(plane, user, method, rest="", **request):
+    body, query = request.get("body", b""), request.get("query", "")
+
+    async def chunks():
+        yield body
+
+    path = "/apis/certificates.k8s.io/v1/certificatesigningrequests" + rest
+    fields = exchange.Headers(
+        [(b"content-type", b"application/json"), (b"user-agent", b"test/1"), *request.get("headers", ())]
+    )
+    return await plane.handler(exchange.Exchange(method, path, query, fields, chunks, identity=user))
+
+
+async def test_bodies_are_recorded_where_the_policy_says_so():
+    """Request adds what was sent, RequestResponse what came back; both as JSON of the request's version."""
+    log = Log()
+    async with flow.running(audit_sink=log, audit_policy=_everything(users=["admin"])) as plane:
+        await plane.client(flow.ADMIN).create(csrs.RESOURCE, flow.new_csr())
+        first, last = log.events(verb="create")
+        assert (first["stage"], last["stage"]) == ("RequestReceived", "ResponseComplete")
+        assert "name" not in first["objectRef"]
+        assert "requestObject" not in first
+        assert last["objectRef"] == {
+            "resource": "certificatesigningrequests",
+            "name": "a",
+            "apiGroup": "certificates.k8s.io",
+            "apiVersion": "v1",
+        }
+        assert last["responseStatus"] == {"metadata": {}, "code": 201}
+        assert "username" not in last["requestObject"]["spec"]
+        assert last["responseObject"]["spec"]["username"] == "admin"
+        await _send(plane, flow.ADMIN, "PATCH", "/a", body=b'{"metadata":{"labels":{"a":"b"}}}', headers=[
+            (b"content-type", b"application/merge-patch+json")])  # fmt: skip
+
+
+async def test_secrets_are_never_in_the_log():
+    """Not in a body, not in an annotation, not in an error, whatever the policy wants."""
+    log = Log()
+    async with flow.running(audit_sink=log, audit_policy=_everything()) as plane:
+        client = plane.client(flow.ADMIN)
+        made = secrets.Secret(string_data={"password": "correct-horse"})
+        made.metadata.name = "s"
+        await client.create(secrets.RESOURCE, made, "default")
+        found = await client.get(secrets.RESOURCE, "s", "default")
+        found.data["other"] = b"battery-staple"
+        await client.update(secrets.RESOURCE, found)
+        await client.list(secrets.RESOURCE)
+        await client.delete(secrets.RESOURCE, "s", "default")
+    text = b"".join(log.lines)
+    assert log.events(verb="update", level="Metadata")
+    for secret in (b"correct-horse", b"Y29ycmVjdC1ob3JzZQ", b"battery-staple", b"YmF0dGVyeS1zdGFwbGU"):
+        assert secret not in text
+
+
+async def test_a_watch_is_recorded_when_it_begins_and_when_it_ends():
+    """ResponseStarted, and later ResponseComplete."""
+    log = Log()
+    async with flow.running(audit_sink=log, audit_policy=_everything("Metadata", users=["admin"])) as plane:
+        reply = await _send(plane, flow.ADMIN, "GET", query="watch=true")
+        assert [each["stage"] for each in log.events(verb="watch")] == ["RequestReceived", "ResponseStarted"]
+        async for _ in reply.stream:
+            break
+        await reply.stream.aclose()
+        assert [each["stage"] for each in log.events(verb="watch")][-1] == "ResponseComplete"
+
+
+async def test_acting_as_somebody_else_is_recorded_with_both_names():
+    """The one who asks, the one who is acted as, and by which right."""
+    log = Log()
+    async with flow.running(audit_sink=log, audit_policy=_everything("Metadata")) as plane:
+        await _send(plane, flow.ADMIN, "GET", headers=[(b"impersonate-user", b"bob")])
+        (event,) = log.events(stage="ResponseComplete", verb="list", userAgent="test/1")
+        assert event["user"]["username"] == "admin"
+        assert event["impersonatedUser"] == {"username": "bob", "groups": ["system:authenticated"]}
+        assert event["authenticationMetadata"] == {"impersonationConstraint": "impersonate:user-info"}
+
+
+async def test_whom_nobody_recognises_is_recorded_without_a_name():
+    """A bad token is a 401, and its record has an empty user and no token."""
+    log = Log()
+    async with flow.running(audit_sink=log, audit_policy=_everything("Metadata")) as plane:
+        headers = [(b"authorization", b"Bearer nonsense")]
+        assert (await _send(plane, None, "GET", headers=headers)).status == 401
+        (event,) = log.events(stage="ResponseStarted", verb="list")
+        assert (event["user"], event["responseStatus"]["code"]) == ({}, 401)
+        assert b"nonsense" not in b"".join(log.lines)
+
+
+async def test_managed_fields_are_left_out_where_that_is_asked_for():
+    """Of the object, and of the items of a list."""
+    log = Log()
+    policy = _everything(omitManagedFields=True)
+    async with flow.running(audit_sink=log, audit_policy=policy) as plane:
+        made = configmaps.ConfigMap(data={"a": "b"})
+        made.metadata.name = "c"
+        created = await plane.client(flow.ADMIN).create(configmaps.RESOURCE, made, "default")
+        assert created.metadata.managed_fields
+        await plane.client(flow.ADMIN).list(configmaps.RESOURCE, "default")
+        recorded = log.events(stage="ResponseComplete", verb="create")[-1]["responseObject"]
+        assert recorded["data"] == {"a": "b"}
+        assert "managedFields" not in json.dumps(log.events(verb="list"))
+
+
+def test_a_log_that_is_damaged_is_read_as_far_as_it_goes():
+    """Half a line, other people's records and nonsense are passed over."""
+    lines = [b"certplane.io/ half", b"{}", b'{"annotations":{"certplane.io/csr-decision":"Approved"}}', b"\xff"]
+    assert audit_command.approvals(lines) == []

@@ -1,0 +1,197 @@
+"""What is recorded of a request, and where the records go."""
+
+from __future__ import annotations
+
+import datetime
+import json
+
+import pytest
+
+from certplane import testing
+from certplane.meta import context
+from certplane.server import audit, auditlog, auditpolicy, exchange
+
+JANE = context.User("jane", groups=("dev", "system:authenticated"))
+
+
+def _policy(*rules, **more):
+    return auditpolicy.parse(
+        json.dumps({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": rules, **more}).encode()
+    )
+
+
+def _asks(verb="get", user=JANE, **what):
+    return context.Attributes(user, verb, **{"group": "", "resource": "configmaps", **what})
+
+
+def _path(path, user=JANE):
+    return context.Attributes(user, "get", path=path, is_resource=False)
+
+
+@pytest.mark.parametrize(
+    ("rule", "matching", "other"),
+    [
+        ({}, _asks(), None),
+        ({"users": ["jane"]}, _asks(), _asks(user=context.User("bob"))),
+        ({"userGroups": ["ops", "dev"]}, _asks(), _asks(user=context.User("bob", groups=("x",)))),
+        ({"verbs": ["get"]}, _asks(), _asks("list")),
+        ({"namespaces": ["a"]}, _asks(namespace="a"), _asks(namespace="b")),
+        ({"namespaces": [""]}, _asks(), _asks(namespace="b")),
+        ({"namespaces": ["a"]}, _asks(namespace="a"), _path("/healthz")),
+        ({"nonResourceURLs": ["/healthz*"]}, _path("/healthz/etcd"), _path("/livez")),
+        ({"nonResourceURLs": ["/version"]}, _path("/version"), _path("/version/")),
+        ({"nonResourceURLs": ["*"]}, _path("/x"), _asks()),
+        ({"resources": [{"group": ""}]}, _asks(), _asks(group="apps")),
+        ({"resources": [{"group": "", "resources": ["configmaps"]}]}, _asks(), _asks(subresource="status")),
+        ({"resources": [{"group": "", "resources": ["configmaps/status"]}]}, _asks(subresource="status"), _asks()),
+        ({"resources": [{"group": "", "resources": ["configmaps/*"]}]}, _asks(subresource="x"), _asks(resource="pods")),
+        (
+            {"resources": [{"group": "", "resources": ["*/status"]}]},
+            _asks(subresource="status"),
+            _asks(subresource="x"),
+        ),
+        ({"resources": [{"group": "", "resources": ["*"]}]}, _asks(subresource="x"), _asks(group="apps")),
+        (
+            {"resources": [{"group": "", "resources": ["configmaps"], "resourceNames": ["a"]}]},
+            _asks(name="a"),
+            _asks(name="b"),
+        ),
+    ],
+)
+def test_a_rule_matches_what_it_names(rule, matching, other):
+    """All conditions of a rule must hold; an empty one always does."""
+    policy = _policy({"level": "Request", **rule})
+    assert policy.judge(matching).level == "Request"
+    assert other is None or policy.judge(other).level == "None"
+
+
+def test_the_first_rule_that_matches_counts():
+    """Stages of the policy are left out with those of the rule, and the rule has the last word on managedFields."""
+    policy = _policy(
+        {"level": "None", "users": ["jane"]},
+        {"level": "Request", "omitStages": ["Panic"], "omitManagedFields": False},
+        omitStages=["RequestReceived"],
+        omitManagedFields=True,
+    )
+    assert policy.judge(_asks()).level == "None"
+    found = policy.judge(_asks(user=context.User("bob")))
+    assert (found.level, found.omitted, found.omit_managed_fields) == ("Request", {"Panic", "RequestReceived"}, False)
+
+
+@pytest.mark.parametrize("what", [
+    {"resource": "secrets"},
+    {"resource": "serviceaccounts", "subresource": "token"},
+    {"group": "authentication.k8s.io", "resource": "tokenreviews"},
+])  # fmt: skip
+def test_no_policy_gets_at_secrets(what):
+    """Bodies that are credentials are not recorded, whoever asks for it."""
+    assert _policy({"level": "RequestResponse"}).judge(_asks(**what)).level == "Metadata"
+    assert _policy({"level": "None"}).judge(_asks(**what)).level == "None"
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        (b"", "not a Policy"),
+        (b"[]", "cannot unmarshal array"),
+        (b"{", "yaml"),
+        ({"rules": [{"level": "Metadata"}], "kind": "Pod"}, "it is Pod of"),
+        ({"rules": []}, "it has no rules"),
+        ({"rules": [{}]}, "rules[0].level: Required value"),
+        ({"rules": [{"level": "Some"}]}, 'rules[0].level: Unsupported value: "Some"'),
+        ({"rules": [{"level": "None"}], "omitStages": ["Never"]}, 'omitStages[0]: Unsupported value: "Never"'),
+        ({"rules": [{"level": "None", "nonResourceURLs": ["x"]}]}, "must begin with a '/' character"),
+        ({"rules": [{"level": "None", "nonResourceURLs": ["/a*b"]}]}, "must be the final character"),
+        ({"rules": [{"level": "None", "nonResourceURLs": ["/"], "namespaces": ["a"]}]}, "cannot apply to both"),
+        ({"rules": [{"level": "None", "resources": [{"group": "A_"}]}]}, "rules[0].resources[0].group"),
+        ({"rules": [{"level": "None", "resources": [{"resourceNames": ["a"]}]}]}, "requires at least one resource"),
+        ({"rules": [{"level": "None", "user": ["a"]}]}, 'unknown field "rules[0].user"'),
+    ],
+)
+def test_a_policy_that_cannot_be_meant_is_refused(document, problem):
+    """With the place and the reason."""
+    if isinstance(document, dict):
+        document = json.dumps({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", **document}).encode()
+    with pytest.raises(auditpolicy.PolicyProblem) as found:
+        auditpolicy.parse(document)
+    assert problem in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "expected"),
+    [
+        ("10.0.0.1", [], ["10.0.0.1"]),
+        ("10.0.0.1", [(b"x-forwarded-for", b"1.1.1.1, 2.2.2.2")], ["1.1.1.1", "2.2.2.2", "10.0.0.1"]),
+        ("10.0.0.1", [(b"x-forwarded-for", b"nonsense, 10.0.0.1")], ["10.0.0.1"]),
+        ("::1", [(b"x-real-ip", b"3.3.3.3")], ["3.3.3.3", "::1"]),
+        ("", [], []),
+    ],
+)
+def test_where_a_request_came_from(peer, headers, expected):
+    """What proxies say comes first, what nobody can choose last; what is no address is left out."""
+    assert audit.sources(peer, exchange.Headers(headers)) == expected
+
+
+# --- the file -----------------------------------------------------------------------------------------------------
+
+
+def _names(folder):
+    return sorted(each.name for each in folder.iterdir())
+
+
+def test_a_log_is_turned_over_and_forgotten(tmp_path):
+    """A full file gets the time as its name; only so many are kept, and they are nobody else's to read."""
+    clock = testing.FakeClock()
+    log = auditlog.LogFile(tmp_path / "logs" / "audit.log", auditlog.Rotation(megabytes=1, backups=2), clock)
+    line = b"x" * (400 * 1024) + b"\n"
+    for _ in range(9):
+        log.write(line)
+        clock._move_to(clock.monotonic() + 1.5)
+    log.close()
+    assert _names(tmp_path / "logs") == [
+        "audit-2026-01-01T00-00-09.000.log", "audit-2026-01-01T00-00-12.000.log", "audit.log",
+    ]  # fmt: skip
+    assert {each.stat().st_mode & 0o777 for each in (tmp_path / "logs").iterdir()} == {0o600}
+    assert [each.name for each in auditlog.backups(tmp_path / "logs" / "audit.log")] == _names(tmp_path / "logs")[:2]
+
+
+def test_old_files_are_forgotten(tmp_path):
+    """By their age in days, whatever their number."""
+    clock = testing.FakeClock()
+    (tmp_path / "audit-2025-12-01T00-00-00.000.log").write_bytes(b"")
+    (tmp_path / "audit-2025-12-31T00-00-00.000.log").write_bytes(b"")
+    (tmp_path / "audit-notes.log").write_bytes(b"")
+    log = auditlog.LogFile(tmp_path / "audit.log", auditlog.Rotation(megabytes=1, backups=0, days=7), clock)
+    for _ in range(2):
+        log.write(b"x" * 1024 * 1024)
+    log.close()
+    assert _names(tmp_path) == [
+        "audit-2025-12-31T00-00-00.000.log", "audit-2026-01-01T00-00-00.000.log", "audit-notes.log", "audit.log",
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_written_is_counted(tmp_path):
+    """No request fails because of it."""
+    (tmp_path / "file").write_bytes(b"")
+    log = auditlog.LogFile(tmp_path / "file" / "audit.log", auditlog.Rotation(), testing.FakeClock())
+    log.write(b"a\n")
+    log.write(b"b\n")
+    assert log.lost == 2
+
+
+def test_times_in_records_have_microseconds():
+    """As clients of the log expect them."""
+    clock = testing.FakeClock(datetime.datetime(2026, 1, 1, 0, 0, 0, 546147, tzinfo=datetime.UTC))
+    lines = []
+    made = audit.Audit(_policy({"level": "Metadata"}), lines.append, clock)
+    of = exchange.Exchange("GET", "/version", "", exchange.Headers([(b"user-agent", b"x/1")]), source="127.0.0.1")
+    of.info = context.RequestInfo("/version", "get", is_resource=False)
+    of.request_id, of.received, of.user = "id", clock.now(), JANE
+    made.begin(of, _path("/version"))
+    assert json.loads(lines[0]) == {
+        "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "auditID": "id",
+        "stage": "RequestReceived", "requestURI": "/version", "verb": "get",
+        "user": {"username": "jane", "groups": ["dev", "system:authenticated"]}, "sourceIPs": ["127.0.0.1"],
+        "userAgent": "x/1", "requestReceivedTimestamp": "2026-01-01T00:00:00.546147Z",
+        "stageTimestamp": "2026-01-01T00:00:00.546147Z",
+    }  # fmt: skip
