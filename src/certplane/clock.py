@@ -65,7 +65,9 @@ def rfc3339(moment: datetime.datetime) -> str:
 
 def rfc3339_micro(moment: datetime.datetime) -> str:
     """A moment as the wire writes `MicroTime`: UTC, always six digits of a second."""
-    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if moment.tzinfo is not datetime.UTC:
+        moment = moment.astimezone(datetime.UTC)
+    return moment.isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def parse_rfc3339(text: str) -> datetime.datetime:

@@ -6,16 +6,25 @@ begin with `certplane_`. A `Telemetry` has a registry of its own: two planes in 
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import datetime
+import itertools
 import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
 import prometheus_client
-from prometheus_client import exposition, gc_collector, platform_collector, process_collector
+from prometheus_client import (
+    exposition,
+    gc_collector,
+    metrics_core,
+    platform_collector,
+    process_collector,
+    registry,
+)
 
 _SECONDS: Final = (
     0.005,
@@ -50,6 +59,9 @@ _LIFETIMES: Final = (
 
 _MOST_LABELS: Final = 2000
 
+_REQUEST_LABELS: Final = ("verb", "group", "version", "resource", "subresource", "scope")
+_OTHERS: Final = ("other", "", "", "", "", "")
+
 #: What a request was about: verb, group, version, resource, subresource, scope.
 RequestLabels = tuple[str, str, str, str, str, str]
 
@@ -62,20 +74,8 @@ class Telemetry:
         process_collector.ProcessCollector(registry=self._registry)
         platform_collector.PlatformCollector(registry=self._registry)
         gc_collector.GCCollector(registry=self._registry)
-        labels = ("verb", "group", "version", "resource", "subresource", "scope")
-        self._requests = prometheus_client.Counter(
-            "apiserver_request",
-            "Requests, by what they were about and the code of the answer.",
-            (*labels, "code"),
-            registry=self._registry,
-        )
-        self._durations = prometheus_client.Histogram(
-            "apiserver_request_duration_seconds",
-            "Seconds from a request to the beginning of its answer. Watches are not counted.",
-            labels,
-            buckets=_SECONDS,
-            registry=self._registry,
-        )
+        self._requests = _Requests()
+        self._registry.register(self._requests)
         self._signers = prometheus_client.Gauge(
             "certplane_signer_ready",
             "1 if a signer has an authority to sign with; 0, with the reason, if its requests stay unissued.",
@@ -116,21 +116,10 @@ class Telemetry:
             registry=self._registry,
         )
         self._queues = _Queues(self._registry)
-        # Looking up labelled children takes locks; requests of one kind share what was found once.
-        self._known: dict[tuple[RequestLabels, int], tuple[Any, Any]] = {}
 
     def request(self, labels: RequestLabels, code: int, seconds: float) -> None:
         """Count one request and its time."""
-        known = self._known.get((labels, code))
-        if known is None:
-            if len(self._known) >= _MOST_LABELS:
-                # Strangers may ask for what they like; that must not fill the memory.
-                labels = ("other", "", "", "", "", "")
-            known = self._requests.labels(*labels, str(code)), self._durations.labels(*labels)
-            self._known[labels, code] = known
-        known[0].inc()
-        if labels[0] != "WATCH":
-            known[1].observe(seconds)
+        self._requests.count(labels, code, seconds)
 
     def in_flight(self, reads: Callable[[], float], writes: Callable[[], float]) -> None:
         """Where to look for the number of requests under way."""
@@ -166,6 +155,53 @@ class Telemetry:
     def render(self) -> bytes:
         """All of it, in Prometheus' text format."""
         return exposition.generate_latest(self._registry)
+
+
+class _Requests(registry.Collector):
+    """Requests, and how long they took. Counted in plain lists, because this is done for every one of them; what the
+    library wants is made when somebody looks.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[RequestLabels, int], int] = {}
+        #: By labels: how many fell into each bucket, and the sum of all.
+        self._times: dict[RequestLabels, list[float]] = {}
+
+    def count(self, labels: RequestLabels, code: int, seconds: float) -> None:
+        key = labels, code
+        known = self._counts.get(key)
+        if known is None and len(self._counts) >= _MOST_LABELS:
+            # Strangers may ask for what they like; that must not fill the memory.
+            key, labels = (_OTHERS, code), _OTHERS
+            known = self._counts.get(key)
+        self._counts[key] = (known or 0) + 1
+        if labels[0] != "WATCH":
+            times = self._times.get(labels)
+            if times is None:
+                times = self._times[labels] = [0.0] * (len(_SECONDS) + 2)
+            times[bisect.bisect_left(_SECONDS, seconds)] += 1
+            times[-1] += seconds
+
+    def collect(self) -> Iterator[metrics_core.Metric]:
+        """What there is to see, as the library's families."""
+        total = metrics_core.CounterMetricFamily(
+            "apiserver_request",
+            "Requests, by what they were about and the code of the answer.",
+            labels=(*_REQUEST_LABELS, "code"),
+        )
+        for (labels, code), count in list(self._counts.items()):
+            total.add_metric((*labels, str(code)), count)
+        yield total
+        durations = metrics_core.HistogramMetricFamily(
+            "apiserver_request_duration_seconds",
+            "Seconds from a request to the beginning of its answer. Watches are not counted.",
+            labels=_REQUEST_LABELS,
+        )
+        for labels, times in list(self._times.items()):
+            bounds = (*(repr(float(each)) for each in _SECONDS), "+Inf")
+            sums = itertools.accumulate(times[:-1])
+            durations.add_metric(labels, list(zip(bounds, sums, strict=True)), times[-1])
+        yield durations
 
 
 class _Queues:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import random
-import uuid
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Final
 
@@ -84,7 +83,13 @@ _random: Final = random.Random(os.urandom(32))  # noqa: S311 - see new_uid
 
 def new_uid() -> str:
     """A new UUID, version 4. Unique, not secret: asking the system for each would cost as much as a small write."""
-    return str(uuid.UUID(int=_random.getrandbits(128), version=4))
+    text = f"{_random.getrandbits(128):032x}"
+    # RFC 9562 section 5.4: the version is a digit, the variant two bits of another.
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:]}"
+
+
+#: The digit that a hexadecimal digit becomes when its two highest bits are set to 10.
+_VARIANT: Final = {f"{digit:x}": f"{digit & 3 | 8:x}" for digit in range(16)}
 
 
 class Type(msgspec.Struct, omit_defaults=True, rename="camel", kw_only=True):

@@ -91,10 +91,11 @@ class Reader:
         wanted = paging.parse_revision(how.resource_version)
         await self._registry.cache.fresh()
         limit = max(how.limit, 0)
-        if not how.resource_version:
-            return await self._page(namespace, limit, matches, "", 0)
-        if wanted == 0:
-            return await self._page(namespace, 0, matches, "", 0)
+        if not wanted:
+            only = self._only(namespace, how)
+            if only:
+                return self._page_of_one(only, matches)
+            return await self._page(namespace, limit if not how.resource_version else 0, matches, "", 0)
         if wanted > self._registry.cache.revision:
             await self._wait_for(wanted)
         exact = how.resource_version_match == "Exact" or (limit > 0 and not how.resource_version_match)
@@ -110,7 +111,7 @@ class Reader:
             await self._wait_for(wanted, how.timeout_seconds or PATIENCE)
         from_start = how.send_initial_events if how.send_initial_events is not None else wanted == 0
         after = None if from_start or wanted == 0 else wanted
-        prefix = self._prefix(namespace)
+        prefix = self._only(namespace, how) or self._prefix(namespace)
         try:
             watcher = collection.watch(after, prefix)
         except contract.Compacted as error:
@@ -184,6 +185,11 @@ class Reader:
                 return _listing(found, revision, prefix, more, page.remaining if matches is None else None)
             begin = page.items[-1].key + "\x00"
 
+    def _page_of_one(self, key: str, matches: Predicate | None) -> Listing:
+        entry = self._collection.get(key)
+        found = [self._document(entry)] if entry is not None else []
+        return Listing([each for each in found if matches is None or matches(each)], self._registry.cache.revision)
+
     def _page_from_cache(self, prefix: str, begin: str, limit: int, matches: Predicate | None) -> Listing:
         revision = self._registry.cache.revision
         if matches is None:
@@ -204,6 +210,16 @@ class Reader:
 
     def _prefix(self, namespace: str) -> str:
         return f"{self._resource.prefix}{namespace}/" if namespace else self._resource.prefix
+
+    def _only(self, namespace: str, how: options.ListOptions) -> str:
+        """The key of the one object that can be selected, where a name is asked for: clients wait for single objects
+        with a list and a watch. Empty if there can be more.
+        """
+        of = self._resource
+        if not how.field_selector or (of.namespaced and not namespace):
+            return ""
+        name = selectors.parse_fields(how.field_selector).exact("metadata.name")
+        return of.key(namespace, name) if name else ""
 
     def _document(self, entry: watchcache.Entry) -> document.Document:
         return document.of_entry(self._resource, entry)

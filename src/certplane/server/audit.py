@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import ipaddress
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -181,7 +182,23 @@ def _uri(of: exchange.Exchange) -> str:
     return f"{path}?{of.raw_query}" if of.raw_query else path
 
 
-def _user(of: context.User) -> dict[str, Any]:
+def _user(of: context.User) -> msgspec.Raw:
+    """A user as JSON. The same few come again and again: what was made for them is kept."""
+    known = _users.get(id(of))
+    if known is not None and known[0] is of:
+        return known[1]
+    if len(_users) >= _MOST_USERS:
+        _users.clear()
+    made = msgspec.Raw(codec.encode(_user_document(of)))
+    _users[id(of)] = of, made
+    return made
+
+
+_MOST_USERS: Final = 4096
+_users: dict[int, tuple[context.User, msgspec.Raw]] = {}
+
+
+def _user_document(of: context.User) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if of.name:
         found["username"] = of.name
@@ -222,8 +239,12 @@ def _status(reply: exchange.Reply) -> Mapping[str, Any]:
 
 def sources(peer: str, headers: exchange.Headers) -> Sequence[str]:
     """The addresses that a request came over, as it says itself, and the last one, which it cannot choose."""
-    found = [each.strip() for value in headers.all(b"x-forwarded-for") for each in value.split(",")]
-    found.append(headers.get(b"x-real-ip"))
+    return _sources(peer, ",".join((*headers.all(b"x-forwarded-for"), headers.get(b"x-real-ip"))))
+
+
+@functools.lru_cache(maxsize=1024)
+def _sources(peer: str, said: str) -> Sequence[str]:
+    found = [each.strip() for each in said.split(",")]
     valid: list[str] = []
     for each in found:
         address = _address(each)

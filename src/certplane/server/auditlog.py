@@ -6,6 +6,7 @@ they were turned over. Nobody else can read them.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import datetime
@@ -45,10 +46,26 @@ class LogFile:
         self._clock = clock
         self._handle: int | None = None
         self._size = 0
+        self._waiting: list[bytes] = []
         self.lost = 0
 
     def write(self, line: bytes) -> None:
-        """Append one line."""
+        """Append one line, together with those that come in the same turn of the event loop: one system call."""
+        if not self._waiting:
+            try:
+                asyncio.get_running_loop().call_soon(self.flush)
+            except RuntimeError:
+                self._write(line)
+                return
+        self._waiting.append(line)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self._waiting:
+            lines, self._waiting = b"".join(self._waiting), []
+            self._write(lines)
+
+    def _write(self, line: bytes) -> None:
         try:
             if self._handle is None:
                 self._open()
@@ -62,6 +79,11 @@ class LogFile:
             self.lost += 1
 
     def close(self) -> None:
+        """Write what waits, and let go of the file."""
+        self.flush()
+        self._release()
+
+    def _release(self) -> None:
         if self._handle is not None and self._handle != sys.stdout.fileno():
             os.close(self._handle)
         self._handle = None
@@ -84,7 +106,7 @@ class LogFile:
     def _turn_over(self) -> None:
         if str(self._path) == STANDARD_OUTPUT:
             return
-        self.close()
+        self._release()
         now = self._clock.now()
         stamp = f"{now.strftime(_STAMP)}.{now.microsecond // 1000:03}"
         backup = self._path.with_name(f"{self._path.stem}-{stamp}{self._path.suffix}")

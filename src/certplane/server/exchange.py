@@ -77,6 +77,7 @@ class Exchange:
     info: context.RequestInfo = _NOT_CLASSIFIED
     user: context.User = context.ANONYMOUS
     constraint: str = ""
+    attributes: context.Attributes | None = None
     classified: bool = False
     warnings: list[str] = dataclasses.field(default_factory=list)
     annotations: dict[str, str] = dataclasses.field(default_factory=dict)

@@ -215,6 +215,13 @@ _REASON: Final = "authorization.k8s.io/reason"
 
 
 def _attributes(of: exchange.Exchange) -> context.Attributes:
+    """What an authorizer is asked; made once for each user that the request is judged under."""
+    if of.attributes is None or of.attributes.user is not of.user:
+        of.attributes = _make_attributes(of)
+    return of.attributes
+
+
+def _make_attributes(of: exchange.Exchange) -> context.Attributes:
     info = of.info
     return context.Attributes(
         user=of.user,

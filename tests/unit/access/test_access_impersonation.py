@@ -20,7 +20,7 @@ def judge(grants, wanted, asker=ASKER):
         return rbac.Decision((of.verb, resource, of.name) in grants)
 
     attributes = context.Attributes(asker, TARGET.verb, group=TARGET.group, resource=TARGET.resource)
-    return impersonation.Impersonation(authorize).judge(wanted, attributes)
+    return impersonation.Impersonation(authorize).judge(wanted, attributes)[0]
 
 
 def on(mode):
