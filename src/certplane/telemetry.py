@@ -12,6 +12,7 @@ import datetime
 import itertools
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Final, TextIO
@@ -261,10 +262,12 @@ def _one_line(text: str) -> str:
     return text.replace("\r", "\\r").replace("\n", "\\n")
 
 
+_PLAIN: Final = re.compile(r"[\w./:@+-]+")
+
+
 def _value(value: object) -> str:
     text = str(value)
-    plain = text and all(char.isalnum() or char in "-_./:@+" for char in text)
-    return text if plain else json.dumps(text)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
 
 @contextlib.contextmanager
