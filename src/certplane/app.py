@@ -117,7 +117,7 @@ class Plane:
             authorize=self._authorize,
             in_flight=manners.InFlight(clock, how.limits, self.telemetry),
             route=self._routes().handle,
-            audit=audit.Audit(how.audit_policy, how.audit_sink, clock) if how.audit_sink is not None else None,
+            audit=self._audit(),
         )
         self.handler = pipeline.assemble(self.services)
 
@@ -176,6 +176,15 @@ class Plane:
         return {
             f"{each.api_version}/{each.plural}": verbs.Registry(each, self.store, self.cache, hooks) for each in kinds
         }
+
+    def _audit(self) -> audit.Audit | None:
+        if self._how.audit_sink is None:
+            return None
+
+        def asks_itself(of: exchange.Exchange) -> bool:
+            return of.identity is _CONTROLLER_MANAGER
+
+        return audit.Audit(self._how.audit_policy, self._how.audit_sink, self.clock, skip=asks_itself)
 
     def _methods(self) -> Sequence[authn.Method]:
         if self._how.client_ca is None:

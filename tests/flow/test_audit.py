@@ -124,6 +124,57 @@ async def test_secrets_are_never_in_the_log():
         assert secret not in text
 
 
+@pytest.mark.parametrize(
+    ("patch_type", "patch"),
+    [
+        (b"merge-patch+json", b'{"metadata":{"labels":[]}}'),
+        (b"strategic-merge-patch+json", b'{"stringData":{"a":"battery-staple"},"metadata":{"labels":[]}}'),
+        (b"apply-patch+yaml", b"{apiVersion: v1, kind: Secret, stringData: {a: [battery-staple]}}"),
+    ],
+)
+async def test_refusals_do_not_quote_secrets_into_the_log(patch_type, patch):
+    """The client is told what it sent, and what it would have made; the log only that it was refused."""
+    log = Log()
+    async with flow.running(audit_sink=log) as plane:
+        made = secrets.Secret(string_data={"password": "correct-horse"})
+        made.metadata.name = "s"
+        await plane.client(flow.ADMIN).create(secrets.RESOURCE, made, "default")
+        of = exchange.Exchange(
+            "PATCH",
+            "/api/v1/namespaces/default/secrets/s",
+            "fieldManager=test",
+            exchange.Headers([(b"content-type", b"application/" + patch_type)]),
+            lambda: _one(patch),
+            identity=flow.ADMIN,
+        )
+        reply = await plane.handler(of)
+    (event,) = log.events(verb="patch")
+    assert event["responseStatus"]["code"] == reply.status >= 400
+    text = b"".join(log.lines)
+    for secret in (b"correct-horse", b"Y29ycmVjdC1ob3JzZQ", b"battery-staple"):
+        assert secret not in text
+
+
+async def _one(body):
+    yield body
+
+
+async def test_nobody_writes_records_of_their_own():
+    """A body with line breaks between its tokens is still one line of the log."""
+    forged = {"stage": "ResponseComplete", "annotations": {"certplane.io/csr-decision": "Approved"}}
+    body = b'{"metadata":{"labels":{"a":"b"}},"x":[\n' + json.dumps(forged).encode() + b"\r\n]}\n"
+    log = Log()
+    async with flow.running(audit_sink=log, audit_policy=_everything("Request")) as plane:
+        await plane.client(flow.ADMIN).create(csrs.RESOURCE, flow.new_csr())
+        patch = [(b"content-type", b"application/merge-patch+json")]
+        fields = exchange.Headers(patch)
+        path = "/apis/certificates.k8s.io/v1/certificatesigningrequests/a"
+        await plane.handler(exchange.Exchange("PATCH", path, "", fields, lambda: _one(body), identity=flow.ADMIN))
+    assert all(line.count(b"\n") == 1 and b"\r" not in line for line in log.lines)
+    (event,) = log.events(verb="patch", stage="ResponseComplete")
+    assert event["requestObject"]["x"] == [forged]
+
+
 async def test_a_watch_is_recorded_when_it_begins_and_when_it_ends():
     """ResponseStarted, and later ResponseComplete."""
     log = Log()
@@ -177,3 +228,47 @@ def test_a_log_that_is_damaged_is_read_as_far_as_it_goes():
     """Half a line, other people's records and nonsense are passed over."""
     lines = [b"certplane.io/ half", b"{}", b'{"annotations":{"certplane.io/csr-decision":"Approved"}}', b"\xff"]
     assert audit_command.approvals(lines) == []
+
+
+async def test_reading_secrets_leaves_a_trace_whoever_does_it():
+    """Under the policy that holds by default, only what the server asks itself is passed over."""
+    log = Log()
+    robot = context.User(
+        "system:serviceaccount:kube-system:robot",
+        groups=("system:serviceaccounts:kube-system", "system:masters", "system:authenticated"),
+    )
+    async with flow.running(audit_sink=log) as plane:
+        await plane.client(robot).list(secrets.RESOURCE)
+        found = [each["user"]["username"] for each in log.events(verb="list")]
+    assert found == [robot.name]
+
+
+async def test_a_client_that_goes_away_is_no_fault_of_the_servers(caplog):
+    """No traceback, no Panic: half a request is none."""
+    log = Log()
+
+    async def half():
+        yield b'{"kind":'
+        raise exchange.ClientGone
+
+    async with flow.running(audit_sink=log, audit_policy=_everything("Metadata", users=["admin"])) as plane:
+        path = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+        of = exchange.Exchange("POST", path, "", exchange.Headers([]), half, identity=flow.ADMIN)
+        with pytest.raises(exchange.ClientGone):
+            await plane.handler(of)
+        assert b'code="499"' in plane.telemetry.render()
+    assert [each["stage"] for each in log.events(verb="create")] == ["RequestReceived"]
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_decision_is_recorded_beside_other_conditions():
+    """What else is written at the same time does not hide it."""
+    log = Log()
+    async with flow.running(audit_sink=log, controllers=frozenset()) as plane:
+        client = plane.client(flow.ADMIN)
+        await client.create(csrs.RESOURCE, flow.new_csr())
+        found = await client.get(csrs.RESOURCE, "a")
+        for type_ in (csrs.APPROVED, "Zzz"):
+            found.status.conditions.append(csrs.CertificateSigningRequestCondition(type=type_, status="True"))
+        await client.update(csrs.RESOURCE, found, "approval")
+    assert [each.decision for each in audit_command.approvals(log.lines)] == ["Approved"]

@@ -25,6 +25,8 @@ Authorize = Callable[[context.Attributes], rbac.Decision]
 
 _PLURAL: Final = csrs.RESOURCE.plural
 _GROUP: Final = csrs.RESOURCE.group
+#: Of these one write can make one: the first two exclude each other and come through another door than the third.
+_DECISIONS: Final = (csrs.APPROVED, csrs.DENIED, csrs.FAILED)
 _BUNDLES: Final = "clustertrustbundles"
 _POD_REQUESTS: Final = "podcertificaterequests"
 
@@ -122,7 +124,7 @@ def trace(of: admission.Review) -> None:
     spec = of.old.spec
     about = {"csr-uid": of.old.metadata.uid, "csr-requestor": spec.username, "csr-signer": spec.signer_name}
     for each in of.new.status.conditions:
-        if each.type not in before:
+        if each.type not in before and each.type in _DECISIONS:
             of.call.annotate(**about, **{"csr-decision": each.type, "csr-reason": each.reason})
             _log_decision(of, each)
     if of.new.status.certificate and not of.old.status.certificate:

@@ -13,11 +13,13 @@ import click
 import msgspec
 
 from certplane import clock as clocks
-from certplane import config, errors
+from certplane import config, errors, gotext
 from certplane.cli import tables
 from certplane.server import auditlog
 
 _OURS: Final = "certplane.io/"
+_LOG: Final = "audit.log"
+_APPROVED: Final = "Approved"
 _COLUMNS: Final = ("WHEN", "DECISION", "CSR", "BY", "FOR", "SIGNER", "SERIAL", "NOT AFTER")
 
 
@@ -47,22 +49,22 @@ def approvals(lines: Iterable[bytes], since: datetime.datetime | None = None) ->
     by_uid: dict[str, Approval] = {}
     for event in _events(lines):
         noted = {
-            key.removeprefix(_OURS): str(value)
-            for key, value in (event.get("annotations") or {}).items()
-            if key.startswith(_OURS)
+            key.removeprefix(_OURS): str(value) for key, value in event["annotations"].items() if key.startswith(_OURS)
         }
         uid = noted.get("csr-uid", "")
         if "csr-decision" in noted:
             made = _approval(event, noted)
             found.append(made)
-            by_uid[uid] = made
+            # A certificate comes of an approval, whatever else is said about the request before it is there.
+            if uid not in by_uid or made.decision == _APPROVED:
+                by_uid[uid] = made
         if "certificate-serial" in noted and uid in by_uid:
             made = by_uid[uid]
             made.serial, made.sha256 = noted["certificate-serial"], noted.get("certificate-sha256", "")
             made.not_after = noted.get("certificate-not-after", "")
     if since is None:
         return found
-    return [each for each in found if each.when and clocks.parse_rfc3339(each.when) >= since]
+    return [each for each in found if clocks.parse_rfc3339(each.when) >= since]
 
 
 def _events(lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
@@ -71,22 +73,32 @@ def _events(lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
             continue
         try:
             event = msgspec.json.decode(line)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             continue  # A line that was being written when the machine stopped.
-        if isinstance(event, dict) and event.get("stage") == "ResponseComplete":
+        if isinstance(event, dict) and event.get("stage") == "ResponseComplete" and _is_whole(event):
             yield event
 
 
+def _is_whole(event: Mapping[str, Any]) -> bool:
+    """Whether what is read of a record is of the types that it should be."""
+    parts = ("annotations", "user", "impersonatedUser", "objectRef")
+    if not isinstance(event.get("annotations"), dict) or not all(isinstance(event.get(key, {}), dict) for key in parts):
+        return False
+    try:
+        clocks.parse_rfc3339(str(event.get("stageTimestamp", "")))
+    except ValueError:
+        return False
+    return True
+
+
 def _approval(event: Mapping[str, Any], noted: Mapping[str, str]) -> Approval:
-    user = event.get("impersonatedUser") or event.get("user") or {}
-    real = event.get("user") or {}
-    name = str(user.get("username", ""))
-    if user is not real:
-        name += f" (really {real.get('username', '')})"
+    name = real = str(event.get("user", {}).get("username", ""))
+    if "impersonatedUser" in event:
+        name = f"{event['impersonatedUser'].get('username', '')} (really {real})"
     return Approval(
-        when=str(event.get("stageTimestamp", "")),
+        when=str(event["stageTimestamp"]),
         decision=noted["csr-decision"],
-        csr=str((event.get("objectRef") or {}).get("name", "")),
+        csr=str(event.get("objectRef", {}).get("name", "")),
         uid=noted.get("csr-uid", ""),
         by=name,
         requestor=noted.get("csr-requestor", ""),
@@ -106,16 +118,20 @@ def audit() -> None:
 
 @audit.command("approvals")
 @click.option(
-    "--log", "path", default="./certplane-data/audit.log", show_default=True, metavar="FILE",
-    help="The current file; those that it was turned over into are read as well.",
+    "--log", "path", default=None, metavar="FILE",
+    help="The current file; those that it was turned over into are read as well.  [default: DATA-DIR/audit.log]",
 )  # fmt: skip
+@click.option(
+    "--data-dir", default="./certplane-data", show_default=True, metavar="DIR", help="Where the server keeps its files."
+)
 @click.option(
     "--since", default="", metavar="WHEN", help="A duration ago, as 24h, or a moment, as 2026-01-02T15:04:05Z."
 )
 @click.option("-o", "--output", type=click.Choice(("table", "json")), default="table", show_default=True)
-def approvals_(path: str, since: str, output: str) -> None:
+def approvals_(path: str | None, data_dir: str, since: str, output: str) -> None:
     """Who approved or denied what, when, and which serial number came out."""
-    found = approvals(_lines(pathlib.Path(path)), _moment(since))
+    log = pathlib.Path(path) if path is not None else pathlib.Path(data_dir, _LOG)
+    found = approvals(_lines(log), _moment(since))
     if output == "json":
         click.echo(json.dumps([dataclasses.asdict(each) for each in found], indent=2))
     else:
@@ -136,12 +152,10 @@ def _lines(path: pathlib.Path) -> Iterator[bytes]:
 def _moment(text: str) -> datetime.datetime | None:
     if not text:
         return None
-    ago = config.parse_duration(text)
-    if ago is not None:
-        return clocks.SystemClock().now() - ago
     try:
-        return clocks.parse_rfc3339(text)
-    except ValueError as error:
+        ago = config.parse_duration(text)
+        return clocks.SystemClock().now() - ago if ago is not None else clocks.parse_rfc3339(text)
+    except (ValueError, OverflowError) as error:
         raise errors.SetupError(f"not a duration, nor a moment: {text}", ("write --since 24h",)) from error
 
 
@@ -160,4 +174,10 @@ def _table(found: Iterable[Approval]) -> str:
         )
         for each in found
     ]
-    return tables.aligned([[cell or "-" for cell in row] for row in rows])
+    return tables.aligned([[_cell(text) for text in row] for row in rows])
+
+
+def _cell(text: str) -> str:
+    """Names are whatever strangers sent: none of them may look like a line, a column or a command to the terminal."""
+    plain = text.isprintable() and "  " not in text and text == text.strip()
+    return (text if plain else gotext.quote(text)) or "-"

@@ -12,6 +12,7 @@ import dataclasses
 import datetime
 import functools
 import ipaddress
+import logging
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
@@ -21,6 +22,8 @@ import msgspec
 from certplane import clock as clocks
 from certplane.meta import codec, context
 from certplane.server import auditpolicy, exchange
+
+_log = logging.getLogger("certplane.audit")
 
 #: Takes one finished record, a line of JSON. Must not fail.
 Sink = Callable[[bytes], None]
@@ -73,18 +76,29 @@ class Record:
 
 
 def _raw(encoded: bytes) -> msgspec.Raw | None:
-    """JSON to be copied as it is; nothing if it is none: a patch may be anything."""
+    """JSON to be copied; nothing if it is none: a patch may be anything. Without the white space between its tokens:
+    a line break there would let whoever sends it write records of their own.
+    """
     try:
         msgspec.json.decode(encoded)
     except (msgspec.DecodeError, RecursionError):
         return None
-    return msgspec.Raw(encoded.strip())
+    return msgspec.Raw(msgspec.json.format(encoded, indent=-1))
 
 
 class Audit:
     """Records requests as a policy says."""
 
-    def __init__(self, policy: auditpolicy.Policy, sink: Sink, clock: clocks.Clock) -> None:
+    def __init__(
+        self,
+        policy: auditpolicy.Policy,
+        sink: Sink,
+        clock: clocks.Clock,
+        *,
+        skip: Callable[[exchange.Exchange], bool] = lambda _: False,
+    ) -> None:
+        """`skip` tells of requests that are not recorded under any policy: what the server asks itself."""
+        self._skip = skip
         self._policy = policy
         self._sink = sink
         self._clock = clock
@@ -92,7 +106,7 @@ class Audit:
     def begin(self, of: exchange.Exchange, attributes: context.Attributes) -> Record | None:
         """Open the record of a request, and write its first stage; None if nothing of it is recorded."""
         judgement = self._policy.judge(attributes)
-        if judgement.level == auditpolicy.NONE:
+        if judgement.level == auditpolicy.NONE or self._skip(of):
             return None
         record = Record(judgement, of.user)
         self._write(auditpolicy.RECEIVED, of, record, None)
@@ -100,9 +114,10 @@ class Audit:
 
     def refused(self, of: exchange.Exchange, attributes: context.Attributes, status: Mapping[str, Any]) -> None:
         """Write of a request whose sender nobody recognised."""
-        judgement = self._policy.judge(attributes)
+        nobody = context.User("")
+        judgement = self._policy.judge(dataclasses.replace(attributes, user=nobody))
         if judgement.level != auditpolicy.NONE:
-            self._write(auditpolicy.STARTED, of, Record(judgement, context.User("")), status)
+            self._write(auditpolicy.STARTED, of, Record(judgement, nobody), status)
 
     def finish(self, of: exchange.Exchange, record: Record, reply: exchange.Reply) -> None:
         """Write how it ended; of a watch, that it began, and how it ended when it does."""
@@ -129,7 +144,14 @@ class Audit:
 
     def _write(self, stage: str, of: exchange.Exchange, record: Record, status: Mapping[str, Any] | None) -> None:
         if record.judgement.records(stage):
-            self._sink(codec.encode(_event(stage, of, record, status, self._clock.now())) + b"\n")
+            if status is not None and auditpolicy.holds_credentials(of.info):
+                status = _wordless(status)
+            try:
+                event = _event(stage, of, record, status, self._clock.now())
+                self._sink(codec.encode(event) + b"\n")
+            except Exception:
+                # What was asked for is done: that it cannot be written down must not undo the answer.
+                _log.exception("a request could not be recorded", extra={"request_id": of.request_id})
 
 
 def _event(
@@ -178,7 +200,7 @@ def _event(
 
 
 def _uri(of: exchange.Exchange) -> str:
-    path = urllib.parse.quote(of.path, safe=_PATH_SAFE)
+    path = of.raw_path or urllib.parse.quote(of.path, safe=_PATH_SAFE)
     return f"{path}?{of.raw_query}" if of.raw_query else path
 
 
@@ -229,6 +251,14 @@ def _reference(info: context.RequestInfo, record: Record, *, received: bool) -> 
     return {key: value for key, value in found.items() if value}
 
 
+def _wordless(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A Status without its texts: they quote what was sent, and what is stored."""
+    found = {key: value for key, value in status.items() if key != "message"}
+    if "details" in found:
+        found["details"] = {key: value for key, value in found["details"].items() if key != "causes"}
+    return found
+
+
 def _status(reply: exchange.Reply) -> Mapping[str, Any]:
     if reply.outcome is None:
         return {"metadata": {}, "code": reply.status}
@@ -238,26 +268,32 @@ def _status(reply: exchange.Reply) -> Mapping[str, Any]:
 
 
 def sources(peer: str, headers: exchange.Headers) -> Sequence[str]:
-    """The addresses that a request came over, as it says itself, and the last one, which it cannot choose."""
-    return _sources(peer, ",".join((*headers.all(b"x-forwarded-for"), headers.get(b"x-real-ip"))))
+    """The addresses that a request came over, as it says itself, and the last one, which it cannot choose.
+
+    Source: `k8s.io/apimachinery/pkg/util/net`, SourceIPs.
+    """
+    return _sources(peer, headers.get(b"x-forwarded-for"), headers.get(b"x-real-ip"))
 
 
 @functools.lru_cache(maxsize=1024)
-def _sources(peer: str, said: str) -> Sequence[str]:
-    found = [each.strip() for each in said.split(",")]
-    valid: list[str] = []
-    for each in found:
-        address = _address(each)
-        if address and address not in valid:
-            valid.append(address)
+def _sources(peer: str, forwarded: str, real: str) -> Sequence[str]:
+    found = [address for each in forwarded.split(",") if (address := _address(each))]
+    nearest = _address(real)
+    if nearest and nearest not in found:
+        found.append(nearest)
     last = _address(peer)
-    if last and (not valid or valid[-1] != last):
-        valid.append(last)
-    return valid
+    if last and (not found or found[-1] != last):
+        found.append(last)
+    return found
 
 
 def _address(text: str) -> str:
     try:
-        return str(ipaddress.ip_address(text.strip()))
+        found = ipaddress.ip_address(text.strip())
     except ValueError:
         return ""
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.scope_id:
+            return ""
+        return str(found.ipv4_mapped or found)
+    return str(found)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import datetime
+import errno
 import logging
 import os
 import pathlib
@@ -23,7 +24,7 @@ _log = logging.getLogger("certplane.audit")
 
 _MEGABYTE: Final = 1024 * 1024
 _STAMP: Final = "%Y-%m-%dT%H-%M-%S"
-_BACKUP: Final = re.compile(r"-(\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}\.\d{3})\Z")
+_BACKUP: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}\.\d{3}", re.ASCII)
 #: The log is written to standard output.
 STANDARD_OUTPUT: Final = "-"
 
@@ -47,6 +48,7 @@ class LogFile:
         self._handle: int | None = None
         self._size = 0
         self._waiting: list[bytes] = []
+        self._stuck = False
         self.lost = 0
 
     def write(self, line: bytes) -> None:
@@ -65,18 +67,21 @@ class LogFile:
             lines, self._waiting = b"".join(self._waiting), []
             self._write(lines)
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, lines: bytes) -> None:
+        written = 0
         try:
             if self._handle is None:
                 self._open()
             limit = self._rotation.megabytes * _MEGABYTE
-            if limit and self._size and self._size + len(line) > limit:
+            if limit and self._size and self._size + len(lines) > limit:
                 self._turn_over()
-            self._append(line)
+            written = self._append(lines)
+            if written < len(lines):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             if not self.lost:
                 _log.error("audit records are being lost", extra={"path": self._path, "why": str(error)})
-            self.lost += 1
+            self.lost += lines.count(b"\n", written)
 
     def close(self) -> None:
         """Write what waits, and let go of the file."""
@@ -96,12 +101,15 @@ class LogFile:
         self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._size = os.fstat(self._handle).st_size
 
-    def _append(self, line: bytes) -> None:
-        assert self._handle is not None  # noqa: S101 - `write` has opened it
-        written = os.write(self._handle, line)
-        self._size += written
-        if written < len(line):
-            raise OSError("the disk is full")
+    def _append(self, lines: bytes) -> int:
+        """Write; tell how many bytes of whole lines are in the file. Half a line would swallow the next one."""
+        assert self._handle is not None  # noqa: S101 - `_write` has opened it
+        written = os.write(self._handle, lines)
+        whole = written if written == len(lines) else lines.rfind(b"\n", 0, written) + 1
+        if whole < written and str(self._path) != STANDARD_OUTPUT:
+            os.ftruncate(self._handle, os.fstat(self._handle).st_size - (written - whole))
+        self._size += whole
+        return whole
 
     def _turn_over(self) -> None:
         if str(self._path) == STANDARD_OUTPUT:
@@ -110,8 +118,14 @@ class LogFile:
         now = self._clock.now()
         stamp = f"{now.strftime(_STAMP)}.{now.microsecond // 1000:03}"
         backup = self._path.with_name(f"{self._path.stem}-{stamp}{self._path.suffix}")
-        if not backup.exists():
-            self._path.rename(backup)
+        try:
+            if not backup.exists():
+                self._path.rename(backup)
+        except OSError as error:
+            # Who may write the file need not be allowed to rename it; a file that is too large loses nothing.
+            if not self._stuck:
+                _log.error("the audit log cannot be turned over", extra={"path": self._path, "why": str(error)})
+            self._stuck = True
         self._open()
         self._forget(now)
 
@@ -120,7 +134,7 @@ class LogFile:
         surplus = kept[: -self._rotation.backups] if self._rotation.backups else []
         if self._rotation.days:
             limit = now - datetime.timedelta(days=self._rotation.days)
-            surplus = [*surplus, *(each for each in kept if _moment(each, self._path) < limit)]
+            surplus = [*surplus, *(each for each in kept if (_moment(each, self._path) or now) < limit)]
         for each in surplus:
             with contextlib.suppress(OSError):
                 each.unlink(missing_ok=True)
@@ -132,15 +146,18 @@ def backups(path: pathlib.Path) -> list[pathlib.Path]:
         beside = list(path.parent.iterdir())
     except OSError:
         return []
-    found = [each for each in beside if each.suffix == path.suffix and _is_backup(each, path)]
-    return sorted(found, key=lambda each: each.name)
+    return sorted((each for each in beside if _moment(each, path) is not None), key=lambda each: each.name)
 
 
-def _is_backup(file: pathlib.Path, path: pathlib.Path) -> bool:
-    match = _BACKUP.search(file.stem)
-    return match is not None and file.stem[: match.start()] == path.stem
-
-
-def _moment(file: pathlib.Path, path: pathlib.Path) -> datetime.datetime:
-    text = file.stem.removeprefix(f"{path.stem}-").partition(".")[0]
-    return datetime.datetime.strptime(text, _STAMP).replace(tzinfo=datetime.UTC)
+def _moment(file: pathlib.Path, path: pathlib.Path) -> datetime.datetime | None:
+    """When a file was turned over; None if it is no former file of this log, whatever its name looks like."""
+    start, end = f"{path.stem}-", path.suffix
+    if not (file.name.startswith(start) and file.name.endswith(end)):
+        return None
+    stamp = file.name[len(start) : len(file.name) - len(end)]
+    if _BACKUP.fullmatch(stamp) is None:
+        return None
+    try:
+        return datetime.datetime.strptime(stamp, f"{_STAMP}.%f").replace(tzinfo=datetime.UTC)
+    except ValueError:
+        return None

@@ -31,6 +31,11 @@ _SECRET: Final = frozenset(
 )
 
 
+def holds_credentials(of: context.Attributes | context.RequestInfo) -> bool:
+    """Whether a request is about something that nothing may be quoted from."""
+    return (of.group, of.resource, of.subresource) in _SECRET
+
+
 class GroupResources(objects.Type):
     """GroupResources names resources of one group."""
 
@@ -102,7 +107,7 @@ class Policy:
         for rule in self._rules:
             if rule.matches(of):
                 found = rule.judgement
-                if (of.group, of.resource, of.subresource) in _SECRET and found.reaches(REQUEST):
+                if holds_credentials(of) and found.reaches(REQUEST):
                     return dataclasses.replace(found, level=METADATA)
                 return found
         return _NOTHING
@@ -246,12 +251,6 @@ rules:
 - level: None
   nonResourceURLs: ["/healthz*", "/livez*", "/readyz*", "/version", "/metrics", "/openapi/*", "/api", "/api/*", "/apis",
                     "/apis/*", "/.well-known/*", "/openid/*"]
-- level: None
-  users: ["system:apiserver", "system:kube-controller-manager"]
-  verbs: [get, list, watch]
-- level: None
-  userGroups: ["system:serviceaccounts:kube-system", "system:nodes"]
-  verbs: [get, list, watch]
 - level: None
   resources: [{group: coordination.k8s.io, resources: [leases]}, {group: "", resources: [events]}]
 - level: None

@@ -39,6 +39,10 @@ class Headers:
         return [value.decode("latin-1") for key, value in self._fields if key == name]
 
 
+class ClientGone(Exception):
+    """The client went away before it had sent all of its request."""
+
+
 def _no_body() -> AsyncIterator[bytes]:
     async def nothing() -> AsyncIterator[bytes]:
         pieces: tuple[bytes, ...] = ()
@@ -56,8 +60,9 @@ _NOT_CLASSIFIED: Final = context.RequestInfo("", "", is_resource=False)
 class Exchange:
     """A request under way. The stages of the pipeline fill in the second half, in their order.
 
-    `path` is decoded, `query` maps names to decoded values in order. `peer_chain` is the client's certificate chain in
-    DER, leaf first, as the handshake delivered it; verified by nobody yet. `identity` is set for calls that come from
+    `path` is decoded, `raw_path` as it was sent (empty from inside the process), `query` maps names to decoded values
+    in order. `peer_chain` is the client's certificate chain in DER, leaf first, as the handshake delivered it; verified
+    by nobody yet. `identity` is set for calls that come from
     inside the process, where no credentials are needed. `chunks` delivers the body.
     """
 
@@ -68,6 +73,7 @@ class Exchange:
     chunks: Callable[[], AsyncIterator[bytes]] = _no_body
     peer_chain: Sequence[bytes] = ()
     source: str = ""
+    raw_path: str = ""
     identity: context.User | None = None
 
     # `note_request` and `note_response` are set where bodies may have to be recorded.

@@ -163,10 +163,7 @@ class API:
         found = await request.endpoint.reader.list(request.info.namespace, how)
         kind = request.endpoint.resource
         _refuse_wrong_partial(request.form, kind, is_list=True)
-        if request.exchange.note_response is not None:
-            plain = dataclasses.replace(view, form=negotiation.Form())
-            request.exchange.note_response(lambda: rendering.listing(kind, found, plain))
-        return exchange.Reply(200, request.form.media_type, rendering.listing(kind, found, view))
+        return self._listed(found, view, request)
 
     async def _watch(self, request: Request) -> exchange.Reply:
         how = options.list_options(request.exchange.query, watching=True)
@@ -262,8 +259,14 @@ class API:
                 await request.endpoint.registry.delete(call, verbs.Target(meta.namespace, meta.name), how)
             except errors.NotFound:
                 continue
+        return self._listed(found, request.view, request)
+
+    def _listed(self, found: reads.Listing, view: rendering.View, request: Request) -> exchange.Reply:
         kind = request.endpoint.resource
-        return exchange.Reply(200, request.form.media_type, rendering.listing(kind, found, request.view))
+        if request.exchange.note_response is not None:
+            plain = dataclasses.replace(view, form=negotiation.Form())
+            request.exchange.note_response(lambda: rendering.listing(kind, found, plain))
+        return exchange.Reply(200, request.form.media_type, rendering.listing(kind, found, view))
 
     async def _deletion(self, request: Request) -> tuple[context.Call, verbs.Deletion]:
         body = await request.exchange.body()

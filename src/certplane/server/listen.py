@@ -230,18 +230,15 @@ def application(handler: exchange.Handler) -> Callable[[Message, Receive, Send],
             chunks=lambda: _chunks(receive),
             peer_chain=scope["extensions"]["tls"]["client_cert_chain_der"],
             source=scope["client"][0] if scope["client"] else "",
+            raw_path=scope["raw_path"].decode("latin-1"),
         )
         try:
             reply = await handler(of)
-        except ClientGone:
+        except exchange.ClientGone:
             return
         await _send_reply(of, reply, receive, send)
 
     return app
-
-
-class ClientGone(Exception):
-    """The client went away before it had sent all of its request."""
 
 
 def _decoded_path(scope: Message) -> str:
@@ -253,7 +250,7 @@ async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientGone
+            raise exchange.ClientGone
         yield message.get("body", b"")
         if not message.get("more_body", False):
             return

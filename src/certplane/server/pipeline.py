@@ -69,6 +69,8 @@ async def _identify(services: Services, of: exchange.Exchange, proceed: exchange
         reply = await proceed(of)
     except errors.APIError as error:
         reply = refusal(error, of)
+    except exchange.ClientGone:
+        raise
     except Exception:
         _log.exception("request failed", extra={"request_id": of.request_id, "path": of.path})
         reply = refusal(errors.InternalError(f"the server's log has the reason under request {of.request_id}"), of)
@@ -129,6 +131,8 @@ async def _audit(services: Services, of: exchange.Exchange, proceed: exchange.Ha
         reply = await proceed(of)
     except errors.APIError as error:
         reply = refusal(error, of)
+    except exchange.ClientGone:
+        raise
     except Exception:
         services.audit.panicked(of, record, {"metadata": {}, "status": "Failure", "code": 500})
         raise
@@ -168,6 +172,9 @@ async def _account(services: Services, of: exchange.Exchange, proceed: exchange.
     except errors.APIError as error:
         code = error.code
         raise
+    except exchange.ClientGone:
+        code = _GONE
+        raise
     except asyncio.CancelledError:
         if ticket is None or not ticket.overdue or ticket.task is None:
             raise
@@ -179,6 +186,10 @@ async def _account(services: Services, of: exchange.Exchange, proceed: exchange.
         if ticket is not None:
             services.in_flight.leave(ticket)
         services.telemetry.request(_labels(of.info), code, services.clock.monotonic() - begun)
+
+
+#: The code under which requests are counted that never came whole; nobody gets it as an answer.
+_GONE: Final = 499
 
 
 def _come_again() -> exchange.Reply:

@@ -58,7 +58,10 @@ def one(of: document.Document, view: View) -> bytes:
         meta = {"resourceVersion": str(of.revision)} if of.revision else {}
         return encode_json(tables.table(tables.columns(of.resource), [row], form.meta_version, meta), form)
     if form.transform:
-        return encode_json(codec.encode(tables.partial(of, form.meta_version)), form)
+        shown = tables.partial(of, form.meta_version)
+        if form.media_type == negotiation.PROTOBUF:
+            return protobuf.encode(shown, shown.api_version, shown.kind)
+        return encode_json(codec.encode(shown), form)
     if form.media_type == negotiation.PROTOBUF:
         return protobuf.encode(of.object, of.resource.api_version, of.resource.kind)
     return encode_json(of.wire, form)
@@ -83,10 +86,12 @@ def listing(kind: resource.Resource, of: reads.Listing, view: View) -> bytes:
         rows = [tables.row(each, view.include, form.meta_version, view.now) for each in of.documents]
         return encode_json(tables.table(tables.columns(kind), rows, form.meta_version, meta), form)
     if form.transform:
-        # The real server writes null for no items here, and nowhere else.
-        items = [tables.partial(each, form.meta_version) for each in of.documents] or None
+        items = [tables.partial(each, form.meta_version) for each in of.documents]
         head = {"kind": "PartialObjectMetadataList", "apiVersion": f"meta.k8s.io/{form.meta_version}"}
-        return encode_json(codec.encode({**head, "metadata": meta, "items": items}), form)
+        if form.media_type == negotiation.PROTOBUF:
+            return protobuf.encode_list(items, head["apiVersion"], head["kind"], meta)
+        # The real server writes null for no items here, and nowhere else.
+        return encode_json(codec.encode({**head, "metadata": meta, "items": items or None}), form)
     if form.media_type == negotiation.PROTOBUF:
         return protobuf.encode_list([each.object for each in of.documents], kind.api_version, kind.list_kind, meta)
     head_bytes = codec.encode({"kind": kind.list_kind, "apiVersion": kind.api_version, "metadata": meta})
@@ -132,7 +137,10 @@ class Framer:
             meta = {"resourceVersion": of.object.metadata.resource_version}
             return self._json_event(type_, tables.table(definitions, [row], form.meta_version, meta))
         if form.transform:
-            return self._json_event(type_, codec.encode(tables.partial(of, form.meta_version)))
+            shown = tables.partial(of, form.meta_version)
+            if form.media_type == negotiation.PROTOBUF:
+                return protobuf.encode_watch_event(type_, shown, shown.api_version, shown.kind)
+            return self._json_event(type_, codec.encode(shown))
         if form.media_type == negotiation.PROTOBUF:
             return protobuf.encode_watch_event(type_, of.object, of.resource.api_version, of.resource.kind)
         return self._json_event(type_, of.wire)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from certplane import errors, gotext
-from certplane.meta import codec, resource
+from certplane.meta import answers, codec, resource
 from certplane.registry import document
 
 _INCLUDES: Final = ("", "Metadata", "Object", "None")
@@ -57,13 +57,12 @@ def _embedded(of: document.Document, include: str, version: str) -> Any:
     return partial(of, version)
 
 
-def partial(of: document.Document, version: str) -> dict[str, Any]:
-    """A PartialObjectMetadata: the metadata alone."""
-    return {
-        "kind": "PartialObjectMetadata",
-        "apiVersion": f"meta.k8s.io/{version}",
-        "metadata": of.object.metadata,
-    }
+def partial(of: document.Document, version: str) -> answers.PartialObjectMetadata:
+    """The metadata alone."""
+    api_version = f"meta.k8s.io/{version}"
+    return answers.PartialObjectMetadata(
+        kind="PartialObjectMetadata", api_version=api_version, metadata=of.object.metadata
+    )
 
 
 def table(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
+import resource
+import signal
 
 import pytest
 
@@ -123,6 +126,9 @@ def test_a_policy_that_cannot_be_meant_is_refused(document, problem):
         ("10.0.0.1", [], ["10.0.0.1"]),
         ("10.0.0.1", [(b"x-forwarded-for", b"1.1.1.1, 2.2.2.2")], ["1.1.1.1", "2.2.2.2", "10.0.0.1"]),
         ("10.0.0.1", [(b"x-forwarded-for", b"nonsense, 10.0.0.1")], ["10.0.0.1"]),
+        ("10.0.0.1", [(b"x-forwarded-for", b"1.1.1.1, 1.1.1.1")], ["1.1.1.1", "1.1.1.1", "10.0.0.1"]),
+        ("10.0.0.1", [(b"x-forwarded-for", b"1.1.1.1"), (b"x-forwarded-for", b"2.2.2.2")], ["1.1.1.1", "10.0.0.1"]),
+        ("::ffff:10.0.0.1", [(b"x-forwarded-for", b"fe80::1%eth0")], ["10.0.0.1"]),
         ("::1", [(b"x-real-ip", b"3.3.3.3")], ["3.3.3.3", "::1"]),
         ("", [], []),
     ],
@@ -168,6 +174,64 @@ def test_old_files_are_forgotten(tmp_path):
     assert _names(tmp_path) == [
         "audit-2025-12-31T00-00-00.000.log", "audit-2026-01-01T00-00-00.000.log", "audit-notes.log", "audit.log",
     ]  # fmt: skip
+
+
+def test_a_log_without_an_ending_is_turned_over_too(tmp_path):
+    """Its former files are found, and forgotten, like any others."""
+    clock = testing.FakeClock()
+    log = auditlog.LogFile(tmp_path / "audit", auditlog.Rotation(megabytes=1, backups=1), clock)
+    for _ in range(4):
+        log.write(b"x" * 1024 * 1024)
+        clock._move_to(clock.monotonic() + 1)
+    log.close()
+    assert _names(tmp_path) == ["audit", "audit-2026-01-01T00-00-03.000"]
+    assert [each.name for each in auditlog.backups(tmp_path / "audit")] == ["audit-2026-01-01T00-00-03.000"]
+
+
+def test_a_name_that_is_no_time_is_nobody_of_ours(tmp_path):
+    """It stays, and fails nothing."""
+    stranger = tmp_path / "audit-2025-99-99T00-00-00.000.log"
+    stranger.write_bytes(b"")
+    log = auditlog.LogFile(tmp_path / "audit.log", auditlog.Rotation(megabytes=1, days=1), testing.FakeClock())
+    for _ in range(3):
+        log.write(b"x" * 1024 * 1024)
+    log.close()
+    assert stranger.exists()
+    assert log.lost == 0
+
+
+def test_half_a_line_does_not_swallow_the_next(tmp_path):
+    """Where the disk is full in the middle of a line, the log ends before it, and goes on when there is room again."""
+    path = tmp_path / "audit.log"
+    log = auditlog.LogFile(path, auditlog.Rotation(), testing.FakeClock())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        log.write(b"first\n")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9, hard))
+        log.write(b"second\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    log.write(b"third\n")
+    log.close()
+    assert (path.read_bytes(), log.lost) == (b"first\nthird\n", 1)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may rename anything")
+def test_a_log_that_cannot_be_renamed_goes_on(tmp_path):
+    """Too large is better than lost."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    path = folder / "audit.log"
+    path.write_bytes(b"")
+    folder.chmod(0o500)
+    log = auditlog.LogFile(path, auditlog.Rotation(megabytes=1), testing.FakeClock())
+    for _ in range(3):
+        log.write(b"x" * 1024 * 1024)
+    log.close()
+    folder.chmod(0o700)
+    assert (log.lost, path.stat().st_size) == (0, 3 * 1024 * 1024)
 
 
 def test_what_cannot_be_written_is_counted(tmp_path):

@@ -1,0 +1,279 @@
+"""What `certplane audit approvals` reads out of audit records, and how it says so."""
+
+from __future__ import annotations
+
+import datetime
+import json
+
+import pytest
+from click import testing
+
+from certplane import errors
+from certplane.cli import audit
+
+NEW_YEAR = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+
+def _event(minute=0, **more):
+    return {
+        "kind": "Event",
+        "apiVersion": "audit.k8s.io/v1",
+        "level": "Metadata",
+        "auditID": f"id-{minute}",
+        "stage": "ResponseComplete",
+        "user": {"username": "jane"},
+        "objectRef": {"resource": "certificatesigningrequests", "name": "a", "subresource": "approval"},
+        "stageTimestamp": f"2026-01-01T00:{minute:02}:00.546147Z",
+        **more,
+    }
+
+
+def _decision(uid="u1", decision="Approved", **more):
+    noted = {"csr-decision": decision, "csr-reason": "Asked", "csr-requestor": "bob", "csr-signer": "example.com/s"}
+    return _event(
+        **more, annotations={f"certplane.io/{key}": value for key, value in {**noted, "csr-uid": uid}.items()}
+    )
+
+
+def _issued(uid="u1", serial="0a1b", **more):
+    noted = {
+        "csr-uid": uid,
+        "certificate-serial": serial,
+        "certificate-sha256": "ff" * 32,
+        "certificate-not-after": "2027-01-01T00:00:00Z",
+    }
+    user = {"username": "system:serviceaccount:kube-system:signer"}
+    return _event(**more, user=user, annotations={f"certplane.io/{key}": value for key, value in noted.items()})
+
+
+def _lines(*events):
+    return [json.dumps(each).encode() + b"\n" for each in events]
+
+
+def _run(*arguments):
+    return testing.CliRunner().invoke(audit.audit, ["approvals", *arguments])
+
+
+def test_an_approval_is_told_with_everything_known_of_it():
+    """Who, when, for whom, why, and what came out; the moment is that of the decision, not of the certificate."""
+    (found,) = audit.approvals(_lines(_decision(), _issued(minute=1)))
+    assert found == audit.Approval(
+        when="2026-01-01T00:00:00.546147Z",
+        decision="Approved",
+        csr="a",
+        uid="u1",
+        by="jane",
+        requestor="bob",
+        signer="example.com/s",
+        reason="Asked",
+        serial="0a1b",
+        sha256="ff" * 32,
+        not_after="2027-01-01T00:00:00Z",
+        audit_id="id-0",
+    )
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([], []),
+        ([_decision()], [("u1", "Approved", "")]),
+        ([_decision(decision="Denied")], [("u1", "Denied", "")]),
+        ([_decision(decision="Failed")], [("u1", "Failed", "")]),
+        ([_decision(), _issued()], [("u1", "Approved", "0a1b")]),
+        ([_issued()], []),
+        ([_issued(), _decision()], [("u1", "Approved", "")]),
+        ([_decision(), _issued("u2")], [("u1", "Approved", "")]),
+        (
+            [_decision("u1"), _decision("u2"), _issued("u2", "02"), _issued("u1", "01")],
+            [("u1", "Approved", "01"), ("u2", "Approved", "02")],
+        ),
+        (
+            [_decision(), _decision(decision="Note"), _issued()],
+            [("u1", "Approved", "0a1b"), ("u1", "Note", "")],
+        ),
+        ([_decision(stage="RequestReceived"), _decision(stage="Panic")], []),
+        ([_event(annotations={"authorization.k8s.io/decision": "allow"})], []),
+    ],
+)
+def test_decisions_and_certificates_are_joined_by_the_uid_of_the_request(events, expected):
+    """Decisions stay in their order; a certificate without a decision, and a decision not carried out, are none."""
+    assert [(each.uid, each.decision, each.serial) for each in audit.approvals(_lines(*events))] == expected
+
+
+def test_requests_of_one_name_are_told_apart():
+    """A name may be used again after its request is gone; the uid may not."""
+    events = [_decision("old"), _issued("old", "01"), _decision("new", minute=5), _issued("new", "02", minute=6)]
+    found = audit.approvals(_lines(*events))
+    assert [(each.csr, each.uid, each.serial) for each in found] == [("a", "old", "01"), ("a", "new", "02")]
+
+
+@pytest.mark.parametrize(
+    ("who", "expected"),
+    [
+        ({}, "jane"),
+        ({"impersonatedUser": {"username": "bob"}}, "bob (really jane)"),
+        ({"impersonatedUser": {"username": "jane"}}, "jane (really jane)"),
+    ],
+)
+def test_the_one_who_decided_is_named(who, expected):
+    """Somebody who acted as somebody else with both names."""
+    (found,) = audit.approvals(_lines(_decision(**who)))
+    assert found.by == expected
+
+
+@pytest.mark.parametrize(
+    ("minutes", "expected"),
+    [(-1, ["u0", "u5"]), (0, ["u0", "u5"]), (1, ["u5"]), (5, ["u5"]), (6, [])],
+)
+def test_what_is_older_is_left_out(minutes, expected):
+    """By the moment of the decision; the certificate of a decision may come any time later."""
+    events = [_decision("u0"), _decision("u5", minute=5), _issued("u5", minute=59)]
+    found = audit.approvals(_lines(*events), NEW_YEAR + datetime.timedelta(minutes=minutes))
+    assert [each.uid for each in found] == expected
+    assert all(each.serial for each in found if each.uid == "u5")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"\n", b"{}", b"certplane.io/", b'{"a":"certplane.io/', b'["certplane.io/"]', b'"certplane.io/"', b"\xff"],
+)
+def test_what_is_no_json_is_passed_over(line):
+    """A damaged line costs nothing but itself."""
+    first, last = _lines(_decision("u1"), _decision("u2"))
+    assert [each.uid for each in audit.approvals([first, line, last])] == ["u1", "u2"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"stageTimestamp": "yesterday"},
+        {"stageTimestamp": None},
+        {"annotations": ["certplane.io/csr-decision"]},
+        {"user": "jane"},
+        {"impersonatedUser": ["jane"]},
+        {"objectRef": None},
+    ],
+)
+def test_what_is_no_record_is_passed_over(wrong):
+    """What an event of Kubernetes cannot be was not written by a server."""
+    found = audit.approvals(_lines(_decision("u1"), _decision("u2") | wrong), NEW_YEAR)
+    assert [each.uid for each in found] == ["u1"]
+
+
+def test_what_is_nested_too_deep_is_passed_over():
+    """Whatever it is, it is no record."""
+    assert audit.approvals([b'{"a":"certplane.io/","b":' + b"[" * 100_000]) == []
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def log(tmp_path):
+    """A log that was turned over twice; the files were made in another order than they were filled."""
+    current = tmp_path / "audit.log"
+    current.write_bytes(b"".join(_lines(_decision("u3", "Denied", minute=3), _issued("u2", "02", minute=4))))
+    for minute in (2, 1):
+        file = tmp_path / f"audit-2026-01-01T00-0{minute}-30.000.log"
+        file.write_bytes(b"".join(_lines(_decision(f"u{minute}", minute=minute))))
+    (tmp_path / "audit-notes.log").write_bytes(b"".join(_lines(_decision("other"))))
+    return current
+
+
+def test_files_that_were_turned_over_are_read_first(log):
+    """Oldest first, so that the certificate in one file finds its decision in another."""
+    done = _run("--log", str(log), "-o", "json")
+    assert done.exit_code == 0
+    found = [(each["uid"], each["serial"]) for each in json.loads(done.output)]
+    assert found == [("u1", ""), ("u2", "02"), ("u3", "")]
+
+
+def test_the_table_has_a_line_for_each_decision(log):
+    """With a dash for what is not known."""
+    lines = _run("--log", str(log)).output.splitlines()
+    assert lines[0].split() == ["WHEN", "DECISION", "CSR", "BY", "FOR", "SIGNER", "SERIAL", "NOT", "AFTER"]
+    assert [each.split() for each in lines[1:]] == [
+        ["2026-01-01T00:01:00Z", "Approved", "a", "jane", "bob", "example.com/s", "-", "-"],
+        ["2026-01-01T00:02:00Z", "Approved", "a", "jane", "bob", "example.com/s", "02", "2027-01-01T00:00:00Z"],
+        ["2026-01-01T00:03:00Z", "Denied", "a", "jane", "bob", "example.com/s", "-", "-"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("plain", "plain"),
+        ("two words", "two words"),
+        ("größe", "größe"),
+        ("a\n2026-01-01T00:00:00Z   Approved", r'"a\n2026-01-01T00:00:00Z   Approved"'),
+        ("a   bob", '"a   bob"'),
+        ("a\x1b[2J", r'"a\x1b[2J"'),
+        ("a\u202eb", r'"a\u202eb"'),
+        (" a", '" a"'),
+    ],
+)
+def test_no_name_can_pass_for_something_else(tmp_path, name, shown):
+    """Names come from strangers: what could be another line, another column or a command to the terminal is quoted."""
+    path = tmp_path / "audit.log"
+    path.write_bytes(b"".join(_lines(_decision(objectRef={"name": name}))))
+    lines = _run("--log", str(path)).output.splitlines()
+    assert len(lines) == 2
+    assert f"Approved   {shown}   jane" in lines[1]
+
+
+def test_the_log_is_looked_for_in_the_data_directory(log):
+    """Unless it is named."""
+    assert _run("--data-dir", str(log.parent)).output == _run("--log", str(log)).output
+
+
+@pytest.mark.parametrize(("output", "expected"), [("table", 1), ("json", 1)])
+def test_a_log_without_decisions_is_no_error(tmp_path, output, expected):
+    """A table has its head, a document is an empty list."""
+    (tmp_path / "audit.log").write_bytes(b"")
+    done = _run("--log", str(tmp_path / "audit.log"), "-o", output)
+    assert (done.exit_code, len(done.output.splitlines())) == (0, expected)
+
+
+@pytest.mark.parametrize(
+    ("since", "expected"),
+    [
+        ("", ["early", "late"]),
+        ("2026-01-01T00:00:00Z", ["late"]),
+        ("2026-01-01T01:00:00+01:00", ["late"]),
+        ("1h", ["late"]),
+        ("1h30m", ["late"]),
+    ],
+)
+def test_since_is_a_moment_or_a_duration(tmp_path, since, expected):
+    """A moment in any zone, or a time ago; one decision here is long gone, the other far ahead."""
+    path = tmp_path / "audit.log"
+    path.write_bytes(b"".join(_lines(
+        _decision("early", stageTimestamp="2020-01-01T00:00:00.000000Z"),
+        _decision("late", stageTimestamp="9000-01-01T00:00:00.000000Z"),
+    )))  # fmt: skip
+    done = _run("--log", str(path), "--since", since, "-o", "json")
+    assert [each["uid"] for each in json.loads(done.output)] == expected
+
+
+@pytest.mark.parametrize(
+    "since", ["yesterday", "24", "-5h", "2026-01-01", "2026-01-01T00:00:00", "2026-13-01T00:00:00Z", "99999999h"]
+)
+def test_a_since_that_means_nothing_is_refused(log, since):
+    """With what was written, and how to write it."""
+    done = _run("--log", str(log), "--since", since)
+    assert isinstance(done.exception, errors.SetupError)
+    assert since in done.exception.message
+    assert done.exception.hints
+
+
+@pytest.mark.parametrize("what", ["missing", "folder"])
+def test_a_log_that_cannot_be_read_is_an_error(tmp_path, what):
+    """With its name: an empty answer would say that nobody has approved anything."""
+    path = tmp_path / "audit.log"
+    if what == "folder":
+        path.mkdir()
+    done = _run("--log", str(path))
+    assert isinstance(done.exception, errors.SetupError)
+    assert str(path) in done.exception.message
+    assert done.exception.hints
