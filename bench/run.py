@@ -29,6 +29,7 @@ import load  # noqa: E402 - beside this file
 import server  # noqa: E402 - beside this file
 
 WATCHERS = 500
+IDLE = 1000
 
 
 @dataclasses.dataclass
@@ -133,6 +134,30 @@ def bench_fan_out(directory: pathlib.Path, size: Size) -> list[Figure]:
     return [Figure(f"fan-out to {WATCHERS}", "CPU-ms/event", spent * 1000 / count, 0.03, count, count / seconds)]
 
 
+def bench_idle(directory: pathlib.Path, size: Size) -> list[Figure]:
+    """Watches on which nothing happens: what each of them holds, and what all of them cost a second."""
+    del size
+    with server.running(directory) as of:
+        spawning = multiprocessing.get_context("spawn")
+        ready = spawning.Semaphore(0)
+        before = of.memory()
+        process, answers = load.in_background(load.watch, of.address(), IDLE, 1, ready)
+        for _ in range(IDLE):
+            if not ready.acquire(timeout=60):
+                raise SystemExit("error: the watchers did not get ready")
+        time.sleep(2)
+        held, cpu = of.memory() - before, of.cpu()
+        time.sleep(5)
+        spent = of.cpu() - cpu
+        process.kill()
+        answers.close()
+        process.join(60)
+    return [
+        Figure("an idle watch", "KiB", held * 1024 / IDLE),
+        Figure(f"{IDLE:,} idle watches", "CPU-ms/s", spent * 1000 / 5),
+    ]
+
+
 def bench_memory(directory: pathlib.Path, size: Size) -> list[Figure]:
     with server.running(directory) as of:
         load.run(load.create, of.address(), "c", size.stored, 16, load.NOBODY)
@@ -148,6 +173,7 @@ PARTS = {
     "writes": bench_writes,
     "list": bench_list,
     "fan-out": bench_fan_out,
+    "idle": bench_idle,
     "memory": bench_memory,
     "start": bench_start,
 }

@@ -35,3 +35,5 @@ def test_the_blocks_of_the_tutorial_work(tmp_path):
     assert answer.returncode == 0, answer.stdout[-3000:]
     assert "Approved,Issued" in answer.stdout
     assert "system:masters group is not allowed" in answer.stdout
+    assert "system:bootstrap:" in answer.stdout
+    assert "WHEN" in answer.stdout
