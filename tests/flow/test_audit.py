@@ -26,7 +26,7 @@ class Log:
     def __init__(self):
         self.lines = []
 
-    def __call__(self, line):
+    def __call__(self, line, *, may_wait):
         self.lines.append(line)
 
     def events(self, **wanted):

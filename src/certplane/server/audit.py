@@ -15,7 +15,7 @@ import ipaddress
 import logging
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -25,8 +25,14 @@ from certplane.server import auditpolicy, exchange
 
 _log = logging.getLogger("certplane.audit")
 
-#: Takes one finished record, a line of JSON. Must not fail.
-Sink = Callable[[bytes], None]
+class Sink(Protocol):
+    """Takes finished records, each a line of JSON. Must not fail. What may not wait is kept when it returns."""
+
+    def __call__(self, line: bytes, *, may_wait: bool) -> None: ...
+
+
+#: Requests that change nothing: their records may come a moment later.
+_READS: Final = frozenset({"get", "list", "watch"})
 
 _PATH_SAFE: Final = "/:@!$&'()*+,;=-._~%"
 
@@ -148,7 +154,7 @@ class Audit:
                 status = _wordless(status)
             try:
                 event = _event(stage, of, record, status, self._clock.now())
-                self._sink(codec.encode(event) + b"\n")
+                self._sink(codec.encode(event) + b"\n", may_wait=of.info.verb in _READS)
             except Exception:
                 # What was asked for is done: that it cannot be written down must not undo the answer.
                 _log.exception("a request could not be recorded", extra={"request_id": of.request_id})

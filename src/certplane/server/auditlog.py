@@ -51,15 +51,17 @@ class LogFile:
         self._stuck = False
         self.lost = 0
 
-    def write(self, line: bytes) -> None:
-        """Append one line, together with those that come in the same turn of the event loop: one system call."""
-        if not self._waiting:
-            try:
-                asyncio.get_running_loop().call_soon(self.flush)
-            except RuntimeError:
-                self._write(line)
-                return
+    def write(self, line: bytes, *, may_wait: bool = False) -> None:
+        """Append one line. One that may wait is written together with those that come in the same turn of the event
+        loop: one system call. Any other is in the file before the caller goes on.
+        """
         self._waiting.append(line)
+        if may_wait and len(self._waiting) == 1:
+            with contextlib.suppress(RuntimeError):
+                asyncio.get_running_loop().call_soon(self.flush)
+                return
+        if not may_wait:
+            self.flush()
 
     def flush(self) -> None:
         """Write what waits."""

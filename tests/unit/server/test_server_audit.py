@@ -247,7 +247,7 @@ def test_times_in_records_have_microseconds():
     """As clients of the log expect them."""
     clock = testing.FakeClock(datetime.datetime(2026, 1, 1, 0, 0, 0, 546147, tzinfo=datetime.UTC))
     lines = []
-    made = audit.Audit(_policy({"level": "Metadata"}), lines.append, clock)
+    made = audit.Audit(_policy({"level": "Metadata"}), lambda line, may_wait: lines.append(line), clock)
     of = exchange.Exchange("GET", "/version", "", exchange.Headers([(b"user-agent", b"x/1")]), source="127.0.0.1")
     of.info = context.RequestInfo("/version", "get", is_resource=False)
     of.request_id, of.received, of.user = "id", clock.now(), JANE
