@@ -25,6 +25,9 @@ _log = logging.getLogger("certplane.audit")
 _MEGABYTE: Final = 1024 * 1024
 _STAMP: Final = "%Y-%m-%dT%H-%M-%S"
 _BACKUP: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}\.\d{3}", re.ASCII)
+#: Seconds that a line waits at the most, and how many lines do.
+_MOMENT: Final = 0.05
+_MOST_WAITING: Final = 200
 #: The log is written to standard output.
 STANDARD_OUTPUT: Final = "-"
 
@@ -52,16 +55,14 @@ class LogFile:
         self.lost = 0
 
     def write(self, line: bytes, *, may_wait: bool = False) -> None:
-        """Append one line. One that may wait is written together with those that come in the same turn of the event
-        loop: one system call. Any other is in the file before the caller goes on.
+        """Append one line. One that may wait is written together with those that come within a moment: one system
+        call. Any other is in the file before the caller goes on.
         """
         self._waiting.append(line)
-        if may_wait and len(self._waiting) == 1:
-            with contextlib.suppress(RuntimeError):
-                asyncio.get_running_loop().call_soon(self.flush)
-                return
-        if not may_wait:
+        if not may_wait or len(self._waiting) >= _MOST_WAITING:
             self.flush()
+        elif len(self._waiting) == 1:
+            asyncio.get_running_loop().call_later(_MOMENT, self.flush)
 
     def flush(self) -> None:
         """Write what waits."""
