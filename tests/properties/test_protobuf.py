@@ -109,6 +109,7 @@ def values(of: shape.Shape) -> st.SearchStrategy[Any]:
         "bytes": st.binary(max_size=12),
         "time": times(0),
         "microtime": times(6),
+        "quantity": st.sampled_from(["0", "4", "500m", "1Gi", "1e3"]),
         "raw": st.one_of(st.just(objects.NOTHING), TREES.map(msgspec.json.encode).map(msgspec.Raw)),
     }
     return simple[of.kind]

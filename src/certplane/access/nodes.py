@@ -8,7 +8,7 @@ certificates of its own name only. Source: kubernetes, `plugin/pkg/auth/authoriz
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from certplane import errors, gotext
@@ -16,6 +16,7 @@ from certplane.access import defaults, rbac
 from certplane.meta import context
 from certplane.registry import admission
 from certplane.resources import certificatesigningrequests as csrs
+from certplane.resources import nodes as machines
 from certplane.store import watchcache
 from certplane.x509 import csr, profiles
 
@@ -91,16 +92,67 @@ def restriction(find: Find) -> admission.Hook:
 
     def check(of: admission.Review) -> None:
         user = of.call.user
-        if not is_node(user) or of.resource.group != csrs.RESOURCE.group:
+        if not is_node(user):
             return
         if user.name == _PREFIX:
             raise _refusal(of, f"could not determine node from user {gotext.quote(user.name)}")
+        if of.resource.plural == machines.RESOURCE.plural:
+            _check_own_node(of)
+        if of.resource.group != csrs.RESOURCE.group:
+            return
         if (of.resource.plural, of.subresource, of.operation) == (csrs.RESOURCE.plural, "", "create"):
             _check_csr(of)
         elif of.resource.plural == _POD_REQUESTS:
             _check_pod_request(of, find)
 
     return check
+
+
+def _check_own_node(of: admission.Review) -> None:
+    """A node says something about itself only, and nothing that others judge it by."""
+    own = of.call.user.name.removeprefix(_PREFIX)
+    node, name = gotext.quote(own), of.name
+    if of.operation == "create":
+        wrong = _not_its_own_labels(of.new.metadata.labels, {})
+        if wrong:
+            raise _refusal(of, f"node {node} is not allowed to set the following labels: {', '.join(wrong)}")
+    if name != own:
+        raise _refusal(of, f"node {node} is not allowed to modify node {gotext.quote(name)}")
+    if of.operation != "update":
+        return
+    if of.new.spec.taints != of.old.spec.taints:
+        raise _refusal(of, f"node {node} is not allowed to modify taints")
+    wrong = _not_its_own_labels(of.new.metadata.labels, of.old.metadata.labels)
+    if wrong:
+        raise _refusal(of, f"is not allowed to modify labels: {', '.join(wrong)}")
+    if of.new.metadata.owner_references != of.old.metadata.owner_references:
+        raise _refusal(of, f"node {node} is not allowed to modify ownerReferences")
+
+
+def _not_its_own_labels(new: Mapping[str, str], old: Mapping[str, str]) -> list[str]:
+    """The changed labels that a node must not choose: others decide by them what it is trusted with."""
+    changed = sorted(key for key in {*new, *old} if new.get(key) != old.get(key))
+    return [key for key in changed if not _is_its_own_label(key)]
+
+
+def _is_its_own_label(key: str) -> bool:
+    domain = key.partition("/")[0] if "/" in key else ""
+    is_reserved = any(domain == each or domain.endswith(f".{each}") for each in ("kubernetes.io", "k8s.io"))
+    if not is_reserved or key in _OWN_LABELS:
+        return True
+    return any(domain == each or domain.endswith(f".{each}") for each in _OWN_DOMAINS)
+
+
+_OWN_DOMAINS: Final = ("kubelet.kubernetes.io", "node.kubernetes.io")
+#: Labels under reserved domains that every kubelet gives itself.
+_OWN_LABELS: Final = frozenset(
+    {
+        "kubernetes.io/hostname", "kubernetes.io/arch", "kubernetes.io/os", "beta.kubernetes.io/arch",
+        "beta.kubernetes.io/os", "beta.kubernetes.io/instance-type", "topology.kubernetes.io/zone",
+        "topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/zone",
+        "failure-domain.beta.kubernetes.io/region",
+    }
+)  # fmt: skip
 
 
 def _check_csr(of: admission.Review) -> None:

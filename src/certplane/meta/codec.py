@@ -29,7 +29,7 @@ import msgspec
 import yaml
 
 from certplane import clock, errors, gotext
-from certplane.meta import gojson, shape
+from certplane.meta import gojson, quantity, shape
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -396,7 +396,20 @@ def _read_raw(value: Any, state: _Reading) -> msgspec.Raw:
     return msgspec.Raw(_encoder.encode(gojson.plain(value)))
 
 
+def _read_quantity(value: Any, state: _Reading) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        # Go looks at the text of the document: what is no string and no number is no quantity.
+        state.fail(quantity.WRONG_FORM)
+        return "0"
+    try:
+        return quantity.canonical(str(value))
+    except ValueError as error:
+        state.fail(str(error))
+        return "0"
+
+
 _SIMPLE: dict[str, _Reader] = {
+    "quantity": _read_quantity,
     "boolean": _read_bool,
     "bytes": _read_bytes,
     "time": _read_time,

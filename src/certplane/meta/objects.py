@@ -70,6 +70,11 @@ MicroTime = Annotated[
     str,
     msgspec.Meta(extra={"format": "micro-time", "go": "v1.MicroTime"}),
 ]
+#: A number with a unit, `500m` or `1Gi`, in its canonical spelling.
+Quantity = Annotated[
+    str,
+    msgspec.Meta(extra={"format": "quantity", "go": "resource.Quantity"}),
+]
 Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1, extra={"format": "int32"})]
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1, extra={"format": "int64"})]
 #: Any JSON value, kept as it was written.

@@ -61,7 +61,7 @@ def _schema(schema: Document) -> Document:
     for key, value in schema.items():
         if key == "$ref":
             found[key] = value.replace("#/components/schemas/", "#/definitions/")
-        elif key == "allOf":
+        elif key in ("allOf", "oneOf"):
             found |= _schema(value[0])
         elif key in ("items", "additionalProperties"):
             found[key] = _schema(value)

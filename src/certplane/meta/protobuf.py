@@ -27,7 +27,7 @@ import msgspec
 from google.protobuf import descriptor, descriptor_pool, message, message_factory
 
 from certplane import errors
-from certplane.meta import answers, codec, objects, shape
+from certplane.meta import answers, codec, objects, quantity, shape
 from certplane.meta.pb import (
     authentication_v1_pb2,
     authorization_v1_pb2,
@@ -119,6 +119,10 @@ def _is_map_of_lists(of: shape.Shape) -> bool:
     return of.kind == "map" and of.element is not None and of.element.kind == "list"
 
 
+def _is_map_of_quantities(of: shape.Shape) -> bool:
+    return of.kind == "map" and of.element is not None and of.element.kind == "quantity"
+
+
 # --- writing ------------------------------------------------------------------------------------------------------
 
 
@@ -203,6 +207,8 @@ def _writer(struct: type[msgspec.Struct], of: descriptor.Descriptor) -> _Writer:
 def _field_writer(field: shape.Shape, name: str, of: descriptor.Descriptor) -> _Writer:
     if field.kind in ("time", "microtime"):
         return lambda target, value: _write_time(getattr(target, name), value)
+    if field.kind == "quantity":
+        return lambda target, value: setattr(getattr(target, name), "string", value)
     if field.kind == "raw":
         only = _inner(of, name).fields[0].name
         return lambda target, value: _write_raw(getattr(target, name), only, bytes(value))
@@ -213,6 +219,8 @@ def _field_writer(field: shape.Shape, name: str, of: descriptor.Descriptor) -> _
         return _list_writer(field, name, of)
     if _is_map_of_lists(field):
         return lambda target, value: _write_lists(getattr(target, name), value)
+    if _is_map_of_quantities(field):
+        return lambda target, value: _write_quantities(getattr(target, name), value)
     if field.kind == "map":
         return lambda target, value: getattr(target, name).update(value)
     return lambda target, value: setattr(target, name, value)
@@ -248,6 +256,11 @@ def _write_raw(target: message.Message, name: str, value: bytes) -> None:
 def _write_lists(target: Any, value: dict[str, list[Any]]) -> None:
     for key, items in value.items():
         target[key].items.extend(items)
+
+
+def _write_quantities(target: Any, value: dict[str, str]) -> None:
+    for key, amount in value.items():
+        target[key].string = amount
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -347,9 +360,16 @@ def _value_reader(field: shape.Shape, name: str, of: descriptor.Descriptor) -> _
     if field.struct is not None:
         read = _reader(field.struct, _inner(of, name))
         return lambda source: read(getattr(source, name))
+    if field.kind == "quantity":
+        return lambda source: _quantity(getattr(source, name))
     if field.kind == "string":
         return lambda source: _text(getattr(source, name))
     return lambda source: getattr(source, name)
+
+
+def _quantity(of: Any) -> str:
+    # Raises ValueError, as for all that is not what it should be.
+    return quantity.canonical(_text(of.string) or "0")
 
 
 def _list_reader(field: shape.Shape, name: str, of: descriptor.Descriptor) -> _Reader:
@@ -368,6 +388,10 @@ def _map_reader(field: shape.Shape, name: str) -> _Reader:
     if _is_map_of_lists(field):
         return lambda source: dict(
             sorted((_text(key), [_text(item) for item in value.items]) for key, value in getattr(source, name).items())
+        )
+    if _is_map_of_quantities(field):
+        return lambda source: dict(
+            sorted((_text(key), _quantity(value)) for key, value in getattr(source, name).items())
         )
     clean = _cleaner(field.element)
     return lambda source: dict(sorted((_text(key), clean(value)) for key, value in getattr(source, name).items()))

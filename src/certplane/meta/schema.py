@@ -24,6 +24,7 @@ Document = dict[str, Any]
 
 _REF: Final = "#/components/schemas/"
 _META: Final = "io.k8s.apimachinery.pkg.apis.meta.v1"
+_QUANTITY: Final = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 _VERSION_INFO: Final = "io.k8s.apimachinery.pkg.version.Info"
 
 _FORMS: Final = ("application/json", "application/vnd.kubernetes.protobuf", "application/yaml")
@@ -47,6 +48,11 @@ _OPAQUE: Final[Mapping[str, Document]] = {
         "description": "A moment with microseconds, as RFC 3339 text in UTC: 2026-01-02T15:04:05.000000Z.",
         "type": "string",
         "format": "date-time",
+    },
+    _QUANTITY: {
+        "description": "A number with a unit: 500m, 2, 1Gi. The units are n, u, m, k, M, G, T, P, E for powers of ten, "
+        "Ki, Mi, Gi, Ti, Pi, Ei for powers of 1024; 1e3 is possible, too.",
+        "oneOf": [{"type": "string"}, {"type": "number"}],
     },
     f"{_META}.Patch": {"description": "A change, in the form that the Content-Type names.", "type": "object"},
     f"{_META}.FieldsV1": {
@@ -189,6 +195,8 @@ class _Schemas:
     def _value(self, of: shape.Shape) -> Document:
         if of.struct is not None:
             return self.ref(of.struct)
+        if of.kind == "quantity":
+            return self.opaque(_QUANTITY)
         if of.element is not None:
             element = self._value(of.element)
             if of.kind == "list":

@@ -22,9 +22,9 @@ from certplane.meta import objects
 class Shape:
     """A type of the wire.
 
-    `kind` is one of string, boolean, integer, bytes, time, microtime, raw, list, map, struct. `go` is the name that
-    Go's decoder prints for it. `element` is the shape of a list's items or a map's values. Structs have `fields` by
-    JSON name, in order, and `struct`, their class. `format` is OpenAPI's (int32, int64, byte, date-time).
+    `kind` is one of string, boolean, integer, bytes, time, microtime, quantity, raw, list, map, struct. `go` is the
+    name that Go's decoder prints for it. `element` is the shape of a list's items or a map's values. Structs have
+    `fields` by JSON name, in order, and `struct`, their class. `format` is OpenAPI's (int32, int64, byte, date-time).
     """
 
     kind: str
@@ -129,6 +129,8 @@ def _shape(hint: Any, outer: Mapping[str, Any] = types.MappingProxyType({})) -> 
         return Shape("time", extra["go"], form)
     if form == "micro-time":
         return Shape("microtime", extra["go"], "date-time")
+    if form == "quantity":
+        return Shape("quantity", extra["go"])
     if hint is msgspec.Raw:
         return Shape("raw", "", "")
     if hint is int:

@@ -1,0 +1,332 @@
+"""Node: a machine with a kubelet, as far as its certificates are concerned: who it is, and under which addresses.
+
+Nothing is scheduled here; what kubelets report is kept as they say it, so that approvers of serving certificates can
+look up whether a machine has the addresses it asks for. The dynamic configuration of kubelets, which Kubernetes gave
+up, is not among the fields. Source: kubernetes, `pkg/registry/core/node`, `pkg/apis/core/validation`, `pkg/printers`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from typing import Annotated, Final
+
+from msgspec import field
+
+from certplane import errors
+from certplane.meta import names, objects, resource
+from certplane.meta.objects import always, doc
+
+Problems = list[errors.FieldProblem]
+
+_ROLE_PREFIX: Final = "node-role.kubernetes.io/"
+_ROLE_LABEL: Final = "kubernetes.io/role"
+_EFFECTS: Final = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+
+
+class Taint(objects.Type):
+    """Taint keeps away what does not tolerate it."""
+
+    key: Annotated[str, doc("Name of the taint.", required=True)] = always(str)
+    value: Annotated[str, doc("Value of the taint.")] = ""
+    effect: Annotated[
+        str, doc("NoSchedule, PreferNoSchedule or NoExecute.", go="v1.TaintEffect", required=True)
+    ] = always(str)  # fmt: skip
+    time_added: Annotated[objects.Time | None, doc("When the taint was added.")] = None
+
+
+class NodeSpec(objects.Type):
+    """NodeSpec is what others say about a node."""
+
+    pod_cidr: Annotated[str, doc("Addresses of the node's pods.")] = field(default="", name="podCIDR")
+    pod_cidrs: Annotated[
+        list[str], doc("Addresses of the node's pods, of each family.", list_type="set", patch_strategy="merge")
+    ] = field(default_factory=list, name="podCIDRs")
+    provider_id: Annotated[str, doc("Name of the machine at whoever provides it. Set once.")] = field(
+        default="", name="providerID"
+    )
+    unschedulable: Annotated[bool, doc("Whether new pods are kept away.")] = False
+    taints: Annotated[list[Taint], doc("What keeps pods away.", list_type="atomic")] = field(default_factory=list)
+    external_id: Annotated[str, doc("No longer used.")] = field(default="", name="externalID")
+
+
+class NodeCondition(objects.Type):
+    """NodeCondition is one fact about a node, such as whether it is ready."""
+
+    type: Annotated[str, doc("What the condition is about.", go="v1.NodeConditionType", required=True)] = always(str)
+    status: Annotated[str, doc("True, False or Unknown.", go="v1.ConditionStatus", required=True)] = always(str)
+    last_heartbeat_time: Annotated[objects.Time | None, doc("When the node last said so.")] = always(lambda: None)
+    last_transition_time: Annotated[objects.Time | None, doc("When its status last changed.")] = always(lambda: None)
+    reason: Annotated[str, doc("A word for programs: why this is so.")] = ""
+    message: Annotated[str, doc("A sentence for people: why this is so.")] = ""
+
+
+class NodeAddress(objects.Type):
+    """NodeAddress is one name or address of a node."""
+
+    type: Annotated[
+        str,
+        doc("Hostname, InternalIP, ExternalIP, InternalDNS, ExternalDNS.", go="v1.NodeAddressType", required=True),
+    ] = always(str)
+    address: Annotated[str, doc("The name or address.", required=True)] = always(str)
+
+
+class DaemonEndpoint(objects.Type):
+    """DaemonEndpoint is where a daemon of a node listens."""
+
+    port: Annotated[objects.Int32, doc("Its port.", required=True)] = field(default_factory=lambda: 0, name="Port")
+
+
+class NodeDaemonEndpoints(objects.Type):
+    """NodeDaemonEndpoints is where the daemons of a node listen."""
+
+    kubelet_endpoint: Annotated[DaemonEndpoint, doc("Where the kubelet listens.")] = always(DaemonEndpoint)
+
+
+class NodeSwapStatus(objects.Type):
+    """NodeSwapStatus is what a node says of its swap space."""
+
+    capacity: Annotated[objects.Int64 | None, doc("Bytes of it.")] = None
+
+
+class NodeSystemInfo(objects.Type):
+    """NodeSystemInfo says what a node is made of."""
+
+    machine_id: Annotated[str, doc("Identity of the machine, as systemd has it.", required=True)] = field(
+        default_factory=lambda: "", name="machineID"
+    )
+    system_uuid: Annotated[str, doc("Identity of the machine, as its firmware has it.", required=True)] = field(
+        default_factory=lambda: "", name="systemUUID"
+    )
+    boot_id: Annotated[str, doc("Changes with each start of the machine.", required=True)] = field(
+        default_factory=lambda: "", name="bootID"
+    )
+    kernel_version: Annotated[str, doc("Version of the kernel.", required=True)] = always(str)
+    os_image: Annotated[str, doc("The system that is installed.", required=True)] = always(str)
+    container_runtime_version: Annotated[str, doc("What runs containers, and its version.", required=True)] = always(
+        str
+    )
+    kubelet_version: Annotated[str, doc("Version of the kubelet.", required=True)] = always(str)
+    kube_proxy_version: Annotated[str, doc("No longer used.", required=True)] = always(str)
+    operating_system: Annotated[str, doc("linux or windows.", required=True)] = always(str)
+    architecture: Annotated[str, doc("Kind of processor: amd64, arm64.", required=True)] = always(str)
+    swap: Annotated[NodeSwapStatus | None, doc("Its swap space.")] = None
+
+
+class ContainerImage(objects.Type):
+    """ContainerImage is an image that a node has."""
+
+    names: Annotated[list[str], doc("Its names.", list_type="atomic")] = field(default_factory=list)
+    size_bytes: Annotated[objects.Int64, doc("Bytes of it.")] = 0
+
+
+class AttachedVolume(objects.Type):
+    """AttachedVolume is a volume that a node has."""
+
+    name: Annotated[str, doc("Its name.", go="v1.UniqueVolumeName", required=True)] = always(str)
+    device_path: Annotated[str, doc("Where it is.", required=True)] = always(str)
+
+
+class NodeRuntimeHandlerFeatures(objects.Type):
+    """NodeRuntimeHandlerFeatures says what a runtime handler can do."""
+
+    recursive_read_only_mounts: Annotated[bool | None, doc("Mounts that are read-only all the way down.")] = None
+    user_namespaces: Annotated[bool | None, doc("Namespaces of users.")] = None
+
+
+class NodeRuntimeHandler(objects.Type):
+    """NodeRuntimeHandler is a way in which a node can run containers."""
+
+    name: Annotated[str, doc("Its name; empty for the default one.")] = ""
+    features: Annotated[NodeRuntimeHandlerFeatures | None, doc("What it can do.")] = None
+
+
+class NodeFeatures(objects.Type):
+    """NodeFeatures says what the runtime of a node can do."""
+
+    supplemental_groups_policy: Annotated[bool | None, doc("Strict supplemental groups.")] = None
+
+
+class NodeStatus(objects.Type):
+    """NodeStatus is what a node says about itself."""
+
+    capacity: Annotated[dict[str, objects.Quantity], doc("What the node has.")] = field(default_factory=dict)
+    allocatable: Annotated[dict[str, objects.Quantity], doc("What of it pods can have.")] = field(default_factory=dict)
+    phase: Annotated[str, doc("No longer used.", go="v1.NodePhase")] = ""
+    conditions: Annotated[
+        list[NodeCondition],
+        doc(
+            "What is known about the node.",
+            list_type="map",
+            keys=("type",),
+            patch_strategy="merge",
+            patch_merge_key="type",
+        ),
+    ] = field(default_factory=list)
+    addresses: Annotated[
+        list[NodeAddress],
+        doc(
+            "Names and addresses under which the node is reached. Its serving certificate may be for these.",
+            list_type="map",
+            keys=("type",),
+            patch_strategy="merge",
+            patch_merge_key="type",
+        ),
+    ] = field(default_factory=list)
+    daemon_endpoints: Annotated[NodeDaemonEndpoints, doc("Where its daemons listen.")] = always(NodeDaemonEndpoints)
+    node_info: Annotated[NodeSystemInfo, doc("What it is made of.")] = always(NodeSystemInfo)
+    images: Annotated[list[ContainerImage], doc("Images that it has.", list_type="atomic")] = field(
+        default_factory=list
+    )
+    volumes_in_use: Annotated[
+        list[Annotated[str, doc("", go="v1.UniqueVolumeName")]], doc("Volumes that it uses.", list_type="atomic")
+    ] = field(default_factory=list)
+    volumes_attached: Annotated[list[AttachedVolume], doc("Volumes that it has.", list_type="atomic")] = field(
+        default_factory=list
+    )
+    runtime_handlers: Annotated[
+        list[NodeRuntimeHandler], doc("Ways in which it can run containers.", list_type="atomic")
+    ] = field(default_factory=list)
+    features: Annotated[NodeFeatures | None, doc("What its runtime can do.")] = None
+    declared_features: Annotated[list[str], doc("What the node says it can do.", list_type="atomic")] = field(
+        default_factory=list
+    )
+
+
+class Node(objects.Object):
+    """Node is a machine with a kubelet. It appears here when the kubelet registers it."""
+
+    spec: Annotated[NodeSpec, doc("What others say about the node.")] = always(NodeSpec)
+    status: Annotated[NodeStatus, doc("What the node says about itself.")] = always(NodeStatus)
+
+
+# --- validation ---------------------------------------------------------------------------------------------------
+
+
+def _validate(new: Node) -> Problems:
+    problems: Problems = []
+    seen: set[tuple[str, str]] = set()
+    for at, each in enumerate(new.spec.taints):
+        path = f"spec.taints[{at}]"
+        problems += [errors.invalid(f"{path}.key", each.key, why) for why in names.qualified_name_problems(each.key)]
+        problems += [errors.invalid(f"{path}.value", each.value, why) for why in names.label_value_problems(each.value)]
+        if not each.effect:
+            problems.append(errors.required(f"{path}.effect"))
+        elif each.effect not in _EFFECTS:
+            problems.append(errors.not_supported(f"{path}.effect", each.effect, _EFFECTS, as_json=True))
+        if (each.key, each.effect) in seen:
+            problems.append(
+                errors.invalid(path, f"{each.key}:{each.effect}", "taints must be unique by key and effect pair")
+            )
+        seen.add((each.key, each.effect))
+    for at, cidr in enumerate(new.spec.pod_cidrs):
+        try:
+            ipaddress.ip_network(cidr, strict=False)
+        except ValueError:
+            why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+            problems.append(errors.invalid(f"spec.podCIDRs[{at}]", cidr, why))
+    return problems
+
+
+def _validate_update(new: Node, old: Node) -> Problems:
+    problems = [*_address_problems(new), *_validate(new)]
+    if old.spec.pod_cidrs and new.spec.pod_cidrs != old.spec.pod_cidrs:
+        why = 'node updates may not change podCIDR except from "" to valid'
+        problems.append(errors.forbidden("spec.podCIDRs", why))
+    if old.spec.provider_id and new.spec.provider_id != old.spec.provider_id:
+        why = 'node updates may not change providerID except from "" to valid'
+        problems.append(errors.forbidden("spec.providerID", why))
+    if new.spec.external_id != old.spec.external_id:
+        problems.append(errors.forbidden("spec", "node updates may only change labels, taints, or capacity"))
+    return problems
+
+
+def _address_problems(new: Node) -> Problems:
+    seen: list[NodeAddress] = []
+    problems: Problems = []
+    for at, each in enumerate(new.status.addresses):
+        if each in seen:
+            problems.append(errors.duplicate(f"status.addresses[{at}]", {"Type": each.type, "Address": each.address}))
+        seen.append(each)
+    return problems
+
+
+def _keep_pair(new: Node) -> None:
+    """PodCIDR is the first of podCIDRs, whichever of the two was sent."""
+    spec = new.spec
+    if spec.pod_cidr and not spec.pod_cidrs:
+        spec.pod_cidrs = [spec.pod_cidr]
+    elif spec.pod_cidrs:
+        spec.pod_cidr = spec.pod_cidrs[0]
+
+
+# --- columns ------------------------------------------------------------------------------------------------------
+
+
+def _state(of: Node, now: datetime.datetime) -> str:
+    del now
+    ready = next((each.status for each in of.status.conditions if each.type == "Ready"), "")
+    found = ["Ready" if ready == "True" else "NotReady" if ready else "Unknown"]
+    return ",".join(found + (["SchedulingDisabled"] if of.spec.unschedulable else []))
+
+
+def _roles(of: Node, now: datetime.datetime) -> str:
+    del now
+    labels = of.metadata.labels
+    found = {key.removeprefix(_ROLE_PREFIX) for key in labels if key.startswith(_ROLE_PREFIX)} - {""}
+    found |= {labels[_ROLE_LABEL]} if labels.get(_ROLE_LABEL) else set()
+    return ",".join(sorted(found)) or "<none>"
+
+
+def _address(of: Node, type_: str) -> str:
+    return next((each.address for each in of.status.addresses if each.type == type_), "<none>")
+
+
+RESOURCE: Final = resource.Resource(
+    group="",
+    version="v1",
+    kind="Node",
+    plural="nodes",
+    short_names=("no",),
+    type=Node,
+    namespaced=False,
+    owns=("spec",),
+    ignored_fields=("status",),
+    default=_keep_pair,
+    name_problems=names.dns1123_subdomain_problems,
+    validate=_validate,
+    validate_update=_validate_update,
+    selectable={"spec.unschedulable": lambda of: "true" if of.spec.unschedulable else "false"},
+    selects_namespace=False,
+    unknown_selector=lambda label: f"field label not supported: {label}",
+    subresources=(
+        resource.Subresource(
+            "status",
+            owns=("status",),
+            validate=lambda new, old, _: _validate_update(new, old),
+            ignored_fields=("spec",),
+            has_table=True,
+        ),
+    ),
+    columns=(
+        resource.Column("Name", "Name of the node.", lambda of, _: of.metadata.name, format="name"),
+        resource.Column("Status", "Whether the node is ready.", _state),
+        resource.Column("Roles", "Roles of the node.", _roles),
+        resource.Column("Age", "Time since the node was registered.", resource.age),
+        resource.Column("Version", "Version of the kubelet.", lambda of, _: of.status.node_info.kubelet_version),
+        resource.Column("Internal-IP", "Address inside.", lambda of, _: _address(of, "InternalIP"), priority=1),
+        resource.Column("External-IP", "Address outside.", lambda of, _: _address(of, "ExternalIP"), priority=1),
+        resource.Column(
+            "OS-Image", "The system.", lambda of, _: of.status.node_info.os_image or "<unknown>", priority=1
+        ),
+        resource.Column(
+            "Kernel-Version", "The kernel.", lambda of, _: of.status.node_info.kernel_version or "<unknown>", priority=1
+        ),
+        resource.Column(
+            "Container-Runtime",
+            "What runs containers.",
+            lambda of, _: of.status.node_info.container_runtime_version or "<unknown>",
+            priority=1,
+        ),
+    ),
+)
