@@ -6,13 +6,15 @@ BIN    := $(VENV)/bin
 KUBECTL := .cache/kubectl
 # What the tests are, or a part of them: make test T=tests/unit
 T      ?= tests
+# How long to fuzz: minutes or hours.
+SIZE   ?= hours
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALL := $(PIP) install --require-hashes --only-binary :all:
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-emit-index-url \
 	--no-emit-find-links --no-emit-trusted-host --no-header --no-annotate --pip-args "--only-binary :all:"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up check test conformance bench lock generate clean
+.PHONY: help setup demo up check test fuzz conformance bench lock generate clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +35,9 @@ check: $(VENV)/dev.stamp ## style, types, floors of the house and the quick test
 
 test: check $(KUBECTL)/1.37/bin/kubectl $(KUBECTL)/1.36/bin/kubectl ## everything that CI runs: under 12 minutes
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --durations 10 $(T)
+
+fuzz: $(VENV)/dev.stamp ## look for what nobody thought of, for hours (SIZE=minutes for less)
+	CERTPLANE_FUZZ=$(SIZE) $(BIN)/python -m pytest -q -n 2 tests/fuzz
 
 conformance: $(VENV)/dev.stamp ## play the recorded cases against a server of its own and show what differs (ARGS=...)
 	PYTHONPATH=tools $(BIN)/python -m tests.conformance.run $(ARGS)

@@ -16,6 +16,8 @@ from typing import Any, Final
 from certplane import errors
 
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|us|µs|ns|m|s)")
+#: Seconds that fit into 63 bits of nanoseconds.
+_LONGEST_DURATION: Final = 2**63 / 1e9
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 KEY_KINDS: Final = ("RSA-2048", "RSA-3072", "RSA-4096", "ECDSA-P256", "ECDSA-P384")
 _SHORTEST_TOKEN: Final = datetime.timedelta(hours=1)
@@ -395,12 +397,15 @@ def _check_signing(common: Pair, pairs: Mapping[str, Pair], problems: list[str])
 
 
 def parse_duration(text: str) -> datetime.timedelta | None:
-    """A duration as Go writes it, `8760h0m0s`; None if it is not one."""
-    rest, seconds = text, 0.0
+    """A duration as Go writes it, `8760h0m0s`; None if it is not one, or one that is longer than Go's can be."""
+    # Go takes a bare zero, and no other number without a unit.
+    rest, seconds = "" if text == "0" else text, 0.0
     while rest:
         part = _DURATION_PART.match(rest)
         if part is None:
             return None
         seconds += float(part[1]) * _UNITS[part[2]]
         rest = rest[part.end() :]
-    return datetime.timedelta(seconds=seconds) if text else None
+    if not text or seconds > _LONGEST_DURATION:
+        return None
+    return datetime.timedelta(seconds=seconds)

@@ -77,9 +77,8 @@ async def _send(plane, user, method, rest="", **request):
         yield body
 
     path = "/apis/certificates.k8s.io/v1/certificatesigningrequests" + rest
-    fields = exchange.Headers(
-        [(b"content-type", b"application/json"), (b"user-agent", b"test/1"), *request.get("headers", ())]
-    )
+    own = [(b"content-type", b"application/json"), (b"user-agent", b"test/1")]
+    fields = exchange.Headers([*request.get("headers", ()), *own])
     return await plane.handler(exchange.Exchange(method, path, query, fields, chunks, identity=user))
 
 
@@ -272,3 +271,18 @@ async def test_a_decision_is_recorded_beside_other_conditions():
             found.status.conditions.append(csrs.CertificateSigningRequestCondition(type=type_, status="True"))
         await client.update(csrs.RESOURCE, found, "approval")
     assert [each.decision for each in audit_command.approvals(log.lines)] == ["Approved"]
+
+
+async def test_bytes_that_are_no_text_are_recorded_without_harm():
+    """A patch that is not UTF-8, a name in a header that is not: the request is judged, the record is made."""
+    log = Log()
+    async with flow.running(audit_sink=log, audit_policy=_everything("Request", users=["admin"])) as plane:
+        await plane.client(flow.ADMIN).create(csrs.RESOURCE, flow.new_csr())
+        patch = [(b"content-type", b"application/apply-patch+yaml")]
+        reply = await _send(plane, flow.ADMIN, "PATCH", "/a", body=b'{"\x80":1}', query="fieldManager=x", headers=patch)
+        assert reply.status == 400
+        reply = await _send(plane, flow.ADMIN, "GET", headers=[(b"impersonate-user", b"\xff")])
+        assert reply.status == 403
+        (event,) = log.events(verb="list", stage="ResponseComplete")
+        assert event["impersonatedUser"]["username"] == "\ufffd"
+        assert log.events(verb="patch", stage="ResponseComplete")

@@ -73,7 +73,7 @@ def _events(lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
             continue
         try:
             event = msgspec.json.decode(line)
-        except (msgspec.DecodeError, RecursionError):
+        except (ValueError, RecursionError):
             continue  # A line that was being written when the machine stopped.
         if isinstance(event, dict) and event.get("stage") == "ResponseComplete" and _is_whole(event):
             yield event

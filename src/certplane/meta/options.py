@@ -234,8 +234,8 @@ def timeout(query: Query) -> float | None:
     text = _first(query, "timeout") if query else ""
     if not text:
         return None
-    if _DURATION.fullmatch(text) is None:
+    found = config.parse_duration(text.lstrip("+-").replace("\u03bcs", "us")) if _DURATION.fullmatch(text) else None
+    if found is None:
         why = f"time: invalid duration {gotext.quote(text)}"
         raise errors.BadRequest(f"invalid timeout specified in the request URL - {why}")
-    found = config.parse_duration(text)
-    return found.total_seconds() if found is not None else None
+    return found.total_seconds() if not text.startswith("-") else None

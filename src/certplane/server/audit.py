@@ -87,7 +87,7 @@ def _raw(encoded: bytes) -> msgspec.Raw | None:
     """
     try:
         msgspec.json.decode(encoded)
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     return msgspec.Raw(msgspec.json.format(encoded, indent=-1))
 

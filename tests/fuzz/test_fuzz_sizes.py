@@ -1,0 +1,98 @@
+"""Requests that are large rather than odd: the answer comes in reasonable time, and is not much larger than they."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+
+from tests.fuzz import documents
+
+_MAPS = "/api/v1/namespaces/fuzz/configmaps"
+_MAP = '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"}'
+_KEY = "k" * 290
+_APPLY = f"{_MAPS}/seed?fieldManager=a&force=true"
+
+
+def _list(item, times):
+    return "[" + ",".join(item.replace("#", str(number)) for number in range(times)) + "]"
+
+
+def _members(member, times):
+    return "{" + ",".join(member.replace("#", str(number)) for number in range(times)) + "}"
+
+
+def _aliases(lines):
+    letters = "abcdefghi"
+    more = [f"{new}: &{new} " + lines.replace("#", f"*{old}") for old, new in itertools.pairwise(letters)]
+    return "a: &a {x: 1}\n" + "\n".join(more)
+
+
+def _operations(item, times):
+    return f'[{{"op":"add","path":"/x","value":{{}}}},{_list(item, times)[1:]}'
+
+
+_WRAPPING = (
+    '{"op":"add","path":"/t","value":{}},{"op":"move","from":"/x","path":"/t/a"},{"op":"move","from":"/t","path":"/x"}'
+)
+#: What is sent: name, method, target, media type, body.
+CASES = (
+    ("members", "POST", _MAPS, documents.JSON, _MAP + ',"data":' + _members('"k#":"v"', 20_000) + "}"),
+    ("yaml", "POST", _MAPS, documents.YAML,
+    "metadata: {name: x}\ndata:\n" + "".join(f" k{at}: v\n" for at in range(5_000))),
+    ("depth, long keys", "POST", _MAPS, documents.JSON,
+     '{"metadata":{"managedFields":[{"fieldsV1":' + f'{{"{_KEY}":' * 9_500 + "1" + "}" * 9_500 + "}]}}"),
+    ("depth, unknown", "POST", _MAPS, documents.JSON, '{"x":' + "[" * 9_900 + "]" * 9_900 + "}"),
+    ("depth, yaml", "POST", _MAPS, documents.YAML, "- " * 100_000),
+    ("depth, merge", "PATCH", f"{_MAPS}/seed", documents.MERGE, f'{{"{_KEY}":' * 9_500 + "1" + "}" * 9_500),
+    ("depth, apply", "PATCH", _APPLY, documents.APPLY, '{"data":' * 9_500 + "1" + "}" * 9_500),
+    ("aliases", "POST", _MAPS, documents.YAML, _aliases("[#,#,#,#,#,#,#,#]")),
+    ("merge keys", "POST", _MAPS, documents.YAML, _aliases("{<<: [#,#,#,#,#,#,#,#]}")),
+    ("long number", "POST", _MAPS, documents.JSON, '{"data":' + "9" * 2_000_000 + "}"),
+    ("long number, yaml", "POST", _MAPS, documents.YAML, "a: " + "9" * 200_000),
+    ("long number, hexadecimal", "POST", _MAPS, documents.YAML, "a: 0x" + "f" * 200_000),
+    ("long number, merge", "PATCH", f"{_MAPS}/seed", documents.MERGE, '{"data":{"a":' + "9" * 4_301 + "}}"),
+    ("long text", "POST", _MAPS, documents.JSON, _MAP + ',"data":{"a":"' + "<" * 2_000_000 + '"}}'),
+    ("operations", "PATCH", f"{_MAPS}/seed", documents.JSON_PATCH,
+     _list('{"op":"test","path":"/metadata/name","value":"seed"}', 10_000)),
+    ("too many operations", "PATCH", f"{_MAPS}/seed", documents.JSON_PATCH, _list('{"op":"remove","path":"/x"}',
+    10_001)),
+    ("copies of copies", "PATCH", f"{_MAPS}/seed", documents.JSON_PATCH,
+     _operations('{"op":"copy","from":"/x","path":"/x/#"}', 40)),
+    ("moves", "PATCH", f"{_MAPS}/seed", documents.JSON_PATCH,
+     _operations(_WRAPPING, 2_500)),
+    ("apply", "PATCH", _APPLY, documents.APPLY, _MAP.replace('"x"', '"seed"') + ',"data":' + _members('"k#":"v"',
+    2_000) + "}"),
+    ("delete options", "DELETE", f"{_MAPS}/seed", documents.JSON, '{"dryRun":' + _list('"All"', 100_000) + "}"),
+    ("too large", "POST", _MAPS, documents.JSON, " " * (3 * 1024 * 1024 + 1)),
+    ("label selector", "GET", f"{_MAPS}?labelSelector=a%20in%20({'v,' * 20_000})", "", ""),
+    ("field selector", "GET", f"{_MAPS}?fieldSelector={',' * 60_000}", "", ""),
+    ("limit", "GET", f"{_MAPS}?limit={'9' * 5_000}", "", ""),
+    ("parameters", "GET", f"{_MAPS}?{'a=1&' * 15_000}", "", ""),
+    ("path", "GET", "/api/v1" + "/a" * 20_000, "", ""),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
+def test_sizes(world, case):
+    """Large and crafted requests keep the same law as odd ones."""
+    _, method, target, media_type, body = case
+    fields = ((b"content-type", media_type.encode()),) if media_type else ()
+    world.ask(documents.Request(method, target, fields, body.encode()))
+
+
+def test_many_paths(world):
+    """Whatever paths are asked for, what is counted of them stays small."""
+    for number in range(3_000):
+        world.ask(documents.Request("GET", f"/apis/g{number}/v1/namespaces/n{number}/r{number}/a"))
+    (reply,) = world.ask(documents.Request("GET", "/metrics"))
+    assert reply.status == 200
+
+
+def test_many_kinds_of_accept(world):
+    """Nor does what is remembered of header fields grow without bounds."""
+    for number in range(3_000):
+        fields = ((b"accept", f"application/json;x={number}".encode()),)
+        (reply,) = world.ask(documents.Request("GET", f"{_MAPS}/seed", fields))
+        assert json.loads(reply.body)["kind"] == "ConfigMap"

@@ -1,0 +1,31 @@
+"""Options in the query: what a client gives a request in time."""
+
+from __future__ import annotations
+
+import pytest
+
+from certplane import config, errors
+from certplane.meta import options
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("", None), ("1s", 1), ("+1m", 60), ("1h30m", 5400), ("0", 0), ("0s", 0), ("-1s", None), ("5\u03bcs", 5e-6)],
+)
+def test_a_timeout_is_a_go_duration(text, seconds):
+    """With or without a sign; a negative one is none."""
+    assert options.timeout({"timeout": [text]}) == seconds
+
+
+@pytest.mark.parametrize("text", ["abc", "1", "1h2", "1 s", "s", "99999999999999999999h", "1e9s"])
+def test_what_is_no_duration_is_refused(text):
+    """With Go's text, and without a fault of ours however large it is."""
+    with pytest.raises(errors.BadRequest, match=r"invalid timeout specified .* - time: invalid duration"):
+        options.timeout({"timeout": [text]})
+
+
+@pytest.mark.parametrize(("text", "hours"), [("2562047h", 2562047), ("2562048h", None), ("999999999999h", None)])
+def test_durations_end_where_gos_do(text, hours):
+    """292 years of nanoseconds fit into 63 bits."""
+    found = config.parse_duration(text)
+    assert (found and found.total_seconds() / 3600) == hours
