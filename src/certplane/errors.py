@@ -288,7 +288,23 @@ class ApplyConflict(Conflict):
 
 
 class Expired(APIError):
+    """Too old to be known. `continue_` is a token with which a list can go on nevertheless, at the newest revision."""
+
     code, reason = 410, "Expired"
+    continue_ = ""
+
+    @classmethod
+    def of_page(cls, message: str, continue_: str) -> Expired:
+        """The next page of a list that began too long ago."""
+        made = cls(message)
+        made.continue_ = continue_
+        return made
+
+    def status(self) -> dict[str, Any]:
+        document = super().status()
+        if self.continue_:
+            document["metadata"] = {"continue": self.continue_}
+        return document
 
 
 class RequestEntityTooLarge(APIError):

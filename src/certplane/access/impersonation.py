@@ -31,9 +31,7 @@ _ASSOCIATED: Final = "authentication.kubernetes.io/associated-node-keys"
 #: From so many groups or extra values on, one question about all of them comes first.
 _MANY: Final = 4
 _REMEMBERED: Final = 1024
-_EXTRA_KEY: Final = re.compile(
-    r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+\Z"
-)
+_PATH: Final = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
 
 Authorize = Callable[[context.Attributes], rbac.Decision]
 
@@ -230,15 +228,25 @@ def _extra_problem(wanted: Mapping[str, Sequence[str]]) -> str:
     for key, values in sorted(wanted.items()):
         if not key:
             return "impersonating the empty string key in extra is not allowed"
+        problems = _extra_key_problems(key)
+        if problems:
+            return f"impersonating an invalid key in extra is not allowed: {rbac.aggregate(list(map(str, problems)))}"
         if key != key.lower():
             return f"impersonating a non-lowercase key in extra is not allowed: {gotext.quote(key)}"
-        if not _EXTRA_KEY.match(key):
-            quoted = gotext.quote(key)
-            why = f'extra.key: Invalid value: {quoted}: must be a domain-prefixed path (such as "acme.io/foo")'
-            return f"impersonating an invalid key in extra is not allowed: {why}"
         if "" in values:
             return "impersonating the empty string value in extra is not allowed"
     return ""
+
+
+def _extra_key_problems(key: str) -> list[errors.FieldProblem]:
+    """What is wrong with a key that should be a domain and a path."""
+    host, _, path = key.partition("/")
+    if not host or not path:
+        return [errors.invalid("extra.key", key, 'must be a domain-prefixed path (such as "acme.io/foo")')]
+    problems = [errors.invalid("extra.key", host, why) for why in names.dns1123_subdomain_problems(host)]
+    if re.fullmatch(_PATH, path) is None:
+        problems.append(errors.invalid("extra.key", path, f"Invalid path (regex used for validation is '{_PATH}')"))
+    return problems
 
 
 def _node(name: str) -> str:

@@ -1,8 +1,8 @@
 """Nodes: what each of them may do without a binding, and what none of them may ask for.
 
-A kubelet is `system:node:NAME` in the group system:nodes. It has the rights of the role system:node without a binding;
-resources that other nodes' secrets hang on are left out, since they need a look at what runs where. And it may ask for
-certificates of its own name only. Source: kubernetes, `plugin/pkg/auth/authorizer/node`,
+A kubelet is `system:node:NAME` in the group system:nodes. It has the rights of the role system:node without a binding,
+but of what belongs to nodes or their pods only its own: its lease, and of the rest nothing, as no pods run here. And it
+may ask for certificates of its own name only. Source: kubernetes, `plugin/pkg/auth/authorizer/node`,
 `plugin/pkg/admission/noderestriction`, `pkg/auth/nodeidentifier`.
 """
 
@@ -22,15 +22,14 @@ from certplane.x509 import csr, profiles
 
 _PREFIX: Final = "system:node:"
 _GROUP: Final = "system:nodes"
-#: Allowed to a node only for what belongs to it, which takes more than a rule to know.
-_ITS_OWN: Final = frozenset(
-    {"configmaps", "csinodes", "leases", "persistentvolumeclaims", "persistentvolumes", "pods", "secrets",
-     "serviceaccounts", "volumeattachments"}
-)  # fmt: skip
 _RULES: Final = tuple(
     map(rbac.CompiledRule, (*defaults.NODE_RULES, *defaults.OPTIONAL_NODE_RULES["clustertrustbundles"]))
 )
 _POD_REQUESTS: Final = "podcertificaterequests"
+_LEASES: Final = ("coordination.k8s.io", "leases")
+_LEASE_NAMESPACE: Final = "kube-node-lease"
+_OTHER_LEASES: Final = f"can only access leases in the {gotext.quote(_LEASE_NAMESPACE)} system namespace"
+_OTHER_LEASE: Final = "can only access node lease with the same name as the requesting node"
 #: An object by plural, namespace and name; None if there is none.
 Find = Callable[[str, str, str], Any | None]
 _RESTRICTED: Final = (profiles.KUBELET_SERVING, profiles.KUBE_APISERVER_CLIENT_KUBELET)
@@ -51,12 +50,14 @@ class Authorizer(rbac.Authorizer):
         self._find = find
 
     def authorize(self, of: context.Attributes) -> rbac.Decision:
-        if not of.is_resource or not is_node(of.user):
+        if not is_node(of.user):
             return super().authorize(of)
-        if (of.group, of.resource) == (csrs.RESOURCE.group, _POD_REQUESTS):
+        if of.user.name == _PREFIX:
+            problem: str | None = f"unknown node for user {gotext.quote(of.user.name)}"
+        elif (of.group, of.resource) == (csrs.RESOURCE.group, _POD_REQUESTS):
             problem = self._pod_request_problem(of)
         else:
-            problem = None if _may(of) else ""
+            problem = _problem(of, of.user.name.removeprefix(_PREFIX))
         return rbac.Decision(True) if problem is None else _with_reason(super().authorize(of), problem)
 
     def _pod_request_problem(self, of: context.Attributes) -> str | None:
@@ -66,8 +67,7 @@ class Authorizer(rbac.Authorizer):
         if of.verb == "create":
             return None
         if of.verb in ("list", "watch"):
-            own = f"spec.nodeName={of.user.name.removeprefix(_PREFIX)}"
-            if own in of.field_selector.replace("==", "=").split(","):
+            if _selects(of, "spec.nodeName", of.user.name.removeprefix(_PREFIX)):
                 return None
             return "can only list/watch podcertificaterequests with nodeName field selector"
         if of.verb == "get":
@@ -77,8 +77,114 @@ class Authorizer(rbac.Authorizer):
         return f"nodes may not {of.verb} podcertificaterequests"
 
 
-def _may(of: context.Attributes) -> bool:
-    return of.resource not in _ITS_OWN and any(rule.allows(of) for rule in _RULES)
+def _selects(of: context.Attributes, field: str, value: str) -> bool:
+    return f"{field}={value}" in of.field_selector.replace("==", "=").split(",")
+
+
+def _problem(of: context.Attributes, node: str) -> str | None:
+    """Why a node may not do something, perhaps without a word; None if it may."""
+    judge = _JUDGES.get((of.group, of.resource)) if of.is_resource else None
+    if judge is not None:
+        return judge(of, node)
+    return None if any(rule.allows(of) for rule in _RULES) else ""
+
+
+def _unrelated(of: context.Attributes, node: str) -> str:
+    """No pods run here, so nothing relates a node to any object."""
+    return f"no relationship found between node '{node}' and this object" if of.name else "No Object name found"
+
+
+def _judge_read(of: context.Attributes, node: str) -> str:
+    if of.verb not in ("get", "list", "watch"):
+        return "can only read resources of this type"
+    if of.subresource:
+        return "cannot read subresource"
+    return _unrelated(of, node) if of.namespace else "can only read namespaced object of this type"
+
+
+def _judge_get(of: context.Attributes, node: str) -> str:
+    if of.verb != "get":
+        return "can only get individual resources of this type"
+    return "cannot get subresource" if of.subresource else _unrelated(of, node)
+
+
+def _judge_claim(of: context.Attributes, node: str) -> str:
+    if of.subresource != "status":
+        return _judge_get(of, node)
+    return _unrelated(of, node) if of.verb in ("update", "patch") else "can only get/update/patch this type"
+
+
+def _judge_token(of: context.Attributes, node: str) -> str:
+    if of.verb != "create" or not of.name:
+        return "can only create tokens for individual service accounts"
+    return _unrelated(of, node) if of.subresource == "token" else "can only create token subresource of serviceaccount"
+
+
+_OWN_VERBS: Final = ("get", "create", "update", "patch", "delete")
+
+
+def _judge_lease(of: context.Attributes, node: str) -> str | None:
+    if of.verb not in _OWN_VERBS:
+        return "can only get, create, update, patch, or delete a node lease"
+    if of.namespace != _LEASE_NAMESPACE:
+        return _OTHER_LEASES
+    # Which lease is created, only its content tells: see the restriction below.
+    return None if of.verb == "create" or of.name == node else _OTHER_LEASE
+
+
+def _judge_csi_node(of: context.Attributes, node: str) -> str | None:
+    if of.verb not in _OWN_VERBS:
+        return "can only get, create, update, patch, or delete a CSINode"
+    if of.subresource:
+        return "cannot authorize CSINode subresources"
+    if of.verb == "create" or of.name == node:
+        return None
+    return "can only access CSINode with the same name as the requesting node"
+
+
+def _judge_node(of: context.Attributes, node: str) -> str | None:
+    if (of.subresource, of.verb) in _NODE_WRITES:
+        return None
+    if of.subresource or of.verb not in ("get", "list", "watch"):
+        return ""
+    if not of.name:
+        return f"node '{node}' cannot read all nodes, only its own Node object"
+    return None if of.name == node else f"node '{node}' cannot read '{of.name}', only its own Node object"
+
+
+_NODE_WRITES: Final = frozenset(
+    {("", "create"), ("", "update"), ("", "patch"), ("status", "update"), ("status", "patch")}
+)
+
+
+def _judge_pod(of: context.Attributes, node: str) -> str | None:
+    if (of.subresource, of.verb) in _POD_WRITES:
+        return None
+    if of.subresource or of.verb not in ("get", "list", "watch"):
+        return ""
+    if of.verb == "get" or of.name:
+        return _unrelated(of, node)
+    return None if _selects(of, "spec.nodeName", node) else "can only list/watch pods with spec.nodeName field selector"
+
+
+_POD_WRITES: Final = frozenset(
+    {("", "create"), ("", "delete"), ("status", "update"), ("status", "patch"), ("eviction", "create")}
+)
+
+#: What is allowed to a node only for what belongs to it, which takes more than a rule to know.
+_JUDGES: Final[Mapping[tuple[str, str], Callable[[context.Attributes, str], str | None]]] = {
+    ("", "configmaps"): _judge_read,
+    ("", "secrets"): _judge_read,
+    ("", "persistentvolumeclaims"): _judge_claim,
+    ("", "persistentvolumes"): _judge_get,
+    ("resource.k8s.io", "resourceclaims"): _judge_get,
+    ("storage.k8s.io", "volumeattachments"): _judge_get,
+    ("", "serviceaccounts"): _judge_token,
+    _LEASES: _judge_lease,
+    ("storage.k8s.io", "csinodes"): _judge_csi_node,
+    ("", "nodes"): _judge_node,
+    ("", "pods"): _judge_pod,
+}
 
 
 def _with_reason(decision: rbac.Decision, reason: str) -> rbac.Decision:
@@ -88,7 +194,9 @@ def _with_reason(decision: rbac.Decision, reason: str) -> rbac.Decision:
 
 
 def restriction(find: Find) -> admission.Hook:
-    """The check that a node asks for certificates of its own name, and of its own pods, only."""
+    """The check that a node asks for certificates of its own name, and of its own pods, only; that it renews its own
+    lease only.
+    """
 
     def check(of: admission.Review) -> None:
         user = of.call.user
@@ -96,13 +204,14 @@ def restriction(find: Find) -> admission.Hook:
             return
         if user.name == _PREFIX:
             raise _refusal(of, f"could not determine node from user {gotext.quote(user.name)}")
-        if of.resource.plural == machines.RESOURCE.plural:
+        kind = (of.resource.group, of.resource.plural)
+        if kind == (machines.RESOURCE.group, machines.RESOURCE.plural):
             _check_own_node(of)
-        if of.resource.group != csrs.RESOURCE.group:
-            return
-        if (of.resource.plural, of.subresource, of.operation) == (csrs.RESOURCE.plural, "", "create"):
+        elif kind == _LEASES:
+            _check_lease(of)
+        elif (*kind, of.subresource, of.operation) == (csrs.RESOURCE.group, csrs.RESOURCE.plural, "", "create"):
             _check_csr(of)
-        elif of.resource.plural == _POD_REQUESTS:
+        elif kind == (csrs.RESOURCE.group, _POD_REQUESTS):
             _check_pod_request(of, find)
 
     return check
@@ -165,6 +274,14 @@ def _check_csr(of: admission.Review) -> None:
         raise _refusal(of, f"unable to parse csr: {error}") from error
     if request.common_name != user.name:
         raise _refusal(of, f"can only create a node CSR with CN={user.name}")
+
+
+def _check_lease(of: admission.Review) -> None:
+    if of.namespace != _LEASE_NAMESPACE:
+        raise _refusal(of, _OTHER_LEASES)
+    name = of.new.metadata.name if of.operation == "create" else of.name
+    if name != of.call.user.name.removeprefix(_PREFIX):
+        raise _refusal(of, _OTHER_LEASE)
 
 
 def _check_pod_request(of: admission.Review, find: Find) -> None:

@@ -11,13 +11,12 @@ from typing import Any, Final
 
 from certplane import clock, errors
 from certplane.access import authn, rbac
-from certplane.meta import codec, context, objects, selectors
+from certplane.meta import codec, context, names, objects, selectors
 from certplane.resources import reviews
 
 Problems = list[errors.FieldProblem]
 Answer = Callable[[Any, context.Call], Awaitable[Any]]
 
-_OPERATORS: Final = frozenset({"In", "NotIn", "Exists", "DoesNotExist"})
 _NODE: Final = re.compile(r"system:node:.+")
 
 
@@ -157,29 +156,41 @@ def _answered(authorizer: rbac.Authorizer, asked: Any, user: context.User) -> An
 
 def _selector_errors(of: Any) -> str:
     """What of the selectors could not be understood. Nothing that RBAC decides depends on it."""
-    found = [
-        _selector_error("fieldSelector", of.field_selector, selectors.parse_fields),
-        _selector_error("labelSelector", of.label_selector, selectors.parse_labels),
-    ]
-    return rbac.aggregate([each for each in found if each]) if any(found) else ""
+    found = (
+        _selector_error("fieldSelector", of.field_selector, selectors.parse_fields, _is_field_requirement),
+        _selector_error("labelSelector", of.label_selector, selectors.parse_labels, _is_label_requirement),
+    )
+    return "; ".join(each for each in found if each)
 
 
-def _selector_error(name: str, of: Any, parse: Callable[[str], Any]) -> str:
+def _selector_error(
+    name: str, of: Any, parse: Callable[[str], Any], understands: Callable[[str, str, list[str]], bool]
+) -> str:
     if of is None:
         return ""
-    good = 0
     if of.raw_selector:
         try:
             parse(of.raw_selector)
         except errors.BadRequest:
-            good = -1
+            understood = [False]
+        else:
+            understood = []
     else:
-        understood = [each.operator in _OPERATORS for each in of.requirements]
-        good = -1 if not any(understood) else 0 if all(understood) else 1
-    if not good:
+        understood = [understands(each.key, each.operator, each.values) for each in of.requirements]
+    if all(understood):
         return ""
-    how = "partially ignored" if good > 0 else "ignored"
+    how = "partially ignored" if any(understood) else "ignored"
     return f"spec.resourceAttributes.{name} {how} due to parse error"
+
+
+def _is_field_requirement(key: str, operator: str, values: list[str]) -> bool:
+    del key
+    return operator in ("In", "NotIn") and len(values) == 1
+
+
+def _is_label_requirement(key: str, operator: str, values: list[str]) -> bool:
+    fits = bool(values) if operator in ("In", "NotIn") else operator in ("Exists", "DoesNotExist") and not values
+    return fits and not names.qualified_name_problems(key) and not any(map(names.label_value_problems, values))
 
 
 def _rules(authorizer: rbac.Authorizer, asked: Any, call: context.Call) -> Any:

@@ -224,6 +224,7 @@ def _zero(of: shape.Shape) -> Callable[[], Any]:
         "boolean": bool,
         "integer": int,
         "bytes": bytes,
+        "quantity": lambda: "0",
         "list": list,
         "map": dict,
     }
@@ -402,7 +403,7 @@ def _read_quantity(value: Any, state: _Reading) -> str:
         state.fail(quantity.WRONG_FORM)
         return "0"
     try:
-        return quantity.canonical(str(value))
+        return quantity.canonical(str(value).strip())
     except ValueError as error:
         state.fail(str(error))
         return "0"

@@ -72,9 +72,9 @@ def _boolean(query: Query, name: str) -> bool | None:
 
 
 def _integer(query: Query, name: str) -> int:
-    text = _first(query, name)
-    if name not in query or not text:
+    if name not in query:
         return 0
+    text = _first(query, name)
     if re.fullmatch(r"[+-]?[0-9]+", text, re.ASCII) is None:
         raise errors.BadRequest(f"strconv.ParseInt: parsing {gotext.quote(text)}: invalid syntax")
     value = int(text) if len(text) < 30 else 1 << 64
@@ -86,8 +86,13 @@ def _integer(query: Query, name: str) -> int:
 # --- lists and watches --------------------------------------------------------------------------------------------
 
 
-def list_options(query: Query, *, watching: bool = False) -> ListOptions:
-    """Raises BadRequest for values that cannot be read, Invalid for combinations that make no sense."""
+def list_options(query: Query) -> ListOptions:
+    """Raises BadRequest for values that cannot be read, Invalid for combinations that make no sense.
+
+    A watch that starts anywhere is one that asks for the initial events. Watches below the path /watch/ are judged like
+    lists, because their query does not say that they are watches.
+    """
+    watching = bool(_boolean(query, "watch"))
     found = ListOptions(
         label_selector=_first(query, "labelSelector"),
         field_selector=_first(query, "fieldSelector"),
@@ -100,6 +105,9 @@ def list_options(query: Query, *, watching: bool = False) -> ListOptions:
         continue_token=_first(query, "continue"),
         send_initial_events=_boolean(query, "sendInitialEvents"),
     )
+    asks = found.send_initial_events is not None or found.resource_version_match
+    if watching and not asks and found.resource_version in ("", "0"):
+        found = dataclasses.replace(found, send_initial_events=True, resource_version_match="NotOlderThan")
     problems = _watch_problems(found) if watching else _list_problems(found)
     if problems:
         raise errors.Invalid("ListOptions", _META, "", problems)
@@ -135,8 +143,8 @@ def _watch_problems(of: ListOptions) -> list[errors.FieldProblem]:
             problems.append(errors.forbidden(path, why))
         if match != "NotOlderThan":
             problems.append(errors.not_supported(path, match, ("NotOlderThan",), as_json=True))
-    if of.continue_token:
-        problems.append(errors.forbidden("continue", "continue is forbidden for watch"))
+        if of.continue_token:
+            problems.append(errors.forbidden(path, f"{path} is forbidden when continue is provided"))
     return problems
 
 

@@ -158,24 +158,28 @@ def _with_values(key: str, lexer: _Lexer) -> Requirement:
 def _values(lexer: _Lexer) -> list[str]:
     opening = lexer.take()
     if opening != "(":
-        raise _expected(opening, "'('")
+        # The real server forgets the comma here.
+        raise errors.BadRequest(f"unable to parse requirement: found '{opening}' expected: '('")
+    following = lexer.peek()
+    if following not in (")", ",") and not _is_identifier(following):
+        raise _expected(following, "',', ')' or identifier")
     values: list[str] = []
     expect_value = True
     while True:
         text = lexer.take()
-        if text == ")":
+        if text in (")", ","):
             if expect_value:
                 values.append("")
-            return values
-        if text == ",":
-            if expect_value:
-                values.append("")
+            if text == ")":
+                return values
             expect_value = True
-        elif _is_identifier(text) and expect_value:
+        elif not expect_value:
+            raise _expected(text, "',' or ')'")
+        elif _is_identifier(text):
             values.append(text)
             expect_value = False
         else:
-            raise _expected(text, "',', ')' or identifier")
+            raise _expected(text, "',', or identifier")
 
 
 def _exact_value(lexer: _Lexer) -> str:
@@ -196,19 +200,19 @@ def _check_key(key: str) -> None:
 
 
 def _checked(of: Requirement) -> Requirement:
+    found: list[str] = []
     for position, value in enumerate(of.values):
         if of.operator in ("gt", "lt") and _integer(value) is None:
             why = "for 'Gt', 'Lt' operators, the value must be an integer"
-            raise _bad_value(position, value, why)
+            found.append(f"values[{position}]: Invalid value: {gotext.quote(value)}: {why}")
         problems = names.label_value_problems(value)
         if problems:
-            raise _bad_value(position, value, "; ".join(problems), of.key)
+            why = "; ".join(problems)
+            found.append(f"values[{position}][{of.key}]: Invalid value: {gotext.quote(value)}: {why}")
+    if found:
+        text = found[0] if len(found) == 1 else f"[{', '.join(found)}]"
+        raise errors.BadRequest(f"unable to parse requirement: {text}")
     return of
-
-
-def _bad_value(position: int, value: str, why: str, key: str = "") -> errors.BadRequest:
-    path = f"values[{position}][{key}]" if key else f"values[{position}]"
-    return errors.BadRequest(f"unable to parse requirement: {path}: Invalid value: {gotext.quote(value)}: {why}")
 
 
 _STRUCT_OPERATORS: Final = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "!"}
@@ -245,6 +249,11 @@ class FieldSelector:
 
     terms: tuple[Term, ...] = ()
 
+    @classmethod
+    def of_one(cls, field: str, value: str) -> FieldSelector:
+        """The selector of what has exactly this value."""
+        return cls((Term(field, "=", value),))
+
     def matches(self, value_of: Callable[[str], str]) -> bool:
         """Whether an object is selected whose field values the function gives."""
         return all((value_of(term.field) == term.value) == (term.operator == "=") for term in self.terms)
@@ -266,8 +275,8 @@ def _escape(value: str) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def parse_fields(text: str) -> FieldSelector:
-    """Raises BadRequest with Go's text."""
-    return FieldSelector(tuple(_term(part, text) for part in _split_terms(text) if part))
+    """Raises BadRequest with Go's text. Terms are taken in the order of their texts, whatever theirs was."""
+    return FieldSelector(tuple(_term(part, text) for part in sorted(_split_terms(text)) if part))
 
 
 def _split_terms(text: str) -> Sequence[str]:

@@ -10,14 +10,16 @@ import base64
 import binascii
 import dataclasses
 import posixpath
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from certplane import errors
+from certplane import errors, gotext
 from certplane.meta import gojson
 
-_VERSION = "meta.k8s.io/v1"
+_VERSION: Final = "meta.k8s.io/v1"
+#: Digits of the largest version.
+_LONGEST: Final = 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,8 +31,8 @@ class Continue:
 
 
 def encode(start: str, revision: int) -> str:
-    """The token for the page that begins right after the key `start` (relative to the prefix)."""
-    document = {"v": _VERSION, "rv": revision, "start": start + "\x00"}
+    """The token for the page that begins at the key `start` (relative to the prefix)."""
+    document = {"v": _VERSION, "rv": revision, "start": start}
     return base64.urlsafe_b64encode(msgspec.json.encode(document)).rstrip(b"=").decode("ascii")
 
 
@@ -46,24 +48,46 @@ def decode(token: str) -> Continue:
         document = gojson.plain(gojson.parse(raw), numbers=True)
     except gojson.SyntaxProblem as error:
         raise _refusal(str(error)) from error
-    if not isinstance(document, dict):
-        raise _refusal("json: cannot unmarshal array into Go value of type storage.continueToken")
-    return _checked(document)
+    if document is not None and not isinstance(document, dict):
+        raise _refusal(f"json: cannot unmarshal {_kind(document)} into Go value of type storage.continueToken")
+    return _checked(document or {})
 
 
 def _checked(document: dict[str, Any]) -> Continue:
-    version, revision, start = document.get("v", ""), document.get("rv", 0), document.get("start", "")
+    for name, value in document.items():
+        wanted = _FIELDS.get(name)
+        if wanted is not None and value is not None and (not isinstance(value, wanted) or isinstance(value, bool)):
+            raise _refusal(
+                f"json: cannot unmarshal {_kind(value, exact=wanted is int)} into Go struct field continueToken.{name} "
+                f"of type {'int64' if wanted is int else 'string'}"
+            )
+    version, revision, start = document.get("v") or "", document.get("rv") or 0, document.get("start") or ""
     if version != _VERSION:
         raise _refusal(f"server does not recognize this encoded version {version}")
-    if not isinstance(revision, int) or revision == 0:
+    if revision == 0:
         raise _refusal("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
-    if not isinstance(start, str) or not start:
-        raise _refusal("empty encoded start key (version meta.k8s.io/v1)")
+    if not start:
+        raise _refusal("encoded start key empty (version meta.k8s.io/v1)")
     rooted = start if start.startswith("/") else "/" + start
-    cleaned = posixpath.normpath(rooted) + ("/" if rooted.endswith("/") and rooted != "/" else "")
-    if cleaned.replace("//", "/", 1) != rooted:
+    if posixpath.normpath(rooted) != rooted or rooted.startswith("//"):
         raise _refusal(start)
-    return Continue(cleaned[1:], revision)
+    return Continue(rooted[1:], revision)
+
+
+_FIELDS: Final = {"v": str, "rv": int, "start": str}
+
+
+def _kind(value: Any, *, exact: bool = False) -> str:
+    """What Go calls a JSON value that it cannot use; numbers with their value where another number would do."""
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, str):
+        return "string"
+    if isinstance(value, list):
+        return "array"
+    if isinstance(value, dict):
+        return "object"
+    return f"number {value}" if exact else "number"
 
 
 def _fault(token: str) -> int:
@@ -82,9 +106,14 @@ def parse_revision(text: str) -> int:
     """The revision that a query parameter names; 0 if it names none. Raises BadRequest with Go's text."""
     if not text or text == "0":
         return 0
-    if text.isascii() and text.isdigit() and len(text) < 20:
-        return int(text)
+    why = "invalid syntax"
+    if text.isascii() and text.isdigit():
+        significant = text.lstrip("0") or "0"
+        if len(significant) <= _LONGEST and int(significant) < 1 << 64:
+            return int(significant)
+        why = "value out of range"
+    quoted = gotext.quote(text)
     raise errors.BadRequest(
-        f'invalid resource version: resourceVersion: Invalid value: "{text}": '
-        f'strconv.ParseUint: parsing "{text}": invalid syntax'
+        f"invalid resource version: resourceVersion: Invalid value: {quoted}: "
+        f"strconv.ParseUint: parsing {quoted}: {why}"
     )

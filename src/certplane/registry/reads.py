@@ -20,6 +20,12 @@ from certplane.store import contract, watchcache
 
 PATIENCE: Final = 3.0
 _TOO_OLD: Final = "The resourceVersion for the provided list is too old."
+_PAGE_TOO_OLD: Final = (
+    "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
+    "the continue parameter, or use the continue token in this response to retrieve the remainder of the results. "
+    "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
+    "deleted between the time the first chunk was returned and now may show up in the list."
+)
 
 Predicate = Callable[[document.Document], bool]
 
@@ -84,9 +90,9 @@ class Reader:
         """Raises BadRequest for bad selectors, tokens and revisions; Expired; Timeout."""
         matches = self._predicate(how)
         if how.continue_token:
+            token = paging.decode(how.continue_token)
             if how.resource_version not in ("", "0"):
                 raise errors.BadRequest("specifying resource version is not allowed when using continue")
-            token = paging.decode(how.continue_token)
             return await self._page(namespace, how.limit, matches, token.start, max(token.revision, 0))
         wanted = paging.parse_revision(how.resource_version)
         await self._registry.cache.fresh()
@@ -173,6 +179,8 @@ class Reader:
             try:
                 page = await self._registry.store.list(prefix, start=begin, limit=want, revision=revision)
             except contract.Compacted as error:
+                if start:
+                    raise errors.Expired.of_page(_PAGE_TOO_OLD, paging.encode(start, -1)) from error
                 raise errors.Expired(_TOO_OLD) from error
             except contract.FutureRevision as error:
                 raise errors.Timeout.too_large_revision(error.revision, error.current) from error
@@ -274,4 +282,4 @@ def _listing(
     """`last` is the key behind which there is more; empty if there is not."""
     if not last:
         return Listing(found, revision)
-    return Listing(found, revision, paging.encode(last.removeprefix(prefix), revision), remaining)
+    return Listing(found, revision, paging.encode(last.removeprefix(prefix) + "\x00", revision), remaining)

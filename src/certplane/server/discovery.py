@@ -33,10 +33,12 @@ API_VERSION: Final = "1.36.2"
 _MINOR_VERSION: Final = API_VERSION.rpartition(".")[0]
 
 _JSON: Final = "application/json"
+_AS_JSON: Final = (_JSON, "application/*", "*/*")
 _TEXT: Final = "text/plain; charset=utf-8"
 _AGGREGATED: Final = "APIGroupDiscoveryList"
 _AGGREGATED_GROUP: Final = "apidiscovery.k8s.io"
-_AGGREGATED_VERSIONS: Final = ("v2", "v2beta1")
+#: v2beta1 is gone since Kubernetes 1.35: clients that ask for nothing newer get the plain documents.
+_AGGREGATED_VERSIONS: Final = ("v2",)
 #: How clients ask for the binary form of OpenAPI 2, and what it is called in the answer.
 _BINARY_V2: Final = (
     "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
@@ -116,8 +118,16 @@ class Discovery:
         self._encoded: dict[tuple[str, negotiation.Form], bytes] = {}
         self._aggregated: dict[tuple[str, str], _Hashed] = {}
 
-    def answer(self, path: str, accept: str, query: Mapping[str, Sequence[str]], if_none_match: str) -> Document | None:
-        """The answer to a GET; None if the path is none of ours.
+    def answer(
+        self,
+        path: str,
+        accept: str,
+        query: Mapping[str, Sequence[str]],
+        if_none_match: str,
+        *,
+        pretty: bool = False,
+    ) -> Document | None:
+        """The answer to a GET; None if the path is none of ours. `pretty` indents the plain documents.
 
         `accept` and `if_none_match` are header values, empty if they were not sent. Raises NotAcceptable.
         """
@@ -140,7 +150,7 @@ class Discovery:
             version = _aggregated_version(accept)
             if version:
                 return self._aggregate(trimmed, version, if_none_match)
-        return self._discover(trimmed, accept, query)
+        return self._discover(trimmed, accept, pretty)
 
     def _root(self) -> Document:
         paths = sorted({*_OTHER_PATHS, *self._plain, *self._others, "/apis/"})
@@ -148,9 +158,9 @@ class Discovery:
 
     # --- discovery ------------------------------------------------------------------------------------------------
 
-    def _discover(self, path: str, accept: str, query: Mapping[str, Sequence[str]]) -> Document:
+    def _discover(self, path: str, accept: str, pretty: bool) -> Document:
         form = negotiation.negotiate(accept, negotiation.NO_TRANSFORMS, watching=False)
-        if query.get("pretty", ("",))[0] in ("true", "1"):
+        if pretty:
             form = dataclasses.replace(form, pretty=True)
         body = self._encoded.get((path, form))
         if body is None:
@@ -258,7 +268,7 @@ def _encode(document: Mapping[str, Any], form: negotiation.Form) -> bytes:
         return protobuf.encode_document(document)
     if form.media_type == negotiation.YAML:
         return codec.dump_yaml(document).encode("utf-8")
-    return (_indented(document) if form.pretty else codec.encode(document)) + b"\n"
+    return _indented(document) if form.pretty else codec.encode(document) + b"\n"
 
 
 def _indented(document: Mapping[str, Any]) -> bytes:
@@ -288,15 +298,12 @@ def _clauses(accept: str) -> list[tuple[str, dict[str, str]]]:
 
 
 def _aggregated_version(accept: str) -> str:
-    """The version of aggregated discovery that is wanted more than any plain form; empty if there is none."""
+    """The version of aggregated discovery that is asked for, be it after plain forms; empty if there is none."""
     for media, parameters in _clauses(accept):
-        if "as" in parameters:
-            version = parameters.get("v", "")
-            wanted = (media, parameters["as"], parameters.get("g"))
-            if wanted == (_JSON, _AGGREGATED, _AGGREGATED_GROUP) and version in _AGGREGATED_VERSIONS:
-                return version
-        elif media in (*negotiation.ACCEPTED, "*/*"):
-            return ""
+        wanted = (parameters.get("as"), parameters.get("g"))
+        version = parameters.get("v", "")
+        if media in _AS_JSON and wanted == (_AGGREGATED, _AGGREGATED_GROUP) and version in _AGGREGATED_VERSIONS:
+            return version
     return ""
 
 

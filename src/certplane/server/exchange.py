@@ -52,6 +52,8 @@ def _no_body() -> AsyncIterator[bytes]:
     return nothing()
 
 
+#: What Go's strconv.ParseBool takes for true.
+_TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _LONG_AGO: Final = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 _NOT_CLASSIFIED: Final = context.RequestInfo("", "", is_resource=False)
 
@@ -103,6 +105,14 @@ class Exchange:
                 raise _too_large()
             parts.append(chunk)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    @property
+    def wants_pretty(self) -> bool:
+        """Whether the answer should be indented: if that is asked for, or if a person seems to ask."""
+        asked = self.parameter("pretty")
+        if asked:
+            return asked in _TRUE
+        return self.headers.get(b"user-agent").startswith(("curl", "Wget", "Mozilla/5.0"))
 
     def parameter(self, name: str) -> str:
         values = self.query.get(name)

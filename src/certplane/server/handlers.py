@@ -12,7 +12,7 @@ from typing import Any
 
 from certplane import clock as clocks
 from certplane import errors
-from certplane.meta import codec, context, objects, options, resource, shape
+from certplane.meta import codec, context, objects, options, resource, selectors, shape
 from certplane.registry import document, ownership, reads, verbs
 from certplane.server import bodies, exchange, negotiation, patching, rendering, tables, watches
 
@@ -132,7 +132,7 @@ class API:
         transforms = negotiation.ALL_TRANSFORMS if door is None or door.has_table else negotiation.PARTIAL
         accept = ",".join(of.headers.all(b"accept"))
         form = negotiation.negotiate(accept, transforms, info.verb == "watch")
-        if _wants_pretty(of):
+        if of.wants_pretty:
             form = dataclasses.replace(form, pretty=True)
         return await verb(Request(of, endpoint, form, self._call(of)))
 
@@ -166,9 +166,9 @@ class API:
         return self._listed(found, view, request)
 
     async def _watch(self, request: Request) -> exchange.Reply:
-        how = options.list_options(request.exchange.query, watching=True)
-        if request.info.name and not how.field_selector:
-            how = dataclasses.replace(how, field_selector=f"metadata.name={request.info.name}")
+        how = options.list_options(request.exchange.query)
+        if request.info.name:
+            how = _of_one(how, request.info.name)
         framer = rendering.Framer(request.endpoint.resource, request.view)
         content_type = rendering.stream_type(request.form)
         try:
@@ -245,7 +245,8 @@ class API:
         details = {"name": gone.object.metadata.name, "group": kind.group, "kind": kind.plural}
         details["uid"] = gone.object.metadata.uid
         done = rendering.succeeded({key: value for key, value in details.items() if value})
-        form = negotiation.status_form(request.exchange.headers.get(b"accept"))
+        # Forms are for objects: a Status comes in the type that was negotiated, as it is.
+        form = dataclasses.replace(request.form, transform="")
         return exchange.Reply(200, form.media_type, rendering.status(done, form), outcome=done)
 
     async def _delete_collection(self, request: Request) -> exchange.Reply:
@@ -299,6 +300,8 @@ class API:
             raise errors.MethodNotAllowed
         accept = ",".join(of.headers.all(b"accept"))
         form = negotiation.negotiate(accept, negotiation.NO_TRANSFORMS, watching=False)
+        if of.wants_pretty:
+            form = dataclasses.replace(form, pretty=True)
         call = _apply_options(self._call(of), options.create_options(of.query))
         body = await of.body()
         media_type = negotiation.body_type(of.headers.get(b"content-type"))
@@ -358,11 +361,14 @@ def _is_served(kind: resource.Resource, door: resource.Subresource | None, info:
     return info.verb in kind.verbs
 
 
-def _wants_pretty(of: exchange.Exchange) -> bool:
-    asked = of.parameter("pretty")
-    if "pretty" in of.query:
-        return asked == "true"
-    return of.headers.get(b"user-agent").startswith(("curl/", "Wget/", "Mozilla/"))
+def _of_one(how: options.ListOptions, name: str) -> options.ListOptions:
+    """The options of a watch on one object: access to others was not asked for. Raises BadRequest."""
+    selected = selectors.parse_fields(how.field_selector)
+    if not selected.terms:
+        return dataclasses.replace(how, field_selector=str(selectors.FieldSelector.of_one("metadata.name", name)))
+    if selected.exact("metadata.name") != name:
+        raise errors.BadRequest("fieldSelector metadata.name doesn't match requested name")
+    return how
 
 
 def _apply_options(call: context.Call, how: options.WriteOptions) -> context.Call:

@@ -109,7 +109,9 @@ def _form(clause: _Clause, transforms: tuple[str, ...]) -> Form | None:
     parameters = dict(clause.parameters)
     transform = parameters.get("as", "")
     version = parameters.get("v", "")
-    if transform:
+    if parameters.get("stream", "watch") not in ("", "watch") or parameters.get("sv", "v1") not in ("", "v1"):
+        return None
+    if not parameters.keys().isdisjoint(("as", "g", "v")):
         if transform not in transforms or parameters.get("g") != "meta.k8s.io" or version not in _META_VERSIONS:
             return None
         if media_type == PROTOBUF and transform == "Table":
@@ -117,12 +119,13 @@ def _form(clause: _Clause, transforms: tuple[str, ...]) -> Form | None:
     return Form(media_type, transform, version or "v1", parameters.get("pretty") == "1")
 
 
-def status_form(accept: str) -> Form:
-    """The form of a Status: the one asked for if it can be had, else JSON; never transformed."""
+def status_form(accept: str, *, pretty: bool = False) -> Form:
+    """The form of a Status: the first one asked for that is not transformed, else JSON for people."""
     for clause in _clauses(accept):
-        if clause.type in ACCEPTED:
-            return Form(clause.type)
-    return Form()
+        form = _form(clause, NO_TRANSFORMS)
+        if form is not None:
+            return dataclasses.replace(form, pretty=form.pretty or pretty)
+    return Form(pretty=pretty or bool(accept))
 
 
 _BODY_TYPES: Final = frozenset(ACCEPTED)

@@ -283,7 +283,7 @@ def refusal(error: errors.APIError, of: exchange.Exchange) -> exchange.Reply:
     """The answer that tells of an error."""
     if isinstance(error, errors.PageNotFound):
         return plain(error.code, error.message + "\n")
-    form = negotiation.status_form(of.headers.get(b"accept"))
+    form = negotiation.status_form(of.headers.get(b"accept"), pretty=of.wants_pretty)
     status = error.status()
     reply = exchange.Reply(error.code, form.media_type, rendering.status(status, form), outcome=status)
     if error.retry_after:

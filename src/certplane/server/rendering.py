@@ -114,7 +114,7 @@ class Framer:
         self._kind = kind
         self._view = view
         self._columns_sent = False
-        plain = not view.form.transform and view.form.media_type == negotiation.JSON and not view.form.pretty
+        plain = not view.form.transform and view.form.media_type == negotiation.JSON
         #: Forms whose frames do not depend on the watch are shared by all watches, under this key.
         self._shared = "json" if plain else ""
 
@@ -161,8 +161,8 @@ class Framer:
         return self._json_event("ERROR", codec.encode(of))
 
     def _json_event(self, type_: str, encoded: bytes) -> bytes:
-        line = b'{"type":"%b","object":%b}' % (type_.encode("ascii"), encoded)
-        return (pretty(line) if self._view.form.pretty else line) + b"\n"
+        # Never indented, whatever is asked for: readers go by lines.
+        return b'{"type":"%b","object":%b}\n' % (type_.encode("ascii"), encoded)
 
 
 def succeeded(details: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from certplane.meta import context, selectors
+from certplane.meta import context, names, selectors
 
 _VERBS: Final = {"POST": "create", "GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 #: Segments below a namespace that name a part of the namespace, not a kind in it.
@@ -37,9 +37,9 @@ def parse(method: str, path: str, query: Mapping[str, Sequence[str]]) -> context
     resource = rest[0]
     name = rest[1] if len(rest) > 1 else ""
     if not name:
+        # Only lists and watches by query: a selector neither names what a deletion is about, nor a watch by path.
+        name = _selected_name(query) if verb == "get" else ""
         verb = _collection_verb(verb, query)
-        if verb in ("list", "watch", "deletecollection"):
-            name = _selected_name(query)
     return context.RequestInfo(
         path=path,
         verb=verb,
@@ -68,4 +68,4 @@ def _selected_name(query: Mapping[str, Sequence[str]]) -> str:
         name = selectors.parse_fields(query["fieldSelector"][0]).exact("metadata.name")
     except Exception:
         return ""
-    return name if name and "/" not in name and "%" not in name else ""
+    return name if name and not names.path_segment_problems(name) else ""

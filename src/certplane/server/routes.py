@@ -38,7 +38,8 @@ class Routes:
 
     def _document(self, of: exchange.Exchange) -> exchange.Reply:
         accept = ",".join(of.headers.all(b"accept"))
-        found = self.discovery.answer(of.path, accept, of.query, of.headers.get(b"if-none-match"))
+        etag = of.headers.get(b"if-none-match")
+        found = self.discovery.answer(of.path, accept, of.query, etag, pretty=of.wants_pretty)
         if found is None:
             raise errors.PageNotFound
         if of.method not in ("GET", "HEAD"):

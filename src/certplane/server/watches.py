@@ -18,8 +18,9 @@ from certplane.registry import reads
 from certplane.server import rendering
 from certplane.store import watchcache
 
-#: Seconds between bookmarks for those who want them.
+#: Seconds between bookmarks for those who want them; the last one comes so many seconds before the end.
 _BOOKMARK_INTERVAL: Final = 60.0
+_LAST_BOOKMARK: Final = 2.0
 #: A watch without timeoutSeconds lasts this long, times a random factor between 1 and 2, as in kube-apiserver.
 _SHORTEST: Final = 1800.0
 
@@ -71,9 +72,11 @@ class Watches:
         """Remind the watch of its bookmarks, and end it when its time is up."""
         end = self._clock.monotonic() + _lifetime(how)
         while (left := end - self._clock.monotonic()) > 0:
-            await self._clock.sleep(min(left, _BOOKMARK_INTERVAL) if how.allow_watch_bookmarks else left)
-            if how.allow_watch_bookmarks:
+            if how.allow_watch_bookmarks and left > _LAST_BOOKMARK:
+                await self._clock.sleep(min(left - _LAST_BOOKMARK, _BOOKMARK_INTERVAL))
                 watcher.wake()
+            else:
+                await self._clock.sleep(left)
         watcher.close()
 
 

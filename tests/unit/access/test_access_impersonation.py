@@ -123,3 +123,24 @@ def test_headers_say_who_is_wanted():
         ]
     )
     assert wanted == context.User("jane", groups=("a", "b"), extra={"acme.io/key": ("x",)})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("", "x", "impersonating the empty string key in extra is not allowed"),
+        ("scopes", "x", 'extra.key: Invalid value: "scopes": must be a domain-prefixed path (such as "acme.io/foo")'),
+        ("/scopes", "x", 'extra.key: Invalid value: "/scopes": must be a domain-prefixed path (such as "acme.io/foo")'),
+        ("ACME.io/a", "x", 'extra.key: Invalid value: "ACME.io": a lowercase RFC 1123 subdomain must consist of'),
+        ("acme.io/a b", "x", 'extra.key: Invalid value: "a b": Invalid path (regex used for validation is'),
+        ("A/ ", "x", 'not allowed: [extra.key: Invalid value: "A": a lowercase RFC 1123'),
+        ("acme.io/A", "x", 'impersonating a non-lowercase key in extra is not allowed: "acme.io/A"'),
+        ("acme.io/a", "", "impersonating the empty string value in extra is not allowed"),
+    ],
+)
+def test_what_is_wrong_with_extra(key, value, why):
+    """Whoever may act as the user only hears what is wrong with the rest."""
+    grants = {on("user-info"), ("impersonate:user-info", "users", "jane")}
+    with pytest.raises(errors.Forbidden) as caught:
+        judge(grants, context.User("jane", extra={key: (value,)}))
+    assert why in caught.value.message

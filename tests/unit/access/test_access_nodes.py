@@ -21,3 +21,70 @@ from certplane.meta import context
 def test_name_and_group_make_a_node(name, groups, expected):
     """Neither alone does."""
     assert nodes.is_node(context.User(name, groups=groups)) is expected
+
+
+class Nobody:
+    """A collection in which nothing is."""
+
+    def subscribe(self, callback):
+        pass
+
+    def list(self):
+        return [], 0
+
+
+NODE = context.User("system:node:n1", groups=("system:nodes",))
+
+
+@pytest.mark.parametrize(
+    ("verb", "group", "resource", "namespace", "name", "why"),
+    [
+        ("get", "coordination.k8s.io", "leases", "kube-node-lease", "n1", None),
+        ("create", "coordination.k8s.io", "leases", "kube-node-lease", "", None),
+        (
+            "get",
+            "coordination.k8s.io",
+            "leases",
+            "kube-node-lease",
+            "n2",
+            "can only access node lease with the same name as the requesting node",
+        ),
+        (
+            "update",
+            "coordination.k8s.io",
+            "leases",
+            "kube-system",
+            "n1",
+            'can only access leases in the "kube-node-lease" system namespace',
+        ),
+        (
+            "list",
+            "coordination.k8s.io",
+            "leases",
+            "",
+            "",
+            "can only get, create, update, patch, or delete a node lease",
+        ),
+        ("get", "", "secrets", "ns", "s", "no relationship found between node 'n1' and this object"),
+        ("list", "", "secrets", "ns", "", "No Object name found"),
+        ("list", "", "configmaps", "", "", "can only read namespaced object of this type"),
+        ("update", "", "configmaps", "ns", "c", "can only read resources of this type"),
+        ("get", "", "serviceaccounts", "ns", "a", "can only create tokens for individual service accounts"),
+        ("create", "", "serviceaccounts/token", "ns", "a", "no relationship found between node 'n1' and this object"),
+        ("get", "", "nodes", "", "n1", None),
+        ("get", "", "nodes", "", "n2", "node 'n1' cannot read 'n2', only its own Node object"),
+        ("list", "", "nodes", "", "", "node 'n1' cannot read all nodes, only its own Node object"),
+        ("patch", "", "nodes/status", "", "n1", None),
+        ("list", "", "pods", "", "", "can only list/watch pods with spec.nodeName field selector"),
+        ("create", "", "pods", "ns", "", None),
+        ("get", "certificates.k8s.io", "certificatesigningrequests", "", "x", None),
+        ("delete", "certificates.k8s.io", "certificatesigningrequests", "", "x", ""),
+    ],
+)
+def test_what_a_node_may(verb, group, resource, namespace, name, why):
+    """Its own, what everybody may, and for the rest it hears why not."""
+    authorizer = nodes.Authorizer(lambda _: Nobody(), lambda _: None, lambda *_: None)
+    resource, _, subresource = resource.partition("/")
+    asked = context.Attributes(NODE, verb, group, "v1", resource, subresource, name, namespace)
+    decision = authorizer.authorize(asked)
+    assert (decision.allowed, decision.reason) == (why is None, why or "")

@@ -50,6 +50,16 @@ def test_unknown_transformation():
         negotiation.negotiate("application/json;as=Table;v=v1;g=example.com", ALL_TRANSFORMS, watching=False)
 
 
+@pytest.mark.parametrize("parameters", ["v=v1;g=meta.k8s.io", "v=v1", "stream=events", "sv=v2"])
+def test_parameters_that_ask_for_something_else(parameters):
+    """A clause is skipped that names a version but no form, another stream than that of a watch, or another server."""
+    with pytest.raises(negotiation.NoSuchForm):
+        negotiation.negotiate(f"application/json;{parameters}", ALL_TRANSFORMS, watching=False)
+
+    found = negotiation.negotiate(f"application/json;{parameters},{YAML};stream=watch", ALL_TRANSFORMS, watching=False)
+    assert found == Form(YAML)
+
+
 @pytest.mark.parametrize(
     ("content_type", "expected"),
     [("", JSON), ("application/json; charset=utf-8", JSON), ("Application/YAML", YAML), (PROTOBUF, PROTOBUF)],
@@ -72,3 +82,20 @@ def test_status_falls_back_to_json():
         negotiation.status_form("text/html,application/yaml").media_type,
         negotiation.status_form("text/html").media_type,
     )
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("", Form(JSON)),
+        ("*/*,application/yaml", Form(YAML)),
+        ("application/yaml,*/*;q=0.1", Form(YAML)),
+        (TABLE + ",application/json", Form(JSON)),
+        (f"{PROTOBUF};as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json", Form(JSON)),
+        (TABLE, Form(JSON, pretty=True)),
+        ("text/html", Form(JSON, pretty=True)),
+    ],
+)
+def test_form_of_a_status(accept, expected):
+    """The first clause that asks for no transformation decides; without one it is JSON for people."""
+    assert expected == negotiation.status_form(accept)

@@ -88,3 +88,19 @@ def test_other_paths(path):
     info = requestinfo.parse("GET", path, {})
 
     assert (False, "get", path) == (info.is_resource, info.verb, info.path)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "expected"),
+    [
+        ("GET", CSRS, {}, ("list", "a")),
+        ("GET", CSRS, {"watch": ["1"]}, ("watch", "a")),
+        ("GET", CSRS.replace("v1", "v1/watch"), {}, ("watch", "")),
+        ("DELETE", CSRS, {}, ("deletecollection", "")),
+    ],
+)
+def test_selected_name(method, path, query, expected):
+    """A selector for one name makes a list or watch by query one of that object, and nothing else."""
+    info = requestinfo.parse(method, path, {**query, "fieldSelector": ["metadata.name=a"]})
+    assert (info.verb, info.name) == expected
+    assert requestinfo.parse("GET", CSRS, {"fieldSelector": ["metadata.name=.."]}).name == ""
