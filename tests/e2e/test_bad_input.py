@@ -205,6 +205,16 @@ def test_what_is_no_http_is_refused(sent, server):
             assert not answer.startswith(b"HTTP/1.1 5")
 
 
+@pytest.mark.parametrize("value", ["", ',"value":null', ',"value":[1]', ',"value":"x"', ',"value":7'])
+def test_a_patch_may_not_make_nothing_of_an_object(client, value):
+    """Whatever stands in the place of the whole document is refused, and the object stays."""
+    path = "/api/v1/namespaces/default"
+    headers = {"Content-Type": "application/json-patch+json"}
+    body = f'[{{"op":"add","path":""{value}}}]'.encode()
+    assert 400 <= client.request("admin", "PATCH", path, headers, body).status < 500
+    assert client.request("admin", "GET", path, {}, None).status == 200
+
+
 def test_a_head_has_its_limit(server):
     """Header fields of more than a megabyte are refused with the code for it, as Go's server does."""
     with contextlib.closing(_raw(server)) as connection:

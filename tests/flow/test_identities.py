@@ -106,6 +106,16 @@ async def test_tokens_of_others_are_refused():
         assert "is invalid for the target audiences" in (await _review(plane, good, ["https://elsewhere"])).error
 
 
+@pytest.mark.parametrize("audience", [None, [None], [1, {}], {"a": 1}, 7, True])
+async def test_claims_of_the_wrong_type_are_refused(audience):
+    """Even where our own key has signed them."""
+    issuer = _issuer()
+    async with flow.running(issuer=issuer) as plane:
+        claims = jwt.decode((await _token(plane)).status.token, options={"verify_signature": False})
+        odd = jwt.encode({**claims, "aud": audience}, issuer.key, "ES256")
+        assert "is invalid for the target audiences" in (await _review(plane, odd)).error
+
+
 async def test_a_lifetime_beyond_the_longest_is_cut_with_a_warning():
     """The caller learns of it, and the token says the truth."""
     async with flow.running(issuer=_issuer(longest=3600)) as plane:

@@ -179,7 +179,7 @@ class ServiceAccountTokens:
         claims = self._claims(token)
         if claims is None:
             return None
-        meant = [claims["aud"]] if isinstance(claims.get("aud"), str) else list(claims.get("aud") or ())
+        meant = _texts(claims.get("aud"))
         wanted = list(audiences)
         shared = tuple(each for each in wanted if each in meant)
         if not shared:
@@ -242,6 +242,12 @@ class ServiceAccountTokens:
             raise authn.Rejected(
                 f"{kind} UID ({found.metadata.uid}) does not match service account {kind} ref claim ({ref.get('uid')})"
             )
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts in a claim that may be one or a list; whatever else is there counts for nothing."""
+    found = value if isinstance(value, list) else [value]
+    return [each for each in found if isinstance(each, str)]
 
 
 def _is_gone(of: Any, now: datetime.datetime) -> bool:

@@ -112,10 +112,12 @@ class Patch:
 
     # --- the object -----------------------------------------------------------------------------------------------
 
-    def _read(self, patched: Mapping[str, Any], report: Any) -> Any:
+    def _read(self, patched: Any, report: Any) -> Any:
         """The patched document as an object; what is wrong with it is the patch's fault."""
         kind = self._kind
-        if patched.get("kind", kind.kind) != kind.kind and self._type != STRATEGIC:
+        # A JSON patch may put anything in the place of the whole document.
+        sent_kind = patched.get("kind", kind.kind) if isinstance(patched, Mapping) else kind.kind
+        if sent_kind != kind.kind and self._type != STRATEGIC:
             why = (
                 f"no kind {gotext.quote(str(patched['kind']))} is registered for version "
                 f'{gotext.quote(str(patched.get("apiVersion", "")))} in scheme "pkg/api/legacyscheme/scheme.go:30"'
