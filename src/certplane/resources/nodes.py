@@ -7,8 +7,10 @@ up, is not among the fields. Source: kubernetes, `pkg/registry/core/node`, `pkg/
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import ipaddress
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 from msgspec import field
@@ -116,7 +118,7 @@ class NodeSystemInfo(objects.Type):
 class ContainerImage(objects.Type):
     """ContainerImage is an image that a node has."""
 
-    names: Annotated[list[str], doc("Its names.", list_type="atomic")] = field(default_factory=list)
+    names: Annotated[list[str] | None, doc("Its names.", list_type="atomic")] = always(lambda: None)
     size_bytes: Annotated[objects.Int64, doc("Bytes of it.")] = 0
 
 
@@ -204,40 +206,91 @@ class Node(objects.Object):
 
 
 def _validate(new: Node) -> Problems:
+    problems = [*_taint_problems(new.spec.taints), *_amount_problems(new.status)]
+    cidrs = new.spec.pod_cidrs
+    families = [_family(each) for each in cidrs]
+    why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+    problems += [
+        errors.invalid(f"spec.podCIDRs[{at}]", cidrs[at], why) for at, family in enumerate(families) if family is None
+    ]
+    if None not in families and len(set(families)) < len(families):
+        problems.append(errors.invalid("spec.podCIDRs", cidrs, "may specify no more than one CIDR for each IP family"))
+    repeated = [at for at, each in enumerate(cidrs) if each in cidrs[:at]]
+    return [*problems, *(errors.duplicate(f"spec.podCIDRs[{at}]", cidrs[at]) for at in repeated)]
+
+
+def _family(cidr: str) -> int | None:
+    """4 or 6; None if it is no CIDR. Python would also take an address alone, or a mask of four bytes."""
+    address, _, bits = cidr.partition("/")
+    if not (bits.isascii() and bits.isdigit()) or "%" in address:
+        return None
+    try:
+        return ipaddress.ip_network(cidr, strict=False).version
+    except ValueError:
+        return None
+
+
+def _taint_problems(taints: Sequence[Taint]) -> Problems:
     problems: Problems = []
     seen: set[tuple[str, str]] = set()
-    for at, each in enumerate(new.spec.taints):
+    for at, each in enumerate(taints):
         path = f"spec.taints[{at}]"
         problems += [errors.invalid(f"{path}.key", each.key, why) for why in names.qualified_name_problems(each.key)]
-        problems += [errors.invalid(f"{path}.value", each.value, why) for why in names.label_value_problems(each.value)]
+        wrong = names.label_value_problems(each.value)
+        if wrong:
+            problems.append(errors.invalid(f"{path}.value", each.value, ";".join(wrong)))
         if not each.effect:
             problems.append(errors.required(f"{path}.effect"))
         elif each.effect not in _EFFECTS:
             problems.append(errors.not_supported(f"{path}.effect", each.effect, _EFFECTS, as_json=True))
         if (each.key, each.effect) in seen:
-            problems.append(
-                errors.invalid(path, f"{each.key}:{each.effect}", "taints must be unique by key and effect pair")
-            )
+            problems.append(_repeated_taint(path, each))
         seen.add((each.key, each.effect))
-    for at, cidr in enumerate(new.spec.pod_cidrs):
-        try:
-            ipaddress.ip_network(cidr, strict=False)
-        except ValueError:
-            why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
-            problems.append(errors.invalid(f"spec.podCIDRs[{at}]", cidr, why))
     return problems
 
 
+def _repeated_taint(path: str, of: Taint) -> errors.FieldProblem:
+    shown = {"Key": of.key, "Value": of.value, "Effect": of.effect, "TimeAdded": of.time_added}
+    found = errors.duplicate(path, shown)
+    return dataclasses.replace(found, body=f"{found.body}: taints must be unique by key and effect pair")
+
+
+def _amount_problems(of: NodeStatus) -> Problems:
+    """Nobody has less than nothing of something, nor half a pod."""
+    problems: Problems = []
+    for where, amounts in (("capacity", of.capacity), ("allocatable", of.allocatable)):
+        for name, amount in amounts.items():
+            path = f"status.{where}.{name}"
+            if amount.startswith("-"):
+                problems.append(errors.invalid(path, amount, "must be greater than or equal to 0"))
+            # Amounts are in their canonical spelling, so only a fraction has one of these units.
+            if _is_counted(name) and (amount.endswith(("m", "u", "n")) or "e-" in amount):
+                problems.append(errors.invalid(path, amount, "must be an integer"))
+    return problems
+
+
+def _is_counted(name: str) -> bool:
+    """Whether there is no half of a resource: pods, and what vendors add."""
+    domain, slash, _ = name.partition("/")
+    return name == "pods" or (bool(slash) and domain != "kubernetes.io" and not domain.endswith(".kubernetes.io"))
+
+
 def _validate_update(new: Node, old: Node) -> Problems:
-    problems = [*_address_problems(new), *_validate(new)]
+    # What is wrong with the new state is looked for by both, and told twice.
+    return [*_validate(new), *_validate_change(new, old)]
+
+
+def _validate_change(new: Node, old: Node) -> Problems:
+    problems = [*_amount_problems(new.status), *_address_problems(new)]
     if old.spec.pod_cidrs and new.spec.pod_cidrs != old.spec.pod_cidrs:
         why = 'node updates may not change podCIDR except from "" to valid'
         problems.append(errors.forbidden("spec.podCIDRs", why))
     if old.spec.provider_id and new.spec.provider_id != old.spec.provider_id:
         why = 'node updates may not change providerID except from "" to valid'
         problems.append(errors.forbidden("spec.providerID", why))
+    problems += _taint_problems(new.spec.taints)
     if new.spec.external_id != old.spec.external_id:
-        problems.append(errors.forbidden("spec", "node updates may only change labels, taints, or capacity"))
+        problems.append(errors.forbidden("spec.externalID", "may not be updated"))
     return problems
 
 
@@ -251,13 +304,15 @@ def _address_problems(new: Node) -> Problems:
     return problems
 
 
-def _keep_pair(new: Node) -> None:
-    """PodCIDR is the first of podCIDRs, whichever of the two was sent."""
-    spec = new.spec
-    if spec.pod_cidr and not spec.pod_cidrs:
+def _default(new: Node) -> None:
+    """PodCIDR is the first of podCIDRs and wins if it is not; what pods can have is all there is."""
+    spec, status = new.spec, new.status
+    if spec.pod_cidr and spec.pod_cidrs[:1] != [spec.pod_cidr]:
         spec.pod_cidrs = [spec.pod_cidr]
     elif spec.pod_cidrs:
         spec.pod_cidr = spec.pod_cidrs[0]
+    if not status.allocatable:
+        status.allocatable = dict(status.capacity)
 
 
 # --- columns ------------------------------------------------------------------------------------------------------
@@ -265,8 +320,8 @@ def _keep_pair(new: Node) -> None:
 
 def _state(of: Node, now: datetime.datetime) -> str:
     del now
-    ready = next((each.status for each in of.status.conditions if each.type == "Ready"), "")
-    found = ["Ready" if ready == "True" else "NotReady" if ready else "Unknown"]
+    ready = next((each.status for each in of.status.conditions if each.type == "Ready"), None)
+    found = ["Ready" if ready == "True" else "NotReady" if ready is not None else "Unknown"]
     return ",".join(found + (["SchedulingDisabled"] if of.spec.unschedulable else []))
 
 
@@ -292,7 +347,7 @@ RESOURCE: Final = resource.Resource(
     namespaced=False,
     owns=("spec",),
     ignored_fields=("status",),
-    default=_keep_pair,
+    default=_default,
     name_problems=names.dns1123_subdomain_problems,
     validate=_validate,
     validate_update=_validate_update,
@@ -303,7 +358,7 @@ RESOURCE: Final = resource.Resource(
         resource.Subresource(
             "status",
             owns=("status",),
-            validate=lambda new, old, _: _validate_update(new, old),
+            validate=lambda new, old, _: _validate_change(new, old),
             ignored_fields=("spec",),
             has_table=True,
         ),
