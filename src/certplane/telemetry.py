@@ -14,7 +14,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TextIO
 
 import prometheus_client
@@ -98,12 +98,8 @@ class Telemetry:
         self._watches = prometheus_client.Gauge(
             "apiserver_longrunning_requests", "Watches that are open now.", ("verb",), registry=self._registry
         )
-        self._expirations = prometheus_client.Histogram(
-            "apiserver_client_certificate_expiration_seconds",
-            "Seconds that the client certificates of requests were still valid.",
-            buckets=_LIFETIMES,
-            registry=self._registry,
-        )
+        self._expirations = _Expirations()
+        self._registry.register(self._expirations)
         self._requested = prometheus_client.Counter(
             "apiserver_certificates_registry_csr_requested_duration",
             "Issued requests that asked for a duration.",
@@ -133,7 +129,7 @@ class Telemetry:
 
     def client_certificate(self, seconds_left: float) -> None:
         """Note how long the certificate of a request will still be valid."""
-        self._expirations.observe(seconds_left)
+        self._expirations.times.add(seconds_left)
 
     def duration(self, signer: str, *, honored: bool) -> None:
         """Count a certificate whose request asked for a duration."""
@@ -158,15 +154,49 @@ class Telemetry:
         return exposition.generate_latest(self._registry)
 
 
+class _Times:
+    """A histogram in a plain list: it is added to for every request. What the library wants is made on demand."""
+
+    __slots__ = ("_bounds", "_counts", "_sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def add(self, seconds: float) -> None:
+        self._counts[bisect.bisect_left(self._bounds, seconds)] += 1
+        self._sum += seconds
+
+    def into(self, family: metrics_core.HistogramMetricFamily, labels: Sequence[str] = ()) -> None:
+        """Add what was counted to a family of the library's."""
+        bounds = (*(repr(float(each)) for each in self._bounds), "+Inf")
+        counts = itertools.accumulate(map(float, self._counts))
+        family.add_metric(labels, list(zip(bounds, counts, strict=True)), self._sum)
+
+
+class _Expirations(registry.Collector):
+    """How long client certificates are still valid when they are used."""
+
+    def __init__(self) -> None:
+        self.times = _Times(_LIFETIMES)
+
+    def collect(self) -> Iterator[metrics_core.Metric]:
+        """What there is to see, as the library's family."""
+        family = metrics_core.HistogramMetricFamily(
+            "apiserver_client_certificate_expiration_seconds",
+            "Seconds that the client certificates of requests were still valid.",
+        )
+        self.times.into(family)
+        yield family
+
+
 class _Requests(registry.Collector):
-    """Requests, and how long they took. Counted in plain lists, because this is done for every one of them; what the
-    library wants is made when somebody looks.
-    """
+    """Requests, and how long they took."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[RequestLabels, int], int] = {}
-        #: By labels: how many fell into each bucket, and the sum of all.
-        self._times: dict[RequestLabels, list[float]] = {}
+        self._times: dict[RequestLabels, _Times] = {}
 
     def count(self, labels: RequestLabels, code: int, seconds: float) -> None:
         key = labels, code
@@ -179,9 +209,8 @@ class _Requests(registry.Collector):
         if labels[0] != "WATCH":
             times = self._times.get(labels)
             if times is None:
-                times = self._times[labels] = [0.0] * (len(_SECONDS) + 2)
-            times[bisect.bisect_left(_SECONDS, seconds)] += 1
-            times[-1] += seconds
+                times = self._times[labels] = _Times(_SECONDS)
+            times.add(seconds)
 
     def collect(self) -> Iterator[metrics_core.Metric]:
         """What there is to see, as the library's families."""
@@ -199,9 +228,7 @@ class _Requests(registry.Collector):
             labels=_REQUEST_LABELS,
         )
         for labels, times in list(self._times.items()):
-            bounds = (*(repr(float(each)) for each in _SECONDS), "+Inf")
-            sums = itertools.accumulate(times[:-1])
-            durations.add_metric(labels, list(zip(bounds, sums, strict=True)), times[-1])
+            times.into(durations, labels)
         yield durations
 
 

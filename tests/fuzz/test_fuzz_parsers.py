@@ -194,7 +194,6 @@ def test_request_lines(query, path, method):
     requestinfo.parse(method, path, found)
     for judge in (
         options.list_options,
-        lambda given: options.list_options(given, watching=True),
         options.create_options,
         lambda given: options.patch_options(given, applies=True),
         lambda given: options.delete_options(given, None),
