@@ -17,6 +17,8 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from msgspec import structs
+
 from certplane import errors, gotext
 from certplane.access import authn, rbac
 from certplane.meta import context, names
@@ -56,12 +58,12 @@ def requested(headers: Iterable[tuple[bytes, bytes]]) -> context.User | None:
         elif field.startswith(_EXTRA_PREFIX):
             asked = True
             extra.setdefault(urllib.parse.unquote(field.removeprefix(_EXTRA_PREFIX)), []).append(value)
+    if not (name or asked or uid):
+        return None
     wanted = context.User(name, uid, tuple(groups), {key: tuple(values) for key, values in extra.items()})
-    if name:
-        return wanted
-    if asked or uid:
+    if not name:
         raise errors.BadRequest(f"requested {_go_user(wanted)} without impersonating a user name")
-    return None
+    return wanted
 
 
 def _go_user(of: context.User) -> str:
@@ -112,7 +114,7 @@ class Impersonation:
     def _try(self, mode: _Mode, wanted: context.User, of: context.Attributes) -> context.User:
         asker = mode.asker(of.user)
         if mode.constrained:
-            self._require(dataclasses.replace(of, user=asker, verb=f"impersonate-on:{mode.name}:{of.verb}"))
+            self._require(structs.replace(of, user=asker, verb=f"impersonate-on:{mode.name}:{of.verb}"))
         questions = _Questions(mode, asker, self._require)
         groups = questions.name(wanted)
         questions.uid(wanted.uid)
@@ -177,11 +179,11 @@ class _Questions:
         node, account = _node(wanted.name), _service_account(wanted.name)
         if self._mode.constrained and node:
             name = "*" if self._mode.any_node else node
-            question = dataclasses.replace(question, resource="nodes", name=name)
+            question = structs.replace(question, resource="nodes", name=name)
             groups = (_NODES,)
         if account is not None:
             namespace, name = account
-            question = dataclasses.replace(question, resource="serviceaccounts", namespace=namespace, name=name)
+            question = structs.replace(question, resource="serviceaccounts", namespace=namespace, name=name)
             groups = groups or ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
         self._require(question)
         return groups
@@ -196,9 +198,9 @@ class _Questions:
             if "" in wanted:
                 raise rbac.refusal(question, "impersonating the empty string group is not allowed")
             if rbac.MASTERS in wanted:
-                question = dataclasses.replace(question, name=rbac.MASTERS)
+                question = structs.replace(question, name=rbac.MASTERS)
                 raise rbac.refusal(question, "impersonating the system:masters group is not allowed")
-            if len(wanted) >= _MANY and self._allowed(dataclasses.replace(question, name="*")):
+            if len(wanted) >= _MANY and self._allowed(structs.replace(question, name="*")):
                 return
         for group in wanted:
             self._require(self._attributes(self._name_group, "groups", group))
@@ -210,11 +212,11 @@ class _Questions:
             if problem:
                 raise rbac.refusal(question, problem)
             many = len(wanted) >= _MANY or sum(map(len, wanted.values())) >= _MANY
-            if many and self._allowed(dataclasses.replace(question, subresource="*", name="*")):
+            if many and self._allowed(structs.replace(question, subresource="*", name="*")):
                 return
         for key, values in sorted(wanted.items()):
             for value in values:
-                self._require(dataclasses.replace(question, subresource=key, name=value))
+                self._require(structs.replace(question, subresource=key, name=value))
 
     def _allowed(self, question: context.Attributes) -> bool:
         try:

@@ -1,10 +1,15 @@
-"""What a verb knows about its call, and the notions that requests share: users, attributes, options."""
+"""What a verb knows about its call, and the notions that requests share: users, attributes, options.
+
+What is made anew for every request is a Struct of msgspec: it takes a fraction of the time of a dataclass.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
 from collections.abc import Mapping
+
+import msgspec
 
 from certplane import clock as clocks
 
@@ -22,8 +27,7 @@ class User:
 ANONYMOUS = User("system:anonymous", groups=("system:unauthenticated",))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RequestInfo:
+class RequestInfo(msgspec.Struct, frozen=True):
     """What method and path say about a request, before anything is looked up.
 
     `verb` is the API's (get, list, watch, create, update, patch, delete, deletecollection) for resources, and the
@@ -42,8 +46,7 @@ class RequestInfo:
     parts: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(msgspec.Struct, frozen=True):
     """What an authorizer is asked about: may `user` do this? Source:
     `k8s.io/apiserver/pkg/authorization/authorizer`. `field_selector` is that of a list, a watch or a deletion of many.
     """
@@ -61,8 +64,7 @@ class Attributes:
     is_resource: bool = True
 
 
-@dataclasses.dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct):
     """One call of a verb. It collects the texts of Warning headers, in order, and annotations of its audit record."""
 
     user: User
@@ -75,8 +77,8 @@ class Call:
     field_manager: str = ""
     field_validation: str = "Warn"
     force: bool = False
-    warnings: list[str] = dataclasses.field(default_factory=list)
-    annotations: dict[str, str] = dataclasses.field(default_factory=dict)
+    warnings: list[str] = []
+    annotations: dict[str, str] = {}
 
     def annotate(self, **facts: str) -> None:
         """Have facts written into the audit record, under keys below certplane.io/."""

@@ -18,12 +18,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
+from msgspec import structs
 
 from certplane import clock as clocks
-from certplane.meta import codec, context
+from certplane.meta import codec, context, objects
 from certplane.server import auditpolicy, exchange
 
 _log = logging.getLogger("certplane.audit")
+
 
 class Sink(Protocol):
     """Takes finished records, each a line of JSON. Must not fail. What may not wait is kept when it returns."""
@@ -47,8 +49,8 @@ class Record:
     object_namespace: str = ""
     object_uid: str = ""
     object_version: str = ""
-    request_object: msgspec.Raw | None = None
-    response_object: msgspec.Raw | None = None
+    request_object: msgspec.Raw = dataclasses.field(default_factory=lambda: objects.NOTHING)
+    response_object: msgspec.Raw = dataclasses.field(default_factory=lambda: objects.NOTHING)
     constraint: str = ""
 
     def note_request(self, sent: Any) -> None:
@@ -71,7 +73,7 @@ class Record:
         if self.judgement.reaches(auditpolicy.REQUEST_RESPONSE):
             self.response_object = self._object(encode())
 
-    def _object(self, encoded: bytes) -> msgspec.Raw | None:
+    def _object(self, encoded: bytes) -> msgspec.Raw:
         if not self.judgement.omit_managed_fields:
             return _raw(encoded)
         document = msgspec.json.decode(encoded)
@@ -81,14 +83,14 @@ class Record:
         return _raw(codec.encode(document))
 
 
-def _raw(encoded: bytes) -> msgspec.Raw | None:
+def _raw(encoded: bytes) -> msgspec.Raw:
     """JSON to be copied; nothing if it is none: a patch may be anything. Without the white space between its tokens:
     a line break there would let whoever sends it write records of their own.
     """
     try:
         msgspec.json.decode(encoded)
     except (ValueError, RecursionError):
-        return None
+        return objects.NOTHING
     return msgspec.Raw(msgspec.json.format(encoded, indent=-1))
 
 
@@ -121,7 +123,7 @@ class Audit:
     def refused(self, of: exchange.Exchange, attributes: context.Attributes, status: Mapping[str, Any]) -> None:
         """Write of a request whose sender nobody recognised."""
         nobody = context.User("")
-        judgement = self._policy.judge(dataclasses.replace(attributes, user=nobody))
+        judgement = self._policy.judge(structs.replace(attributes, user=nobody))
         if judgement.level != auditpolicy.NONE:
             self._write(auditpolicy.STARTED, of, Record(judgement, nobody), status)
 
@@ -160,49 +162,80 @@ class Audit:
                 _log.exception("a request could not be recorded", extra={"request_id": of.request_id})
 
 
+class _Reference(msgspec.Struct, omit_defaults=True, rename="camel"):
+    """What a request is about."""
+
+    resource: str = ""
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+    api_group: str = ""
+    api_version: str = ""
+    resource_version: str = ""
+    subresource: str = ""
+
+
+class _Event(msgspec.Struct, omit_defaults=True, rename="camel", kw_only=True):
+    """A record at one stage, in the order of Go's fields; what is empty is left out."""
+
+    kind: str = msgspec.field(default_factory=lambda: "Event")
+    api_version: str = msgspec.field(default_factory=lambda: "audit.k8s.io/v1")
+    level: str
+    audit_id: str = msgspec.field(name="auditID")
+    stage: str
+    request_uri: str = msgspec.field(name="requestURI")
+    verb: str
+    user: msgspec.Raw
+    impersonated_user: msgspec.Raw = objects.NOTHING
+    authentication_metadata: Mapping[str, str] | None = None
+    source_ips: Sequence[str] = msgspec.field(default=(), name="sourceIPs")
+    user_agent: str = ""
+    object_ref: _Reference | None = None
+    response_status: Mapping[str, Any] | None = None
+    request_object: msgspec.Raw = objects.NOTHING
+    response_object: msgspec.Raw = objects.NOTHING
+    request_received_timestamp: datetime.datetime | str
+    stage_timestamp: datetime.datetime | str
+    annotations: Mapping[str, str] | None = None
+
+
 def _event(
     stage: str,
     of: exchange.Exchange,
     record: Record,
     status: Mapping[str, Any] | None,
     now: datetime.datetime,
-) -> dict[str, Any]:
-    """A record at one stage, in the order of Go's fields; what is empty is left out."""
+) -> _Event:
+    event = _Event(
+        level=record.judgement.level,
+        audit_id=of.request_id,
+        stage=stage,
+        request_uri=_uri(of),
+        verb=of.info.verb,
+        user=_user(record.user),
+        source_ips=sources(of.source, of.headers),
+        user_agent=of.headers.get(b"user-agent"),
+        response_status=status,
+        request_received_timestamp=_micro(of.received),
+        stage_timestamp=_micro(now),
+    )
     received = stage == auditpolicy.RECEIVED
-    event: dict[str, Any] = {
-        "kind": "Event",
-        "apiVersion": "audit.k8s.io/v1",
-        "level": record.judgement.level,
-        "auditID": of.request_id,
-        "stage": stage,
-        "requestURI": _uri(of),
-        "verb": of.info.verb,
-        "user": _user(record.user),
-    }
-    if of.user is not record.user and record.user.name:
-        event["impersonatedUser"] = _user(of.user)
-        if record.constraint:
-            event["authenticationMetadata"] = {"impersonationConstraint": record.constraint}
-    addresses = sources(of.source, of.headers)
-    if addresses:
-        event["sourceIPs"] = addresses
-    agent = of.headers.get(b"user-agent")
-    if agent:
-        event["userAgent"] = agent
     if of.info.is_resource:
-        event["objectRef"] = _reference(of.info, record, received=received)
-    if status is not None:
-        event["responseStatus"] = status
+        event.object_ref = _reference(of.info, record, received=received)
+    if of.user is not record.user and record.user.name:
+        event.impersonated_user = _user(of.user)
+        if record.constraint:
+            event.authentication_metadata = {"impersonationConstraint": record.constraint}
     if not received:
-        if record.request_object is not None:
-            event["requestObject"] = record.request_object
-        if record.response_object is not None:
-            event["responseObject"] = record.response_object
-    event["requestReceivedTimestamp"] = clocks.rfc3339_micro(of.received)
-    event["stageTimestamp"] = clocks.rfc3339_micro(now)
-    if of.annotations and not received:
-        event["annotations"] = dict(of.annotations)
+        event.request_object = record.request_object
+        event.response_object = record.response_object
+        event.annotations = of.annotations or None
     return event
+
+
+def _micro(moment: datetime.datetime) -> datetime.datetime | str:
+    """A moment as MicroTime; as it is, where the encoder writes that by itself: with all six digits."""
+    return moment if moment.microsecond else clocks.rfc3339_micro(moment)
 
 
 def _uri(of: exchange.Exchange) -> str:
@@ -239,22 +272,14 @@ def _user_document(of: context.User) -> dict[str, Any]:
     return found
 
 
-def _reference(info: context.RequestInfo, record: Record, *, received: bool) -> dict[str, str]:
-    """What the request is about. What only the body tells is not known before it was read."""
-    sent = ("", "", "", "") if received else (
-        record.object_namespace, record.object_name, record.object_uid, record.object_version
-    )  # fmt: skip
-    found = {
-        "resource": info.resource,
-        "namespace": info.namespace or sent[0],
-        "name": info.name or sent[1],
-        "uid": sent[2],
-        "apiGroup": info.group,
-        "apiVersion": info.version,
-        "resourceVersion": sent[3],
-        "subresource": info.subresource,
-    }
-    return {key: value for key, value in found.items() if value}
+def _reference(info: context.RequestInfo, record: Record, *, received: bool) -> _Reference:
+    found = _Reference(info.resource, info.namespace, info.name, "", info.group, info.version, "", info.subresource)
+    if not received:
+        # What only the body tells is not known before it was read.
+        found.namespace = found.namespace or record.object_namespace
+        found.name = found.name or record.object_name
+        found.uid, found.resource_version = record.object_uid, record.object_version
+    return found
 
 
 def _wordless(status: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
+
+import msgspec
 
 from certplane import errors
 from certplane.meta import context
@@ -58,8 +59,7 @@ _LONG_AGO: Final = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 _NOT_CLASSIFIED: Final = context.RequestInfo("", "", is_resource=False)
 
 
-@dataclasses.dataclass(slots=True)
-class Exchange:
+class Exchange(msgspec.Struct):
     """A request under way. The stages of the pipeline fill in the second half, in their order.
 
     `path` is decoded, `raw_path` as it was sent (empty from inside the process), `query` maps names to decoded values
@@ -81,14 +81,14 @@ class Exchange:
     # `note_request` and `note_response` are set where bodies may have to be recorded.
     request_id: str = ""
     received: datetime.datetime = _LONG_AGO
-    query: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    query: Mapping[str, Sequence[str]] = {}
     info: context.RequestInfo = _NOT_CLASSIFIED
     user: context.User = context.ANONYMOUS
     constraint: str = ""
     attributes: context.Attributes | None = None
     classified: bool = False
-    warnings: list[str] = dataclasses.field(default_factory=list)
-    annotations: dict[str, str] = dataclasses.field(default_factory=dict)
+    warnings: list[str] = []
+    annotations: dict[str, str] = {}
     note_request: Callable[[Any], None] | None = None
     note_response: Callable[[Callable[[], bytes]], None] | None = None
 
@@ -133,8 +133,7 @@ def parse_query(raw: str) -> Mapping[str, Sequence[str]]:
     return found
 
 
-@dataclasses.dataclass(slots=True)
-class Reply:
+class Reply(msgspec.Struct):
     """What goes back. `stream`, if set, delivers the body piece by piece and replaces `body`; closing it ends what
     feeds it. `headers` are further fields, names in lower case. `outcome` is the Status in the body, if it is one.
     """
@@ -143,7 +142,7 @@ class Reply:
     content_type: str
     body: bytes = b""
     stream: AsyncIterator[bytes] | None = None
-    headers: list[tuple[bytes, bytes]] = dataclasses.field(default_factory=list)
+    headers: list[tuple[bytes, bytes]] = []
     outcome: Mapping[str, Any] | None = None
 
 

@@ -10,6 +10,9 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+from msgspec import structs
+
 from certplane import clock as clocks
 from certplane import errors
 from certplane.meta import codec, context, objects, options, resource, selectors, shape
@@ -40,8 +43,7 @@ class ActionEndpoint:
     answer: Answer
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What the verbs below share: the exchange, its endpoint, and the form of the answer."""
 
     exchange: exchange.Exchange
@@ -265,7 +267,7 @@ class API:
     def _listed(self, found: reads.Listing, view: rendering.View, request: Request) -> exchange.Reply:
         kind = request.endpoint.resource
         if request.exchange.note_response is not None:
-            plain = dataclasses.replace(view, form=negotiation.Form())
+            plain = structs.replace(view, form=negotiation.Form())
             request.exchange.note_response(lambda: rendering.listing(kind, found, plain))
         return exchange.Reply(200, request.form.media_type, rendering.listing(kind, found, view))
 
@@ -381,7 +383,7 @@ def _apply_options(call: context.Call, how: options.WriteOptions) -> context.Cal
 
 def _silent(call: context.Call) -> context.Call:
     """The same call, whose warnings nobody sees: they have been given once."""
-    return dataclasses.replace(call, warnings=[])
+    return structs.replace(call, warnings=[])
 
 
 def _check_name(kind: resource.Resource, info: context.RequestInfo, new: Any) -> None:

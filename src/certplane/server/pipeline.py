@@ -14,8 +14,8 @@ import dataclasses
 import functools
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final, Protocol
 
 from certplane import clock as clocks
 from certplane import errors, gotext, telemetry
@@ -49,7 +49,12 @@ class Services:
     audit: audit.Audit | None = None
 
 
-StageFunction = Callable[[Services, exchange.Exchange, exchange.Handler], Awaitable[exchange.Reply]]
+class StageFunction(Protocol):
+    """Does its part, and has the rest done by `proceed`."""
+
+    def __call__(
+        self, services: Services, of: exchange.Exchange, proceed: exchange.Handler
+    ) -> Coroutine[Any, Any, exchange.Reply]: ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ async def _identify(services: Services, of: exchange.Exchange, proceed: exchange
         _log.exception("request failed", extra={"request_id": of.request_id, "path": of.path})
         reply = refusal(errors.InternalError(f"the server's log has the reason under request {of.request_id}"), of)
     reply.headers.append((b"audit-id", of.request_id.encode("ascii")))
-    if not any(name == b"cache-control" for name, _ in reply.headers):
+    if b"cache-control" not in [name for name, _ in reply.headers]:
         reply.headers.append(_CACHE_CONTROL)
     if of.classified:
         reply.headers.extend(_FLOW)
@@ -269,14 +274,8 @@ def assemble(services: Services) -> exchange.Handler:
     """The whole way, as one function: the stages in order, then `services.route`."""
     handler = services.route
     for stage in reversed(STAGES):
-        handler = functools.partial(_step, stage.run, services, handler)
+        handler = functools.partial(stage.run, services, proceed=handler)
     return handler
-
-
-async def _step(
-    run: StageFunction, services: Services, proceed: exchange.Handler, of: exchange.Exchange
-) -> exchange.Reply:
-    return await run(services, of, proceed)
 
 
 def refusal(error: errors.APIError, of: exchange.Exchange) -> exchange.Reply:

@@ -6,7 +6,6 @@ forms are made from the object.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import json
 from collections.abc import Mapping, Sequence
@@ -22,8 +21,7 @@ from certplane.server import negotiation, tables
 INITIAL_END: Final = "k8s.io/initial-events-end"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class View:
+class View(msgspec.Struct, frozen=True):
     """How one request wants to see objects: the form, what a table row embeds, and the time that ages count to."""
 
     form: negotiation.Form
