@@ -36,6 +36,8 @@ _GOODBYE_SECONDS: Final = 0.3
 #: Bytes of a request's head, as Go's server takes them, and the seconds in which the first one has to come.
 _HEAD_LIMIT: Final = 1 << 20
 _HEAD_SECONDS: Final = 32.0
+#: How long a connection may be kept open between two requests.
+_IDLE_SECONDS: Final = 180.0
 #: How long a peer may read nothing of an answer that waits for it.
 _STALL_SECONDS: Final = 30.0
 #: From this size on answers are compressed for those who can read it, fast rather than small; as in kube-apiserver.
@@ -57,11 +59,16 @@ class _Protocol(HttpToolsProtocol):
     _head = 0
     _reading_head = True
     _head_timer: asyncio.TimerHandle | None = None
+    #: One for the whole life of the connection: to start and to cancel one around every request costs more than to
+    #: look, once in a while, since when there has been none.
+    _idle_timer: asyncio.TimerHandle | None = None
+    _idle_since = 0.0
     _stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._head_timer = self.loop.call_later(_HEAD_SECONDS, self._too_slow)
+        self._idle_timer = self.loop.call_later(_IDLE_SECONDS, self._check_idle)
         self.transport = _Joining(transport, self.loop)  # type: ignore[assignment]  # has all that is used of one
         ssl_object = transport.get_extra_info("ssl_object")
         if ssl_object is not None:
@@ -111,6 +118,25 @@ class _Protocol(HttpToolsProtocol):
         _log.info("connection ended", extra={"source": self.client, "why": "no request came in time"})
         self.transport.abort()
 
+    def on_response_complete(self) -> None:
+        """What uvicorn does here, but for the timer."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        self._idle_since = self.loop.time()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+
+    def _check_idle(self) -> None:
+        left = _IDLE_SECONDS
+        if self.cycle is not None and self.cycle.response_complete and not self._head:
+            left -= self.loop.time() - self._idle_since
+        if left > 0:
+            self._idle_timer = self.loop.call_later(left, self._check_idle)
+        else:
+            self.timeout_keep_alive_handler()
+
     # --- answers that are not read ------------------------------------------------------------------------------
 
     def pause_writing(self) -> None:
@@ -135,7 +161,7 @@ class _Protocol(HttpToolsProtocol):
         self.transport.abort()
 
     def _stop_timers(self) -> None:
-        for timer in (self._head_timer, self._stall_timer):
+        for timer in (self._head_timer, self._idle_timer, self._stall_timer):
             if timer is not None:
                 timer.cancel()
 
@@ -158,6 +184,8 @@ class _Joining:
         self._transport = transport
         self._loop = loop
         self._head = b""
+        # Asked for every answer.
+        self.is_closing: Callable[[], bool] = transport.is_closing
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -373,7 +401,6 @@ class Listener:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=180,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
             h11_max_incomplete_event_size=1 << 20,
             backlog=2048,

@@ -52,6 +52,7 @@ class InFlight:
         self._limits = limits
         self._reads = self._writes = 0
         self._tickets: set[Ticket] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         figures.in_flight(lambda: self._reads, lambda: self._writes)
 
     def enter(self, of: exchange.Exchange) -> Ticket | None:
@@ -65,7 +66,10 @@ class InFlight:
             if full and _SUPERUSERS not in of.user.groups:
                 return None
             seconds = min(options.timeout(of.query) or self._limits.seconds, self._limits.seconds)
-            ticket = Ticket(is_read=is_read, deadline=self._clock.monotonic() + seconds, task=asyncio.current_task())
+            # To ask which loop runs takes a system call, each time.
+            self._loop = self._loop or asyncio.get_running_loop()
+            task = asyncio.current_task(self._loop)
+            ticket = Ticket(is_read=is_read, deadline=self._clock.monotonic() + seconds, task=task)
             self._tickets.add(ticket)
         if is_read:
             self._reads += 1

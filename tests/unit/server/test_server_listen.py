@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import uvicorn
 from uvicorn.server import ServerState
 
@@ -33,6 +35,16 @@ class Loop:
 
     def call_soon(self, call):
         call()
+
+    def time(self):
+        return self.now
+
+    def create_task(self, coroutine):
+        coroutine.close()
+        return asyncio.Future(loop=self)
+
+    def get_debug(self):
+        return False
 
     def advance(self, seconds):
         self.now += seconds
@@ -82,6 +94,33 @@ def test_a_connection_on_which_nothing_comes_is_ended():
     loop.advance(31)
     assert not transport.aborted
     loop.advance(2)
+    assert transport.aborted
+
+
+def _exchange(made):
+    """One request, answered."""
+    made.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    made.cycle.response_complete = True
+    made.on_response_complete()
+
+
+def test_a_connection_between_requests_is_kept_for_a_while():
+    """For three minutes from the last answer on; a request that takes longer than that ends nothing."""
+    made, loop, transport = _connection()
+    _exchange(made)
+    loop.advance(100)
+    _exchange(made)
+    loop.advance(100)
+    assert not transport.aborted
+    made.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    for _ in range(5):
+        loop.advance(180)
+    assert not transport.aborted
+    made.cycle.response_complete = True
+    made.on_response_complete()
+    loop.advance(179)
+    assert not transport.aborted
+    loop.advance(181)
     assert transport.aborted
 
 
