@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pathlib
 import sys
+from collections.abc import Sequence
 
-from certplane import config, resources
+from certplane import resources
+from certplane.config import controllers as abroad
+from certplane.config import crew, options, serve
 
 TARGET = pathlib.Path(__file__).resolve().parent.parent / "docs" / "reference.md"
 
@@ -23,7 +26,19 @@ Flags win. Names are those of kube-apiserver and kube-controller-manager where t
 |---|---|---|
 """
 
+ABROAD = """
+## certplane controllers
+
+The controllers alone, against the API server of a kubeconfig, or around the pod that they are in. By default the first
+three of the list above: the others every cluster has. A controller of a kind that the server does not have is left out.
+
+| setting | default | meaning |
+|---|---|---|
+"""
+
 MIDDLE = """
+### Signers
+
 A signer signs with its own pair of `--cluster-signing-SIGNER-*` files, or with `--cluster-signing-cert-file` and
 `-key-file`, or, if nothing at all is said about signing, with the CA of the data directory. Both forms together are
 refused. A signer without a usable pair leaves its requests as they are and says why in the log, in `/readyz?verbose`
@@ -48,6 +63,7 @@ Files that are there already are used as they are.
 | 0 | done; also after SIGTERM and SIGINT |
 | 1 | a fault of the program's; the log has a traceback |
 | 2 | something that a person must mend: `error:` says what, `hint:` what to do |
+| 3 | `controllers`: another copy works now; start this one again, it waits for its turn |
 | 130 | interrupted before it began |
 
 ### Health and metrics
@@ -117,9 +133,6 @@ Both versions of an optional kind show the same objects, and so do the two forms
 
 def reference() -> str:
     """The whole page."""
-    settings = "".join(
-        f"| `--{each.name}` | {_default(each)} | {each.help.replace('|', '&#124;')} |\n" for each in config.OPTIONS
-    )
     kinds = "".join(
         f"| {each.api_version} | {each.kind} | {each.plural} | {', '.join(each.short_names)} "
         f"| {', '.join(door.name for door in each.subresources)} | {', '.join(each.verbs)} |\n"
@@ -134,11 +147,30 @@ def reference() -> str:
         f"| {each.api_version} | {each.kind} | {'/'.join(part for part in each.path[2:] if part)} |  |  | create |\n"
         for each in resources.ACTIONS
     )
-    controllers = "".join(f"- `{name}` (also `{alias}`)\n" for name, alias in config.CONTROLLERS.items())
-    return HEAD + settings + "\nControllers:\n\n" + controllers + MIDDLE + kinds + actions + OPTIONAL + optional + END
+    controllers = "".join(
+        f"- `{name}`" + (f" (also `{alias}`)\n" if alias else "\n") for name, alias in crew.CONTROLLERS.items()
+    )
+    return (
+        HEAD
+        + _table(serve.OPTIONS)
+        + "\nControllers:\n\n"
+        + controllers
+        + ABROAD
+        + _table(abroad.OPTIONS)
+        + MIDDLE
+        + kinds
+        + actions
+        + OPTIONAL
+        + optional
+        + END
+    )
 
 
-def _default(of: config.Option) -> str:
+def _table(of: Sequence[options.Option]) -> str:
+    return "".join(f"| `--{each.name}` | {_default(each)} | {each.help.replace('|', '&#124;')} |\n" for each in of)
+
+
+def _default(of: options.Option) -> str:
     if of.default in (None, "", ()):
         return ""
     value = ",".join(of.default) if of.kind == "names" else of.default

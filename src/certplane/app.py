@@ -1,51 +1,45 @@
 """Where concrete things meet: the only place that knows what everything is made of.
 
 `Plane` is a whole control plane without a socket: store, cache, registries, authorization, controllers, and the handler
-that answers requests. `run` puts it behind a socket, with what `Settings` say. docs/architecture.md has a picture.
+that answers requests. `alone` puts it behind a socket. docs/architecture.md has a picture.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import dataclasses
-import gc
 import logging
 import os
-import pathlib
-import signal
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from certplane import clock as clocks
-from certplane import config, errors, manager, resources, telemetry
+from certplane import errors, manager, resources, telemetry
 from certplane.access import authn, defaults, escalation, impersonation, nodes, rbac, reviews, signers, tokens
 from certplane.client import api
-from certplane.controllers import publisher, signer
-from certplane.kubeadm import kubeconfig, pki
+from certplane.config import crew
+from certplane.controllers import signer
 from certplane.meta import codec, context, resource
 from certplane.registry import admission, document, expiry, lifecycle, reads, verbs
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import serviceaccounts
 from certplane.server import (
     audit,
-    auditlog,
     auditpolicy,
     discovery,
     exchange,
     handlers,
     health,
-    listen,
+    inspection,
     local,
     manners,
     pipeline,
     routes,
     watches,
 )
-from certplane.store import contract, sqlite, watchcache
-from certplane.x509 import certificates, issue, keys, profiles
+from certplane.store import contract, journal, watchcache
+from certplane.x509 import certificates
 
 _log = logging.getLogger("certplane")
 
@@ -56,7 +50,6 @@ _CONTROLLER_MANAGER: Final = context.User("system:kube-controller-manager", grou
 #: managedFields are grepped for this name, so controllers have the one that they have in a cluster.
 _USER_AGENT: Final = "kube-controller-manager/certplane"
 _COMPACTION_SECONDS: Final = 300.0
-_DRAIN_SECONDS: Final = 8.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,7 +60,7 @@ class How:
 
     signers: Mapping[str, signer.Signer]
     kinds: tuple[resource.Resource, ...] = resources.DEFAULT
-    controllers: frozenset[str] = frozenset(config.CONTROLLERS)
+    controllers: frozenset[str] = frozenset(crew.CONTROLLERS)
     client_ca: certificates.ClientVerifier | None = None
     static_tokens: tuple[authn.TokenSource, ...] = ()
     issuer: tokens.Issuer | None = None
@@ -75,6 +68,7 @@ class How:
     anonymous: bool = True
     root_ca: str = ""
     event_seconds: float = 3600.0
+    decision_events: bool = True
     audit_policy: auditpolicy.Policy = auditpolicy.DEFAULT
     audit_sink: audit.Sink | None = None
     limits: manners.Limits = dataclasses.field(default_factory=manners.Limits)
@@ -236,8 +230,7 @@ class Plane:
                 clock=self.clock,
                 others=documents,
             ),
-            health=self._health(),
-            telemetry=self.telemetry,
+            inspection=inspection.Inspection(self._health(), self.telemetry),
         )
 
     def _health(self) -> health.Health:
@@ -272,9 +265,11 @@ class Plane:
             clock=self.clock,
             telemetry=self.telemetry,
             signers=self._how.signers,
+            journal=journal.Journal(self.store),
             threads=self._threads,
             root_ca=self._how.root_ca,
             kinds=self._how.kinds,
+            tells=self._how.decision_events,
         )
         self._tasks += [asyncio.ensure_future(run()) for run in manager.assemble(crew, self._how.controllers)]
 
@@ -335,159 +330,3 @@ def _issuer_documents(of: tokens.ServiceAccountTokens, address: str) -> dict[str
 def _signer_check(name: str, of: signer.Signer) -> health.Check:
     problem = of.problem or None
     return health.Check(f"signer-{name.rpartition('/')[2]}", lambda: problem, ready_only=True, advisory=True)
-
-
-# --- from settings ------------------------------------------------------------------------------------------------
-
-
-def configured_signers(settings: config.Settings, own: pki.PKI) -> dict[str, signer.Signer]:
-    """The four built-in signers as they are configured; those that cannot sign know why."""
-    found = {}
-    for name, profile in profiles.BUILT_IN.items():
-        pair = settings.signer_files[name]
-        if settings.signs_by_default:
-            pair = config.Pair(own.ca_certificate, own.ca_key)
-        elif not any(config.is_given(each.certificate) for each in settings.signer_files.values()):
-            pair = settings.signing
-        found[name] = _signer(profile, pair, settings)
-    return found
-
-
-def _signer(profile: profiles.Profile, pair: config.Pair, settings: config.Settings) -> signer.Signer:
-    certificate, key = pair.certificate, pair.key
-    if certificate is None or key is None or not config.is_given(certificate) or not config.is_given(key):
-        return signer.Signer(profile, problem="no certificate and key to sign with: see the --cluster-signing-* flags")
-    try:
-        authority = pki.load_authority(certificate, key)
-    except errors.SetupError as error:
-        return signer.Signer(profile, problem=error.message)
-    return signer.Signer(profile, issue.Issuer(authority, settings.signing_duration))
-
-
-def _prepare(settings: config.Settings, clock: clocks.Clock) -> pki.PKI:
-    """The data directory, completed. Raises SetupError, having written nothing, for what cannot be used."""
-    host_names = ("localhost", "127.0.0.1", "::1", socket.gethostname())
-    bound = () if settings.host in ("0.0.0.0", "::") else (settings.host,)  # noqa: S104 - compared, not bound
-    names = tuple(name for name in (*host_names, *bound, *settings.tls_san) if name)
-    if not settings.data_dir.exists():
-        settings.data_dir.mkdir(mode=0o700, parents=True)
-    own = pki.ensure(settings.data_dir / "pki", pki.Options(names, settings.key_algorithm), clock.now())
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - as above
-    server = f"https://[{host}]:{settings.port}" if ":" in host else f"https://{host}:{settings.port}"
-    for path in kubeconfig.ensure(settings.data_dir, own, server, settings.key_algorithm, clock.now()):
-        _log.info("kubeconfig written", extra={"path": path})
-    return own
-
-
-def _how(settings: config.Settings, own: pki.PKI) -> How:
-    ca_file = settings.client_ca_file or own.ca_certificate
-    try:
-        verifier = certificates.ClientVerifier(ca_file.read_bytes())
-    except (OSError, certificates.CertificateError) as error:
-        raise errors.SetupError(
-            f"the client CA file {ca_file} cannot be used: {error}", ("--client-ca-file names CA certificates, in PEM",)
-        ) from error
-    static = (authn.read_tokens(settings.token_auth_file),) if settings.token_auth_file is not None else ()
-    return How(
-        signers=configured_signers(settings, own),
-        kinds=resources.served(settings.runtime_config),
-        controllers=settings.controllers,
-        client_ca=verifier,
-        static_tokens=static,
-        issuer=_issuer(settings.accounts, own),
-        bootstrap_tokens=settings.bootstrap_tokens,
-        anonymous=settings.anonymous_auth,
-        audit_policy=_audit_policy(settings.audit_policy_file),
-        event_seconds=settings.event_ttl.total_seconds(),
-        limits=manners.Limits(*settings.limits),
-        root_ca=_root_ca(settings.root_ca_file or own.ca_certificate),
-        address=f"{settings.host}:{settings.port}",
-    )
-
-
-def _audit_policy(path: pathlib.Path | None) -> auditpolicy.Policy:
-    if path is None:
-        return auditpolicy.DEFAULT
-    try:
-        return auditpolicy.parse(path.read_bytes())
-    except (OSError, auditpolicy.PolicyProblem) as error:
-        raise errors.SetupError(
-            f"the audit policy {path} cannot be used: {error}", ("it is a Policy of audit.k8s.io/v1, in YAML",)
-        ) from error
-
-
-def _root_ca(path: pathlib.Path) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise errors.SetupError(
-            f"the root CA file {path} cannot be read: {error.strerror}", ("--root-ca-file names certificates, in PEM",)
-        ) from error
-    return publisher.bundle_of(content)
-
-
-def _issuer(of: config.Accounts, own: pki.PKI) -> tokens.Issuer:
-    further: list[keys.PublicKey] = []
-    if of.further_keys is not None:
-        try:
-            further = keys.public_from_pem(of.further_keys.read_bytes())
-        except (OSError, keys.KeyProblem) as error:
-            raise errors.SetupError(
-                f"the public keys in {of.further_keys} cannot be used: {error}",
-                ("--service-account-key-file names public keys, in PEM",),
-            ) from error
-    key = pki.load_account_key(of.signing_key or own.account_key)
-    return tokens.Issuer(of.issuer, key, of.audiences, further, int(of.longest.total_seconds()))
-
-
-async def serve(settings: config.Settings, clock: clocks.Clock) -> None:
-    """Serve until SIGTERM or SIGINT. Raises SetupError for what a person must mend."""
-    own = _prepare(settings, clock)
-    how = _how(settings, own)
-    certificate, key = settings.serving.certificate or own.certificate, settings.serving.key or own.key
-    if settings.serving.certificate is not None:
-        pki.check_pair(certificate, key)
-    tls = listen.tls_context(str(certificate), str(key), str(settings.client_ca_file or own.ca_certificate))
-    log = auditlog.LogFile(settings.audit_log, auditlog.Rotation(*settings.audit_rotation), clock)
-    if settings.records:
-        how = dataclasses.replace(how, audit_sink=log.write)
-    store = sqlite.open_store(settings.store)
-    try:
-        bound = listen.bind(settings.host, settings.port)
-        with contextlib.closing(bound):
-            await _serve(Plane(store, clock, how), listen.Plug(bound, tls), settings.data_dir)
-    finally:
-        await store.close()
-        log.close()
-
-
-async def _serve(plane: Plane, plug: listen.Plug, data_dir: pathlib.Path) -> None:
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    await plane.start()
-    try:
-        listener = listen.Listener(plane.handler, plug)
-        serving = asyncio.ensure_future(listener.serve())
-        # What was made until now stays: the collector need not look at it again and again.
-        gc.collect()
-        gc.freeze()
-        _log.info("serving", extra={"address": plug.address, "data_dir": data_dir})
-        waiting = asyncio.ensure_future(stopping.wait())
-        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        _log.info("stopping")
-        plane.drain()
-        listener.stop()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(serving, _DRAIN_SECONDS)
-    finally:
-        await plane.stop()
-    _log.info("stopped")
-
-
-def run(settings: config.Settings) -> None:
-    """`certplane serve`: the whole process. Raises SetupError."""
-    with telemetry.logging_to(level=settings.log_level):
-        listen.run(serve(settings, clocks.SystemClock()))

@@ -390,9 +390,18 @@ _BY_REASON: Final[dict[str, type[APIError]]] = {
 }  # fmt: skip
 
 
+#: What a bare code means to client-go.
+_BY_CODE: Final[dict[int, type[APIError]]] = {
+    each.code: each
+    for each in (BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed, TooManyRequests, Expired)
+}
+
+
 def from_status(document: dict[str, Any], code: int) -> APIError:
     """The error that a Status from some API server describes; of the class that its reason names, if we know it."""
-    kind = _BY_REASON.get(document.get("reason", ""), UnreasonedError)
+    reason = document.get("reason") or ""
+    # What is no Status at all, such as the page of a proxy, is known by its code alone.
+    kind = _BY_REASON.get(reason, UnreasonedError) if reason else _BY_CODE.get(code, UnreasonedError)
     error = kind.__new__(kind)
     details = document.get("details")
     retry_after = (details or {}).get("retryAfterSeconds", 0)

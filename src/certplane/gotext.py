@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import base64
 import datetime
+import re
 import unicodedata
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -121,3 +122,26 @@ def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
 def time_text(moment: datetime.datetime) -> str:
     """`time.Time.String()` of a moment in UTC, as certificate errors print it: `2026-01-02 15:04:05 +0000 UTC`."""
     return moment.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S +0000 UTC")
+
+
+# --- durations ----------------------------------------------------------------------------------------------------
+
+_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|us|µs|ns|m|s)")
+#: Seconds that fit into 63 bits of nanoseconds.
+_LONGEST_DURATION: Final = 2**63 / 1e9
+_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+
+
+def parse_duration(text: str) -> datetime.timedelta | None:
+    """A duration as Go writes it, `8760h0m0s`; None if it is not one, or one that is longer than Go's can be."""
+    # Go takes a bare zero, and no other number without a unit.
+    rest, seconds = "" if text == "0" else text, 0.0
+    while rest:
+        part = _DURATION_PART.match(rest)
+        if part is None:
+            return None
+        seconds += float(part[1]) * _UNITS[part[2]]
+        rest = rest[part.end() :]
+    if not text or seconds > _LONGEST_DURATION:
+        return None
+    return datetime.timedelta(seconds=seconds)

@@ -8,37 +8,47 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 from certplane import clock as clocks
-from certplane import telemetry
+from certplane import errors, telemetry
 from certplane.client import api, informer
+from certplane.config import signing
 from certplane.controllers import (
     accounts,
     aggregator,
     approver,
     cleaner,
+    decisions,
     emptier,
+    podrequestcleaner,
     publisher,
     runtime,
     signer,
     tokencleaner,
+    trustpublisher,
 )
+from certplane.kubeadm import pki
 from certplane.meta import resource
 from certplane.resources import DEFAULT, configmaps, namespaces, rbac, secrets, serviceaccounts
 from certplane.resources import certificatesigningrequests as csrs
+from certplane.x509 import issue, profiles
 
-Run = Callable[[], Awaitable[None]]
+Run = Callable[[], Coroutine[Any, Any, None]]
 
 #: The service account of the three that work on CSRs.
 _CERTIFICATES: Final = "certificate-controller"
+#: In which a kind that became stable lately may be served, best first.
+_VERSIONS: Final = ("v1", "v1beta1", "v1alpha1")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Crew:
     """What controllers are given. `client` makes the one of a service account in kube-system; `reader` lists and
-    watches for all. `root_ca` is published in every namespace. `kinds` are those that the server has.
+    watches for all. `journal` remembers what is about to be signed; RSA is done in `threads`. `root_ca` is published in
+    every namespace. `kinds` are those that the server has. `tells`: decisions are told as Events.
     """
 
     client: Callable[[str], api.Client]
@@ -46,9 +56,11 @@ class Crew:
     clock: clocks.Clock
     telemetry: telemetry.Telemetry
     signers: Mapping[str, signer.Signer]
+    journal: signer.Journal
     threads: concurrent.futures.Executor
     root_ca: str = ""
     kinds: Sequence[resource.Resource] = DEFAULT
+    tells: bool = True
     _followed: dict[str, informer.Informer] = dataclasses.field(default_factory=dict)
 
     def kind(self, of: resource.Resource) -> informer.Informer:
@@ -56,6 +68,17 @@ class Crew:
         if of.qualified not in self._followed:
             self._followed[of.qualified] = informer.Informer(self.reader, of, self.clock)
         return self._followed[of.qualified]
+
+    @functools.cached_property
+    def decisions(self) -> decisions.Decisions:
+        """Where all controllers of requests say what they decided."""
+        client = self.client(_CERTIFICATES) if self.tells else None
+        return decisions.Decisions(client, self.clock, self.telemetry)
+
+    def served(self, plural: str) -> resource.Resource | None:
+        """The newest form in which the server has a kind of certificates.k8s.io; None if it has none."""
+        known = [each for each in self.kinds if each.group == csrs.RESOURCE.group and each.plural == plural]
+        return next((each for version in _VERSIONS for each in known if each.version == version), None)
 
     @property
     def followed(self) -> Sequence[informer.Informer]:
@@ -73,22 +96,31 @@ class Crew:
 
 def assemble(crew: Crew, enabled: Collection[str]) -> Sequence[Run]:
     """What has to run so that the enabled controllers work."""
-    running = [make(crew) for name, make in _MAKERS.items() if name in enabled]
-    return [*running, *(each.run for each in crew.followed)]
+    running = [made for name, make in _MAKERS.items() if name in enabled and (made := make(crew)) is not None]
+    return [*running, crew.decisions.run, *(each.run for each in crew.followed)]
 
 
 def _approver(crew: Crew) -> Run:
     requests = crew.kind(csrs.RESOURCE)
-    handle = approver.Approver(crew.client(_CERTIFICATES), crew.telemetry).handle
+    handle = crew.decisions.following(approver.Approver(crew.client(_CERTIFICATES), crew.decisions.note).handle)
     queue = crew.queue(approver, runtime.CSR_FIRST_DELAY)
     return crew.controller(approver, runtime.each(requests, handle), queue).follow(requests).run
 
 
 def _signer(crew: Crew) -> Run:
     requests = crew.kind(csrs.RESOURCE)
-    made = signer.Signing(crew.client(_CERTIFICATES), crew.signers, crew.clock, crew.telemetry, crew.threads)
+    tools = signer.Tools(crew.clock, crew.journal, crew.threads, crew.decisions.note)
+    made = signer.Signing(crew.client(_CERTIFICATES), crew.signers, tools, crew.telemetry)
+    handle = crew.decisions.following(made.handle)
     queue = crew.queue(signer, runtime.CSR_FIRST_DELAY)
-    return crew.controller(signer, runtime.each(requests, made.handle), queue).follow(requests).run
+    controller = crew.controller(signer, runtime.each(requests, handle), queue).follow(requests)
+
+    async def run() -> None:
+        await requests.synced.wait()
+        await made.recover({each.metadata.uid for each in requests.objects.values()})
+        await controller.run()
+
+    return run
 
 
 def _cleaner(crew: Crew) -> Run:
@@ -106,7 +138,30 @@ def _emptier(crew: Crew) -> Run:
 def _publisher(crew: Crew) -> Run:
     homes, maps = crew.kind(namespaces.RESOURCE), crew.kind(configmaps.RESOURCE)
     made = publisher.Publisher(crew.client(publisher.ACCOUNT), homes, maps, crew.root_ca)
-    return crew.controller(publisher, made.handle).follow(homes).follow(maps, publisher.namespaces_of).run
+    observe = functools.partial(crew.telemetry.published, telemetry.ROOT_CA)
+    handle = runtime.measured(made.handle, crew.clock, observe)
+    return crew.controller(publisher, handle).follow(homes).follow(maps, publisher.namespaces_of).run
+
+
+def _trust_publisher(crew: Crew) -> Run | None:
+    kind = crew.served("clustertrustbundles")
+    if kind is None or not crew.root_ca:
+        return None
+    bundles = crew.kind(kind)
+    made = trustpublisher.TrustPublisher(crew.client(trustpublisher.ACCOUNT), kind, bundles, crew.root_ca)
+    observe = functools.partial(crew.telemetry.published, telemetry.TRUST_BUNDLE)
+    queue = crew.queue(trustpublisher)
+    queue.add(trustpublisher.KEY)
+    handle = runtime.measured(made.handle, crew.clock, observe)
+    return crew.controller(trustpublisher, handle, queue).follow(bundles, trustpublisher.concerned).run
+
+
+def _pod_request_cleaner(crew: Crew) -> Run | None:
+    kind = crew.served("podcertificaterequests")
+    if kind is None:
+        return None
+    client = crew.client(podrequestcleaner.ACCOUNT)
+    return podrequestcleaner.PodRequestCleaner(client, kind, crew.kind(kind), crew.clock).run
 
 
 def _accounts(crew: Crew) -> Run:
@@ -127,13 +182,37 @@ def _token_cleaner(crew: Crew) -> Run:
     return crew.controller(tokencleaner, made.handle, queue).follow(found, tokencleaner.concerned).run
 
 
-_MAKERS: Final[Mapping[str, Callable[[Crew], Run]]] = {
+_MAKERS: Final[Mapping[str, Callable[[Crew], Run | None]]] = {
     approver.NAME: _approver,
     signer.NAME: _signer,
     cleaner.NAME: _cleaner,
     emptier.NAME: _emptier,
     publisher.NAME: _publisher,
+    trustpublisher.NAME: _trust_publisher,
+    podrequestcleaner.NAME: _pod_request_cleaner,
     accounts.NAME: _accounts,
     aggregator.NAME: _aggregator,
     tokencleaner.NAME: _token_cleaner,
 }
+
+
+# --- signers ------------------------------------------------------------------------------------------------------
+
+
+def signers(said: signing.Signing, own: signing.Pair | None = None) -> dict[str, signer.Signer]:
+    """The four built-in signers as they are configured; those that cannot sign know why. `own` is the authority that
+    signs where nothing was said.
+    """
+    by_default = own is not None and said.is_silent
+    pairs = {name: own if own is not None and by_default else said.pair(name) for name in profiles.BUILT_IN}
+    return {name: _made_signer(profile, pairs[name], said) for name, profile in profiles.BUILT_IN.items()}
+
+
+def _made_signer(profile: profiles.Profile, pair: signing.Pair, said: signing.Signing) -> signer.Signer:
+    if pair.certificate is None or pair.key is None or not pair.is_complete:
+        return signer.Signer(profile, problem="no certificate and key to sign with: see the --cluster-signing-* flags")
+    try:
+        authority = pki.load_authority(pair.certificate, pair.key)
+    except errors.SetupError as error:
+        return signer.Signer(profile, problem=error.message)
+    return signer.Signer(profile, issue.Issuer(authority, said.longest))

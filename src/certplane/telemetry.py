@@ -52,6 +52,10 @@ _SECONDS: Final = (
     45,
     60,
 )
+#: Publishers, as upstream names their metrics.
+ROOT_CA: Final = "root_ca_cert_publisher"
+TRUST_BUNDLE: Final = "clustertrustbundle_publisher"
+_PUBLISH_SECONDS: Final = tuple(0.001 * 2**power for power in range(15))
 _QUEUE_SECONDS: Final = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1, 10)
 
 _LIFETIMES: Final = (
@@ -113,6 +117,19 @@ class Telemetry:
             registry=self._registry,
         )
         self._queues = _Queues(self._registry)
+        self._published = {
+            name: (
+                prometheus_client.Counter(
+                    f"{name}_sync", "What was published, by the code of the last answer.", ("code",),
+                    registry=self._registry,
+                ),
+                prometheus_client.Histogram(
+                    f"{name}_sync_duration_seconds", "Seconds that it took.", ("code",), buckets=_PUBLISH_SECONDS,
+                    registry=self._registry,
+                ),
+            )
+            for name in (ROOT_CA, TRUST_BUNDLE)
+        }  # fmt: skip
 
     def request(self, labels: RequestLabels, code: int, seconds: float) -> None:
         """Count one request and its time."""
@@ -144,6 +161,12 @@ class Telemetry:
     def decision(self, signer: str, decision: str, reason: str) -> None:
         """Count what a controller decided about a request."""
         self._decisions.labels(signer, decision, reason).inc()
+
+    def published(self, what: str, code: int, seconds: float) -> None:
+        """Count one round of a publisher, ROOT_CA or TRUST_BUNDLE."""
+        total, durations = self._published[what]
+        total.labels(str(code)).inc()
+        durations.labels(str(code)).observe(seconds)
 
     def queue(self, name: str) -> QueueTelemetry:
         """The figures of one work queue."""

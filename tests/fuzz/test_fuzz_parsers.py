@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from certplane import config, errors
+from certplane import errors, gotext
 from certplane.meta import codec, context, gojson, options, patches, protobuf, selectors, shape
 from certplane.registry import paging
 from certplane.server import auditpolicy, exchange, negotiation, requestinfo
@@ -172,7 +172,7 @@ def test_yaml_comes_back(value):
 @hypothesis.given(text=strategies.durations)
 def test_durations(text):
     """A duration, or none."""
-    found = config.parse_duration(text)
+    found = gotext.parse_duration(text)
     assert found is None or isinstance(found, datetime.timedelta)
 
 

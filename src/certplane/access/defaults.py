@@ -257,6 +257,19 @@ _OPTIONAL: Final[Mapping[str, Mapping[str, _Rules]]] = {
         "system:cluster-trust-bundle-discovery": (_rule(_READ, _CERTIFICATES, "clustertrustbundles"),),
     },
 }
+#: Accounts of controllers that look after such a kind.
+_OPTIONAL_CONTROLLERS: Final[Mapping[str, Mapping[str, _Rules]]] = {
+    "clustertrustbundles": {
+        "kube-apiserver-serving-clustertrustbundle-publisher": (
+            _rule(("attest",), _CERTIFICATES, "signers", names=("kubernetes.io/kube-apiserver-serving",)),
+            _rule(("create", "update", "delete", "list", "watch"), _CERTIFICATES, "clustertrustbundles"),
+            _EVENTS,
+        ),
+    },
+    "podcertificaterequests": {
+        "podcertificaterequestcleaner": (_rule(("delete", *_READ), _CERTIFICATES, "podcertificaterequests"),),
+    },
+}
 _OPTIONAL_NAMES: Final = frozenset(name for roles in _OPTIONAL.values() for name in roles)
 
 #: What the node authorizer grants to every node besides, where these kinds are served.
@@ -367,8 +380,11 @@ def wanted(kinds: Collection[str] = ()) -> list[Wanted]:
     """
     extra = {name: rules for plural, roles in _OPTIONAL.items() if plural in kinds for name, rules in roles.items()}
     extra["system:node"] = (*NODE_RULES, *(rule for plural in kinds for rule in OPTIONAL_NODE_RULES.get(plural, ())))
-    found = [Wanted("clusterroles", "", each) for each in _cluster_roles(extra)]
-    found += [Wanted("clusterrolebindings", "", each) for each in _cluster_role_bindings(extra)]
+    accounts = dict(_CONTROLLERS)
+    for plural in kinds:
+        accounts |= _OPTIONAL_CONTROLLERS.get(plural, {})
+    found = [Wanted("clusterroles", "", each) for each in _cluster_roles(extra, accounts)]
+    found += [Wanted("clusterrolebindings", "", each) for each in _cluster_role_bindings(extra, accounts)]
     for namespace, name, rules, _, _ in _NAMESPACED:
         role = rbac.Role(rules=list(rules))
         found.append(Wanted("roles", namespace, _marked(role, name, namespace)))
@@ -384,10 +400,10 @@ def wanted(kinds: Collection[str] = ()) -> list[Wanted]:
     return found
 
 
-def _cluster_roles(extra: Mapping[str, _Rules]) -> Iterable[rbac.ClusterRole]:
+def _cluster_roles(extra: Mapping[str, _Rules], accounts: Mapping[str, _Rules]) -> Iterable[rbac.ClusterRole]:
     for name, rules in {**_ROLES, **extra}.items():
         yield _marked(rbac.ClusterRole(rules=list(rules)), name)
-    for name, rules in _CONTROLLERS.items():
+    for name, rules in accounts.items():
         yield _marked(rbac.ClusterRole(rules=list(rules)), f"system:controller:{name}")
     for position, name in enumerate(_AGGREGATED):
         source = _marked(rbac.ClusterRole(rules=list(_USER_ROLES[name])), f"system:aggregate-to-{name}")
@@ -402,7 +418,9 @@ def _cluster_roles(extra: Mapping[str, _Rules]) -> Iterable[rbac.ClusterRole]:
         yield collected
 
 
-def _cluster_role_bindings(extra: Mapping[str, _Rules]) -> Iterable[rbac.ClusterRoleBinding]:
+def _cluster_role_bindings(
+    extra: Mapping[str, _Rules], accounts: Iterable[str]
+) -> Iterable[rbac.ClusterRoleBinding]:
     for name, subjects in _BINDINGS.items():
         if name in _OPTIONAL_NAMES and name not in extra:
             continue
@@ -412,7 +430,7 @@ def _cluster_role_bindings(extra: Mapping[str, _Rules]) -> Iterable[rbac.Cluster
             ),
             name,
         )
-    for account in _CONTROLLERS:
+    for account in accounts:
         name = f"system:controller:{account}"
         yield _marked(
             rbac.ClusterRoleBinding(

@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from certplane import clock as clocks
-from certplane import config, errors, gotext
+from certplane import errors, gotext
 from certplane.cli import tables
 from certplane.server import auditlog
 
@@ -153,7 +153,7 @@ def _moment(text: str) -> datetime.datetime | None:
     if not text:
         return None
     try:
-        ago = config.parse_duration(text)
+        ago = gotext.parse_duration(text)
         return clocks.SystemClock().now() - ago if ago is not None else clocks.parse_rfc3339(text)
     except (ValueError, OverflowError) as error:
         raise errors.SetupError(f"not a duration, nor a moment: {text}", ("write --since 24h",)) from error

@@ -1,7 +1,7 @@
 """`certplane`: the command line.
 
 Exit codes: 0 done; 1 a fault of ours, with a traceback in the log; 2 a setting or a file that must be mended, with
-`error:` and `hint:` lines; 130 interrupted.
+`error:` and `hint:` lines; 3 another copy of the controllers works now; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from typing import Any, NoReturn
 import click
 
 import certplane
-from certplane import app, config, errors
+from certplane import alone, errors, inside
 from certplane.cli import audit, token
+from certplane.config import controllers as abroad
+from certplane.config import options
+from certplane.config import serve as serving
 from certplane.meta import codec
 from certplane.server import discovery
 
@@ -25,7 +28,7 @@ def cli() -> None:
     """The Kubernetes Certificates API as software of its own."""
 
 
-def _option(of: config.Option) -> Callable[[Any], Any]:
+def _option(of: options.Option) -> Callable[[Any], Any]:
     shown = of.help
     if of.default not in (None, "", ()):
         default = ",".join(of.default) if of.kind == "names" else of.default
@@ -48,11 +51,25 @@ def serve(config_file: str | None, **flags: Any) -> None:
     The first start makes what is missing in the data directory: a CA, a serving certificate, and the kubeconfigs
     admin.conf and super-admin.conf.
     """
-    app.run(config.settings(flags, _read_config(config_file)))
+    alone.run(serving.settings(flags, _read_config(config_file)))
 
 
-for each in config.OPTIONS:
+for each in serving.OPTIONS:
     serve = _option(each)(serve)
+
+
+@cli.command()
+@click.option("--config", "config_file", metavar="FILE", help="YAML file with the settings below; flags win over it.")
+def controllers(config_file: str | None, **flags: Any) -> int:
+    """Run the controllers alone, against the API server that a kubeconfig names, or around a pod.
+
+    By default those that approve, sign and clean up certificate requests. Copies agree on one that works.
+    """
+    return inside.run(abroad.settings(flags, _read_config(config_file)))
+
+
+for each in abroad.OPTIONS:
+    controllers = _option(each)(controllers)
 
 
 @cli.command()

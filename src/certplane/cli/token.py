@@ -19,7 +19,7 @@ import click
 
 import certplane
 from certplane import clock as clocks
-from certplane import config, errors, gotext
+from certplane import errors, gotext
 from certplane.cli import tables
 from certplane.client import api, kubeconfig, remote
 from certplane.resources import secrets
@@ -57,7 +57,7 @@ def token(context: click.Context, path: str) -> None:
 def create(path: pathlib.Path, /, wanted: str, **how: str) -> None:
     """Make a token and print it. Without TOKEN, a random one: better."""
     id_, secret = _parse(wanted) if wanted else _generate()
-    lifetime = datetime.timedelta(0) if how["ttl"] == "0" else config.parse_duration(how["ttl"])
+    lifetime = datetime.timedelta(0) if how["ttl"] == "0" else gotext.parse_duration(how["ttl"])
     if lifetime is None:
         raise errors.SetupError(f"not a duration: {how['ttl']}", ("write it as 24h0m0s",))
     new = secrets.Secret(type=secrets.BOOTSTRAP_TOKEN)

@@ -112,6 +112,10 @@ class Client:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
+    async def read(self, path: str) -> Any:
+        """A document that is no object, such as one of discovery. Raises errors.NotFound."""
+        return msgspec.json.decode(await self._send("GET", path))
+
     async def get(self, of: resource.Resource, name: str, namespace: str = "") -> Any:
         """One object. Raises errors.NotFound."""
         return codec.decode(await self._send("GET", _path(of, namespace, name)), of.type)

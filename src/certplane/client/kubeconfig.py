@@ -30,6 +30,7 @@ class Access:
     tls: ssl.SSLContext
     token: str = dataclasses.field(default="", repr=False)
     namespace: str = "default"
+    authority: str = ""
 
 
 def load(path: pathlib.Path, context: str = "") -> Access:
@@ -51,7 +52,13 @@ def load(path: pathlib.Path, context: str = "") -> Access:
     if not token and user.get("tokenFile"):
         token = _bytes(path, user, "token", "tokenFile").decode("utf-8", "replace").strip()
     namespace = str(chosen.get("namespace") or "default")
-    return Access(url.hostname, url.port or 443, _tls(path, cluster, user), token, namespace)
+    authority = _bytes(path, cluster, "certificate-authority-data", "certificate-authority").decode("ascii", "replace")
+    return Access(url.hostname, url.port or 443, _tls(path, cluster, user), token, namespace, authority)
+
+
+def in_cluster() -> Access:
+    """The access that a pod is given."""
+    raise errors.SetupError("this is no pod: there is no service account", ("--kubeconfig names the API server",))
 
 
 def _read(path: pathlib.Path) -> Mapping[str, Any]:

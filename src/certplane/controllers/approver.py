@@ -12,9 +12,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from certplane import telemetry
 from certplane.client import api
-from certplane.controllers import runtime
+from certplane.controllers import decisions, runtime
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import reviews
 from certplane.x509 import csr, profiles
@@ -24,6 +23,10 @@ ALIAS: Final = "csrapproving"
 QUEUE: Final = "certificate"
 WORKERS: Final = 5
 REASON: Final = "AutoApproved"
+#: The requestor of what looks like a kubelet's request has no right to have it approved.
+NOT_ALLOWED: Final = "RequestorNotAllowed"
+#: What was sent is no PKCS#10.
+UNREADABLE: Final = "UnreadableRequest"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ def decide(of: csrs.CertificateSigningRequest) -> tuple[Recognition, ...]:
     try:
         request = csr.parse(of.spec.request or b"")
     except csr.RequestError as error:
-        raise runtime.Retry(f'unable to parse csr "{of.metadata.name}": {error}') from error
+        raise runtime.Retry(f'unable to parse csr "{of.metadata.name}": {error}', reason=UNREADABLE) from error
     if of.spec.signer_name != profiles.KUBE_APISERVER_CLIENT_KUBELET:
         return ()
     if not profiles.is_kubelet_client(request, of.spec.usages):
@@ -58,9 +61,9 @@ def decide(of: csrs.CertificateSigningRequest) -> tuple[Recognition, ...]:
 class Approver:
     """The reconciler around `decide`."""
 
-    def __init__(self, client: api.Client, figures: telemetry.Telemetry) -> None:
+    def __init__(self, client: api.Client, note: decisions.Note) -> None:
         self._client = client
-        self._telemetry = figures
+        self._note = note
 
     async def handle(self, of: csrs.CertificateSigningRequest) -> None:
         recognised = decide(of)
@@ -73,6 +76,7 @@ class Approver:
             raise runtime.Retry(
                 f'recognized csr "{of.metadata.name}" as [{names}] but subject access review was not approved',
                 quiet=True,
+                reason=NOT_ALLOWED,
             )
 
     async def _is_allowed(self, of: csrs.CertificateSigningRequest, permission: str) -> bool:
@@ -99,4 +103,4 @@ class Approver:
     async def _approve(self, of: csrs.CertificateSigningRequest, why: Recognition) -> None:
         approved = csrs.with_condition(of, csrs.APPROVED, REASON, why.message)
         await self._client.update(csrs.RESOURCE, approved, "approval")
-        self._telemetry.decision(of.spec.signer_name, csrs.APPROVED, REASON)
+        self._note(of, decisions.APPROVED, REASON, why.message)

@@ -29,11 +29,17 @@ _RETRY_BURST: Final = 100.0
 
 
 class Retry(errors.CertplaneError):
-    """Not done; try again later. `quiet`: this is nothing that anybody has to look at."""
+    """Not done; try again later. `quiet`: the log need not say so. `reason` says why in one word. `told` is called
+    with the seconds until then.
+    """
 
-    def __init__(self, message: str, *, quiet: bool = False) -> None:
+    def __init__(
+        self, message: str, *, quiet: bool = False, reason: str = "", told: Callable[[float], None] | None = None
+    ) -> None:
         super().__init__(message)
         self.quiet = quiet
+        self.reason = reason
+        self.told = told
 
 
 class Queue:
@@ -92,14 +98,15 @@ class Queue:
         """It went well: the next failure is the first."""
         self._failures.pop(name, None)
 
-    def retry(self, name: str) -> None:
-        """It went wrong: bring the name back later."""
+    def retry(self, name: str) -> float:
+        """It went wrong: bring the name back later; the seconds until then."""
         failures = self._failures.get(name, 0)
         self._failures[name] = failures + 1
         self._figures.retries.inc()
         # The exponent is capped before the power is taken: names fail for months.
-        delay = max(min(self._first_delay * 2 ** min(failures, 20), _LONGEST_DELAY), self._reserve())
+        delay: float = max(min(self._first_delay * 2 ** min(failures, 20), _LONGEST_DELAY), self._reserve())
         self.add_after(name, delay)
+        return delay
 
     def add_after(self, name: str, seconds: float) -> None:
         """Have a name worked on after a while."""
@@ -150,6 +157,23 @@ def each(source: informer.Informer, handle: Callable[[Any], Awaitable[None]]) ->
             await handle(found)
 
     return look_up
+
+
+def measured(handle: Handle, clock: clocks.Clock, observe: Callable[[int, float], None]) -> Handle:
+    """The same work; `observe` is told the code of each round (200 if all went well) and its seconds."""
+
+    async def work(name: str) -> None:
+        begun, code = clock.monotonic(), 500
+        try:
+            await handle(name)
+            code = 200
+        except errors.APIError as error:
+            code = error.code
+            raise
+        finally:
+            observe(code, clock.monotonic() - begun)
+
+    return work
 
 
 async def into_namespace(creation: Awaitable[Any]) -> None:
@@ -205,7 +229,9 @@ class Controller:
             except (Retry, errors.APIError, api.Unreachable) as error:
                 level = logging.DEBUG if isinstance(error, Retry) and error.quiet else logging.WARNING
                 _log.log(level, "sync failed", extra={"controller": self.name, "object": name, "problem": str(error)})
-                self._queue.retry(name)
+                delay = self._queue.retry(name)
+                if isinstance(error, Retry) and error.told is not None:
+                    error.told(delay)
             except Exception:
                 # One object that nobody thought of must not stop the work on all others.
                 _log.exception("sync failed", extra={"controller": self.name, "object": name})

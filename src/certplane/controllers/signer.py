@@ -5,6 +5,9 @@ a thread (RSA takes long, and OpenSSL lets go of the interpreter meanwhile), and
 that its signer does not permit gets a Failed condition and is never looked at again; whatever may pass (an expired CA,
 a lost write) is tried again. A signer without an authority leaves its requests alone, and says why.
 
+What is to be signed is kept in a journal before the key is used, under the UID of its request. After a crash the same
+bytes are signed again: at most one certificate comes out for a request, whatever happens.
+
 Source: kubernetes, `pkg/controller/certificates/signer/signer.go`.
 """
 
@@ -15,14 +18,15 @@ import concurrent.futures
 import copy
 import dataclasses
 import enum
+import hashlib
 import logging
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, Protocol
 
 from certplane import clock as clocks
 from certplane import errors, telemetry
 from certplane.client import api
-from certplane.controllers import runtime
+from certplane.controllers import decisions, runtime
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.x509 import csr, issue, profiles
 
@@ -33,6 +37,14 @@ ALIAS: Final = "csrsigning"
 QUEUE: Final = "certificate"
 WORKERS: Final = 20
 INVALID: Final = "SignerValidationFailure"
+SIGNED: Final = "Signed"
+#: Nobody told this signer what to sign with, or it cannot be used.
+NOT_CONFIGURED: Final = "SignerNotConfigured"
+#: The authority cannot sign this now: it is over, or the usages mean nothing.
+NOT_SIGNED: Final = "SigningFailed"
+#: The journal does not keep what is to be signed, so it is not.
+NOT_RECORDED: Final = "JournalFailed"
+UNREADABLE: Final = "UnreadableRequest"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,66 +88,100 @@ def decide(of: csrs.CertificateSigningRequest, profile: profiles.Profile) -> Act
     try:
         profiles.verify(profile, csr.parse(of.spec.request or b""), of.spec.usages)
     except csr.RequestError as error:
-        raise runtime.Retry(f'unable to parse csr "{of.metadata.name}": {error}') from error
+        raise runtime.Retry(f'unable to parse csr "{of.metadata.name}": {error}', reason=UNREADABLE) from error
     except profiles.ProfileViolation as error:
         return Action(Kind.FAIL, str(error))
     return Action(Kind.ISSUE)
+
+
+class Journal(Protocol):
+    """Remembers what is about to be signed, under the UID of its request. Raises errors.CertplaneError."""
+
+    async def keep(self, uid: str, to_be_signed: bytes) -> bytes:
+        """Keep it, and return it; or what was kept before for this UID."""
+        ...
+
+    async def replace(self, uid: str, to_be_signed: bytes) -> None:
+        """Keep something else instead."""
+        ...
+
+    async def forget(self, uid: str) -> None:
+        """It is published, or will never be."""
+        ...
+
+    async def kept(self) -> Sequence[tuple[str, bytes]]:
+        """Everything that is kept, by UID."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tools:
+    """What signing needs besides a client. RSA is done in `threads`."""
+
+    clock: clocks.Clock
+    journal: Journal
+    threads: concurrent.futures.Executor
+    note: decisions.Note
 
 
 class Signing:
     """The reconciler around `decide`, for all signers of a plane."""
 
     def __init__(
-        self,
-        client: api.Client,
-        signers: Mapping[str, Signer],
-        clock: clocks.Clock,
-        figures: telemetry.Telemetry,
-        threads: concurrent.futures.Executor,
+        self, client: api.Client, signers: Mapping[str, Signer], tools: Tools, figures: telemetry.Telemetry
     ) -> None:
         self._client = client
         self._signers = signers
-        self._clock = clock
-        self._telemetry = figures
-        self._threads = threads
+        self._tools = tools
+        #: Requests of which something is kept that may not be needed any more.
+        self._kept: set[str] = set()
         for name, signer in signers.items():
             figures.signer(name, signer.problem)
             if signer.problem:
                 _log.warning("signer does not sign", extra={"signer": name, "problem": signer.problem})
 
+    async def recover(self, uids: Collection[str]) -> None:
+        """Look at what an earlier process kept: what was for none of these requests will never be published."""
+        for uid, to_be_signed in await self._tools.journal.kept():
+            if uid in uids:
+                self._kept.add(uid)
+                continue
+            _log.warning(
+                "what was to be signed for a request that is gone is dropped",
+                extra={"uid": uid, "sha256": hashlib.sha256(to_be_signed).hexdigest()},
+            )
+            await self._tools.journal.forget(uid)
+
     async def handle(self, of: csrs.CertificateSigningRequest) -> None:
         signer = self._signers.get(of.spec.signer_name)
         if signer is None:
             return
+        if of.status.certificate and of.metadata.uid in self._kept:
+            await self._forget(of.metadata.uid)
         action = decide(of, signer.profile)
         if action.kind is Kind.FAIL:
             await self._fail(of, action.message)
         elif action.kind is Kind.ISSUE:
             if signer.issuer is None:
-                _log.warning(
-                    "approved, but not signed",
-                    extra={"csr": of.metadata.name, "signer": of.spec.signer_name, "problem": signer.problem},
-                )
+                why = f"the signer does not sign: {signer.problem}"
+                self._tools.note(of, decisions.NOT_ISSUED, NOT_CONFIGURED, why)
                 return
             await self._issue(of, signer.issuer)
 
     async def _fail(self, of: csrs.CertificateSigningRequest, message: str) -> None:
-        failed = csrs.with_condition(of, csrs.FAILED, INVALID, message, clocks.rfc3339(self._clock.now()))
+        failed = csrs.with_condition(of, csrs.FAILED, INVALID, message, clocks.rfc3339(self._tools.clock.now()))
         try:
             await self._client.update(csrs.RESOURCE, failed, "status")
         except (errors.APIError, api.Unreachable) as error:
             raise runtime.Retry(f"error adding failure condition for csr: {error}") from error
-        self._telemetry.decision(of.spec.signer_name, csrs.FAILED, INVALID)
+        self._tools.note(of, decisions.FAILED, INVALID, message)
 
     async def _issue(self, of: csrs.CertificateSigningRequest, issuer: issue.Issuer) -> None:
-        spec = of.spec
         try:
-            prepared = issuer.prepare(
-                csr.parse(spec.request or b""), spec.usages, spec.expiration_seconds, self._clock.now()
-            )
-            certificate = await asyncio.get_running_loop().run_in_executor(self._threads, issuer.issue, prepared)
+            prepared = await self._prepared(of, issuer)
+            certificate = await asyncio.get_running_loop().run_in_executor(self._tools.threads, issuer.issue, prepared)
         except issue.IssueError as error:
-            raise runtime.Retry(f"error auto signing csr: {error}") from error
+            raise runtime.Retry(f"error auto signing csr: {error}", reason=NOT_SIGNED) from error
         new = copy.copy(of)
         new.status = copy.copy(of.status)
         new.status.certificate = certificate
@@ -143,15 +189,28 @@ class Signing:
             await self._client.update(csrs.RESOURCE, new, "status")
         except (errors.APIError, api.Unreachable) as error:
             raise runtime.Retry(f"error updating signature for csr: {error}") from error
-        self._telemetry.decision(spec.signer_name, "Issued", "Signed")
-        _log.info(
-            "certificate issued",
-            extra={
-                "csr": of.metadata.name,
-                "uid": of.metadata.uid,
-                "signer": spec.signer_name,
-                "requestor": spec.username,
-                "serial": f"{prepared.template.serial:x}",
-                "not_after": clocks.rfc3339(prepared.template.not_after),
-            },
-        )
+        serial, end = f"{prepared.template.serial:x}", clocks.rfc3339(prepared.template.not_after)
+        self._tools.note(of, decisions.ISSUED, SIGNED, f"certificate {serial} is good until {end}")
+        await self._forget(of.metadata.uid)
+
+    async def _prepared(self, of: csrs.CertificateSigningRequest, issuer: issue.Issuer) -> issue.Prepared:
+        """What to sign, kept: what was kept before for this request, as long as it can be signed."""
+        spec, journal = of.spec, self._tools.journal
+        request = csr.parse(spec.request or b"")
+        prepared = issuer.prepare(request, spec.usages, spec.expiration_seconds, self._tools.clock.now())
+        try:
+            kept = await journal.keep(of.metadata.uid, prepared.to_be_signed)
+            self._kept.add(of.metadata.uid)
+            if kept != prepared.to_be_signed:
+                await journal.replace(of.metadata.uid, prepared.to_be_signed)
+            return prepared
+        except errors.CertplaneError as error:
+            raise runtime.Retry(f"what is to be signed cannot be recorded: {error}", reason=NOT_RECORDED) from error
+
+    async def _forget(self, uid: str) -> None:
+        self._kept.discard(uid)
+        try:
+            await self._tools.journal.forget(uid)
+        except errors.CertplaneError as error:
+            # It is published: this is no more than a line too many in the journal, which `recover` finds.
+            _log.warning("the journal keeps what is published", extra={"uid": uid, "problem": str(error)})

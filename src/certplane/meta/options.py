@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from certplane import config, errors, gotext
+from certplane import errors, gotext
 from certplane.meta import objects
 
 Query = Mapping[str, Sequence[str]]
@@ -242,7 +242,7 @@ def timeout(query: Query) -> float | None:
     text = _first(query, "timeout") if query else ""
     if not text:
         return None
-    found = config.parse_duration(text.lstrip("+-").replace("\u03bcs", "us")) if _DURATION.fullmatch(text) else None
+    found = gotext.parse_duration(text.lstrip("+-").replace("\u03bcs", "us")) if _DURATION.fullmatch(text) else None
     if found is None:
         why = f"time: invalid duration {gotext.quote(text)}"
         raise errors.BadRequest(f"invalid timeout specified in the request URL - {why}")

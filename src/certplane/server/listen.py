@@ -377,10 +377,10 @@ async def _until_gone(receive: Receive) -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plug:
-    """A listening address that is ours, and the TLS settings to serve on it with."""
+    """A listening address that is ours, and the TLS settings to serve on it with; none for plain HTTP."""
 
     bound: socket.socket
-    tls: ssl.SSLContext
+    tls: ssl.SSLContext | None = None
 
     @property
     def address(self) -> str:
@@ -389,7 +389,7 @@ class Plug:
 
 
 class Listener:
-    """A running HTTPS server."""
+    """A running server."""
 
     def __init__(self, handler: exchange.Handler, plug: Plug) -> None:
         config = uvicorn.Config(
@@ -438,8 +438,8 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         runner.run(main)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening address, taken. Raises SetupError if it cannot be had."""
+def bind(host: str, port: int, flag: str = "--listen") -> socket.socket:
+    """A listening address, taken. Raises SetupError if it cannot be had, naming the flag that chooses another."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -449,7 +449,7 @@ def bind(host: str, port: int) -> socket.socket:
         bound.close()
         raise errors.SetupError(
             f"cannot listen on {urllib.parse.quote(host, safe=':[]')}:{port}: {error.strerror or error}",
-            ("another process may use the port: choose another one with --listen HOST:PORT",),
+            (f"another process may use the port: choose another one with {flag} HOST:PORT",),
         ) from error
     bound.setblocking(False)
     return bound

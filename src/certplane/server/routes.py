@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from certplane import errors, telemetry
-from certplane.server import discovery, exchange, handlers, health, pipeline
-
-_METRICS = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
-_HEALTH = ("/healthz", "/livez", "/readyz")
+from certplane import errors
+from certplane.server import discovery, exchange, handlers, inspection
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -17,24 +14,14 @@ class Routes:
 
     api: handlers.API
     discovery: discovery.Discovery
-    health: health.Health
-    telemetry: telemetry.Telemetry
+    inspection: inspection.Inspection
 
     async def handle(self, of: exchange.Exchange) -> exchange.Reply:
         """Raises PageNotFound for a path that leads nowhere."""
         if of.info.is_resource:
             return await self.api.handle(of)
-        path = of.path
-        if path.startswith(_HEALTH):
-            verdict = self.health.answer(path, of.query)
-            if verdict is None:
-                raise errors.PageNotFound
-            if verdict.single:
-                return exchange.Reply(verdict.status, "text/plain; charset=utf-8", verdict.text.encode())
-            return pipeline.plain(verdict.status, verdict.text)
-        if path == "/metrics" and of.method == "GET":
-            return exchange.Reply(200, _METRICS, self.telemetry.render())
-        return self._document(of)
+        found = self.inspection.answer(of)
+        return found if found is not None else self._document(of)
 
     def _document(self, of: exchange.Exchange) -> exchange.Reply:
         accept = ",".join(of.headers.all(b"accept"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from certplane import config, errors
+from certplane import errors, gotext
 from certplane.meta import options
 
 
@@ -27,5 +27,5 @@ def test_what_is_no_duration_is_refused(text):
 @pytest.mark.parametrize(("text", "hours"), [("2562047h", 2562047), ("2562048h", None), ("999999999999h", None)])
 def test_durations_end_where_gos_do(text, hours):
     """292 years of nanoseconds fit into 63 bits."""
-    found = config.parse_duration(text)
+    found = gotext.parse_duration(text)
     assert (found and found.total_seconds() / 3600) == hours

@@ -1,0 +1,117 @@
+"""Every decision about a request leaves a record: an Event on it, and a count."""
+
+from __future__ import annotations
+
+import asyncio
+
+from certplane import testing
+from certplane.controllers import approver, decisions, signer
+from certplane.meta import context
+from certplane.resources import certificatesigningrequests as csrs
+from certplane.resources import events, rbac
+from certplane.x509 import profiles
+from tests.flow import plane as flow
+
+KUBELET = "kubernetes.io/kube-apiserver-client-kubelet"
+USAGES = ("digital signature", "client auth")
+NODE = context.User("system:node:n1", groups=("system:nodes", "system:authenticated"))
+
+
+def _kubelet_csr(name="a"):
+    return flow.new_csr(name, KUBELET, USAGES, flow.pkcs10("system:node:n1", ("system:nodes",)))
+
+
+async def _told(plane, name="a"):
+    """What the Events on a request say, oldest first: decision, reason, type, count."""
+    found = (await plane.client(flow.ADMIN).list(events.RESOURCE, "default")).items
+    about = [each for each in found if each.involved_object.name == name]
+    about.sort(key=lambda each: int(each.metadata.resource_version))
+    return [(each.metadata.annotations[decisions.DECISION], each.reason, each.type, each.count) for each in about]
+
+
+async def _eventually_told(plane, count):
+    async def enough():
+        found = await _told(plane)
+        return found if len(found) >= count else None
+
+    return await flow.eventually(enough)
+
+
+async def test_an_approval_and_a_certificate_are_told():
+    """With the names of their reasons, and as nothing to worry about."""
+    async with flow.running() as plane:
+        await plane.client(NODE).create(csrs.RESOURCE, _kubelet_csr())
+        await flow.issued(plane.client(flow.ADMIN), "a")
+        assert await _eventually_told(plane, 2) == [
+            (decisions.APPROVED, approver.REASON, "Normal", 1),
+            (decisions.ISSUED, signer.SIGNED, "Normal", 1),
+        ]
+        counted = plane.telemetry.render().decode()
+        assert f'certplane_csr_decisions_total{{decision="Issued",reason="Signed",signer="{KUBELET}"}} 1.0' in counted
+
+
+async def test_a_request_that_nobody_may_have_approved_says_so():
+    """It stays Pending, as in Kubernetes; here one can see why, and that it is looked at again."""
+    async with flow.running() as plane:
+        maker = context.User("maker", groups=("system:authenticated",))
+        binding = rbac.ClusterRoleBinding(
+            subjects=[rbac.Subject(kind="User", api_group=rbac.GROUP, name=maker.name)],
+            role_ref=rbac.RoleRef(api_group=rbac.GROUP, kind="ClusterRole", name="system:node-bootstrapper"),
+        )
+        binding.metadata.name = "maker"
+        await plane.client(flow.ADMIN).create(rbac.CLUSTER_ROLE_BINDINGS, binding)
+        await plane.client(maker).create(csrs.RESOURCE, _kubelet_csr())
+        told = await _eventually_told(plane, 1)
+        assert (decisions.RETRIED, approver.NOT_ALLOWED, "Warning", 1) in told
+
+
+async def test_a_signer_without_a_key_says_so_on_the_request():
+    """Approved and not issued: the object tells which setting is missing."""
+    problem = "no certificate and key to sign with"
+    signers = {name: signer.Signer(each, problem=problem) for name, each in profiles.BUILT_IN.items()}
+    async with flow.running(signers=signers) as plane:
+        admin = plane.client(flow.ADMIN)
+        await admin.create(csrs.RESOURCE, flow.new_csr())
+        await flow.decide(admin, "a")
+        assert await _eventually_told(plane, 1) == [(decisions.NOT_ISSUED, signer.NOT_CONFIGURED, "Warning", 1)]
+        found = (await admin.list(events.RESOURCE, "default")).items[0]
+        assert problem in found.message
+
+
+async def test_the_same_again_is_counted_not_repeated():
+    """One Event for one reason, however often it is true; written again at most every few minutes."""
+    async with flow.running(controllers=frozenset()) as plane:
+        admin = plane.client(flow.ADMIN)
+        of = await admin.create(csrs.RESOURCE, flow.new_csr())
+        made = decisions.Decisions(admin, plane.clock, plane.telemetry)
+        task = asyncio.ensure_future(made.run())
+        for _ in range(3):
+            made.note(of, decisions.NOT_ISSUED, "Because", "it is so")
+        await testing.settle(500)
+        assert await _told(plane) == [(decisions.NOT_ISSUED, "Because", "Warning", 1)]
+        await plane.clock.advance(301)
+        made.note(of, decisions.NOT_ISSUED, "Because", "it is still so")
+        await testing.settle(500)
+        assert await _told(plane) == [(decisions.NOT_ISSUED, "Because", "Warning", 2)]
+        task.cancel()
+
+
+async def test_names_that_an_event_cannot_have_are_no_obstacle():
+    """Kubelets' requests have upper case letters in their names."""
+    async with flow.running() as plane:
+        await plane.client(NODE).create(csrs.RESOURCE, _kubelet_csr("node-csr-AbC_d"))
+
+        async def told():
+            return await _told(plane, "node-csr-AbC_d")
+
+        assert await flow.eventually(told)
+
+
+async def test_decisions_are_made_where_events_are_not_wanted():
+    """Without Events they are counted all the same."""
+    async with flow.running(decision_events=False) as plane:
+        await plane.client(NODE).create(csrs.RESOURCE, _kubelet_csr())
+        await flow.issued(plane.client(flow.ADMIN), "a")
+        await testing.settle(500)
+        assert await _told(plane) == []
+        assert "certplane_csr_decisions_total{" in plane.telemetry.render().decode()

@@ -1,0 +1,157 @@
+"""Of several copies one works: the election over a Lease."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from certplane import testing
+from certplane.client import api
+from certplane.controllers import leader
+from certplane.meta import context
+from certplane.resources import configmaps, leases
+from certplane.server import local
+from tests.flow import plane as flow
+
+NAMESPACE = "kube-system"
+
+
+class Network:
+    """The way of one copy to the server, which can be cut."""
+
+    def __init__(self, plane):
+        self._inner = local.Transport(plane.handler, flow.ADMIN, "copy")
+        self.is_up = True
+
+    async def request(self, *arguments, **named):
+        if not self.is_up:
+            raise api.Unreachable("cut")
+        return await self._inner.request(*arguments, **named)
+
+    @contextlib.asynccontextmanager
+    async def stream(self, *arguments, **named):
+        async with self._inner.stream(*arguments, **named) as answer:
+            yield answer
+
+
+class Copy:
+    """A copy in the election, with a log of whether it leads."""
+
+    def __init__(self, plane, name):
+        self.network = Network(plane)
+        terms = leader.Terms("lock", NAMESPACE, name)
+        self.leader = leader.Leader(api.Client(self.network), terms, plane.clock)
+        self.fenced = api.Client(leader.Fenced(self.network, self.leader))
+        self.task = asyncio.ensure_future(self._run())
+        self.lost = False
+
+    async def _run(self):
+        await self.leader.acquire()
+        try:
+            await self.leader.hold()
+        except leader.Lost:
+            self.lost = True
+
+    async def stop(self):
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def copies(plane, *names):
+    made = [Copy(plane, name) for name in names]
+    try:
+        yield made
+    finally:
+        for each in made:
+            await each.stop()
+
+
+async def _advance(plane, seconds, check=lambda: None):
+    """Time passes, step by step; `check` holds at each."""
+    for _ in range(int(seconds * 2)):
+        await plane.clock.advance(0.5)
+        await testing.settle()
+        check()
+
+
+async def _lease(plane):
+    return await plane.client(flow.ADMIN).get(leases.RESOURCE, "lock", NAMESPACE)
+
+
+async def test_one_of_several_leads():
+    """The lease says who, since when, and for how long; it is renewed."""
+    async with flow.running(controllers=frozenset()) as plane, copies(plane, "a", "b") as (a, b):
+        await _advance(plane, 5)
+        assert [a.leader.leads, b.leader.leads] in ([True, False], [False, True])
+        first = (await _lease(plane)).spec
+        assert first.holder_identity == ("a" if a.leader.leads else "b")
+        assert (first.lease_duration_seconds, first.lease_transitions) == (15, 0)
+        await _advance(plane, 5)
+        second = (await _lease(plane)).spec
+        assert second.acquire_time == first.acquire_time
+        assert second.renew_time > first.renew_time
+
+
+async def test_another_takes_over_when_the_leader_is_silent():
+    """Within the lease time and a retry, and never while the first one still believes that it leads."""
+    async with flow.running(controllers=frozenset()) as plane, copies(plane, "a") as (a,):
+        await _advance(plane, 1)
+        async with copies(plane, "b") as (b,):
+            await _advance(plane, 3)
+            a.network.is_up = False
+            leading = []
+
+            def never_both():
+                leading.append((a.leader.leads, b.leader.leads))
+                assert leading[-1] != (True, True)
+
+            await _advance(plane, 20, never_both)
+            assert leading[0] == (True, False)
+            assert leading[-1] == (False, True)
+            assert a.lost
+            spec = (await _lease(plane)).spec
+            assert (spec.holder_identity, spec.lease_transitions) == ("b", 1)
+
+
+async def test_a_leader_that_gives_up_is_followed_at_once():
+    """No need to wait for the end of the lease."""
+    async with flow.running(controllers=frozenset()) as plane, copies(plane, "a") as (a,):
+        await _advance(plane, 1)
+        async with copies(plane, "b") as (b,):
+            await a.leader.release()
+            await a.stop()
+            await _advance(plane, 3)
+            assert b.leader.leads
+
+
+async def test_who_stood_still_writes_nothing_more():
+    """A process that was stopped for a while comes back believing that it leads: its writes are not sent."""
+    async with flow.running(controllers=frozenset()) as plane, copies(plane, "a") as (a,):
+        await _advance(plane, 1)
+        await a.stop()
+        await a.fenced.create(configmaps.RESOURCE, _map("one"), NAMESPACE)
+        await plane.clock.advance(11)
+        with pytest.raises(api.Unreachable, match="another copy may lead"):
+            await a.fenced.create(configmaps.RESOURCE, _map("two"), NAMESPACE)
+        assert (await a.fenced.get(configmaps.RESOURCE, "one", NAMESPACE)).metadata.name == "one"
+
+
+def _map(name):
+    made = configmaps.ConfigMap()
+    made.metadata.name = name
+    return made
+
+
+async def test_a_copy_without_rights_does_not_lead():
+    """It asks again and again, and says why."""
+    async with flow.running(controllers=frozenset()) as plane:
+        stranger = plane.client(context.User("stranger", groups=("system:authenticated",)))
+        made = leader.Leader(stranger, leader.Terms("lock", NAMESPACE, "a"), plane.clock)
+        task = asyncio.ensure_future(made.acquire())
+        await _advance(plane, 10)
+        assert not made.leads
+        assert not task.done()
+        task.cancel()
