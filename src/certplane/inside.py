@@ -18,7 +18,7 @@ from typing import Final
 
 from certplane import clock as clocks
 from certplane import errors, manager, resources, telemetry
-from certplane.client import api, kubeconfig, remote, rights, served
+from certplane.client import api, kubeconfig, pace, remote, rights, served
 from certplane.config import controllers
 from certplane.controllers import leader, podrequestcleaner, publisher, trustpublisher
 from certplane.meta import objects, resource
@@ -126,9 +126,9 @@ def _terms(of: controllers.Election) -> leader.Terms:
 
 
 def _root_ca(settings: controllers.Settings, access: kubeconfig.Access) -> str:
-    if settings.root_ca_file is None:
-        return access.authority
     try:
+        if settings.root_ca_file is None:
+            return publisher.bundle_of(access.trusted.read())
         return publisher.bundle_of(settings.root_ca_file.read_bytes())
     except OSError as error:
         raise errors.SetupError(
@@ -137,15 +137,22 @@ def _root_ca(settings: controllers.Settings, access: kubeconfig.Access) -> str:
         ) from error
 
 
+def _access(settings: controllers.Settings) -> kubeconfig.Access:
+    if settings.kubeconfig is None:
+        return kubeconfig.in_cluster()
+    return kubeconfig.load(settings.kubeconfig, context=settings.context)
+
+
 async def _run(settings: controllers.Settings, clock: clocks.Clock) -> None:
-    access = kubeconfig.load(settings.kubeconfig, settings.context) if settings.kubeconfig else kubeconfig.in_cluster()
+    access = _access(settings)
     root_ca = _root_ca(settings, access)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     transport = remote.Transport(access, _USER_AGENT)
-    work = _Work(settings, transport, clock)
-    async with _inspected(settings, work):
+    rate, burst = settings.rate
+    work = _Work(settings, pace.Paced(transport, clock, rate, burst) if rate else transport, clock)
+    async with contextlib.aclosing(transport), _inspected(settings, work):
         working, waiting = asyncio.ensure_future(work.run(root_ca)), asyncio.ensure_future(stopping.wait())
         try:
             await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)

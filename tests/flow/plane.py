@@ -15,6 +15,7 @@ from certplane import app, testing
 from certplane.controllers import signer
 from certplane.meta import context
 from certplane.resources import certificatesigningrequests as csrs
+from certplane.resources import podcertificaterequests as pcrs
 from certplane.server import pipeline
 from certplane.store import memory
 from certplane.x509 import authority, issue, mint, pem, profiles
@@ -84,6 +85,21 @@ def new_csr(name="a", signer_name=CLIENT, usages=("client auth",), request=None,
         )
     )
     made.metadata.name = name
+    return made
+
+
+def pod_request(node="n1"):
+    """A request for a pod that nobody knows."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    stub = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
+    made = pcrs.PodCertificateRequest(
+        spec=pcrs.PodCertificateRequestSpec(
+            signer_name="example.com/pods", pod_name="p", pod_uid="1", service_account_name="default",
+            service_account_uid="2",
+            node_name=node, node_uid="3", stub_pkcs10_request=stub.public_bytes(serialization.Encoding.DER),
+        )
+    )  # fmt: skip
+    made.metadata.name = "r"
     return made
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import datetime
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from certplane import errors, resources, testing
 from certplane.meta import context
@@ -32,19 +29,6 @@ def _bundle(name="roots", signer=""):
         spec=bundles.ClusterTrustBundleSpec(signer_name=signer, trust_bundle=anchor.decode())
     )
     made.metadata.name = name
-    return made
-
-
-def _pod_request(node="n1"):
-    key = ec.generate_private_key(ec.SECP256R1())
-    stub = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
-    made = pcrs.PodCertificateRequest(
-        spec=pcrs.PodCertificateRequestSpec(
-            signer_name=SIGNER, pod_name="p", pod_uid="1", service_account_name="default", service_account_uid="2",
-            node_name=node, node_uid="3", stub_pkcs10_request=stub.public_bytes(serialization.Encoding.DER),
-        )
-    )  # fmt: skip
-    made.metadata.name = "r"
     return made
 
 
@@ -99,7 +83,7 @@ async def test_a_pod_request_is_answered_by_those_who_may_sign():
     """Writing the status takes the right to sign for the signer as well; without it the answer is a 422."""
     async with _running() as plane:
         admin, jane = plane.client(flow.ADMIN), plane.client(flow.JANE)
-        await admin.create(pcrs.RESOURCE, _pod_request(), "default")
+        await admin.create(pcrs.RESOURCE, flow.pod_request(), "default")
         await _may(admin, flow.JANE, ["get", "update"], "podcertificaterequests/status")
         await _may(admin, flow.JANE, ["get"], "podcertificaterequests")
         found = await jane.get(pcrs.RESOURCE, "r", "default")
@@ -122,9 +106,9 @@ async def test_a_node_asks_for_its_own_pods_only():
     async with _running() as plane:
         node = plane.client(NODE)
         with pytest.raises(errors.Forbidden, match="not the requesting node"):
-            await node.create(pcrs.RESOURCE, _pod_request("n2"), "default")
+            await node.create(pcrs.RESOURCE, flow.pod_request("n2"), "default")
         with pytest.raises(errors.Forbidden, match='pod "default/p" not found'):
-            await node.create(pcrs.RESOURCE, _pod_request(), "default")
+            await node.create(pcrs.RESOURCE, flow.pod_request(), "default")
         with pytest.raises(errors.Forbidden, match="with nodeName field selector"):
             await node.list(pcrs.RESOURCE)
 
@@ -133,8 +117,8 @@ async def test_a_node_reads_the_requests_of_its_own_pods_only():
     """One of its own is shown to it, one of another node is not."""
     async with _running() as plane:
         admin, node = plane.client(flow.ADMIN), plane.client(NODE)
-        await admin.create(pcrs.RESOURCE, _pod_request(), "default")
-        other = _pod_request("n2")
+        await admin.create(pcrs.RESOURCE, flow.pod_request(), "default")
+        other = flow.pod_request("n2")
         other.metadata.name = "other"
         await admin.create(pcrs.RESOURCE, other, "default")
         assert (await node.get(pcrs.RESOURCE, "r", "default")).spec.node_name == "n1"

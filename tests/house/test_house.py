@@ -30,6 +30,8 @@ HOMES = {
     "jwt": ("access/tokens.py",),
     "prometheus_client": ("telemetry.py",),
     "ssl": ("server/listen.py", "client"),
+    "aiohttp": ("client/remote.py",),
+    "yarl": ("client/remote.py",),
 }
 
 

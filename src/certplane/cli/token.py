@@ -7,6 +7,7 @@ of whoever asks.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import json
 import pathlib
@@ -141,9 +142,14 @@ def _list(text: str, fits: Any, what: str, hint: str) -> list[str]:
 def _ask(path: pathlib.Path, what: Any) -> Any:
     """Ask the server that a kubeconfig names. Raises SetupError for everything that a person must mend."""
     access = kubeconfig.load(path)
-    client = api.Client(remote.Transport(access, f"certplane/{certplane.__version__}"))
+
+    async def ask() -> Any:
+        transport = remote.Transport(access, f"certplane/{certplane.__version__}")
+        async with contextlib.aclosing(transport):
+            return await what(api.Client(transport))
+
     try:
-        return asyncio.run(what(client))
+        return asyncio.run(ask())
     except api.Unreachable as error:
         hints = ("is the server running, and is it the one that the kubeconfig names?",)
         raise errors.SetupError(str(error), hints) from error

@@ -1,7 +1,8 @@
-"""Where the server is and who we are: a kubeconfig file, as kubectl reads it.
+"""Where the server is and who we are: kubeconfig files, as kubectl reads them, or what a pod is told.
 
-Certificates, keys and CAs may be in the file or beside it; file names are relative to the kubeconfig. Exec plugins and
-proxies are not read yet. Source: client-go `tools/clientcmd`.
+Of several files the first one that has an entry of a name counts. Certificates, keys, tokens and CAs may be in a file
+or beside it; file names are relative to the kubeconfig that has them. Source: client-go `tools/clientcmd`,
+`rest.InClusterConfig`.
 """
 
 from __future__ import annotations
@@ -14,51 +15,163 @@ import pathlib
 import ssl
 import tempfile
 import urllib.parse
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
+from certplane import clock as clocks
 from certplane import errors
+from certplane.client import credentials, proxies
 from certplane.meta import codec
+
+_ACCOUNT: Final = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_EXTRA: Final = "Impersonate-Extra-"
+NOTHING: Final = credentials.Inline()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Access:
-    """How to reach a server. `token` is empty if a certificate says who we are, or nothing does."""
+    """How to reach a server. `base` is its URL without a slash at the end, `source` knows who we are, `server_name` is
+    what its certificate is for, if not the host; `impersonated` are header fields; `proxy` is a URL, empty for none.
+    """
 
-    host: str
-    port: int
-    tls: ssl.SSLContext
-    token: str = dataclasses.field(default="", repr=False)
+    base: str
+    source: credentials.Source
+    trusted: credentials.Content = NOTHING
     namespace: str = "default"
-    authority: str = ""
+    server_name: str = ""
+    insecure: bool = False
+    proxy: str = ""
+    impersonated: Mapping[str, str | Sequence[str]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def place(self) -> str:
+        """The server, for people."""
+        return urllib.parse.urlsplit(self.base).netloc
+
+    def tls_context(self, trusted: bytes, certificate: bytes, key: bytes) -> ssl.SSLContext:
+        """TLS settings from PEM; without `trusted`, the machine's CAs count. Raises CredentialProblem."""
+        try:
+            settings = ssl.create_default_context(cadata=trusted.decode("ascii") if trusted else None)
+            if self.insecure:
+                settings.check_hostname = False
+                settings.verify_mode = ssl.CERT_NONE
+            if certificate or key:
+                _load_pair(settings, certificate, key)
+        except (ssl.SSLError, UnicodeDecodeError) as error:
+            raise credentials.CredentialProblem(
+                f"the certificates cannot be used: {error}; do certificate and key belong together?"
+            ) from error
+        return settings
 
 
-def load(path: pathlib.Path, context: str = "") -> Access:
-    """The access that a kubeconfig describes, by its current context or another. Raises SetupError."""
-    config = _read(path)
-    name = context or config.get("current-context") or ""
-    chosen = _entry(config, "contexts", "context", str(name), path)
-    cluster = _entry(config, "clusters", "cluster", str(chosen.get("cluster", "")), path)
-    user = _entry(config, "users", "user", str(chosen.get("user", "")), path) if chosen.get("user") else {}
-    if "exec" in user or "auth-provider" in user:
+def _load_pair(settings: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
+    # The library reads a pair from a file only. This one is nobody else's, and gone before anything is done with it.
+    handle, name = tempfile.mkstemp()
+    try:
+        with os.fdopen(handle, "wb") as sink:
+            sink.write(certificate + b"\n" + key)
+        settings.load_cert_chain(name)
+    finally:
+        os.unlink(name)
+
+
+# --- a pod --------------------------------------------------------------------------------------------------------
+
+
+def in_cluster(account: pathlib.Path = _ACCOUNT, environment: Mapping[str, str] = os.environ) -> Access:
+    """The access that a pod is given: a service account's token, written anew before it ends. Raises SetupError."""
+    host, port = environment.get("KUBERNETES_SERVICE_HOST", ""), environment.get("KUBERNETES_SERVICE_PORT", "")
+    if not host or not port:
         raise errors.SetupError(
-            f"{path} gets its credentials from another program, which is not supported here",
-            ("name a kubeconfig with a certificate or a token",),
+            "this is no pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set",
+            ("--kubeconfig names the API server",),
         )
-    url = urllib.parse.urlsplit(str(cluster.get("server", "")))
-    if url.scheme != "https" or not url.hostname or url.path not in ("", "/"):
-        raise errors.SetupError(f"{path} names no https server: {cluster.get('server', '')}")
-    token = str(user.get("token") or "")
-    if not token and user.get("tokenFile"):
-        token = _bytes(path, user, "token", "tokenFile").decode("utf-8", "replace").strip()
-    namespace = str(chosen.get("namespace") or "default")
-    authority = _bytes(path, cluster, "certificate-authority-data", "certificate-authority").decode("ascii", "replace")
-    return Access(url.hostname, url.port or 443, _tls(path, cluster, user), token, namespace, authority)
+    if not (account / "token").exists():
+        raise errors.SetupError(
+            f"the pod has no service account: there is no {account / 'token'}",
+            ("automountServiceAccountToken may be false", "--kubeconfig names the API server"),
+        )
+    try:
+        namespace = (account / "namespace").read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        namespace = "default"
+    return Access(
+        base=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
+        source=credentials.Held(token=credentials.File(account / "token")),
+        trusted=credentials.File(account / "ca.crt") if (account / "ca.crt").exists() else NOTHING,
+        namespace=namespace,
+    )
 
 
-def in_cluster() -> Access:
-    """The access that a pod is given."""
-    raise errors.SetupError("this is no pod: there is no service account", ("--kubeconfig names the API server",))
+# --- kubeconfig files ---------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Entry:
+    """A cluster, a user or a context, and the file that has it."""
+
+    path: pathlib.Path
+    values: Mapping[str, Any]
+
+    def text(self, name: str) -> str:
+        return str(self.values.get(name) or "")
+
+    def content(self, data: str, file: str) -> credentials.Content:
+        """What is under `data` in base64, or in the file named under `file`; nothing if neither is there."""
+        if self.values.get(data):
+            try:
+                return credentials.Inline(base64.b64decode(self.text(data), validate=True))
+            except binascii.Error as error:
+                raise errors.SetupError(f"{data} in {self.path} is not base64") from error
+        return self.file(file)
+
+    def file(self, name: str) -> credentials.Content:
+        """What is in the file named there; nothing if none is."""
+        if not self.values.get(name):
+            return NOTHING
+        made = credentials.File(self.path.parent / self.text(name))
+        try:
+            made.read()
+        except credentials.CredentialProblem as error:
+            raise errors.SetupError(f"{name} in {self.path}: {error}") from error
+        return made
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> Sequence[pathlib.Path]:
+    """The files that KUBECONFIG names; those that do not exist are left out."""
+    named = [pathlib.Path(each) for each in environment.get("KUBECONFIG", "").split(os.pathsep) if each]
+    return [each for each in named if each.exists()]
+
+
+def load(*paths: pathlib.Path, context: str = "") -> Access:
+    """The access that kubeconfig files describe, by their current context or another. Raises SetupError."""
+    files = [(path, _read(path)) for path in paths]
+    name = context or next((str(each["current-context"]) for _, each in files if each.get("current-context")), "")
+    if not name:
+        raise errors.SetupError(
+            f"{_names(paths)} has no current context", ("--context chooses one", "kubectl config use-context NAME")
+        )
+    chosen = _entry(files, "contexts", "context", name)
+    cluster = _entry(files, "clusters", "cluster", chosen.text("cluster"))
+    user = _entry(files, "users", "user", chosen.text("user")) if chosen.text("user") else _Entry(chosen.path, {})
+    base = _base(cluster)
+    url = urllib.parse.urlsplit(base)
+    found = Access(
+        base=base,
+        source=_credentials(user, cluster),
+        trusted=cluster.content("certificate-authority-data", "certificate-authority"),
+        namespace=chosen.text("namespace") or "default",
+        server_name=cluster.text("tls-server-name"),
+        insecure=bool(cluster.values.get("insecure-skip-tls-verify")),
+        proxy=_proxy(cluster) or proxies.chosen(url.hostname or "", url.port or 443, os.environ),
+        impersonated=_impersonated(user),
+    )
+    _check(found, chosen.path)
+    return found
+
+
+def _names(paths: Sequence[pathlib.Path]) -> str:
+    return ", ".join(map(str, paths)) or "the kubeconfig"
 
 
 def _read(path: pathlib.Path) -> Mapping[str, Any]:
@@ -75,54 +188,114 @@ def _read(path: pathlib.Path) -> Mapping[str, Any]:
     return found
 
 
-def _entry(config: Mapping[str, Any], section: str, inner: str, name: str, path: pathlib.Path) -> Mapping[str, Any]:
-    for each in config.get(section) or ():
-        if isinstance(each, dict) and each.get("name") == name and isinstance(each.get(inner), dict):
-            found: Mapping[str, Any] = each[inner]
-            return found
-    raise errors.SetupError(f'{path} has no {inner} "{name}"', ("kubectl config view shows what it has",))
+def _entry(files: Sequence[tuple[pathlib.Path, Mapping[str, Any]]], section: str, inner: str, name: str) -> _Entry:
+    for path, config in files:
+        entries = config.get(section)
+        for each in entries if isinstance(entries, list) else ():
+            if isinstance(each, dict) and each.get("name") == name and isinstance(each.get(inner), dict):
+                return _Entry(path, each[inner])
+    raise errors.SetupError(
+        f'{_names([path for path, _ in files])} has no {inner} "{name}"', ("kubectl config view shows what it has",)
+    )
 
 
-def _bytes(path: pathlib.Path, entry: Mapping[str, Any], data: str, file: str) -> bytes:
-    """What is in the file under `data` in base64, or in the file named under `file`; nothing if neither is there."""
+def _base(cluster: _Entry) -> str:
+    text = cluster.text("server")
+    url = urllib.parse.urlsplit(text)
     try:
-        if entry.get(data):
-            return base64.b64decode(str(entry[data]), validate=True)
-        if entry.get(file):
-            return (path.parent / str(entry[file])).read_bytes()
-    except binascii.Error as error:
-        raise errors.SetupError(f"{data} in {path} is not base64") from error
-    except OSError as error:
-        raise errors.SetupError(f"{file} in {path} cannot be read: {error}") from error
-    return b""
+        good = url.scheme == "https" and bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:
+        good = False
+    if not good or url.query or url.fragment:
+        raise errors.SetupError(f"{cluster.path} names no https server: {text}")
+    return text.rstrip("/")
 
 
-def _tls(path: pathlib.Path, cluster: Mapping[str, Any], user: Mapping[str, Any]) -> ssl.SSLContext:
-    settings = ssl.create_default_context()
-    try:
-        authority = _bytes(path, cluster, "certificate-authority-data", "certificate-authority")
-        if authority:
-            settings = ssl.create_default_context(cadata=authority.decode("ascii"))
-        if cluster.get("insecure-skip-tls-verify"):
-            settings.check_hostname = False
-            settings.verify_mode = ssl.CERT_NONE
-        certificate = _bytes(path, user, "client-certificate-data", "client-certificate")
-        key = _bytes(path, user, "client-key-data", "client-key")
-        if certificate or key:
-            _load_pair(settings, certificate, key)
-    except (ssl.SSLError, UnicodeDecodeError) as error:
+def _credentials(user: _Entry, cluster: _Entry) -> credentials.Source:
+    if "auth-provider" in user.values:
         raise errors.SetupError(
-            f"the certificates in {path} cannot be used: {error}", ("check that certificate and key belong together",)
-        ) from error
-    return settings
+            f"{user.path} uses an auth-provider, which Kubernetes has removed",
+            ("use an exec plugin, a certificate or a token",),
+        )
+    if isinstance(user.values.get("exec"), dict):
+        return credentials.Exec(_plugin(user, cluster), clocks.SystemClock())
+    basic = ""
+    if user.text("username"):
+        pair = f"{user.text('username')}:{user.text('password')}".encode()
+        basic = f"Basic {base64.b64encode(pair).decode('ascii')}"
+    token = credentials.Inline(user.text("token").encode()) if user.text("token") else None
+    # A file wins over the text: it is the one that is kept current.
+    held = user.file("tokenFile") if user.text("tokenFile") else token or NOTHING
+    return credentials.Held(
+        token=held,
+        certificate=user.content("client-certificate-data", "client-certificate"),
+        key=user.content("client-key-data", "client-key"),
+        basic=basic,
+    )
 
 
-def _load_pair(settings: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    # The library reads a pair from a file only. This one is nobody else's, and gone before anything is done with it.
-    handle, name = tempfile.mkstemp()
+def _plugin(user: _Entry, cluster: _Entry) -> credentials.Plugin:
+    said = user.values["exec"]
+    command = str(said.get("command") or "")
+    if not command:
+        raise errors.SetupError(f"the exec plugin in {user.path} has no command")
+    if os.sep in command:
+        # A name with a directory is relative to the file, one without is looked up as a shell does.
+        command = str(user.path.parent / command)
+    variables = {str(each["name"]): str(each.get("value", "")) for each in said.get("env") or () if "name" in each}
+    return credentials.Plugin(
+        version=credentials.plugin_version(said.get("apiVersion")),
+        command=(command, *map(str, said.get("args") or ())),
+        environment=variables,
+        cluster=_told(cluster) if said.get("provideClusterInfo") else None,
+        interactive=str(said.get("interactiveMode") or "IfAvailable"),
+        hint=str(said.get("installHint") or ""),
+    )
+
+
+def _told(cluster: _Entry) -> Mapping[str, Any]:
+    """What a plugin is told of the server."""
+    authority = cluster.content("certificate-authority-data", "certificate-authority").read()
+    said = {
+        "server": cluster.text("server"),
+        "tls-server-name": cluster.text("tls-server-name"),
+        "insecure-skip-tls-verify": bool(cluster.values.get("insecure-skip-tls-verify")),
+        "certificate-authority-data": base64.b64encode(authority).decode("ascii"),
+        "proxy-url": cluster.text("proxy-url"),
+    }
+    return {name: value for name, value in said.items() if value}
+
+
+def _proxy(cluster: _Entry) -> str:
+    text = cluster.text("proxy-url")
+    if text and urllib.parse.urlsplit(text).scheme not in ("http", "https"):
+        raise errors.SetupError(
+            f"the proxy {text} in {cluster.path} cannot be used", ("http:// and https:// proxies can",)
+        )
+    return text
+
+
+def _impersonated(user: _Entry) -> Mapping[str, str | Sequence[str]]:
+    if not user.text("as"):
+        if any(user.values.get(each) for each in ("as-uid", "as-groups", "as-user-extra")):
+            raise errors.SetupError(f"{user.path} says as-uid, as-groups or as-user-extra without as")
+        return {}
+    found: dict[str, str | Sequence[str]] = {"Impersonate-User": user.text("as")}
+    if user.text("as-uid"):
+        found["Impersonate-Uid"] = user.text("as-uid")
+    if user.values.get("as-groups"):
+        found["Impersonate-Group"] = [str(each) for each in user.values["as-groups"]]
+    for name, values in (user.values.get("as-user-extra") or {}).items():
+        found[_EXTRA + urllib.parse.quote(str(name), safe="")] = [str(each) for each in values]
+    return found
+
+
+def _check(access: Access, path: pathlib.Path) -> None:
+    """Find out now what would fail at the first request. Raises SetupError."""
+    if not isinstance(access.source, credentials.Held):
+        return
     try:
-        with os.fdopen(handle, "wb") as sink:
-            sink.write(certificate + b"\n" + key)
-        settings.load_cert_chain(name)
-    finally:
-        os.unlink(name)
+        held = access.source
+        access.tls_context(access.trusted.read(), held.certificate.read(), held.key.read())
+    except credentials.CredentialProblem as error:
+        raise errors.SetupError(f"{path}: {error}", ("kubectl config view shows what it has",)) from error

@@ -1,24 +1,34 @@
 """Requests to a server elsewhere, over HTTPS. Implements `certplane.client.api.Transport`.
 
-Each request has a connection of its own and a thread that waits for it: right for commands, which ask a few things and
-end. Nothing is retried.
+Connections are kept and shared; any number of requests and watches are under way at once. When the certificates in the
+files of a kubeconfig change, new requests use new connections, and the old ones end with their last answer. Nothing is
+retried, but for what the server did not let in (401) with credentials that may have been renewed since, and reads on a
+kept connection that turns out to be dead, which aiohttp sends once more.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
-import http.client
+import ssl
 import urllib.parse
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
 
-from certplane.client import api, kubeconfig
+import aiohttp
+import yarl
 
-_SECONDS: Final = 30.0
+from certplane.client import api, credentials, kubeconfig
+
+_CONNECT_SECONDS: Final = 30.0
+#: A server that says nothing for so long, in the middle of an answer or before it, is gone.
+_ANSWER_SECONDS: Final = 75.0
+#: Watches have a bookmark every minute; servers that send none end them after some minutes. Beyond both nobody is
+#: there any more.
+_SILENCE_SECONDS: Final = 900.0
+_KEPT_SECONDS: Final = 90.0
 _CHUNK: Final = 1 << 16
-_T = TypeVar("_T")
+_PATH_SAFE: Final = "/:@!$&'()*+,;=-._~"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,12 +49,51 @@ class Stream:
     chunks: AsyncIterator[bytes]
 
 
+class _Pool:
+    """Connections under one TLS identity, and how many requests use them."""
+
+    def __init__(self, access: kubeconfig.Access, trusted: bytes, identity: credentials.Identity) -> None:
+        self.key = trusted, identity.certificate, identity.key
+        tls = access.tls_context(trusted, identity.certificate, identity.key)
+        connector = aiohttp.TCPConnector(ssl=tls, limit=0, keepalive_timeout=_KEPT_SECONDS)
+        self.session = aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), skip_auto_headers=("User-Agent",)
+        )
+        self._users = 0
+        self._retired = False
+
+    @contextlib.asynccontextmanager
+    async def used(self) -> AsyncIterator[aiohttp.ClientSession]:
+        self._users += 1
+        try:
+            yield self.session
+        finally:
+            self._users -= 1
+            await self._close_if_done()
+
+    async def retire(self) -> None:
+        """Close, once nobody uses it any more."""
+        self._retired = True
+        await self._close_if_done()
+
+    async def _close_if_done(self) -> None:
+        if self._retired and not self._users:
+            await self.session.close()
+
+
 class Transport:
-    """Requests by one access."""
+    """Requests by one access. Belongs to the event loop that it is first used on; `aclose` it there."""
 
     def __init__(self, access: kubeconfig.Access, user_agent: str) -> None:
         self._access = access
         self._user_agent = user_agent
+        self._pool: _Pool | None = None
+
+    async def aclose(self) -> None:
+        """Let go of the connections; what is under way may finish."""
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            await pool.retire()
 
     async def request(
         self,
@@ -56,13 +105,14 @@ class Transport:
         body: bytes = b"",
     ) -> Answer:
         """Send one request and wait for its answer. Raises api.Unreachable."""
-
-        def exchange() -> Answer:
-            with contextlib.closing(self._connection()) as connection:
-                found = self._send(connection, method, path, query, headers, body)
-                return Answer(found.status, _fields(found), found.read())
-
-        return await asyncio.to_thread(self._guarded, exchange)
+        url = self._url(path, query)
+        async with self._guarded():
+            for last in (False, True):
+                async with self._sent(method, url, headers, body, _ANSWER_SECONDS) as found:
+                    answer = Answer(found.status, _fields(found), await found.read())
+                if answer.status != 401 or last or not self._access.source.refuse():
+                    break
+            return answer
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -74,46 +124,79 @@ class Transport:
         headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Stream]:
         """Send one request whose answer comes piece by piece; leaving ends it. Raises api.Unreachable."""
-        connection = self._connection()
-        try:
-            found = await asyncio.to_thread(
-                self._guarded, lambda: self._send(connection, method, path, query, headers, b"")
-            )
+        async with contextlib.AsyncExitStack() as stack:
+            async with self._guarded():
+                found = await stack.enter_async_context(
+                    self._sent(method, self._url(path, query), headers, b"", _SILENCE_SECONDS)
+                )
+            if found.status == 401:
+                self._access.source.refuse()
             yield Stream(found.status, _fields(found), self._chunks(found))
-        finally:
-            connection.close()
 
-    async def _chunks(self, of: http.client.HTTPResponse) -> AsyncIterator[bytes]:
-        while chunk := await asyncio.to_thread(self._guarded, lambda: of.read1(_CHUNK)):
-            yield chunk
-
-    def _connection(self) -> http.client.HTTPSConnection:
-        access = self._access
-        return http.client.HTTPSConnection(access.host, access.port, context=access.tls, timeout=_SECONDS)
-
-    def _send(
+    @contextlib.asynccontextmanager
+    async def _sent(
         self,
-        connection: http.client.HTTPSConnection,
         method: str,
-        path: str,
-        query: Sequence[tuple[str, str]],
+        url: yarl.URL,
         headers: Mapping[str, str] | None,
         body: bytes,
-    ) -> http.client.HTTPResponse:
-        target = f"{path}?{urllib.parse.urlencode(query)}" if query else path
-        fields = {"user-agent": self._user_agent, **(headers or {})}
-        if self._access.token:
-            fields["authorization"] = f"Bearer {self._access.token}"
-        connection.request(method, target, body or None, fields)
-        return connection.getresponse()
+        patience: float,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        identity = await self._access.source.identity()
+        pool = await self._current(identity)
+        fields = {"user-agent": self._user_agent, **self._access.impersonated, **(headers or {})}
+        if identity.authorization:
+            fields["authorization"] = identity.authorization
+        async with (
+            pool.used() as session,
+            session.request(
+                method,
+                url,
+                headers=list(_many(fields)),
+                data=body or None,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=patience),
+                allow_redirects=False,
+                server_hostname=self._access.server_name or None,
+                proxy=self._access.proxy or None,
+            ) as found,
+        ):
+            yield found
 
-    def _guarded(self, call: Callable[[], _T]) -> _T:
+    async def _current(self, identity: credentials.Identity) -> _Pool:
+        """The connections of who we are now."""
+        trusted = self._access.trusted.read()
+        key = trusted, identity.certificate, identity.key
+        if self._pool is None or self._pool.key != key:
+            old, self._pool = self._pool, _Pool(self._access, trusted, identity)
+            if old is not None:
+                await old.retire()
+        return self._pool
+
+    def _url(self, path: str, query: Sequence[tuple[str, str]]) -> yarl.URL:
+        target = self._access.base + urllib.parse.quote(path, safe=_PATH_SAFE)
+        return yarl.URL(f"{target}?{urllib.parse.urlencode(query)}" if query else target, encoded=True)
+
+    async def _chunks(self, of: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        async with self._guarded():
+            async for chunk in of.content.iter_any():
+                yield chunk
+
+    @contextlib.asynccontextmanager
+    async def _guarded(self) -> AsyncIterator[None]:
         try:
-            return call()
-        except (OSError, http.client.HTTPException) as error:
-            place = f"{self._access.host}:{self._access.port}"
-            raise api.Unreachable(f"the server at {place} cannot be reached: {error}") from error
+            yield
+        except credentials.CredentialProblem as error:
+            raise api.Unreachable(f"no credentials for {self._access.place}: {error}") from error
+        except (aiohttp.ClientError, OSError, TimeoutError, ssl.SSLError, ValueError) as error:
+            why = str(error) or type(error).__name__
+            raise api.Unreachable(f"the server at {self._access.place} cannot be reached: {why}") from error
 
 
-def _fields(of: http.client.HTTPResponse) -> Mapping[str, str]:
-    return {name.lower(): value for name, value in of.getheaders()}
+def _many(fields: Mapping[str, str | Sequence[str]]) -> Any:
+    for name, value in fields.items():
+        for each in (value,) if isinstance(value, str) else value:
+            yield name, each
+
+
+def _fields(of: aiohttp.ClientResponse) -> Mapping[str, str]:
+    return {name.lower(): value for name, value in of.headers.items()}

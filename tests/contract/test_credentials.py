@@ -1,0 +1,293 @@
+"""Who we are may change while requests are made: over HTTPS, against a plane."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import stat
+import sys
+
+import pytest
+import yaml
+
+from certplane import errors, testing
+from certplane.access import authn
+from certplane.client import api, credentials, kubeconfig, remote
+from certplane.meta import context
+from certplane.resources import reviews
+from tests.contract import doors
+from tests.flow import plane as flow
+
+JANE, JOHN = context.User("jane"), context.User("john")
+TOKENS = 'secret-of-jane,jane,1\nsecret-of-john,john,2,"makers"\n'
+
+
+@pytest.fixture
+async def door(tmp_path):
+    tokens = tmp_path / "tokens.csv"
+    tokens.write_text(TOKENS)
+    how = {"static_tokens": (authn.read_tokens(tokens),), "controllers": frozenset()}
+    async with doors.open_to("https", tmp_path, testing.FakeClock(), **how) as made:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def client_of(access):
+    async with contextlib.aclosing(remote.Transport(access, "door")) as transport:
+        yield api.Client(transport)
+
+
+async def whoami(client):
+    return (await client.create(reviews.SELF_SUBJECT_REVIEWS, reviews.SelfSubjectReview())).status.user_info.username
+
+
+def write_kubeconfig(path, door, user, **cluster):
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "current-context": "here",
+                "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u", "namespace": "home"}}],
+                "clusters": [
+                    {
+                        "name": "c",
+                        "cluster": {
+                            "server": f"https://127.0.0.1:{door.port}",
+                            "certificate-authority-data": base64.b64encode(door.ca.pem).decode(),
+                            **cluster,
+                        },
+                    }
+                ],
+                "users": [{"name": "u", "user": user}],
+            }
+        )
+    )
+    return path
+
+
+async def test_a_token_file_is_read_again_when_it_changes(door, tmp_path):
+    """As those of pods do, every hour."""
+    (tmp_path / "token").write_text("secret-of-jane\n")
+    path = write_kubeconfig(tmp_path / "config", door, {"tokenFile": "token"})
+    async with client_of(kubeconfig.load(path)) as client:
+        assert await whoami(client) == "jane"
+        (tmp_path / "token").write_text("secret-of-john")
+        assert await whoami(client) == "john"
+        (tmp_path / "token").unlink()
+        with pytest.raises(api.Unreachable, match=r"token cannot be read: No such file"):
+            await whoami(client)
+
+
+async def test_a_certificate_is_taken_anew_when_its_files_change(door, tmp_path):
+    """New requests show the new one; a watch under way goes on."""
+
+    def write(user):
+        for name, content in zip(("tls.crt", "tls.key"), door.ca.client(user), strict=True):
+            (tmp_path / f".{name}").write_bytes(content)
+            os.replace(tmp_path / f".{name}", tmp_path / name)
+
+    write(flow.ADMIN)
+    path = write_kubeconfig(tmp_path / "config", door, {"client-certificate": "tls.crt", "client-key": "tls.key"})
+    async with client_of(kubeconfig.load(path)) as client:
+        assert await whoami(client) == "admin"
+        start = (await client.list(flow.csrs.RESOURCE)).resource_version
+        async with client.watch(flow.csrs.RESOURCE, start) as events:
+            write(JANE)
+            assert await whoami(client) == "jane"
+            await door.client(flow.ADMIN).create(flow.csrs.RESOURCE, flow.new_csr("a"))
+            assert (await anext(events)).object.metadata.name == "a"
+
+
+async def test_a_pod_is_who_its_service_account_is(door, tmp_path):
+    """Its token, its CA and its namespace come from files, the server from the environment."""
+    for name, content in (("token", b"secret-of-jane"), ("ca.crt", door.ca.pem), ("namespace", b"home\n")):
+        (tmp_path / name).write_bytes(content)
+    environment = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(door.port)}
+    access = kubeconfig.in_cluster(tmp_path, environment)
+    assert access.namespace == "home"
+    async with client_of(access) as client:
+        assert await whoami(client) == "jane"
+
+
+async def test_what_is_no_pod_says_so(tmp_path):
+    """And what to do."""
+    with pytest.raises(errors.SetupError, match="this is no pod") as caught:
+        kubeconfig.in_cluster(tmp_path, {})
+    assert caught.value.hints == ("--kubeconfig names the API server",)
+
+
+# --- exec plugins -------------------------------------------------------------------------------------------------
+
+
+def write_plugin(path, body):
+    path.write_text(f"#!{sys.executable}\nimport json, os, sys\n{body}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def plugin(tmp_path, said, **more):
+    """A plugin that counts how often it is asked, and says the same each time."""
+    write_plugin(
+        tmp_path / "plugin",
+        f"open({str(tmp_path / 'asked')!r}, 'a').write(os.environ['KUBERNETES_EXEC_INFO'] + '\\n')\n"
+        f"print(open({str(tmp_path / 'answer')!r}).read())",
+    )
+    answer(tmp_path, **said)
+    return {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "./plugin", **more}}
+
+
+def answer(tmp_path, **status):
+    said = {"kind": "ExecCredential", "apiVersion": "client.authentication.k8s.io/v1", "status": status}
+    (tmp_path / "answer").write_text(json.dumps(said))
+
+
+def asked(tmp_path):
+    return [json.loads(each) for each in (tmp_path / "asked").read_text().splitlines()]
+
+
+async def test_a_plugin_is_asked_once(door, tmp_path):
+    """For as long as what it said is good."""
+    path = write_kubeconfig(tmp_path / "config", door, plugin(tmp_path, {"token": "secret-of-jane"}))
+    async with client_of(kubeconfig.load(path)) as client:
+        assert await asyncio.gather(*(whoami(client) for _ in range(5))) == ["jane"] * 5
+    assert [each["spec"]["interactive"] for each in asked(tmp_path)] == [sys.stdin.isatty()]
+
+
+async def test_a_plugin_is_asked_again_when_its_credentials_are_refused(door, tmp_path):
+    """And the request is made again with what it says then."""
+    path = write_kubeconfig(tmp_path / "config", door, plugin(tmp_path, {"token": "no-longer-good"}))
+    async with client_of(kubeconfig.load(path)) as client:
+        with pytest.raises(errors.Unauthorized):
+            await whoami(client)
+        answer(tmp_path, token="secret-of-john")
+        assert await whoami(client) == "john"
+
+
+async def test_a_plugin_is_asked_again_when_its_credentials_are_over(tmp_path):
+    """By the clock, a moment before."""
+    clock = testing.FakeClock()
+    made = plugin(tmp_path, {"token": "one", "expirationTimestamp": "2026-01-01T00:10:00Z"})["exec"]
+    source = credentials.Exec(credentials.Plugin(made["apiVersion"], (str(tmp_path / "plugin"),)), clock)
+    assert (await source.identity()).authorization == "Bearer one"
+    answer(tmp_path, token="two")
+    await clock.advance(580)
+    assert (await source.identity()).authorization == "Bearer one"
+    await clock.advance(15)
+    assert (await source.identity()).authorization == "Bearer two"
+
+
+async def test_a_plugin_may_give_a_certificate(door, tmp_path):
+    """With its key."""
+    certificate, key = (each.decode() for each in door.ca.client(JANE))
+    said = {"clientCertificateData": certificate, "clientKeyData": key}
+    path = write_kubeconfig(tmp_path / "config", door, plugin(tmp_path, said))
+    async with client_of(kubeconfig.load(path)) as client:
+        assert await whoami(client) == "jane"
+
+
+async def test_a_plugin_is_told_of_the_cluster_if_it_wants_to_know(door, tmp_path):
+    """Its address and its CA."""
+    user = plugin(tmp_path, {"token": "secret-of-jane"}, provideClusterInfo=True)
+    async with client_of(kubeconfig.load(write_kubeconfig(tmp_path / "config", door, user))) as client:
+        await whoami(client)
+    told = asked(tmp_path)[0]["spec"]["cluster"]
+    assert told["server"] == f"https://127.0.0.1:{door.port}"
+    assert base64.b64decode(told["certificate-authority-data"]) == door.ca.pem
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("sys.exit(3)", "plugin ended with code 3"),
+        ("print('secret-token')", "said nothing that is an ExecCredential"),
+        ("print('{}')", "said nothing that is an ExecCredential"),
+        (
+            (
+                "print(json.dumps({'kind': 'ExecCredential', 'apiVersion': 'client.authentication.k8s.io/v2',"
+                " 'status': {'token': 'secret-token'}}))"
+            ),
+            "answered in another version",
+        ),
+        (
+            (
+                "print(json.dumps({'kind': 'ExecCredential', 'apiVersion': 'client.authentication.k8s.io/v1',"
+                " 'status': {}}))"
+            ),
+            "gave neither a token nor a certificate",
+        ),
+    ],
+)
+async def test_a_plugin_that_is_of_no_use_is_told_of(tmp_path, body, why):
+    """Without what it said: that may be a secret."""
+    write_plugin(tmp_path / "plugin", body)
+    made = credentials.Plugin("client.authentication.k8s.io/v1", (str(tmp_path / "plugin"),))
+    with pytest.raises(credentials.CredentialProblem, match=why) as caught:
+        await credentials.Exec(made, testing.FakeClock()).identity()
+    assert "secret-token" not in str(caught.value)
+
+
+async def test_a_plugin_that_is_not_there_is_told_of_with_its_hint(tmp_path):
+    """What to install."""
+    made = credentials.Plugin("client.authentication.k8s.io/v1", (str(tmp_path / "none"),), hint="install it\n")
+    with pytest.raises(credentials.CredentialProblem, match="cannot be run: No such file or directory: install it"):
+        await credentials.Exec(made, testing.FakeClock()).identity()
+
+
+# --- proxies ------------------------------------------------------------------------------------------------------
+
+
+class Proxy:
+    """A proxy that connects whoever asks to where they want to go, and remembers where that was."""
+
+    def __init__(self):
+        self.asked = []
+
+    async def serve(self, reader, writer):
+        line = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0].decode()
+        method, target, _ = line.split()
+        self.asked.append((method, target))
+        host, _, port = target.rpartition(":")
+        there = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await asyncio.gather(self._copy(reader, there[1]), self._copy(there[0], writer))
+
+    async def _copy(self, source, target):
+        with contextlib.suppress(OSError):
+            while data := await source.read(1 << 16):
+                target.write(data)
+                await target.drain()
+        target.close()
+
+
+async def test_a_proxy_is_gone_through(door, tmp_path):
+    """With CONNECT: it sees nothing but the address."""
+    proxy = Proxy()
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        path = write_kubeconfig(tmp_path / "config", door, {"token": "secret-of-jane"}, **{"proxy-url": url})
+        async with client_of(kubeconfig.load(path)) as client:
+            assert await whoami(client) == "jane"
+    assert proxy.asked == [("CONNECT", f"127.0.0.1:{door.port}")]
+
+
+# --- impersonation ------------------------------------------------------------------------------------------------
+
+
+async def test_a_kubeconfig_may_say_to_act_as_somebody_else(door, tmp_path):
+    """With uid, groups and extra, whatever is in their names."""
+    certificate, key = (base64.b64encode(each).decode() for each in door.ca.client(flow.ADMIN))
+    user = {
+        "client-certificate-data": certificate,
+        "client-key-data": key,
+        "as": "jane",
+        "as-uid": "7",
+        "as-groups": ["a", "b"],
+        "as-user-extra": {"example.com/why": ["one", "two"]},
+    }
+    async with client_of(kubeconfig.load(write_kubeconfig(tmp_path / "config", door, user))) as client:
+        found = (await client.create(reviews.SELF_SUBJECT_REVIEWS, reviews.SelfSubjectReview())).status.user_info
+    assert (found.username, found.uid, found.groups) == ("jane", "7", ["a", "b", "system:authenticated"])
+    assert found.extra == {"example.com/why": ["one", "two"]}

@@ -1,0 +1,227 @@
+"""`certplane controllers` as an administrator meets it: real processes against a real server, and kill -9."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import urllib.request
+
+import pytest
+
+import demo
+from certplane.client import api, kubeconfig, remote
+from certplane.resources import certificatesigningrequests as csrs
+from certplane.resources import events, leases
+from tests.e2e import requests
+from tests.e2e.test_serve import started
+
+WITHOUT = "*,-csrapproving,-csrsigning,-csrcleaner"
+CLIENT = "kubernetes.io/kube-apiserver-client"
+#: Short enough for a test, and in the right proportions.
+TERMS = (
+    "--leader-elect-lease-duration=3s", "--leader-elect-renew-deadline=2s", "--leader-elect-retry-period=500ms",
+)  # fmt: skip
+
+
+def controllers(*arguments, timeout=30):
+    """Run the command until it exits by itself."""
+    return subprocess.run(
+        [demo.CERTPLANE, "controllers", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@contextlib.contextmanager
+def copy_of(data, name, *arguments):
+    """A copy of the controllers, with the CA of a data directory; killed in the end."""
+    with (data.parent / f"{name}.log").open("ab") as sink:
+        process = subprocess.Popen(
+            [
+                demo.CERTPLANE, "controllers", "--kubeconfig", data / "super-admin.conf", "--listen-health", "none",
+                "--cluster-signing-cert-file", data / "pki" / "ca.crt",
+                "--cluster-signing-key-file", data / "pki" / "ca.key", *TERMS, *map(str, arguments),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+@contextlib.asynccontextmanager
+async def admin(data):
+    """The API as the administrator sees it."""
+    access = kubeconfig.load(data / "super-admin.conf")
+    async with contextlib.aclosing(remote.Transport(access, "test")) as transport:
+        yield api.Client(transport)
+
+
+async def until(client, kind, holds, namespace=""):
+    """The first object that something holds of, however long it takes to become so."""
+    found = await client.list(kind, namespace)
+    for each in found.items:
+        if holds(each):
+            return each
+    async with client.watch(kind, found.resource_version, namespace) as changes:
+        async for event in changes:
+            if event.type in ("ADDED", "MODIFIED") and holds(event.object):
+                return event.object
+    raise AssertionError("the watch ended")
+
+
+async def approve(client, name):
+    """Ask for a certificate, and approve it."""
+    made = csrs.CertificateSigningRequest(
+        spec=csrs.CertificateSigningRequestSpec(
+            request=requests.pkcs10(name), signer_name=CLIENT, usages=["client auth"]
+        )
+    )
+    made.metadata.name = name
+    found = await client.create(csrs.RESOURCE, made)
+    found.status.conditions = [csrs.CertificateSigningRequestCondition(type="Approved", status="True", reason="Test")]
+    await client.update(csrs.RESOURCE, found, "approval")
+
+
+async def issued(client, name):
+    return await until(client, csrs.RESOURCE, lambda of: of.metadata.name == name and of.status.certificate)
+
+
+def held_by_other_than(*identities):
+    return lambda of: of.spec.holder_identity not in ("", None, *identities)
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+async def test_another_copy_takes_over(end, tmp_path):
+    """Two copies, one works. When it is killed, or stopped, the other goes on."""
+    data = tmp_path / "data"
+    with started(data, "--controllers", WITHOUT), copy_of(data, "one") as one:
+        async with admin(data) as client:
+            first = await until(client, leases.RESOURCE, held_by_other_than(), "kube-system")
+            with copy_of(data, "two"):
+                await approve(client, "a")
+                await issued(client, "a")
+                one.send_signal(end)
+                assert one.wait(10) == (-end if end == signal.SIGKILL else 0)
+                await approve(client, "b")
+                await issued(client, "b")
+                lease = await client.get(leases.RESOURCE, first.metadata.name, "kube-system")
+    assert lease.spec.holder_identity != first.spec.holder_identity
+    assert lease.spec.lease_transitions == first.spec.lease_transitions + 1
+
+
+async def test_a_copy_that_stood_still_does_not_go_on(tmp_path):
+    """Stopped in the middle of its work, it finds that another one leads, and ends with the code that says so."""
+    data = tmp_path / "data"
+    with started(data, "--controllers", WITHOUT), copy_of(data, "one") as one:
+        async with admin(data) as client:
+            first = await until(client, leases.RESOURCE, held_by_other_than(), "kube-system")
+            with copy_of(data, "two"):
+                one.send_signal(signal.SIGSTOP)
+                other = held_by_other_than(first.spec.holder_identity)
+                await until(client, leases.RESOURCE, other, "kube-system")
+                await approve(client, "a")
+                one.send_signal(signal.SIGCONT)
+                assert one.wait(15) == 3
+                await issued(client, "a")
+                told = [each for each in (await client.list(events.RESOURCE)).items if each.reason == "Signed"]
+                assert len(told) <= 1
+
+
+async def test_it_can_be_looked_after(tmp_path):
+    """Health and metrics, without TLS, on an address of its own."""
+    data = tmp_path / "data"
+    port = demo.free_port()
+    address = f"127.0.0.1:{port}"
+    with (
+        started(data, "--controllers", WITHOUT),
+        copy_of(data, "one", "--listen-health", address, "--leader-elect=false"),
+    ):
+        async with admin(data) as client:
+            await approve(client, "a")
+            await issued(client, "a")
+        assert "[+]informer-sync ok" in _read(f"http://{address}/readyz?verbose")
+        metrics = _read(f"http://{address}/metrics")
+        assert 'workqueue_adds_total{name="certificate"}' in metrics
+        assert f'decision="Issued",reason="Signed",signer="{CLIENT}"' in metrics
+
+
+def _read(url):
+    with urllib.request.urlopen(url) as answer:
+        return answer.read().decode()
+
+
+def test_a_right_that_is_missing_is_told_with_its_rule(tmp_path):
+    """Once, in a form that can be pasted into a ClusterRole."""
+    data = tmp_path / "data"
+    with started(data, "--controllers", WITHOUT, "--token-auth-file", _tokens(tmp_path)) as (port, _):
+        config = {
+            "current-context": "a",
+            "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+            "clusters": [
+                {
+                    "name": "a",
+                    "cluster": {
+                        "server": f"https://127.0.0.1:{port}", "certificate-authority": str(data / "pki" / "ca.crt"),
+                    },
+                }
+            ],
+            "users": [{"name": "a", "user": {"token": "of-a-stranger"}}],
+        }  # fmt: skip
+        (tmp_path / "config").write_text(json.dumps(config))
+        process = subprocess.Popen(
+            [demo.CERTPLANE, "controllers", "--kubeconfig", tmp_path / "config", "--listen-health", "none"],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            line = next(each for each in process.stderr if "a right is missing" in each)
+        finally:
+            process.kill()
+            process.wait()
+            process.stderr.close()
+    rule = json.loads(line.partition("rule=")[2])
+    assert rule == '- {apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["get"]}'
+
+
+def _tokens(directory):
+    path = directory / "tokens.csv"
+    path.write_text("of-a-stranger,stranger,1\n")
+    path.chmod(0o600)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--kubeconfig", "missing.conf"), "cannot be read"),
+        ((), "this is no pod"),
+        (("--controllers", "nobody"), "there is no controller nobody"),
+        (("--controllers", ""), "none is left"),
+        (("--leader-elect-lease-duration", "5s"), "leaseDuration must be greater than renewDeadline"),
+        (("--leader-elect-retry-period", "9s"), "renewDeadline must be greater than retryPeriod*JitterFactor"),
+        (("--kube-api-qps", "many"), "--kube-api-qps: must be a number"),
+        (("--listen-health", "nowhere"), "--listen-health: not HOST:PORT"),
+        (
+            ("--cluster-signing-cert-file", "a", "--cluster-signing-kubelet-serving-cert-file", "b"),
+            '"cluster-signing-kubelet-serving": cannot specify cert without key',
+        ),
+    ],
+)
+def test_bad_settings_are_refused(arguments, message):
+    """With `error:` and `hint:` lines, and exit code 2."""
+    found = controllers(*arguments)
+    assert found.returncode == 2
+    assert found.stderr.startswith("error: ")
+    assert message in found.stderr
+    assert "\nhint: " in found.stderr
