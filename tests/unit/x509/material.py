@@ -1,0 +1,165 @@
+"""Keys, requests and authorities for the tests of this folder, all made at run time."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import ipaddress
+import math
+import secrets
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import NameOID
+
+from certplane.x509 import authority, csr, der, issue, mint, pem, template
+
+NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+SMALL = math.prod(each for each in range(3, 2000, 2) if all(each % other for other in range(3, 45, 2) if other < each))
+YEAR = datetime.timedelta(days=365)
+MAKE = {
+    "RSA-1024": lambda: rsa.generate_private_key(65537, 1024),
+    "RSA-2048": lambda: rsa.generate_private_key(65537, 2048),
+    "RSA-3072": lambda: rsa.generate_private_key(65537, 3072),
+    "P-224": lambda: ec.generate_private_key(ec.SECP224R1()),
+    "P-256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "P-384": lambda: ec.generate_private_key(ec.SECP384R1()),
+    "P-521": lambda: ec.generate_private_key(ec.SECP521R1()),
+    "Ed25519": ed25519.Ed25519PrivateKey.generate,
+}
+
+
+@functools.cache
+def key(kind="P-256", number=0):
+    """The same key for the same arguments."""
+    del number
+    return MAKE[kind]()
+
+
+def hash_for(private):
+    return None if isinstance(private, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+
+
+# --- authorities --------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def new_authority(kind="P-256", number=0):
+    private = key(kind, number + 100)
+    made = mint.self_signed_ca(f"ca-{number}", private, NOW, 10 * YEAR)
+    return authority.Authority(pem.first(made).data, private)
+
+
+def new_issuer(kind="P-256", number=0, **options):
+    return issue.Issuer(new_authority(kind, number), YEAR, **options)
+
+
+def ca_certificate(private, **changes):
+    """A CA certificate in DER. `changes` are fields of a Template."""
+    name = template.name(csr.Subject(common_name="odd"))
+    fields = {
+        "serial": 1,
+        "issuer": name,
+        "not_before": NOW,
+        "not_after": NOW + 10 * YEAR,
+        "subject": name,
+        "spki": spki(private),
+        "extensions": [template.key_usage(("key_cert_sign",)), template.basic_constraints(ca=True)],
+        "algorithm": authority.signature_algorithm(private),
+    }
+    to_be_signed = template.Template(**(fields | changes)).to_be_signed()
+    return template.assemble(to_be_signed, fields["algorithm"], authority.signature(private, to_be_signed))
+
+
+def spki(private):
+    return private.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+# --- requests -----------------------------------------------------------------------------------------------------
+
+
+def request(private=None, common_name="jane", organizations=(), dns=(), addresses=()):
+    """A parsed request of an ordinary kind."""
+    private = private or key()
+    attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, each) for each in organizations]
+    if common_name:
+        attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, common_name))
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(attributes))
+    names = [*map(x509.DNSName, dns), *(x509.IPAddress(ipaddress.ip_address(each)) for each in addresses)]
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    made = builder.sign(private, hash_for(private))
+    return csr.parse(made.public_bytes(serialization.Encoding.PEM))
+
+
+def odd_request(subject=b"\x30\x00", attributes=b"", private=None):
+    """A request, in PEM, from the DER of its name and of its attributes, which no library would write."""
+    private = private or key()
+    information = der.encode(0x30, der.encode(0x02, b"\0") + subject + spki(private) + der.encode(0xA0, attributes))
+    algorithm = authority.signature_algorithm(private)
+    return pem.encode(
+        "CERTIFICATE REQUEST", template.assemble(information, algorithm, authority.signature(private, information))
+    )
+
+
+def attribute(dotted, *values):
+    return der.encode(0x30, template.oid(dotted) + der.encode(0x31, b"".join(values)))
+
+
+def requested(*extensions):
+    """The attribute that requests some extensions."""
+    encoded = b"".join(
+        der.encode(
+            0x30,
+            template.oid(each.oid) + (b"\x01\x01\xff" if each.critical else b"") + der.encode(0x04, each.value),
+        )
+        for each in extensions
+    )
+    return attribute("1.2.840.113549.1.9.14", der.encode(0x30, encoded))
+
+
+# --- weak keys ----------------------------------------------------------------------------------------------------
+
+
+def is_prime(number):
+    if math.gcd(number, SMALL) != 1:
+        return False
+    return all(pow(base, number - 1, number) == 1 for base in (2, 3, 5))
+
+
+def _prime_from(start, step=2):
+    while not is_prime(start):
+        start += step
+    return start
+
+
+def rsa_key(p, q, exponent=65537):
+    """A private key from its primes."""
+    d = pow(exponent, -1, math.lcm(p - 1, q - 1))
+    public = rsa.RSAPublicNumbers(exponent, p * q)
+    return rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), public).private_key()
+
+
+@functools.cache
+def close_primes():
+    """Two primes of 1024 bits that follow each other."""
+    p = _prime_from((3 << 1022) | secrets.randbits(1000) | 1)
+    return p, _prime_from(p + 2)
+
+
+@functools.cache
+def roca_primes():
+    """Two primes of 1024 bits as the faulty generator made them: k * M + (65537 ** a mod M)."""
+    return _roca_prime(), _roca_prime()
+
+
+def _roca_prime():
+    product = math.prod(each for each in range(2, 702) if all(each % other for other in range(2, each)))
+    while True:
+        power = pow(65537, secrets.randbits(64), product)
+        found = ((3 << 1022) // product + secrets.randbits(40)) * product + power
+        if is_prime(found):
+            return found
