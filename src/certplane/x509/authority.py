@@ -7,6 +7,7 @@ out. A key in an HSM, or in another process behind a socket, can take its place.
 from __future__ import annotations
 
 import datetime
+import functools
 import pathlib
 from typing import Final
 
@@ -107,6 +108,39 @@ def signature(key: keys.PrivateKey, data: bytes) -> bytes:
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return key.sign(data)
     return key.sign(data, ec.ECDSA(_EC_ALGORITHMS[key.curve.name][1]()))
+
+
+class StandIn:
+    """Signs as an authority does, with a key that is made here and worth nothing: for certificates that are only
+    looked at. Safe to use from several threads.
+
+    All that the signed bytes say of the key that signs is the AlgorithmIdentifier, and this is the authority's own. An
+    RSA identifier names the hash and not the size of the key, one of ECDSA the hash and not the curve (RFC 8017
+    appendix A.2.4, RFC 5758 section 3.2); so the key is the cheapest that there is: a signature of an RSA key of 1024
+    bits costs a third of one of 2048 and a fifteenth of one of 4096. It protects nothing, and never leaves the memory.
+    """
+
+    def __init__(self, authority: Authority) -> None:
+        public = authority.certificate.public_key()
+        self._is_rsa = isinstance(public, rsa.RSAPublicKey)
+        self._hash = _EC_ALGORITHMS[public.curve.name][1]() if isinstance(public, ec.EllipticCurvePublicKey) else None
+
+    @functools.cached_property
+    def _key(self) -> keys.PrivateKey:
+        # Two threads may both make one: either will do.
+        if self._is_rsa:
+            return rsa.generate_private_key(65537, _STAND_IN_BITS)
+        return ed25519.Ed25519PrivateKey.generate() if self._hash is None else ec.generate_private_key(ec.SECP256R1())
+
+    def sign(self, data: bytes) -> bytes:
+        """A signature under the authority's algorithm, by which nobody can be deceived."""
+        key = self._key
+        if isinstance(key, ec.EllipticCurvePrivateKey) and self._hash is not None:
+            return key.sign(data, ec.ECDSA(self._hash))
+        return signature(key, data)
+
+
+_STAND_IN_BITS: Final = 1024
 
 
 def load(certificate: pathlib.Path, key: pathlib.Path) -> Authority:

@@ -7,9 +7,8 @@ because what to make of an odd request must not depend on the mood of a library.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 SEQUENCE: Final = 16
 SET: Final = 17
@@ -38,9 +37,11 @@ def structure(text: str) -> DERProblem:
     return DERProblem(f"asn1: structure error: {text}")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Element:
-    """One value: class (0 universal, 2 context), tag, whether it is constructed, content, and all its bytes."""
+class Element(NamedTuple):
+    """One value: class (0 universal, 2 context), tag, whether it is constructed, content, and all its bytes.
+
+    A tuple, as it is made in a third of the time of a frozen dataclass, dozens of times a request.
+    """
 
     class_: int
     tag: int
@@ -49,19 +50,17 @@ class Element:
     raw: bytes
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Header:
-    class_: int
-    tag: int
-    compound: bool
-    length: int
-    end: int
+#: Class, tag, whether it is constructed, length of the content, and where that begins. A plain tuple, as every value
+#: of every request has one.
+_Header = tuple[int, int, bool, int, int]
 
 
 def _header(data: bytes, at: int) -> _Header:
     first = data[at]
     at += 1
     tag = first & 0x1F
+    if tag != 0x1F and at < len(data) and data[at] < 0x80:
+        return first >> 6, tag, bool(first & 0x20), data[at], at + 1
     if tag == 0x1F:
         tag, at = _base128(data, at)
         if tag < 0x1F:
@@ -72,7 +71,7 @@ def _header(data: bytes, at: int) -> _Header:
     at += 1
     if length & 0x80:
         length, at = _long_length(data, at, length & 0x7F)
-    return _Header(first >> 6, tag, bool(first & 0x20), length, at)
+    return first >> 6, tag, bool(first & 0x20), length, at
 
 
 def _base128(data: bytes, at: int) -> tuple[int, int]:
@@ -123,42 +122,42 @@ class Reader:
 
     def any(self) -> Element:
         """The next value, whatever it is."""
-        if self.empty:
+        if self.at >= len(self.data):
             raise syntax("sequence truncated")
-        header = _header(self.data, self.at)
-        return self._take(header)
+        return self._take(_header(self.data, self.at))
 
     def read(self, tag: int, name: str, *, compound: bool | None = None) -> Element:
         """The next value, which must have this universal tag. `name` is what Go calls the type."""
         if self.empty:
             raise syntax("sequence truncated")
         header = _header(self.data, self.at)
+        class_, found_tag, found_compound, length, begin = header
         constructed = tag in (SEQUENCE, SET) if compound is None else compound
-        if header.class_ != 0 or header.tag != tag or header.compound != constructed:
+        if class_ != 0 or found_tag != tag or found_compound != constructed:
             found = (
-                f"{{class:{header.class_} tag:{header.tag} length:{header.length} "
-                f"isCompound:{'true' if header.compound else 'false'}}}"
+                f"{{class:{class_} tag:{found_tag} length:{length} isCompound:{'true' if found_compound else 'false'}}}"
             )
-            raise structure(f"tags don't match ({tag} vs {found}) {_PARAMETERS} {name} @{header.end}")
+            raise structure(f"tags don't match ({tag} vs {found}) {_PARAMETERS} {name} @{begin}")
         return self._take(header)
 
     def peek_context(self) -> int | None:
         """The tag of the next value, if it is of the context class."""
         if self.empty:
             return None
-        header = _header(self.data, self.at)
-        return header.tag if header.class_ == CONTEXT else None
+        class_, tag, *_ = _header(self.data, self.at)
+        return tag if class_ == CONTEXT else None
 
     def _take(self, header: _Header) -> Element:
-        end = header.end + header.length
+        class_, tag, compound, length, begin = header
+        end = begin + length
         if end > len(self.data):
             raise syntax("data truncated")
-        begin, self.at = self.at, end
-        return Element(header.class_, header.tag, header.compound, self.data[header.end : end], self.data[begin:end])
+        start, self.at = self.at, end
+        return Element(class_, tag, compound, self.data[begin:end], self.data[start:end])
 
     def __iter__(self) -> Iterator[Element]:
-        while not self.empty:
-            yield self.any()
+        while self.at < len(self.data):
+            yield self._take(_header(self.data, self.at))
 
 
 def integer(of: Element) -> int:

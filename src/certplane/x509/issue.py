@@ -1,9 +1,13 @@
-"""prepare -> issue -> check. The only caller of the CA key.
+"""prepare -> (record) -> issue -> check. The only caller of the CA key.
 
-`prepare` decides what the certificate will say and returns it as the bytes to be signed, inside a token that can be
-redeemed once, by the issuer that made it. `issue` signs those bytes and nothing else. What comes out is then read back
-with another library's parser and compared with what was prepared: the check does not trust the builder. A certificate
-that fails it is never handed out.
+`prepare` decides what the certificate will say. The bytes to be signed are signed with a throw-away key first, and
+`lint` judges what came out: a finding that is an error ends it there, before the CA key is used. The result is a token
+that holds those bytes and can be redeemed once, by the issuer that made it; `issue` signs them and nothing else. What
+comes out is then read back with another library's parser and compared with what was prepared: the check does not trust
+the builder. A certificate that fails it is never handed out.
+
+The bytes may be recorded between the two steps, so that nothing is signed that nobody knows of; after a crash `resume`
+makes a token of what was recorded. Signing the same bytes twice gives one certificate, with the same serial number.
 
 Contents follow kube-controller-manager's signer (kubernetes, `pkg/controller/certificates/authority`): back-dated by
 five minutes, never longer than the CA, all requested extensions ignored but the alternative names.
@@ -23,7 +27,7 @@ from cryptography.hazmat.primitives import serialization
 
 from certplane import gotext
 from certplane.x509 import authority as authorities
-from certplane.x509 import csr, pem, template
+from certplane.x509 import candidate, csr, keys, lint, pem, template, weak
 
 BACKDATE: Final = datetime.timedelta(minutes=5)
 SHORTEST: Final = datetime.timedelta(minutes=10)
@@ -64,25 +68,49 @@ class IssueError(ValueError):
     """A certificate that cannot be issued now. Retrying may help: the CA may be renewed, the usages may not."""
 
 
+class LintError(IssueError):
+    """A certificate that must not be issued as it is; the CA key was not used. Trying again will find the same."""
+
+    def __init__(self, findings: Sequence[lint.Finding]) -> None:
+        super().__init__(f"the certificate would not be good: {'; '.join(map(str, findings))}")
+        self.findings = tuple(findings)
+
+
 class CheckFailed(RuntimeError):
     """A certificate came out that is not the one that was prepared. A fault of ours; it was not handed out."""
 
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Prepared:
-    """A certificate that is ready to be signed. `to_be_signed` may be recorded before the key is used."""
+    """A certificate that is ready to be signed. `to_be_signed` may be recorded before the key is used: `resume` takes
+    it back. `findings` are lint's warnings.
+    """
 
     template: template.Template
     to_be_signed: bytes
+    findings: tuple[lint.Finding, ...]
     _issuer: Issuer | None
 
 
 class Issuer:
-    """Issues under one authority. `max_ttl` is the longest lifetime. Safe to use from several threads."""
+    """Issues under one authority. `max_ttl` is the longest lifetime, `smallest_rsa` the size in bits from which RSA
+    keys are signed for. Safe to use from several threads.
+    """
 
-    def __init__(self, authority: authorities.Authority, max_ttl: datetime.timedelta) -> None:
+    def __init__(
+        self, authority: authorities.Authority, max_ttl: datetime.timedelta, smallest_rsa: int = weak.SMALLEST_RSA
+    ) -> None:
         self.authority = authority
         self._max_ttl = max_ttl
+        self._smallest_rsa = smallest_rsa
+        self._stand_in = authorities.StandIn(authority)
+        self._contract = lint.Contract(
+            issuer=authority.subject,
+            key_id=authority.key_id,
+            algorithm=authority.algorithm,
+            not_after=authority.not_after,
+            longest=max(max_ttl, SHORTEST) + BACKDATE,
+        )
 
     def prepare(
         self,
@@ -91,24 +119,35 @@ class Issuer:
         expiration_seconds: int | None,
         now: datetime.datetime,
     ) -> Prepared:
-        """Decide what the certificate says. Raises IssueError."""
-        try:
-            csr.verify(request)
-        except csr.RequestError as error:
-            raise IssueError(f"unable to verify certificate request signature: {error}") from error
+        """Decide what the certificate says, and look at it. Raises IssueError, LintError, weak.WeakKey."""
         not_before, not_after = self._validity(self._ttl(expiration_seconds), now.replace(microsecond=0))
-        subject = template.name(request.subject)
-        made = template.Template(
-            serial=secrets.randbits(128) or 1,
-            issuer=self.authority.subject,
-            not_before=not_before,
-            not_after=not_after,
-            subject=subject,
-            spki=request.spki,
-            extensions=self._extensions(request, usages, subject),
-            algorithm=self.authority.algorithm,
-        )
-        return Prepared(made, made.to_be_signed(), self)
+        made = self._template(request, usages, secrets.randbits(128) or 1, (not_before, not_after))
+        to_be_signed = made.to_be_signed()
+        _, findings = self._lint(to_be_signed)
+        return self._prepared(made, to_be_signed, findings)
+
+    def resume(
+        self, to_be_signed: bytes, request: csr.CertificateRequest, usages: Sequence[str], now: datetime.datetime
+    ) -> Prepared:
+        """Take back bytes that were prepared for a request, perhaps by another process, and perhaps signed already.
+
+        They are made again from the request, with the serial number and the times that they say: only what would come
+        out the same is signed. Raises IssueError, with the reason, if they are no longer good, and what `prepare` does.
+        """
+        read, findings = self._lint(to_be_signed)
+        if read is None:
+            raise IssueError("what was recorded for the request is no certificate")
+        if (read.issuer, read.key_id) != (self.authority.subject, self._key_id(read.subject)):
+            raise IssueError("what was recorded for the request is of another authority")
+        begins, ends = read.not_before.moment, read.not_after.moment
+        if now >= ends:
+            raise IssueError(f"what was recorded for the request is over: NotAfter={gotext.time_text(ends)}")
+        made = self._template(request, usages, read.serial_number, (begins, ends))
+        if read.spki != made.spki:
+            raise IssueError("what was recorded for the request is for another key")
+        if made.to_be_signed() != to_be_signed:
+            raise IssueError("what was recorded for the request is not what would be issued for it")
+        return self._prepared(made, to_be_signed, findings)
 
     def issue(self, prepared: Prepared) -> bytes:
         """Sign what was prepared, check it, and return it as one PEM block. A token is good once, here."""
@@ -119,6 +158,46 @@ class Issuer:
         encoded = template.assemble(prepared.to_be_signed, self.authority.algorithm, signature)
         _check(encoded, prepared, self.authority)
         return pem.encode("CERTIFICATE", encoded)
+
+    def _template(
+        self,
+        request: csr.CertificateRequest,
+        usages: Sequence[str],
+        serial: int,
+        validity: tuple[datetime.datetime, datetime.datetime],
+    ) -> template.Template:
+        try:
+            csr.verify(request)
+        except csr.RequestError as error:
+            raise IssueError(f"unable to verify certificate request signature: {error}") from error
+        key = request.public_key
+        weak.check(key, self._smallest_rsa)
+        subject = template.name(request.subject)
+        return template.Template(
+            serial=serial,
+            issuer=self.authority.subject,
+            not_before=validity[0],
+            not_after=validity[1],
+            subject=subject,
+            # Encoded anew: what else the request may have written into its key is not copied.
+            spki=keys.public_der(key) if key is not None else request.spki,
+            extensions=self._extensions(request, usages, subject),
+            algorithm=self.authority.algorithm,
+        )
+
+    def _lint(self, to_be_signed: bytes) -> tuple[candidate.Candidate | None, tuple[lint.Finding, ...]]:
+        signature = self._stand_in.sign(to_be_signed)
+        return lint.run(template.assemble(to_be_signed, self.authority.algorithm, signature), self._contract)
+
+    def _prepared(self, made: template.Template, to_be_signed: bytes, findings: tuple[lint.Finding, ...]) -> Prepared:
+        errors = [each for each in findings if each.severity is lint.Severity.ERROR]
+        if errors:
+            raise LintError(errors)
+        return Prepared(made, to_be_signed, findings, self)
+
+    def _key_id(self, subject: bytes) -> bytes | None:
+        """The authority key identifier of a certificate for a subject, if it has one."""
+        return self.authority.key_id if subject != self.authority.subject else None
 
     def _ttl(self, expiration_seconds: int | None) -> datetime.timedelta:
         if expiration_seconds is None:
@@ -138,7 +217,7 @@ class Issuer:
                 f"refusing to sign a certificate that expired in the past: NotAfter={gotext.time_text(end)}"
             )
         not_after = now + ttl if ttl < _SHORT_LIVED else now + ttl - BACKDATE
-        return not_before, min(not_after, end)
+        return not_before, min(not_after.replace(microsecond=0), end)
 
     def _extensions(
         self, request: csr.CertificateRequest, usages: Sequence[str], subject: bytes
@@ -150,8 +229,9 @@ class Issuer:
         if purposes:
             made.append(template.extended_key_usage(purposes))
         made.append(template.basic_constraints(ca=False))
-        if self.authority.key_id is not None and subject != self.authority.subject:
-            made.append(template.authority_key_id(self.authority.key_id))
+        key_id = self._key_id(subject)
+        if key_id is not None:
+            made.append(template.authority_key_id(key_id))
         names = template.AltNames(request.dns_names, request.email_addresses, request.ip_addresses, request.uris)
         if names:
             made.append(template.subject_alt_name(names, critical=request.subject == csr.Subject()))
@@ -179,15 +259,23 @@ def _check(encoded: bytes, prepared: Prepared, authority: authorities.Authority)
     except (ValueError, TypeError, InvalidSignature) as error:
         raise CheckFailed(f"the new certificate does not verify: {error}") from error
     spki = made.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    constraints = made.extensions.get_extension_for_class(x509.BasicConstraints)
     facts = {
         "the signed bytes": made.tbs_certificate_bytes == prepared.to_be_signed,
         "the serial number": made.serial_number == wanted.serial,
         "the public key": spki == wanted.spki,
         "the beginning": made.not_valid_before_utc == wanted.not_before,
         "the end": made.not_valid_after_utc == wanted.not_after <= authority.not_after,
-        "the CA bit": not constraints.value.ca,
+        "the CA bit": not _is_authority(made),
     }
     wrong = [what for what, holds in facts.items() if not holds]
     if wrong:
         raise CheckFailed(f"the new certificate differs from what was prepared in {', '.join(wrong)}")
+
+
+def _is_authority(made: x509.Certificate) -> bool:
+    """What another library makes of the CA bit, which lint has read in the same bytes."""
+    try:
+        return made.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except ValueError:
+        # It does not take every key usage that Kubernetes issues: "encipher only" without "key agreement".
+        return False

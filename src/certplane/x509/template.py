@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -101,6 +102,7 @@ def _integer(value: int) -> bytes:
     return der.encode(_INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big"))
 
 
+@functools.lru_cache(maxsize=256)
 def oid(dotted: str) -> bytes:
     """An OBJECT IDENTIFIER."""
     first, second, *rest = map(int, dotted.split("."))
