@@ -55,6 +55,12 @@ def new_issuer(kind="P-256", number=0, **options):
     return issue.Issuer(new_authority(kind, number), YEAR, **options)
 
 
+def renewed(own, private):
+    """An authority with the name of another, and a key of its own."""
+    made = mint.self_signed_ca(own.certificate.subject.rfc4514_string().removeprefix("CN="), private, NOW, 10 * YEAR)
+    return authority.Authority(pem.first(made).data, private)
+
+
 def ca_certificate(private, **changes):
     """A CA certificate in DER. `changes` are fields of a Template."""
     name = template.name(csr.Subject(common_name="odd"))
@@ -64,7 +70,7 @@ def ca_certificate(private, **changes):
         "not_before": NOW,
         "not_after": NOW + 10 * YEAR,
         "subject": name,
-        "spki": spki(private),
+        "spki": public_der(private),
         "extensions": [template.key_usage(("key_cert_sign",)), template.basic_constraints(ca=True)],
         "algorithm": authority.signature_algorithm(private),
     }
@@ -72,7 +78,7 @@ def ca_certificate(private, **changes):
     return template.assemble(to_be_signed, fields["algorithm"], authority.signature(private, to_be_signed))
 
 
-def spki(private):
+def public_der(private):
     return private.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
@@ -95,10 +101,11 @@ def request(private=None, common_name="jane", organizations=(), dns=(), addresse
     return csr.parse(made.public_bytes(serialization.Encoding.PEM))
 
 
-def odd_request(subject=b"\x30\x00", attributes=b"", private=None):
+def odd_request(subject=b"\x30\x00", attributes=b"", private=None, spki=None):
     """A request, in PEM, from the DER of its name and of its attributes, which no library would write."""
     private = private or key()
-    information = der.encode(0x30, der.encode(0x02, b"\0") + subject + spki(private) + der.encode(0xA0, attributes))
+    public = spki or public_der(private)
+    information = der.encode(0x30, der.encode(0x02, b"\0") + subject + public + der.encode(0xA0, attributes))
     algorithm = authority.signature_algorithm(private)
     return pem.encode(
         "CERTIFICATE REQUEST", template.assemble(information, algorithm, authority.signature(private, information))

@@ -48,7 +48,7 @@ def new(**changes):
         "not_before": BEGIN,
         "not_after": END,
         "subject": JANE,
-        "spki": material.spki(material.key()),
+        "spki": material.public_der(material.key()),
         "extensions": ORDINARY,
         "algorithm": ALGORITHM,
     }
@@ -97,6 +97,7 @@ def raw_names(*parts):
 
 
 RSA = {"spki": rsa_numbers(1 << 2047 | 1, 65537)}
+PUBLIC, UNIQUE = material.public_der(material.key()), der.encode(0x81, b"\0\1")
 X25519 = der.encode(0x30, template.oid("1.3.101.110"))
 CA_USAGE = template.key_usage(("key_cert_sign",))
 
@@ -225,7 +226,9 @@ UTC, GENERALIZED = der.encode(0x17, b"260101000000Z"), der.encode(0x18, b"202701
         pytest.param("version", edited(0, b"\xa0\x03\x02\x01\x01"), id="version 2"),
         pytest.param("version", edited(0, b""), id="version 1"),
         pytest.param(
-            "surplus", edited(6, material.spki(material.key()) + der.encode(0x81, b"\0\1")), id="a unique identifier"
+            "surplus",
+            edited(6, PUBLIC + UNIQUE),
+            id="a unique identifier",
         ),
         pytest.param("time-encoding", edited(4, times(UTC, GENERALIZED)), id="the wrong type of time"),
         pytest.param("structure", edited(4, times(UTC, der.encode(0x17, b"2701010000Z"))), id="no seconds"),
