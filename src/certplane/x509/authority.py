@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
-from certplane.x509 import der, keys, pem, template
+from certplane.x509 import certificates, der, keys, pem, template
 
 _NULL: Final = b"\x05\x00"
 _EC_ALGORITHMS: Final[dict[str, tuple[str, type[hashes.HashAlgorithm]]]] = {
@@ -38,9 +38,9 @@ class Authority:
     def __init__(self, certificate: bytes, key: keys.PrivateKey) -> None:
         """`certificate` is DER. Raises AuthorityError if the key is not its key."""
         try:
-            parsed = x509.load_der_x509_certificate(certificate)
-        except ValueError as error:
-            raise AuthorityError("the CA certificate cannot be parsed") from error
+            parsed = certificates.parse(certificate)
+        except certificates.CertificateError as error:
+            raise AuthorityError(str(error)) from error
         spki = parsed.public_key().public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
@@ -60,11 +60,8 @@ class Authority:
 
     @property
     def is_authority(self) -> bool:
-        """Whether the certificate says that it may sign others."""
-        try:
-            return self.certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-        except (x509.ExtensionNotFound, ValueError):
-            return False
+        """Whether the certificate says that it may sign others: RFC 5280 sections 4.2.1.3 and 4.2.1.9."""
+        return certificates.is_authority(self.certificate)
 
     def sign(self, data: bytes) -> bytes:
         """The signature over some bytes, under `algorithm`."""
@@ -143,29 +140,36 @@ class StandIn:
 _STAND_IN_BITS: Final = 1024
 
 
+def from_pem(certificate: bytes, key: bytes) -> Authority:
+    """An authority from a text with one certificate, and one with its key. Raises AuthorityError; keys.KeyProblem if
+    it is the key that cannot be read.
+    """
+    blocks = [each for each in pem.blocks(certificate) if each.label == "CERTIFICATE"]
+    if len(blocks) != 1:
+        raise AuthorityError(f"expected 1 certificate, found {len(blocks)}")
+    found = Authority(blocks[0].data, keys.from_pem(key))
+    if not found.is_authority:
+        raise AuthorityError("the certificate is not one of an authority")
+    return found
+
+
 def load(certificate: pathlib.Path, key: pathlib.Path) -> Authority:
     """An authority from two PEM files. Raises AuthorityError, naming the file."""
-    blocks = [each for each in pem.blocks(_read(certificate, "cert")) if each.label == "CERTIFICATE"]
-    if len(blocks) != 1:
-        found = f"expected 1 certificate, found {len(blocks)}"
-        raise AuthorityError(f'error reading CA cert file "{certificate}": {found}')
     try:
-        private = keys.from_pem(_read(key, "key"))
-    except keys.KeyProblem as error:
-        raise AuthorityError(f'error reading CA key file "{key}": {error}') from error
-    try:
-        found_authority = Authority(blocks[0].data, private)
+        text = content(certificate)
     except AuthorityError as error:
         raise AuthorityError(f'error reading CA cert file "{certificate}": {error}') from error
-    if not found_authority.is_authority:
-        raise AuthorityError(f'error reading CA cert file "{certificate}": the certificate is not one of an authority')
-    return found_authority
+    try:
+        return from_pem(text, content(key))
+    except keys.KeyProblem as error:
+        raise AuthorityError(f'error reading CA key file "{key}": {error}') from error
+    except AuthorityError as error:
+        raise AuthorityError(f'error reading CA cert file "{certificate}": {error}') from error
 
 
-def _read(path: pathlib.Path, what: str) -> bytes:
+def content(path: pathlib.Path) -> bytes:
+    """What is in a file. Raises AuthorityError, in the words of a Go program."""
     try:
         return path.read_bytes()
     except OSError as error:
-        raise AuthorityError(
-            f'error reading CA {what} file "{path}": open {path}: {(error.strerror or str(error)).lower()}'
-        ) from error
+        raise AuthorityError(f"open {path}: {(error.strerror or str(error)).lower()}") from error

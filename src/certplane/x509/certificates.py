@@ -9,16 +9,22 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import hashlib
+import warnings
 from collections.abc import Sequence
 from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from certplane import gotext
 from certplane.x509 import csr, der, pem
+
+# Authorities that kubeadm made until 2022 have serial number 0. They are good, and nobody can mend them; that they are
+# read need not be remarked at every start.
+warnings.filterwarnings("ignore", "Parsed a serial number which wasn't positive", CryptographyDeprecationWarning)
 
 _UID: Final = "1.3.6.1.4.1.57683.2"
 _LONGEST_CHAIN: Final = 8
@@ -52,11 +58,12 @@ def _certificates(data: bytes) -> list[x509.Certificate]:
             raw = reader.any().raw
         except der.DERProblem as error:
             raise CertificateError("x509: malformed certificate") from error
-        found.append(_certificate(raw))
+        found.append(parse(raw))
     return found
 
 
-def _certificate(raw: bytes) -> x509.Certificate:
+def parse(raw: bytes) -> x509.Certificate:
+    """A certificate in DER, with extensions and key that can be read. Raises CertificateError."""
     _check_outline(raw)
     try:
         parsed = x509.load_der_x509_certificate(raw)
@@ -168,7 +175,7 @@ class ClientVerifier:
 
     def __init__(self, pool: bytes) -> None:
         """`pool` is PEM. Raises CertificateError if it holds no certificate."""
-        roots = [_certificate(block.data) for block in pem.blocks(pool) if block.label == "CERTIFICATE"]
+        roots = [parse(block.data) for block in pem.blocks(pool) if block.label == "CERTIFICATE"]
         if not roots:
             raise CertificateError("data does not contain any valid RSA or ECDSA certificates")
         self._roots = _by_subject(roots)
@@ -217,7 +224,7 @@ class ClientVerifier:
         name = of.issuer.public_bytes()
         candidate: x509.Certificate
         for candidate in (*self._roots.get(name, ()), *intermediates.get(name, ())):
-            if _is_authority(candidate) and _signed(candidate, of):
+            if is_authority(candidate) and _signed(candidate, of):
                 return candidate
         raise ValueError("certificate signed by unknown authority")
 
@@ -233,7 +240,8 @@ def _print(of: x509.Certificate) -> bytes:
     return hashlib.sha256(of.tbs_certificate_bytes + of.signature).digest()
 
 
-def _is_authority(of: x509.Certificate) -> bool:
+def is_authority(of: x509.Certificate) -> bool:
+    """Whether a certificate may sign others: it has the CA bit, and the key usage, if it has one, says so, too."""
     try:
         if not of.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
             return False

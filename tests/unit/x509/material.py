@@ -30,9 +30,13 @@ MAKE = {
 }
 
 
-@functools.cache
 def key(kind="P-256", number=0):
     """The same key for the same arguments."""
+    return _key(kind, number)
+
+
+@functools.cache
+def _key(kind, number):
     del number
     return MAKE[kind]()
 
@@ -44,8 +48,13 @@ def hash_for(private):
 # --- authorities --------------------------------------------------------------------------------------------------
 
 
-@functools.cache
 def new_authority(kind="P-256", number=0):
+    """The same authority for the same arguments."""
+    return _authority(kind, number)
+
+
+@functools.cache
+def _authority(kind, number):
     private = key(kind, number + 100)
     made = mint.self_signed_ca(f"ca-{number}", private, NOW, 10 * YEAR)
     return authority.Authority(pem.first(made).data, private)
@@ -61,8 +70,8 @@ def renewed(own, private):
     return authority.Authority(pem.first(made).data, private)
 
 
-def ca_certificate(private, **changes):
-    """A CA certificate in DER. `changes` are fields of a Template."""
+def ca_certificate(private, raw_serial=b"\x01", **changes):
+    """A CA certificate in DER. `changes` are fields of a Template, `raw_serial` is any DER content."""
     name = template.name(csr.Subject(common_name="odd"))
     fields = {
         "serial": 1,
@@ -74,7 +83,9 @@ def ca_certificate(private, **changes):
         "extensions": [template.key_usage(("key_cert_sign",)), template.basic_constraints(ca=True)],
         "algorithm": authority.signature_algorithm(private),
     }
-    to_be_signed = template.Template(**(fields | changes)).to_be_signed()
+    parts = list(der.Reader(der.Reader(template.Template(**(fields | changes)).to_be_signed()).any().content))
+    serial = der.encode(0x02, raw_serial)
+    to_be_signed = der.encode(0x30, parts[0].raw + serial + b"".join(each.raw for each in parts[2:]))
     return template.assemble(to_be_signed, fields["algorithm"], authority.signature(private, to_be_signed))
 
 

@@ -1,0 +1,177 @@
+"""An authority in two files that may change while we run: renewed by hand, by a mounted Secret, or by half.
+
+Each look compares what the file system says of the two files; only if that differs are they read. What is read replaces
+the authority if it is one: one CA certificate, the key that belongs to it, not over. Else the last good one goes on
+signing while it is valid, and what is wrong is told beside it. Nothing here waits, watches or reads a clock: whoever
+signs looks before, which is some microseconds.
+
+Differs from kube-controller-manager, on purpose: that one refuses to sign while the new files are bad. The texts are
+its own (kubernetes, `pkg/controller/certificates/signer/ca_provider.go`, Go `crypto/tls`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import os
+import pathlib
+import re
+import threading
+from typing import Final
+
+from certplane import gotext
+from certplane.x509 import authority, issue, keys, pem, weak
+
+#: Content that changed without a trace (a second write of the same size within a tick) is found after this time.
+RELOAD: Final = datetime.timedelta(minutes=1)
+
+
+class CAProblem(ValueError):
+    """Files that make no authority. The text says which file and why, never what is in the key."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class State:
+    """What there is to sign with, if anything; and what is wrong with the files, empty if nothing is. Both at once: the
+    files are bad now, and the last good authority is still valid.
+    """
+
+    issuer: issue.Issuer | None
+    problem: str
+
+
+#: What tells that a file was written or replaced: device, inode, size, and times in nanoseconds.
+_Trace = tuple[int, int, int, int, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Good:
+    """The issuer of a content that was good, and what tells that content again."""
+
+    issuer: issue.Issuer
+    digest: bytes
+
+
+class CAFiles:
+    """The authority of one signer, with one issuer for each content of the files. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        certificate: pathlib.Path,
+        key: pathlib.Path,
+        max_ttl: datetime.timedelta,
+        smallest_rsa: int = weak.SMALLEST_RSA,
+    ) -> None:
+        """`max_ttl` and `smallest_rsa` are those of `issue.Issuer`."""
+        self._paths = (certificate, key)
+        self._max_ttl = max_ttl
+        self._smallest_rsa = smallest_rsa
+        self._lock = threading.Lock()
+        self._good: _Good | None = None
+        self._problem = ""
+        self._traces: tuple[_Trace | None, ...] = ()
+        self._looked: datetime.datetime | None = None
+
+    def load(self) -> issue.Issuer:
+        """Read the files for the first time. Raises CAProblem. That an authority is over is no reason: it may be
+        renewed.
+        """
+        with self._lock:
+            self._traces = tuple(map(_trace, self._paths))
+            try:
+                self._good, self._problem = self._read(), ""
+            except CAProblem as error:
+                self._problem = str(error)
+                raise
+            return self._good.issuer
+
+    def current(self, now: datetime.datetime) -> State:
+        """What there is to sign with now. Never raises: good files mend a start with bad ones."""
+        with self._lock:
+            self._follow(now)
+            good, problem = self._good, self._problem
+        if good is None or now < good.issuer.authority.not_after:
+            return State(good.issuer if good is not None else None, problem)
+        return State(None, "; ".join(filter(None, (problem, _expired(good.issuer)))))
+
+    def _follow(self, now: datetime.datetime) -> None:
+        traces = tuple(map(_trace, self._paths))
+        is_due = self._looked is None or not self._looked <= now < self._looked + RELOAD
+        if traces == self._traces and not is_due:
+            return
+        # The traces are from before the files are read: what is written meanwhile shows at the next look.
+        self._traces, self._looked = traces, now
+        try:
+            found = self._read()
+            if self._good is not None and found is not self._good and now >= found.issuer.authority.not_after:
+                raise CAProblem(f'error reading CA cert file "{self._paths[0]}": {_expired(found.issuer)}')
+        except CAProblem as error:
+            self._problem = str(error)
+        else:
+            self._good, self._problem = found, ""
+
+    def _read(self) -> _Good:
+        """What is in the files; what there is, if they hold the same. Raises CAProblem."""
+        certificate, key = self._paths
+        wrong = f'error reading CA cert file "{certificate}"'
+        name = f"csr-controller::{certificate}::{key}"
+        try:
+            if not certificate.name or not key.name:
+                raise CAProblem(f"{wrong}: missing filename for serving cert")
+            texts = authority.content(certificate), authority.content(key)
+            if not all(texts):
+                raise CAProblem(f'{wrong}: missing content for serving cert "{name}"')
+            _check_exposure(key)
+            digest = hashlib.sha256(b"\0".join(texts)).digest()
+            if self._good is not None and self._good.digest == digest:
+                return self._good
+            _check_blocks(*texts)
+            count = sum(each.label == "CERTIFICATE" for each in pem.blocks(texts[0]))
+            if count != 1:
+                raise CAProblem(f'error reading CA cert file "{name}": expected 1 certificate, found {count}')
+            found = authority.from_pem(*texts)
+        except keys.KeyProblem as error:
+            raise CAProblem(f'error reading CA key file "{name}": {error}') from error
+        except authority.AuthorityError as error:
+            raise CAProblem(f"{wrong}: {error}") from error
+        return _Good(issue.Issuer(found, self._max_ttl, self._smallest_rsa), digest)
+
+
+def _trace(path: pathlib.Path) -> _Trace | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _check_exposure(key: pathlib.Path) -> None:
+    try:
+        who = keys.exposure(key)
+    except OSError as error:
+        raise authority.AuthorityError(f"open {key}: {(error.strerror or str(error)).lower()}") from error
+    if who is not None:
+        raise CAProblem(f"others can read the CA key {key}: {who}")
+
+
+def _check_blocks(certificate: bytes, key: bytes) -> None:
+    """What a Go server misses first. Raises AuthorityError."""
+    for text, what in ((certificate, "certificate"), (key, "key")):
+        labels = [each.label for each in pem.blocks(text)]
+        if not labels:
+            raise authority.AuthorityError(f"tls: failed to find any PEM data in {what} input")
+        wanted, missing = _WANTED[what]
+        if not any(wanted.fullmatch(each) for each in labels):
+            skipped = f"after skipping PEM blocks of the following types: [{' '.join(labels)}]"
+            raise authority.AuthorityError(f"tls: failed to find {missing} in {what} input {skipped}")
+
+
+_WANTED: Final = {
+    "certificate": (re.compile("CERTIFICATE"), '"CERTIFICATE" PEM block'),
+    "key": (re.compile("(.* )?PRIVATE KEY"), 'PEM block with type ending in "PRIVATE KEY"'),
+}
+
+
+def _expired(of: issue.Issuer) -> str:
+    return f"the signer has expired: NotAfter={gotext.time_text(of.authority.not_after)}"
