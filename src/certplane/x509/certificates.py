@@ -22,8 +22,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from certplane import gotext
 from certplane.x509 import csr, der, pem
 
-# Authorities that kubeadm made until 2022 have serial number 0. They are good, and nobody can mend them; that they are
-# read need not be remarked at every start.
+# Authorities that older versions of kubeadm made have serial number 0. They are good, and nobody can mend them; that
+# they are read need not be remarked at every start.
 warnings.filterwarnings("ignore", "Parsed a serial number which wasn't positive", CryptographyDeprecationWarning)
 
 _UID: Final = "1.3.6.1.4.1.57683.2"

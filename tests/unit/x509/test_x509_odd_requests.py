@@ -1,0 +1,275 @@
+"""Requests that nobody's library writes: issued as Kubernetes issues them, or refused in words."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import ExtensionOID, NameOID
+
+from certplane.x509 import csr, der, issue, template, weak
+from tests.unit.x509 import material
+
+NOW = material.NOW
+CHALLENGE_PASSWORD, UNSTRUCTURED_NAME = "1.2.840.113549.1.9.7", "1.2.840.113549.1.9.2"
+EXTENSION_REQUEST = "1.2.840.113549.1.9.14"
+COMMON_NAME, DOMAIN_COMPONENT, USER_UID = "2.5.4.3", "0.9.2342.19200300.100.1.25", "1.3.6.1.4.1.57683.2"
+JANE = template.name(csr.Subject(common_name="jane"))
+
+
+def issued(text, usages=("client auth",)):
+    """The certificate for a request, and the rules that have something to say."""
+    issuer = material.new_issuer()
+    prepared = issuer.prepare(csr.parse(text), usages, None, NOW)
+    made = x509.load_pem_x509_certificate(issuer.issue(prepared))
+    made.verify_directly_issued_by(issuer.authority.certificate)
+    return made, [each.rule for each in prepared.findings]
+
+
+def refused(text):
+    """What is said to whoever sends such a request, or when it is to be signed."""
+    with pytest.raises((csr.RequestError, issue.IssueError, weak.WeakKey)) as caught:
+        issued(text)
+    return str(caught.value)
+
+
+def sans(*parts):
+    value = der.encode(0x30, b"".join(parts))
+    return material.requested(template.Extension(template.SUBJECT_ALT_NAME, critical=False, value=value))
+
+
+def dns(name):
+    return der.encode(0x82, name if isinstance(name, bytes) else name.encode("ascii"))
+
+
+def rdn(*pairs):
+    """A name with one RDN; each pair is an OID and the DER of a value."""
+    return der.encode(0x30, der.encode(0x31, b"".join(der.encode(0x30, template.oid(oid) + of) for oid, of in pairs)))
+
+
+def names(made):
+    return made.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+
+
+def common_names(made):
+    return [each.value for each in made.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+
+
+# --- attributes and extensions ------------------------------------------------------------------------------------
+
+
+def test_requested_extensions_are_ignored_but_for_the_names():
+    """Known or not, critical or not: what the certificate says is the signer's to decide."""
+    wanted = material.requested(
+        template.Extension("1.3.6.1.4.1.99999.1", critical=True, value=b"anything"),
+        template.basic_constraints(ca=True),
+        template.key_usage(("key_cert_sign",)),
+        template.subject_key_id(b"mine"),
+    )
+    made, findings = issued(material.odd_request(JANE, wanted))
+    kinds = [each.oid for each in made.extensions]
+    assert kinds == [
+        ExtensionOID.EXTENDED_KEY_USAGE, ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.AUTHORITY_KEY_IDENTIFIER
+    ]  # fmt: skip
+    assert not made.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    assert findings == []
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        pytest.param(material.attribute(CHALLENGE_PASSWORD, b"\x13\x06secret"), id="a challenge password"),
+        pytest.param(material.attribute(CHALLENGE_PASSWORD, b"\x1e\x04\0a\0b", b"\x0c\x01c"), id="two of them"),
+        pytest.param(material.attribute(CHALLENGE_PASSWORD, b"\x13\x01a") * 2, id="the attribute twice"),
+        pytest.param(material.attribute(UNSTRUCTURED_NAME, b"\x16\x04jane"), id="an unstructured name"),
+        pytest.param(material.attribute(CHALLENGE_PASSWORD), id="no value"),
+        pytest.param(material.attribute(EXTENSION_REQUEST), id="a request for no extensions"),
+        pytest.param(material.requested(), id="a request for an empty list of extensions"),
+        pytest.param(b"\x30\x03\x02\x01\x01", id="an attribute that is none"),
+    ],
+)
+def test_other_attributes_are_ignored(attributes):
+    """Passwords of other protocols among them: they do not get into the certificate."""
+    made, findings = issued(material.odd_request(JANE, attributes))
+    assert (common_names(made), findings) == (["jane"], [])
+    assert b"secret" not in made.tbs_certificate_bytes
+
+
+def test_an_extension_may_be_requested_once():
+    """In one attribute or in two."""
+    expected = "x509: certificate request contains duplicate requested extensions"
+    name = template.subject_alt_name(template.AltNames(dns=("a",)), critical=False)
+    assert refused(material.odd_request(JANE, material.requested(name, name))) == expected
+    assert refused(material.odd_request(JANE, material.requested(name) * 2)) == expected
+
+
+def test_two_attributes_may_request_different_extensions():
+    """They are read as one."""
+    name = template.subject_alt_name(template.AltNames(dns=("a",)), critical=False)
+    attributes = material.requested(name) + material.requested(template.subject_key_id(b"x"))
+    made, _ = issued(material.odd_request(JANE, attributes))
+    assert names(made).value.get_values_for_type(x509.DNSName) == ["a"]
+
+
+# --- names --------------------------------------------------------------------------------------------------------
+
+
+def test_a_thousand_names():
+    """All of them are in the certificate."""
+    hosts = [f"host-{number}.example" for number in range(500)]
+    addresses = [ipaddress.ip_address(0x0A000000 + number) for number in range(500)]
+    attributes = sans(*map(dns, hosts), *(der.encode(0x87, each.packed) for each in addresses))
+    made, findings = issued(material.odd_request(JANE, attributes))
+    assert names(made).value.get_values_for_type(x509.DNSName) == hosts
+    assert names(made).value.get_values_for_type(x509.IPAddress) == addresses
+    assert findings == []
+
+
+def test_international_names():
+    """In their encoded form they are issued; as they are written they are no names."""
+    made, findings = issued(material.odd_request(JANE, sans(dns("xn--bcher-kva.example"))))
+    assert (names(made).value.get_values_for_type(x509.DNSName), findings) == (["xn--bcher-kva.example"], [])
+    raw = material.odd_request(JANE, sans(dns("bücher.example".encode())))
+    assert refused(raw) == "x509: SAN dNSName is malformed"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a_b.example", ["dns-syntax"]),
+        ("a.example.", ["dns-syntax"]),
+        ("", ["names-empty"]),
+        ("*", ["dns-wildcard"]),
+        ("*.*.example", ["dns-wildcard"]),
+        ("x" * 300, ["dns-syntax"]),
+        ("xn--.example", ["dns-syntax", "dns-punycode"]),
+        ("a b\n", ["dns-syntax"]),
+    ],
+)
+def test_odd_hosts_are_issued_and_remarked(name, expected):
+    """Kubernetes issues them."""
+    made, findings = issued(material.odd_request(JANE, sans(dns(name))))
+    assert (names(made).value.get_values_for_type(x509.DNSName), findings) == ([name], expected)
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        (der.encode(0x87, b"\x0a\0\0\0\1"), "x509: cannot parse IP address of length 5"),
+        (der.encode(0x86, b"https://a b%zz/"), 'parse "https://a b%zz/": invalid URL escape "%zz"'),
+        (der.encode(0x86, b"http://[::1"), "invalid port"),
+        (der.encode(0x81, b"j\xe4ne@a.example"), "x509: SAN rfc822Name is malformed"),
+    ],
+)
+def test_names_that_are_none_are_refused(part, expected):
+    """In the words of a Go server."""
+    assert expected in refused(material.odd_request(JANE, sans(part)))
+
+
+def test_other_kinds_of_names_are_dropped():
+    """A directory name, a registered identifier, another name."""
+    directory = der.encode(0xA4, JANE)
+    other = der.encode(0xA0, template.oid("1.3.6.1.4.1.311.20.2.3") + der.encode(0xA0, b"\x0c\x04jane"))
+    made, findings = issued(material.odd_request(JANE, sans(directory, other, b"\x88\x01\x2a", dns("a"))))
+    assert (list(names(made).value), findings) == ([x509.DNSName("a")], [])
+    made, _ = issued(material.odd_request(JANE, sans(directory)))
+    assert ExtensionOID.SUBJECT_ALTERNATIVE_NAME not in [each.oid for each in made.extensions]
+
+
+# --- subjects -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        pytest.param(der.encode(0x1E, "jäne".encode("utf-16-be")), ["jäne"], id="BMPString"),
+        pytest.param(der.encode(0x14, b"jane"), ["jane"], id="TeletexString"),
+        pytest.param(der.encode(0x16, b"jane@a.example"), ["jane@a.example"], id="IA5String"),
+        pytest.param(der.encode(0x12, b"123 456"), ["123 456"], id="NumericString"),
+        pytest.param(der.encode(0x0C, "jäne".encode()), ["jäne"], id="UTF8String"),
+        pytest.param(der.encode(0x1C, "jane".encode("utf-32-be")), [], id="UniversalString is not read"),
+        pytest.param(der.encode(0x02, b"\1"), [], id="no string at all"),
+    ],
+)
+def test_string_types(value, expected):
+    """Names are written anew, as PrintableString or UTF8String; what cannot be read is left out."""
+    made, _ = issued(material.odd_request(rdn((COMMON_NAME, value))))
+    assert common_names(made) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        pytest.param(der.encode(0x1E, b"\0a\0"), "pkcs12: odd-length BMP string", id="half a letter"),
+        pytest.param(der.encode(0x0C, b"\xff\xfe"), "asn1: invalid UTF-8 string", id="no UTF-8"),
+        pytest.param(der.encode(0x16, b"\xe4"), "asn1: syntax error: IA5String contains invalid character", id="IA5"),
+    ],
+)
+def test_strings_that_are_none_are_refused(value, expected):
+    """In the words of a Go server."""
+    assert refused(material.odd_request(rdn((COMMON_NAME, value)))) == expected
+
+
+def test_of_several_common_names_the_last_one_counts():
+    """Of one RDN or of several."""
+    both = rdn((COMMON_NAME, b"\x13\x04jane"), (COMMON_NAME, b"\x13\x04jack"))
+    assert common_names(issued(material.odd_request(both))[0]) == ["jack"]
+
+
+def test_other_attributes_of_a_subject_are_dropped():
+    """Domain components, and the UID by which Kubernetes would know a user."""
+    name = rdn((COMMON_NAME, b"\x13\x04jane"), (DOMAIN_COMPONENT, b"\x16\x01a"), (USER_UID, b"\x0c\x01u"))
+    made, findings = issued(material.odd_request(name))
+    assert ([each.oid for each in made.subject], findings) == ([NameOID.COMMON_NAME], [])
+
+
+def test_a_request_without_a_subject():
+    """With names these are critical; without, the certificate names nobody, and that is remarked."""
+    made, findings = issued(material.odd_request(attributes=sans(dns("a.example"))))
+    assert (names(made).critical, list(made.subject), findings) == (True, [], [])
+    made, findings = issued(material.odd_request())
+    assert (list(made.subject), findings) == ([], ["nobody"])
+
+
+def test_a_long_common_name_is_issued():
+    """Names of nodes may be longer than X.520 has it."""
+    long = "system:node:" + "x" * 253
+    made, findings = issued(material.odd_request(template.name(csr.Subject(common_name=long))))
+    # The library warns of the length when it reads the name.
+    assert long.encode() in made.tbs_certificate_bytes
+    assert findings == ["subject-attributes"]
+
+
+# --- keys ---------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_that_no_rsa_key_can_have():
+    """An even exponent: whatever the signature, nobody can verify it."""
+    private = material.key("RSA-2048")
+    numbers = private.public_key().public_numbers()
+    modulus = der.encode(0x02, b"\0" + numbers.n.to_bytes(256, "big"))
+    key = der.encode(0x30, modulus + der.encode(0x02, b"\2"))
+    algorithm = der.encode(0x30, template.oid("1.2.840.113549.1.1.1") + b"\x05\0")
+    public = der.encode(0x30, algorithm + der.encode(0x03, b"\0" + key))
+    assert refused(material.odd_request(JANE, private=private, spki=public)) == (
+        "unable to verify certificate request signature: x509: cannot verify signature: algorithm unimplemented"
+    )
+
+
+@pytest.mark.parametrize(
+    ("primes", "expected"),
+    [
+        pytest.param(material.close_primes, "so close to each other", id="close primes"),
+        pytest.param(material.roca_primes, "ROCA", id="ROCA"),
+    ],
+)
+def test_weak_keys_with_a_good_signature(primes, expected):
+    """The request proves possession, and is refused for its key."""
+    assert expected in refused(material.odd_request(JANE, private=material.rsa_key(*primes())))
+
+
+def test_a_request_that_another_key_signed():
+    """Possession is not proven."""
+    text = material.odd_request(JANE, private=material.key(), spki=material.public_der(material.key("P-256", 1)))
+    assert refused(text) == "unable to verify certificate request signature: x509: ECDSA verification failure"
