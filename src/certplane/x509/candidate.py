@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -154,10 +155,19 @@ def _extensions(fields: list[der.Element]) -> tuple[tuple[template.Extension, ..
 
 
 def _extension(of: der.Element) -> template.Extension:
-    name, *flag, value = _members(of, 2, 3)
+    return _small_extension(of.raw) if len(of.raw) <= _SMALL else _read_extension(of.raw)
+
+
+def _read_extension(raw: bytes) -> template.Extension:
+    name, *flag, value = _members(der.Reader(raw).any(), 2, 3)
     if any((each.tag, each.content) != (_BOOLEAN, b"\xff") for each in flag) or value.tag != der.OCTET_STRING:
         raise der.structure("an extension is malformed")
     return template.Extension(_KNOWN.get(name.raw) or der.oid(name), bool(flag), value.content)
+
+
+#: Of what a signer issues, nearly all extensions are the same bytes, and short; the names are not.
+_SMALL: Final = 64
+_small_extension: Final = functools.lru_cache(maxsize=256)(_read_extension)
 
 
 _KNOWN: Final = {
@@ -175,8 +185,14 @@ _KNOWN: Final = {
 
 def _key(of: der.Element) -> Key:
     algorithm, bits = _members(of, 2)
-    name, *parameters = _members(algorithm, 1, 2)
-    return Key(name.raw, b"".join(each.raw for each in parameters), der.bits(bits))
+    return Key(*_algorithm(algorithm.raw), der.bits(bits))
+
+
+@functools.lru_cache(maxsize=64)
+def _algorithm(raw: bytes) -> tuple[bytes, bytes]:
+    """The OID and the parameters, in DER."""
+    name, *parameters = _members(der.Reader(raw).any(), 1, 2)
+    return name.raw, b"".join(each.raw for each in parameters)
 
 
 def _time(of: der.Element) -> Time:
@@ -204,6 +220,7 @@ def _value(values: dict[str, bytes], oid: str, reader: Callable[[bytes], _Read])
     return reader(found) if found is not None else None
 
 
+@functools.lru_cache(maxsize=64)
 def _key_usage(value: bytes) -> frozenset[str]:
     reader = der.Reader(value)
     element = reader.read(der.BIT_STRING, "", compound=False)
@@ -214,10 +231,12 @@ def _key_usage(value: bytes) -> frozenset[str]:
     return frozenset(name for name, flag in zip(template.KEY_USAGE_BITS, flags, strict=False) if flag == "1")
 
 
+@functools.lru_cache(maxsize=64)
 def _purposes(value: bytes) -> tuple[str, ...]:
     return tuple(map(der.oid, parts(value)))
 
 
+@functools.lru_cache(maxsize=64)
 def _is_authority(value: bytes) -> bool:
     """Whether the CA bit is set. DER leaves FALSE out."""
     found = parts(value)
@@ -230,6 +249,7 @@ def _is_authority(value: bytes) -> bool:
     return False
 
 
+@functools.lru_cache(maxsize=64)
 def _key_id(value: bytes) -> bytes:
     """The only form that is written: by key identifier."""
     found = parts(value)

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives import serialization
 
 from certplane import gotext
 from certplane.x509 import authority as authorities
-from certplane.x509 import candidate, csr, keys, lint, pem, template, weak
+from certplane.x509 import candidate, csr, der, keys, lint, pem, template, weak
 
 BACKDATE: Final = datetime.timedelta(minutes=5)
 SHORTEST: Final = datetime.timedelta(minutes=10)
@@ -120,11 +120,13 @@ class Issuer:
         now: datetime.datetime,
     ) -> Prepared:
         """Decide what the certificate says, and look at it. Raises IssueError, LintError, weak.WeakKey."""
+        self._prove(request)
         not_before, not_after = self._validity(self._ttl(expiration_seconds), now.replace(microsecond=0))
         made = self._template(request, usages, secrets.randbits(128) or 1, (not_before, not_after))
         to_be_signed = made.to_be_signed()
         _, findings = self._lint(to_be_signed)
-        return self._prepared(made, to_be_signed, findings)
+        _check_findings(findings)
+        return Prepared(made, to_be_signed, findings, self)
 
     def resume(
         self, to_be_signed: bytes, request: csr.CertificateRequest, usages: Sequence[str], now: datetime.datetime
@@ -134,6 +136,11 @@ class Issuer:
         They are made again from the request, with the serial number and the times that they say: only what would come
         out the same is signed. Raises IssueError, with the reason, if they are no longer good, and what `prepare` does.
         """
+        self._prove(request)
+        try:
+            candidate.parts(to_be_signed)
+        except der.DERProblem as error:
+            raise IssueError("what was recorded for the request is no certificate") from error
         read, findings = self._lint(to_be_signed)
         if read is None:
             raise IssueError("what was recorded for the request is no certificate")
@@ -142,12 +149,13 @@ class Issuer:
         begins, ends = read.not_before.moment, read.not_after.moment
         if now >= ends:
             raise IssueError(f"what was recorded for the request is over: NotAfter={gotext.time_text(ends)}")
+        _check_findings(findings)
         made = self._template(request, usages, read.serial_number, (begins, ends))
         if read.spki != made.spki:
             raise IssueError("what was recorded for the request is for another key")
         if made.to_be_signed() != to_be_signed:
             raise IssueError("what was recorded for the request is not what would be issued for it")
-        return self._prepared(made, to_be_signed, findings)
+        return Prepared(made, to_be_signed, findings, self)
 
     def issue(self, prepared: Prepared) -> bytes:
         """Sign what was prepared, check it, and return it as one PEM block. A token is good once, here."""
@@ -159,6 +167,14 @@ class Issuer:
         _check(encoded, prepared, self.authority)
         return pem.encode("CERTIFICATE", encoded)
 
+    def _prove(self, request: csr.CertificateRequest) -> None:
+        """The request was signed with its key, and the key is no weak one. Raises IssueError, weak.WeakKey."""
+        try:
+            csr.verify(request)
+        except csr.RequestError as error:
+            raise IssueError(f"unable to verify certificate request signature: {error}") from error
+        weak.check(request.public_key, self._smallest_rsa)
+
     def _template(
         self,
         request: csr.CertificateRequest,
@@ -166,12 +182,7 @@ class Issuer:
         serial: int,
         validity: tuple[datetime.datetime, datetime.datetime],
     ) -> template.Template:
-        try:
-            csr.verify(request)
-        except csr.RequestError as error:
-            raise IssueError(f"unable to verify certificate request signature: {error}") from error
         key = request.public_key
-        weak.check(key, self._smallest_rsa)
         subject = template.name(request.subject)
         return template.Template(
             serial=serial,
@@ -188,12 +199,6 @@ class Issuer:
     def _lint(self, to_be_signed: bytes) -> tuple[candidate.Candidate | None, tuple[lint.Finding, ...]]:
         signature = self._stand_in.sign(to_be_signed)
         return lint.run(template.assemble(to_be_signed, self.authority.algorithm, signature), self._contract)
-
-    def _prepared(self, made: template.Template, to_be_signed: bytes, findings: tuple[lint.Finding, ...]) -> Prepared:
-        errors = [each for each in findings if each.severity is lint.Severity.ERROR]
-        if errors:
-            raise LintError(errors)
-        return Prepared(made, to_be_signed, findings, self)
 
     def _key_id(self, subject: bytes) -> bytes | None:
         """The authority key identifier of a certificate for a subject, if it has one."""
@@ -236,6 +241,12 @@ class Issuer:
         if names:
             made.append(template.subject_alt_name(names, critical=request.subject == csr.Subject()))
         return made
+
+
+def _check_findings(findings: Sequence[lint.Finding]) -> None:
+    errors = [each for each in findings if each.severity is lint.Severity.ERROR]
+    if errors:
+        raise LintError(errors)
 
 
 def _usages(usages: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -275,9 +275,12 @@ def test_a_serial_number_is_not_chosen_by_the_record():
     """One that our generator does not make is refused, whoever wrote it."""
     issuer = material.new_issuer()
     prepared = issuer.prepare(material.request(), CLIENT, None, NOW)
-    forged = dataclasses.replace(prepared.template, serial=1).to_be_signed()
-    with pytest.raises(issue.LintError):
-        issuer.resume(forged, material.request(), CLIENT, NOW)
+    one = dataclasses.replace(prepared.template, serial=1).to_be_signed()
+    fields = [each.raw for each in der.Reader(der.Reader(one).any().content)]
+    negative = der.encode(0x30, b"".join((fields[0], b"\x02\x01\xff", *fields[2:])))
+    for forged in (one, negative):
+        with pytest.raises(issue.LintError):
+            issuer.resume(forged, material.request(), CLIENT, NOW)
 
 
 def test_weak_keys_are_not_resumed():
