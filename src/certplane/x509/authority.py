@@ -48,7 +48,7 @@ class Authority:
             raise AuthorityError("tls: private key does not match public key")
         self.raw = certificate
         self.certificate = parsed
-        self.subject = _subject(certificate)
+        _issuer, self.subject = certificates.names(parsed)
         self.spki = spki
         self.not_after: datetime.datetime = parsed.not_valid_after_utc
         self.key_id = subject_key_id(parsed)
@@ -66,16 +66,6 @@ class Authority:
     def sign(self, data: bytes) -> bytes:
         """The signature over some bytes, under `algorithm`."""
         return signature(self._key, data)
-
-
-def _subject(certificate: bytes) -> bytes:
-    """The DER of the subject, as it stands: an issuer name has to be the same bytes."""
-    tbs = der.Reader(der.Reader(der.Reader(certificate).any().content).any().content)
-    if tbs.peek_context() == 0:
-        tbs.any()
-    for _ in range(4):  # serial, algorithm, issuer, validity
-        tbs.any()
-    return tbs.any().raw
 
 
 def subject_key_id(certificate: x509.Certificate) -> bytes | None:

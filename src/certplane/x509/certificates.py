@@ -146,6 +146,15 @@ def lifetime(text: bytes) -> datetime.timedelta | None:
     return found.not_valid_after_utc - found.not_valid_before_utc if found is not None else None
 
 
+def names(of: x509.Certificate) -> tuple[bytes, bytes]:
+    """Issuer and subject, in DER, as they stand: an issuer has to be the same bytes as the subject above it. What the
+    library makes of names is not used, as it remarks on those that are longer than X.520 has it.
+    """
+    fields = list(der.Reader(der.Reader(of.tbs_certificate_bytes).any().content))
+    first = 1 if (fields[0].class_, fields[0].tag) == (der.CONTEXT, 0) else 0
+    return fields[first + 2].raw, fields[first + 4].raw
+
+
 def public_key_der(of: x509.Certificate) -> bytes:
     """The SubjectPublicKeyInfo of a certificate."""
     return of.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -192,16 +201,17 @@ class ClientVerifier:
             others = [x509.load_der_x509_certificate(each) for each in intermediates]
             chain = self._chain(parsed, _by_subject(others))
             _check_purpose(parsed)
+            name = names(parsed)[1]
+            subject = csr.parse_name(name)
         except (ValueError, UnsupportedAlgorithm) as error:
             raise VerificationError(f"x509: {error}") from error
         begins = max(each.not_valid_before_utc for each in chain)
         ends = min(each.not_valid_after_utc for each in chain)
         check_time(begins, ends, now)
-        subject = csr.parse_name(parsed.subject.public_bytes())
         return VerifiedClient(
             common_name=subject.common_name,
             organizations=subject.organization,
-            uid=_uid(parsed),
+            uid=_uid(name),
             not_before=begins,
             not_after=ends,
             sha256=hashlib.sha256(leaf).hexdigest(),
@@ -221,7 +231,7 @@ class ClientVerifier:
         return chain
 
     def _issuer(self, of: x509.Certificate, intermediates: dict[bytes, list[x509.Certificate]]) -> x509.Certificate:
-        name = of.issuer.public_bytes()
+        name = names(of)[0]
         candidate: x509.Certificate
         for candidate in (*self._roots.get(name, ()), *intermediates.get(name, ())):
             if is_authority(candidate) and _signed(candidate, of):
@@ -232,7 +242,7 @@ class ClientVerifier:
 def _by_subject(certificates: Sequence[x509.Certificate]) -> dict[bytes, list[x509.Certificate]]:
     found: dict[bytes, list[x509.Certificate]] = {}
     for each in certificates:
-        found.setdefault(each.subject.public_bytes(), []).append(each)
+        found.setdefault(names(each)[1], []).append(each)
     return found
 
 
@@ -283,8 +293,8 @@ def check_time(begins: datetime.datetime, ends: datetime.datetime, now: datetime
     )
 
 
-def _uid(of: x509.Certificate) -> str:
-    found = [str(each.value) for each in of.subject if each.oid.dotted_string == _UID]
+def _uid(name: bytes) -> str:
+    found = [value for oid, value in csr.name_attributes(der.Reader(name).any().content) if oid == _UID]
     if len(found) > 1:
         raise VerificationError(f"expected 1 UID, but found multiple: [{' '.join(found)}]")
     if found and not found[0]:
