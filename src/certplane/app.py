@@ -242,7 +242,8 @@ class Plane:
             health.Check("informer-sync", lambda: None if self._ready else "not started", ready_only=True),
             health.Check("shutdown", lambda: "draining" if self._draining else None, ready_only=True),
         ]
-        return health.Health([*checks, *(_signer_check(*each) for each in sorted(self._how.signers.items()))])
+        signing = [_signer_check(*each, self.clock) for each in sorted(self._how.signers.items())]
+        return health.Health([*checks, *signing])
 
     def _authenticate(self, of: exchange.Exchange) -> context.User:
         offered = authn.Credentials(of.peer_chain, of.headers.get(b"authorization"), of.source)
@@ -327,6 +328,8 @@ def _issuer_documents(of: tokens.ServiceAccountTokens, address: str) -> dict[str
     }
 
 
-def _signer_check(name: str, of: signer.Signer) -> health.Check:
-    problem = of.problem or None
-    return health.Check(f"signer-{name.rpartition('/')[2]}", lambda: problem, ready_only=True, advisory=True)
+def _signer_check(name: str, of: signer.Signer, clock: clocks.Clock) -> health.Check:
+    def probe() -> str | None:
+        return of.current(clock.now()).problem or None
+
+    return health.Check(f"signer-{name.rpartition('/')[2]}", probe, ready_only=True, advisory=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 from certplane import clock as clocks
-from certplane import errors, telemetry
+from certplane import telemetry
 from certplane.client import api, informer
 from certplane.config import signing
 from certplane.controllers import (
@@ -30,11 +30,10 @@ from certplane.controllers import (
     tokencleaner,
     trustpublisher,
 )
-from certplane.kubeadm import pki
 from certplane.meta import resource
 from certplane.resources import DEFAULT, configmaps, namespaces, rbac, secrets, serviceaccounts
 from certplane.resources import certificatesigningrequests as csrs
-from certplane.x509 import issue, profiles
+from certplane.x509 import cafiles, profiles
 
 Run = Callable[[], Coroutine[Any, Any, None]]
 
@@ -211,8 +210,4 @@ def signers(said: signing.Signing, own: signing.Pair | None = None) -> dict[str,
 def _made_signer(profile: profiles.Profile, pair: signing.Pair, said: signing.Signing) -> signer.Signer:
     if pair.certificate is None or pair.key is None or not pair.is_complete:
         return signer.Signer(profile, problem="no certificate and key to sign with: see the --cluster-signing-* flags")
-    try:
-        authority = pki.load_authority(pair.certificate, pair.key)
-    except errors.SetupError as error:
-        return signer.Signer(profile, problem=error.message)
-    return signer.Signer(profile, issue.Issuer(authority, said.longest))
+    return signer.Signer(profile, files=cafiles.CAFiles(pair.certificate, pair.key, said.longest))

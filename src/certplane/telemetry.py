@@ -87,6 +87,7 @@ class Telemetry:
             ("signer", "reason"),
             registry=self._registry,
         )
+        self._signer_problems: dict[str, str] = {}
         self._decisions = prometheus_client.Counter(
             "certplane_csr_decisions",
             "What controllers decided about requests.",
@@ -155,7 +156,11 @@ class Telemetry:
             self._honored.labels(signer).inc()
 
     def signer(self, name: str, problem: str) -> None:
-        """Whether a signer works: `problem` is empty if it does."""
+        """Whether a signer works: `problem` is empty if it does. Replaces what was said before."""
+        before = self._signer_problems.get(name)
+        if before is not None:
+            self._signers.remove(name, before)
+        self._signer_problems[name] = problem
         self._signers.labels(name, problem).set(0 if problem else 1)
 
     def decision(self, signer: str, decision: str, reason: str) -> None:

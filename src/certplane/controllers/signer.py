@@ -17,6 +17,7 @@ import asyncio
 import concurrent.futures
 import copy
 import dataclasses
+import datetime
 import enum
 import hashlib
 import logging
@@ -28,7 +29,7 @@ from certplane import errors, telemetry
 from certplane.client import api
 from certplane.controllers import decisions, runtime
 from certplane.resources import certificatesigningrequests as csrs
-from certplane.x509 import csr, issue, profiles
+from certplane.x509 import cafiles, csr, issue, profiles, weak
 
 _log = logging.getLogger("certplane.controllers")
 
@@ -45,15 +46,25 @@ NOT_SIGNED: Final = "SigningFailed"
 #: The journal does not keep what is to be signed, so it is not.
 NOT_RECORDED: Final = "JournalFailed"
 UNREADABLE: Final = "UnreadableRequest"
+#: Reasons of decisions; the condition says INVALID for these, too.
+WEAK: Final = "WeakKey"
+LINTED: Final = "LintFailed"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Signer:
-    """A signer as it is configured. `problem` says why it has no issuer; empty if it has one."""
+    """A signer as it is configured: with files that may change, or with an issuer, or with a problem, which says why
+    there is none.
+    """
 
     profile: profiles.Profile
     issuer: issue.Issuer | None = None
     problem: str = ""
+    files: cafiles.CAFiles | None = None
+
+    def current(self, now: datetime.datetime) -> cafiles.State:
+        """What there is to sign with now, and what is wrong with it."""
+        return self.files.current(now) if self.files is not None else cafiles.State(self.issuer, self.problem)
 
 
 class Kind(enum.Enum):
@@ -133,12 +144,25 @@ class Signing:
         self._client = client
         self._signers = signers
         self._tools = tools
+        self._figures = figures
+        self._problems: dict[str, str] = {}
         #: Requests of which something is kept that may not be needed any more.
         self._kept: set[str] = set()
-        for name, signer in signers.items():
-            figures.signer(name, signer.problem)
-            if signer.problem:
-                _log.warning("signer does not sign", extra={"signer": name, "problem": signer.problem})
+        for signer in signers.values():
+            self._look(signer)
+
+    def _look(self, signer: Signer) -> cafiles.State:
+        """What a signer has to sign with now; told, if it is another problem than before."""
+        state, name = signer.current(self._tools.clock.now()), signer.profile.signer
+        if self._problems.get(name) != state.problem:
+            self._figures.signer(name, state.problem)
+            if state.problem:
+                what = "signer does not sign" if state.issuer is None else "signer goes on with the authority it had"
+                _log.warning(what, extra={"signer": name, "problem": state.problem})
+            elif name in self._problems:
+                _log.info("signer signs again", extra={"signer": name})
+        self._problems[name] = state.problem
+        return state
 
     async def recover(self, uids: Collection[str]) -> None:
         """Look at what an earlier process kept: what was for none of these requests will never be published."""
@@ -162,26 +186,37 @@ class Signing:
         if action.kind is Kind.FAIL:
             await self._fail(of, action.message)
         elif action.kind is Kind.ISSUE:
-            if signer.issuer is None:
-                why = f"the signer does not sign: {signer.problem}"
-                self._tools.note(of, decisions.NOT_ISSUED, NOT_CONFIGURED, why)
-                return
-            await self._issue(of, signer.issuer)
+            await self._sign(of, signer)
 
-    async def _fail(self, of: csrs.CertificateSigningRequest, message: str) -> None:
+    async def _sign(self, of: csrs.CertificateSigningRequest, signer: Signer) -> None:
+        state = self._look(signer)
+        if state.issuer is None:
+            why = f"the signer does not sign: {state.problem}"
+            if signer.files is not None:
+                raise runtime.Retry(why, reason=NOT_CONFIGURED)
+            # Nothing can change that while this process runs.
+            self._tools.note(of, decisions.NOT_ISSUED, NOT_CONFIGURED, why)
+            return
+        try:
+            await self._issue(of, state.issuer)
+        except weak.WeakKey as error:
+            await self._fail(of, str(error), WEAK)
+        except issue.LintError as error:
+            await self._fail(of, str(error), LINTED)
+        except issue.IssueError as error:
+            raise runtime.Retry(f"error auto signing csr: {error}", reason=NOT_SIGNED) from error
+
+    async def _fail(self, of: csrs.CertificateSigningRequest, message: str, reason: str = INVALID) -> None:
         failed = csrs.with_condition(of, csrs.FAILED, INVALID, message, clocks.rfc3339(self._tools.clock.now()))
         try:
             await self._client.update(csrs.RESOURCE, failed, "status")
         except (errors.APIError, api.Unreachable) as error:
             raise runtime.Retry(f"error adding failure condition for csr: {error}") from error
-        self._tools.note(of, decisions.FAILED, INVALID, message)
+        self._tools.note(of, decisions.FAILED, reason, message)
 
     async def _issue(self, of: csrs.CertificateSigningRequest, issuer: issue.Issuer) -> None:
-        try:
-            prepared = await self._prepared(of, issuer)
-            certificate = await asyncio.get_running_loop().run_in_executor(self._tools.threads, issuer.issue, prepared)
-        except issue.IssueError as error:
-            raise runtime.Retry(f"error auto signing csr: {error}", reason=NOT_SIGNED) from error
+        prepared = await self._prepared(of, issuer)
+        certificate = await asyncio.get_running_loop().run_in_executor(self._tools.threads, issuer.issue, prepared)
         new = copy.copy(of)
         new.status = copy.copy(of.status)
         new.status.certificate = certificate
@@ -201,8 +236,13 @@ class Signing:
         try:
             kept = await journal.keep(of.metadata.uid, prepared.to_be_signed)
             self._kept.add(of.metadata.uid)
-            if kept != prepared.to_be_signed:
-                await journal.replace(of.metadata.uid, prepared.to_be_signed)
+            if kept == prepared.to_be_signed:
+                return prepared
+            try:
+                return issuer.resume(kept, request, spec.usages, self._tools.clock.now())
+            except issue.IssueError as error:
+                _log.info("prepared anew", extra={"csr": of.metadata.name, "why": str(error)})
+            await journal.replace(of.metadata.uid, prepared.to_be_signed)
             return prepared
         except errors.CertplaneError as error:
             raise runtime.Retry(f"what is to be signed cannot be recorded: {error}", reason=NOT_RECORDED) from error
