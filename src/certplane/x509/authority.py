@@ -63,6 +63,14 @@ class Authority:
         """Whether the certificate says that it may sign others: RFC 5280 sections 4.2.1.3 and 4.2.1.9."""
         return certificates.is_authority(self.certificate)
 
+    @property
+    def path_length(self) -> int | None:
+        """How many authorities may be below this one; None for any number. RFC 5280 section 4.2.1.9."""
+        try:
+            return self.certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
+        except x509.ExtensionNotFound:
+            return None
+
     def sign(self, data: bytes) -> bytes:
         """The signature over some bytes, under `algorithm`."""
         return signature(self._key, data)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import hashlib
 import os
 import pathlib
@@ -62,11 +63,14 @@ class CAFiles:
         key: pathlib.Path,
         max_ttl: datetime.timedelta,
         smallest_rsa: int = weak.SMALLEST_RSA,
+        *,
+        issues_authorities: bool = False,
     ) -> None:
-        """`max_ttl` and `smallest_rsa` are those of `issue.Issuer`."""
+        """All but the files is for the `issue.Issuer` that is made of them."""
         self._paths = (certificate, key)
-        self._max_ttl = max_ttl
-        self._smallest_rsa = smallest_rsa
+        self._issuer = functools.partial(
+            issue.Issuer, max_ttl=max_ttl, smallest_rsa=smallest_rsa, issues_authorities=issues_authorities
+        )
         self._lock = threading.Lock()
         self._good: _Good | None = None
         self._problem = ""
@@ -135,7 +139,7 @@ class CAFiles:
             raise CAProblem(f'error reading CA key file "{name}": {error}') from error
         except authority.AuthorityError as error:
             raise CAProblem(f"{wrong}: {error}") from error
-        return _Good(issue.Issuer(found, self._max_ttl, self._smallest_rsa), digest)
+        return _Good(self._issuer(found), digest)
 
 
 def _trace(path: pathlib.Path) -> _Trace | None:

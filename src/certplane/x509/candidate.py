@@ -17,7 +17,6 @@ from certplane.x509 import csr, der, template
 
 _UTC_TIME: Final = 23
 _GENERALIZED_TIME: Final = 24
-_BOOLEAN: Final = 1
 _VERSION, _EXTENSIONS = 0, 3
 _CENTURY: Final = 50
 _Read = TypeVar("_Read")
@@ -160,7 +159,7 @@ def _extension(of: der.Element) -> template.Extension:
 
 def _read_extension(raw: bytes) -> template.Extension:
     name, *flag, value = _members(der.Reader(raw).any(), 2, 3)
-    if any((each.tag, each.content) != (_BOOLEAN, b"\xff") for each in flag) or value.tag != der.OCTET_STRING:
+    if any((each.tag, each.content) != (der.BOOLEAN, b"\xff") for each in flag) or value.tag != der.OCTET_STRING:
         raise der.structure("an extension is malformed")
     return template.Extension(_KNOWN.get(name.raw) or der.oid(name), bool(flag), value.content)
 
@@ -238,10 +237,10 @@ def _purposes(value: bytes) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=64)
 def _is_authority(value: bytes) -> bool:
-    """Whether the CA bit is set. DER leaves FALSE out."""
+    """Whether the CA bit is set. DER leaves FALSE out; only a CA has a path length."""
     found = parts(value)
-    if found and found[0].tag == _BOOLEAN:
-        if found[0].content != b"\xff":
+    if [(each.tag, each.content) for each in found[:1]] == [(der.BOOLEAN, b"\xff")]:
+        if [each.tag for each in found[1:]] not in ([], [der.INTEGER]):
             raise der.structure("basic constraints are malformed")
         return True
     if found:

@@ -25,6 +25,7 @@ from certplane.x509 import der, pem
 
 _EXTENSION_REQUEST: Final = "1.2.840.113549.1.9.14"
 _SAN: Final = "2.5.29.17"
+_BASIC_CONSTRAINTS: Final = "2.5.29.19"
 _RSA: Final = "1.2.840.113549.1.1.1"
 _EC: Final = "1.2.840.10045.2.1"
 _ED25519: Final = "1.3.101.112"
@@ -97,6 +98,7 @@ class Subject:
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class CertificateRequest:
     """A parsed request. `public_key` is None for key types that nothing can be signed for; `spki` is its DER.
+    `wants_authority` tells whether the extensions ask for a CA certificate, which hardly any signer gives.
 
     Compared by identity: `parse` gives the same object for the same text, as long as it remembers it.
     """
@@ -113,6 +115,7 @@ class CertificateRequest:
     signature: bytes
     signature_oid: str
     signature_parameters: bytes
+    wants_authority: bool
 
     @property
     def common_name(self) -> str:
@@ -176,6 +179,7 @@ def _parse(data: bytes) -> CertificateRequest:
         signature=signature,
         signature_oid=signature_oid,
         signature_parameters=signature_parameters,
+        wants_authority=names.authority,
     )
 
 
@@ -302,6 +306,7 @@ class _Names:
     email: list[str] = dataclasses.field(default_factory=list)
     ip: list[IPAddress] = dataclasses.field(default_factory=list)
     uri: list[str] = dataclasses.field(default_factory=list)
+    authority: bool = False
 
 
 def _requested_names(attributes: list[der.Element]) -> _Names:
@@ -325,7 +330,18 @@ def _requested_names(attributes: list[der.Element]) -> _Names:
             seen.add(oid)
             if oid == _SAN:
                 _read_names(value.content, names)
+            elif oid == _BASIC_CONSTRAINTS:
+                names.authority = _is_authority(value.content)
     return names
+
+
+def _is_authority(constraints: bytes) -> bool:
+    """Whether basic constraints say CA. Those that do not parse say nothing: Go does not look at them at all."""
+    try:
+        found = list(der.Reader(der.Reader(constraints).read(der.SEQUENCE, "").content))
+    except der.DERProblem:
+        return False
+    return bool(found) and (found[0].class_, found[0].tag, found[0].content) == (0, der.BOOLEAN, b"\xff")
 
 
 def _extensions(attribute: der.Element) -> bytes | None:

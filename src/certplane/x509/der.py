@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 SEQUENCE: Final = 16
 SET: Final = 17
+BOOLEAN: Final = 1
 INTEGER: Final = 2
 BIT_STRING: Final = 3
 OCTET_STRING: Final = 4

@@ -95,10 +95,18 @@ class Prepared:
 class Issuer:
     """Issues under one authority. `max_ttl` is the longest lifetime, `smallest_rsa` the size in bits from which RSA
     keys are signed for. Safe to use from several threads.
+
+    With `issues_authorities` a request that asks for a CA certificate gets one, under which there can be no further
+    CAs; without, which is what Kubernetes signers do, it gets one that is no CA's.
     """
 
     def __init__(
-        self, authority: authorities.Authority, max_ttl: datetime.timedelta, smallest_rsa: int = weak.SMALLEST_RSA
+        self,
+        authority: authorities.Authority,
+        max_ttl: datetime.timedelta,
+        smallest_rsa: int = weak.SMALLEST_RSA,
+        *,
+        issues_authorities: bool = False,
     ) -> None:
         self.authority = authority
         self._max_ttl = max_ttl
@@ -110,6 +118,7 @@ class Issuer:
             algorithm=authority.algorithm,
             not_after=authority.not_after,
             longest=max(max_ttl, SHORTEST) + BACKDATE,
+            issues_authorities=issues_authorities,
         )
 
     def prepare(
@@ -182,7 +191,6 @@ class Issuer:
         serial: int,
         validity: tuple[datetime.datetime, datetime.datetime],
     ) -> template.Template:
-        key = request.public_key
         subject = template.name(request.subject)
         return template.Template(
             serial=serial,
@@ -190,8 +198,7 @@ class Issuer:
             not_before=validity[0],
             not_after=validity[1],
             subject=subject,
-            # Encoded anew: what else the request may have written into its key is not copied.
-            spki=keys.public_der(key) if key is not None else request.spki,
+            spki=_spki(request),
             extensions=self._extensions(request, usages, subject),
             algorithm=self.authority.algorithm,
         )
@@ -203,6 +210,14 @@ class Issuer:
     def _key_id(self, subject: bytes) -> bytes | None:
         """The authority key identifier of a certificate for a subject, if it has one."""
         return self.authority.key_id if subject != self.authority.subject else None
+
+    def _constraints(self, request: csr.CertificateRequest) -> list[template.Extension]:
+        if not (request.wants_authority and self._contract.issues_authorities):
+            return [template.basic_constraints(ca=False)]
+        if self.authority.path_length == 0:
+            raise IssueError("the authority may sign for no other authorities: its path length is 0")
+        key_id = template.key_id(_spki(request))
+        return [template.basic_constraints(ca=True, path_length=0), template.subject_key_id(key_id)]
 
     def _ttl(self, expiration_seconds: int | None) -> datetime.timedelta:
         if expiration_seconds is None:
@@ -233,7 +248,7 @@ class Issuer:
             made.append(template.key_usage(bits))
         if purposes:
             made.append(template.extended_key_usage(purposes))
-        made.append(template.basic_constraints(ca=False))
+        made += self._constraints(request)
         key_id = self._key_id(subject)
         if key_id is not None:
             made.append(template.authority_key_id(key_id))
@@ -241,6 +256,19 @@ class Issuer:
         if names:
             made.append(template.subject_alt_name(names, critical=request.subject == csr.Subject()))
         return made
+
+
+def _spki(request: csr.CertificateRequest) -> bytes:
+    """The public key, encoded anew: what else the request may have written into it is not copied."""
+    return keys.public_der(request.public_key) if request.public_key is not None else request.spki
+
+
+def _is_for_authority(of: template.Template) -> bool:
+    """Whether a template has basic constraints that say anything: those of others are empty."""
+    return any(each.oid == template.BASIC_CONSTRAINTS and each.value != _NOTHING for each in of.extensions)
+
+
+_NOTHING: Final = template.basic_constraints(ca=False).value
 
 
 def _check_findings(findings: Sequence[lint.Finding]) -> None:
@@ -276,7 +304,7 @@ def _check(encoded: bytes, prepared: Prepared, authority: authorities.Authority)
         "the public key": spki == wanted.spki,
         "the beginning": made.not_valid_before_utc == wanted.not_before,
         "the end": made.not_valid_after_utc == wanted.not_after <= authority.not_after,
-        "the CA bit": not _is_authority(made),
+        "the CA bit": _is_authority(made) == _is_for_authority(wanted),
     }
     wrong = [what for what, holds in facts.items() if not holds]
     if wrong:

@@ -46,8 +46,8 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Contract:
-    """What an issuer owes: the CA's subject, key identifier (None if it has none), signature algorithm and end, and its
-    longest lifetime, back-dating included.
+    """What an issuer owes: the CA's subject, key identifier (None if it has none), signature algorithm and end, its
+    longest lifetime, back-dating included, and whether it issues CA certificates.
     """
 
     issuer: bytes
@@ -55,6 +55,7 @@ class Contract:
     algorithm: bytes
     not_after: datetime.datetime
     longest: datetime.timedelta
+    issues_authorities: bool = False
 
 
 #: What a rule has to say; nothing if all is well.
@@ -345,6 +346,7 @@ _CRITICAL: Final = {
     template.KEY_USAGE: True,
     template.EXTENDED_KEY_USAGE: False,
     template.BASIC_CONSTRAINTS: True,
+    template.SUBJECT_KEY_ID: False,
     template.AUTHORITY_KEY_ID: False,
     template.SUBJECT_ALT_NAME: None,
 }
@@ -358,7 +360,8 @@ def _duplicates(of: candidate.Candidate, _: Contract) -> Iterator[str]:
 
 def _unknown(of: candidate.Candidate, _: Contract) -> Iterator[str]:
     for each in of.extensions:
-        if each.oid not in _CRITICAL:
+        # Certificates that are no authority's have no identifier of their own key: nobody points to it.
+        if each.oid not in _CRITICAL or (each.oid == template.SUBJECT_KEY_ID and not of.is_authority):
             yield f"the extension {each.oid} is not one that is issued"
 
 
@@ -368,11 +371,11 @@ def _criticality(of: candidate.Candidate, _: Contract) -> Iterator[str]:
             yield f"the extension {each.oid} is {'' if each.critical else 'not '}critical"
 
 
-def _constraints(of: candidate.Candidate, _: Contract) -> Iterator[str]:
+def _constraints(of: candidate.Candidate, contract: Contract) -> Iterator[str]:
     if of.is_authority is None:
         yield "there are no basic constraints"
-    elif of.is_authority:
-        yield "the certificate is one of an authority, which no signer may issue"
+    elif of.is_authority and not contract.issues_authorities:
+        yield "the certificate is one of an authority, which this signer does not issue"
 
 
 def _usage(of: candidate.Candidate, _: Contract) -> Iterator[str]:
@@ -388,6 +391,8 @@ def _odd_usage(of: candidate.Candidate, _: Contract) -> Iterator[str]:
         yield "encipher only and decipher only mean nothing without key agreement"
     if "key_cert_sign" in usage and not of.is_authority:
         yield "the key usage speaks of signing certificates, which only authorities may"
+    if of.is_authority and "key_cert_sign" not in usage:
+        yield "the certificate is one of an authority, and its key usage does not speak of signing certificates"
 
 
 def _any_purpose(of: candidate.Candidate, _: Contract) -> Iterator[str]:

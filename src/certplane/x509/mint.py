@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
 import secrets
 from typing import Final
 
-from certplane.x509 import authority, csr, der, keys, pem, template
+from certplane.x509 import authority, csr, keys, pem, template
 
 BACKDATE: Final = datetime.timedelta(minutes=5)
 _LEAF_USAGES: Final = ("digital_signature", "key_encipherment")
@@ -46,7 +45,7 @@ def self_signed_ca(
         extensions=[
             template.key_usage((*_LEAF_USAGES, "key_cert_sign")),
             template.basic_constraints(ca=True),
-            template.subject_key_id(_key_id(spki)),
+            template.subject_key_id(template.key_id(spki)),
             template.subject_alt_name(template.AltNames(dns=(common_name,)), critical=False),
         ],
         algorithm=algorithm,
@@ -89,10 +88,3 @@ def _finished(to_be_signed: bytes, algorithm: bytes, signature: bytes) -> bytes:
 
 def _serial() -> int:
     return secrets.randbelow((1 << 63) - 2) + 1
-
-
-def _key_id(spki: bytes) -> bytes:
-    """RFC 7093 section 2, method 1: the leftmost 160 bits of the SHA-256 of the key's bits."""
-    parts = der.Reader(der.Reader(spki).any().content)
-    parts.any()
-    return hashlib.sha256(der.bits(parts.any())).digest()[:20]

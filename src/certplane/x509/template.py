@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
+import hashlib
 import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -159,15 +160,26 @@ def extended_key_usage(oids: Iterable[str]) -> Extension:
     return Extension(EXTENDED_KEY_USAGE, critical=False, value=der.encode(_SEQUENCE, b"".join(map(oid, oids))))
 
 
-def basic_constraints(*, ca: bool) -> Extension:
-    """BasicConstraints, critical, without a path length."""
+def basic_constraints(*, ca: bool, path_length: int | None = None) -> Extension:
+    """BasicConstraints, critical. A CA may have a path length: how many CAs may be below it."""
     content = der.encode(_BOOLEAN, _TRUE) if ca else b""
+    if path_length is not None:
+        content += _integer(path_length)
     return Extension(BASIC_CONSTRAINTS, critical=True, value=der.encode(_SEQUENCE, content))
 
 
 def subject_key_id(identifier: bytes) -> Extension:
     """SubjectKeyIdentifier."""
     return Extension(SUBJECT_KEY_ID, critical=False, value=der.encode(_OCTETS, identifier))
+
+
+def key_id(spki: bytes) -> bytes:
+    """What a public key in DER is called by: RFC 7093 section 2, method 1, the leftmost 160 bits of the SHA-256 of its
+    bits.
+    """
+    parts = der.Reader(der.Reader(spki).any().content)
+    parts.any()
+    return hashlib.sha256(der.bits(parts.any())).digest()[:20]
 
 
 def authority_key_id(identifier: bytes) -> Extension:

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from certplane.x509 import authority, cafiles, keys, mint, pem, template
+from certplane.x509 import authority, cafiles, csr, keys, mint, pem, template, weak
 from tests.unit.x509 import material
 
 NOW = material.NOW
@@ -340,3 +340,18 @@ def test_nothing_of_the_key_is_printed(place):
     secret = place.key.read_text().splitlines()[1]
     assert secret not in text
     assert isinstance(place.files.load().authority, authority.Authority)
+
+
+def test_the_signers_terms_are_those_of_its_issuer(place):
+    """Whichever authority is in the files."""
+    terms = {"smallest_rsa": 3072, "issues_authorities": True}
+    files = cafiles.CAFiles(place.certificate, place.key, datetime.timedelta(hours=9), **terms)
+    for number in (0, 1):
+        place.put_ca(number)
+        issuer = files.current(NOW).issuer
+        wanted = csr.parse(material.odd_request(attributes=material.requested(template.basic_constraints(ca=True))))
+        made = issuer.prepare(wanted, ["cert sign"], None, NOW).template
+        assert made.not_after - made.not_before == datetime.timedelta(hours=9)
+        assert template.basic_constraints(ca=True, path_length=0) in made.extensions
+        with pytest.raises(weak.WeakKey):
+            issuer.prepare(material.request(material.key("RSA-2048")), ["client auth"], None, NOW)

@@ -176,6 +176,17 @@ def test_a_rule_finds_what_breaks_it(rules, severity, changes):
     assert {rule for rule, of in found if of == severity} == set(rules.split())
 
 
+def test_a_signer_may_issue_authorities():
+    """Then the CA bit and the identifier of the key are no finding; a key usage that forgets certificates is one."""
+    contract = dataclasses.replace(CONTRACT, issues_authorities=True)
+    authority = (template.basic_constraints(ca=True, path_length=0), template.subject_key_id(KEY_ID))
+    good = assembled(new(**with_extension(*authority, CA_USAGE)).to_be_signed())
+    assert lint.run(good, contract)[1] == ()
+    forgetful = assembled(new(**with_extension(*authority)).to_be_signed())
+    assert [each.rule for each in lint.run(forgetful, contract)[1]] == ["usage-meaning"]
+    assert judged(good) == {("basic-constraints", "error")}
+
+
 @pytest.mark.parametrize(
     "changes",
     [

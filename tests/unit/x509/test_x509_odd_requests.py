@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, NameOID
 
-from certplane.x509 import csr, der, issue, template, weak
+from certplane.x509 import authority, csr, der, issue, pem, template, weak
 from tests.unit.x509 import material
 
 NOW = material.NOW
@@ -273,3 +273,62 @@ def test_a_request_that_another_key_signed():
     """Possession is not proven."""
     text = material.odd_request(JANE, private=material.key(), spki=material.public_der(material.key("P-256", 1)))
     assert refused(text) == "unable to verify certificate request signature: x509: ECDSA verification failure"
+
+
+# --- authorities --------------------------------------------------------------------------------------------------
+
+CA_USAGES = ("cert sign", "crl sign")
+ASKS_FOR_CA = material.requested(template.basic_constraints(ca=True))
+
+
+def test_whoever_asks_for_a_ca_gets_none():
+    """Also with the usages of one; that is remarked."""
+    made, findings = issued(material.odd_request(JANE, ASKS_FOR_CA), CA_USAGES)
+    assert not made.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    assert findings == ["usage-meaning"]
+
+
+def test_a_signer_of_authorities_gives_one_to_whoever_asks():
+    """Under it there are no others; who does not ask gets none."""
+    issuer = material.new_issuer(issues_authorities=True)
+    request = csr.parse(material.odd_request(JANE, ASKS_FOR_CA))
+    prepared = issuer.prepare(request, CA_USAGES, None, NOW)
+    assert issuer.resume(prepared.to_be_signed, request, CA_USAGES, NOW).to_be_signed == prepared.to_be_signed
+    text = issuer.issue(prepared)
+    made = x509.load_pem_x509_certificate(text)
+    constraints = made.extensions.get_extension_for_class(x509.BasicConstraints).value
+    assert (constraints.ca, constraints.path_length, prepared.findings) == (True, 0, ())
+    below = authority.Authority(pem.first(text).data, material.key())
+    assert (below.is_authority, below.key_id) == (True, template.key_id(material.public_der(material.key())))
+    other = issuer.prepare(csr.parse(material.odd_request(JANE)), CA_USAGES, None, NOW)
+    assert [each.rule for each in other.findings] == ["usage-meaning"]
+    with pytest.raises(issue.IssueError) as caught:
+        issue.Issuer(below, material.YEAR, issues_authorities=True).prepare(request, CA_USAGES, None, NOW)
+    assert str(caught.value) == "the authority may sign for no other authorities: its path length is 0"
+
+
+def test_a_record_of_a_ca_is_not_taken_back_by_a_signer_of_none():
+    """The signer was declared anew in between, or somebody writes records."""
+    request = csr.parse(material.odd_request(JANE, ASKS_FOR_CA))
+    recorded = material.new_issuer(issues_authorities=True).prepare(request, CA_USAGES, None, NOW).to_be_signed
+    with pytest.raises(issue.LintError) as caught:
+        material.new_issuer().resume(recorded, request, CA_USAGES, NOW)
+    assert [each.rule for each in caught.value.findings] == ["basic-constraints"]
+
+
+@pytest.mark.parametrize(
+    ("constraints", "expected"),
+    [
+        (b"\x30\x03\x01\x01\xff", True),
+        (b"\x30\x06\x01\x01\xff\x02\x01\x00", True),
+        (b"\x30\x00", False),
+        (b"\x30\x03\x02\x01\x00", False),
+        (b"\x30\x03\x01\x01\x01", False),
+        (b"nonsense", False),
+        (b"", False),
+    ],
+)
+def test_what_asks_for_a_ca(constraints, expected):
+    """What does not parse asks for nothing, as Go does not look at it."""
+    wanted = material.requested(template.Extension(template.BASIC_CONSTRAINTS, critical=True, value=constraints))
+    assert csr.parse(material.odd_request(JANE, wanted)).wants_authority == expected
