@@ -95,6 +95,11 @@ def public_der(private):
     )
 
 
+def own(findings):
+    """Those of our own rules: with pkilint installed there are more."""
+    return tuple(each for each in findings if each.citation != "pkilint")
+
+
 # --- requests -----------------------------------------------------------------------------------------------------
 
 
