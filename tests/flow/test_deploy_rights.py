@@ -12,7 +12,6 @@ import copy
 import dataclasses
 import datetime
 import json
-import pathlib
 
 import pytest
 import yaml
@@ -29,8 +28,8 @@ from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import configmaps, events, leases, namespaces, rbac
 from certplane.x509 import issue, profiles
 from tests.flow import plane as flow
+from tests.house import manifests
 
-DEPLOY = pathlib.Path(__file__).resolve().parents[2] / "deploy"
 NAMESPACE = "certplane"
 ACCOUNT = context.User(
     f"system:serviceaccount:{NAMESPACE}:certplane-controllers",
@@ -43,12 +42,8 @@ NODE = ("system:node:a", ("system:nodes",))
 # --- roles --------------------------------------------------------------------------------------------------------
 
 
-def _read(*paths):
-    return [each for path in paths for each in yaml.safe_load_all((DEPLOY / path).read_text("utf-8")) if each]
-
-
-BASE = _read("base/namespace.yaml", "base/rbac.yaml")
-PUBLISHERS = _read("components/publishers/rbac.yaml")
+BASE = [each for each in manifests.kustomized(manifests.DEPLOY / "base") if each["kind"] in KINDS]
+PUBLISHERS = list(yaml.safe_load_all((manifests.DEPLOY / "components/publishers/rbac.yaml").read_text("utf-8")))
 
 
 @dataclasses.dataclass(frozen=True)
