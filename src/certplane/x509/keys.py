@@ -100,8 +100,16 @@ _JWT_CURVES: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "
 
 def exposure(path: pathlib.Path) -> str | None:
     """Who else can read a key file: None if nobody, else a phrase for an error message."""
-    mode = stat.S_IMODE(os.stat(path).st_mode)
+    found = os.stat(path)
+    return exposure_of(stat.S_IMODE(found.st_mode), owner=found.st_uid, reader=os.geteuid())
+
+
+def exposure_of(mode: int, *, owner: int, reader: int) -> str | None:
+    """The same of a file's mode, by the numbers of its owner and of the user who is to read it."""
     if mode & 0o077 == 0:
+        return None
+    # A pod that is not root gets its Secrets so: root's files, which the pod's group may read.
+    if mode & 0o037 == 0 and owner == 0 != reader:
         return None
     who = [name for bit, name in ((0o070, "its group"), (0o007, "everybody")) if mode & bit]
     return f"mode {mode:04o} gives access to {' and '.join(who)}"
