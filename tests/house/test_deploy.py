@@ -52,6 +52,13 @@ CHARTS = {
         "leaderElection": {"enabled": False},
         "podDisruptionBudget": {"enabled": False},
     },
+    "signers of one's own alone": {
+        "onControlPlane": False,
+        "controllers": ["csrsigning"],
+        "ca": {"secretName": ""},
+        "signers": [{"name": "example.com/web"}],
+        "extraSecrets": ["web-ca"],
+    },
     "a plane with everything": {
         "mode": "standalone",
         "nodeSelector": {"a": "b"},
@@ -360,6 +367,34 @@ def test_settings_are_such(objects):
     pytest.importorskip(f"certplane.config.{container['args'][0]}").settings({}, said)
     mounts = tuple(f"{each['mountPath']}/" for each in container["volumeMounts"])
     assert [] == [each for each in map(str, said.values()) if each.startswith("/") and not each.startswith(mounts)]
+
+
+# --- docs/in-a-cluster.md ------------------------------------------------------------------------------------------
+
+GUIDE = (manifests.ROOT / "docs/in-a-cluster.md").read_text("utf-8")
+
+
+def test_the_example_of_the_guide_can_be_built(tmp_path):
+    """What the guide has one write beside a checkout makes what is valid, with the settings that it says."""
+    (tmp_path / "my-cluster").mkdir()
+    (tmp_path / "certplane").symlink_to(manifests.ROOT)
+    for name, text in re.findall(r"```yaml\n# my-cluster/(\S+)\n(.*?)```", GUIDE, flags=re.DOTALL):
+        (tmp_path / "my-cluster" / name).write_text(text)
+    made = manifests.kustomized(tmp_path / "my-cluster")
+    _validate(made)
+    assert _config(made)["controllers"] == ["csrcleaner"]
+    assert manifests.pod(made)["spec"]["containers"][0]["image"] == "registry.example/certplane:0.1.0"
+
+
+def test_the_guide_names_what_there_is():
+    """Each file of deploy/ and each value of the chart that it mentions exists."""
+    named = set(re.findall(r"\bdeploy/[\w./-]*\w", GUIDE))
+    assert named
+    assert [] == [each for each in named if not (manifests.ROOT / each).exists()]
+    for path in re.findall(r"--set '?([\w.]+)=", GUIDE):
+        inner = SCHEMA
+        for part in path.split("."):
+            inner = inner["properties"][part]
 
 
 # --- alerts -------------------------------------------------------------------------------------------------------
