@@ -43,7 +43,7 @@ NODE = ("system:node:a", ("system:nodes",))
 
 
 BASE = [each for each in manifests.kustomized(manifests.DEPLOY / "base") if each["kind"] in KINDS]
-PUBLISHERS = list(yaml.safe_load_all((manifests.DEPLOY / "components/publishers/rbac.yaml").read_text("utf-8")))
+PUBLISHERS = list(yaml.safe_load_all((manifests.DEPLOY / "components/root-ca-publisher/rbac.yaml").read_text("utf-8")))
 
 
 @dataclasses.dataclass(frozen=True)

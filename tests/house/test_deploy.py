@@ -17,6 +17,8 @@ from tests.house import manifests
 RELEASES = ("1.35", "1.36", "1.37")
 OVERLAYS = ("base", "ha", "standalone")
 COMPONENTS = sorted(each.name for each in (manifests.DEPLOY / "components").iterdir())
+SCHEMA = json.loads((manifests.DEPLOY / "chart/values.schema.json").read_text("utf-8"))
+VALUES = yaml.safe_load((manifests.DEPLOY / "chart/values.yaml").read_text("utf-8"))
 #: Everything that the chart can be told.
 CHARTS = {
     "as it is": {},
@@ -35,7 +37,7 @@ CHARTS = {
         "podAnnotations": {"a": "b"},
         "serviceAccount": {"annotations": {"a": "b"}},
         "replicas": 3,
-        "controllers": ["csrapproving", "csrsigning", "csrcleaner", "root-ca-cert-publisher"],
+        "controllers": [*SCHEMA["properties"]["controllers"]["items"]["enum"]],
         "ca": {"signers": {"kubelet-serving": "serving-ca", "kubelet-client": "client-ca"}},
         "signers": [{"name": "example.com/web"}],
         "extraSecrets": ["web-ca"],
@@ -244,10 +246,13 @@ def test_what_is_monitored_is_the_same():
 
 def _rights(**values):
     """What the chart's ClusterRole permits, as verb, resource and name."""
-    rules = manifests.one(manifests.chart(**values), "ClusterRole")["rules"]
+    return _granted(manifests.one(manifests.chart(**values), "ClusterRole"))
+
+
+def _granted(role):
     return {
         (verb, resource, name)
-        for rule in rules
+        for rule in role["rules"]
         for verb in rule["verbs"]
         for resource in rule["resources"]
         for name in rule.get("resourceNames", [""])
@@ -257,9 +262,10 @@ def _rights(**values):
 def test_rights_follow_the_controllers():
     """A controller that does not work has no rights."""
     assert _rights(controllers=["csrcleaner"]) == {
-        ("list", "certificatesigningrequests", ""),
-        ("watch", "certificatesigningrequests", ""),
-        ("delete", "certificatesigningrequests", ""),
+        (verb, "certificatesigningrequests", "") for verb in ("list", "watch", "delete")
+    }
+    assert _rights(controllers=["podcertificaterequest-cleaner-controller"]) == {
+        (verb, "podcertificaterequests", "") for verb in ("list", "watch", "delete")
     }
 
 
@@ -270,23 +276,28 @@ def test_rights_follow_the_signers():
     assert {name for verb, _, name in found if verb == "sign"} == {"kubernetes.io/kubelet-serving", "example.com/web"}
 
 
-def test_the_serving_approver_has_the_rights_of_its_component():
-    """Rules for serving certificates bring the right to approve them, and to look at nodes."""
-    rules = yaml.safe_load_all((manifests.DEPLOY / "components/serving-approver/rbac.yaml").read_text("utf-8"))
-    wanted = {
-        (verb, resource, name)
-        for rule in next(rules)["rules"]
-        for verb in rule["verbs"]
-        for resource in rule["resources"]
-        for name in rule.get("resourceNames", [""])
-    }
-    assert wanted == _rights(servingApprover={"mode": "enforce"}) - _rights()
+@pytest.mark.parametrize(
+    ("component", "values"),
+    [
+        ("serving-approver", {"servingApprover": {"mode": "enforce"}}),
+        ("root-ca-publisher", {"controllers": ["root-ca-cert-publisher"]}),
+        (
+            "trust-bundle-publisher",
+            {"controllers": ["kube-apiserver-serving-clustertrustbundle-publisher-controller"]},
+        ),
+        ("pod-request-cleaner", {"controllers": ["podcertificaterequest-cleaner-controller"]}),
+    ],
+)
+def test_components_have_the_rights_of_the_chart(component, values):
+    """What else may work has the same rights either way."""
+    path = manifests.DEPLOY / "components" / component / "rbac.yaml"
+    role = manifests.one(yaml.safe_load_all(path.read_text("utf-8")), "ClusterRole")
+    more = {**values, "controllers": [*VALUES["controllers"], *values.get("controllers", ())]}
+    assert _granted(role) == _rights(**more) - _rights()
 
 
 # --- values -------------------------------------------------------------------------------------------------------
 
-SCHEMA = json.loads((manifests.DEPLOY / "chart/values.schema.json").read_text("utf-8"))
-VALUES = yaml.safe_load((manifests.DEPLOY / "chart/values.yaml").read_text("utf-8"))
 #: What is not the chart's to judge.
 OPEN = {"global", "signers", "servingApprover", "nodeAffinity", "podAffinity", "podAntiAffinity"}
 
