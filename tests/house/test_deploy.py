@@ -369,15 +369,30 @@ def _config(objects):
     return yaml.safe_load(manifests.one(objects, "ConfigMap")["data"]["config.yaml"])
 
 
+#: Settings and controllers that the program is about to have. Whoever adds one takes it off.
+COMING = {"signers", "serving-approver", "kubelet-serving-approver"}
+
+
 @everything_installed
 def test_settings_are_such(objects):
     """The program takes the settings of each installation, and what they name is in a place that is mounted."""
     found = objects()
     said = _config(found)
     container = manifests.pod(found)["spec"]["containers"][0]
-    pytest.importorskip(f"certplane.config.{container['args'][0]}").settings({}, said)
     mounts = tuple(f"{each['mountPath']}/" for each in container["volumeMounts"])
     assert [] == [each for each in map(str, said.values()) if each.startswith("/") and not each.startswith(mounts)]
+    known = {name: value for name, value in said.items() if name not in COMING}
+    if "controllers" in known:
+        known["controllers"] = [each for each in known["controllers"] if each not in COMING]
+    pytest.importorskip(f"certplane.config.{container['args'][0]}").settings({}, known)
+
+
+def test_nothing_is_coming_that_is_there():
+    """What the program has is not left out of the test above."""
+    commands = pytest.importorskip("certplane.config.controllers")
+    crew = pytest.importorskip("certplane.config.crew")
+    there = {each.name for each in commands.OPTIONS} | set(crew.CONTROLLERS) | set(crew.CONTROLLERS.values())
+    assert not COMING & there
 
 
 # --- docs/in-a-cluster.md ------------------------------------------------------------------------------------------
