@@ -423,6 +423,19 @@ def test_the_guide_names_what_there_is():
             inner = inner["properties"][part]
 
 
+# --- places -------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_names_a_place_to_get_things_from():
+    """No registry and no download is named: where images come from is for whoever installs them to say."""
+    texts = [each.read_text("utf-8") for each in manifests.DEPLOY.rglob("*") if each.is_file()]
+    assert {SCHEMA["$schema"]} == {url for text in texts for url in re.findall(r"\w+://[^\s\"']+", text)}
+    for name in OVERLAYS:
+        objects = manifests.kustomized(manifests.DEPLOY / name)
+        assert manifests.pod(objects)["spec"]["containers"][0]["image"] == "certplane"
+    assert VALUES["image"]["repository"] == "certplane"
+
+
 # --- alerts -------------------------------------------------------------------------------------------------------
 
 
