@@ -1,7 +1,7 @@
 """The roles in deploy/ are what the controllers need: all goes well with them, and not without any word of them.
 
-The controllers work against a plane in the process, as the service account of deploy/base, under the plane's RBAC. They
-are taken through all that they do, and what the plane forbade them meanwhile is written down.
+What `certplane controllers` does is done against a plane in the process, as the service account of deploy/base, under
+the plane's RBAC. The controllers are taken through all that they do; what was forbidden them meanwhile is written down.
 """
 
 from __future__ import annotations
@@ -20,13 +20,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from certplane import errors, manager, telemetry, testing
+from certplane import errors, inside, resources, testing
 from certplane.client import api
-from certplane.controllers import approver, cleaner, publisher, signer
-from certplane.meta import codec, context, objects
+from certplane.config import controllers
+from certplane.controllers import podrequestcleaner, publisher, trustpublisher
+from certplane.meta import codec, context
 from certplane.resources import certificatesigningrequests as csrs
+from certplane.resources import clustertrustbundles as bundles
 from certplane.resources import configmaps, events, leases, namespaces, rbac
-from certplane.x509 import issue, profiles
+from certplane.resources import podcertificaterequests as pcrs
+from certplane.store import memory
+from certplane.x509 import keys, mint, profiles
 from tests.flow import plane as flow
 from tests.house import manifests
 
@@ -37,13 +41,19 @@ ACCOUNT = context.User(
 )
 KINDS = {each.kind: each for each in (*rbac.RESOURCES, namespaces.RESOURCE)}
 NODE = ("system:node:a", ("system:nodes",))
+#: May ask for what it likes, and has nothing approved.
+MAKER = context.User("maker", groups=("system:authenticated",))
+LEASE = "certplane-controllers"
 
 
 # --- roles --------------------------------------------------------------------------------------------------------
 
 
 BASE = [each for each in manifests.kustomized(manifests.DEPLOY / "base") if each["kind"] in KINDS]
-PUBLISHERS = list(yaml.safe_load_all((manifests.DEPLOY / "components/root-ca-publisher/rbac.yaml").read_text("utf-8")))
+
+
+def _component(name):
+    return list(yaml.safe_load_all((manifests.DEPLOY / "components" / name / "rbac.yaml").read_text("utf-8")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,52 +121,67 @@ class Recorder:
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """A plane whose own controllers rest, an administrator's client, and the one of the controllers that work."""
+    """A plane whose own controllers rest, an administrator's client, and what was forbidden those that work."""
 
     plane: object
     admin: api.Client
-    recorder: Recorder
-    client: api.Client
+    forbidden: list[str]
 
     async def until(self, condition):
         """Wait until it has come to that, or something was forbidden."""
 
         async def happened():
-            return self.recorder.forbidden or await condition()
+            return self.forbidden or await condition()
 
         await flow.eventually(happened)
 
 
+def _anchor():
+    key = keys.generate("ECDSA-P256")
+    return key, mint.self_signed_ca("kubernetes", key, testing.FakeClock().now(), datetime.timedelta(days=3650))
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    """A directory with a CA, as a Secret is mounted."""
+    directory = tmp_path_factory.mktemp("ca")
+    key, certificate = _anchor()
+    form = serialization.PrivateFormat.PKCS8
+    (directory / "tls.crt").write_bytes(certificate)
+    (directory / "tls.key").touch(mode=0o600)
+    (directory / "tls.key").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    )
+    return directory
+
+
 @contextlib.asynccontextmanager
-async def _cluster(roles, *enabled):
-    async with flow.running(clock=testing.FakeClock(), controllers=frozenset()) as plane:
+async def _cluster(roles, said):
+    store, clock = memory.MemoryStore(), testing.FakeClock(testing.FakeClock().now() + datetime.timedelta(seconds=3601))
+    how = {"kinds": resources.ALL, "controllers": frozenset()}
+    async with flow.running(store, **how) as plane:
+        await _an_hour_ago(plane.client(flow.ADMIN))
+    async with flow.running(store, clock, **how) as plane:
         admin = plane.client(flow.ADMIN)
         for each in roles:
             kind = KINDS[each["kind"]]
             await admin.create(kind, codec.decode(json.dumps(each), kind.type), each["metadata"].get("namespace", ""))
         recorder = Recorder(plane.client(ACCOUNT)._transport)
-        made = Cluster(plane, admin, recorder, api.Client(recorder))
-        tasks = [asyncio.ensure_future(run()) for run in _controllers(made, enabled)]
+        work = inside._Work(controllers.settings({}, said), recorder, plane.clock)
+        working = asyncio.ensure_future(work.run(_anchor()[1].decode()))
         try:
-            yield made
+            yield Cluster(plane, admin, recorder.forbidden)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+    await store.close()
 
 
-def _controllers(of, enabled):
-    issuer = issue.Issuer(flow.new_authority(of.plane.clock), datetime.timedelta(days=365))
-    crew = manager.Crew(
-        client=lambda _: of.client,
-        reader=of.client,
-        clock=of.plane.clock,
-        telemetry=telemetry.Telemetry(),
-        signers={name: signer.Signer(profile, issuer) for name, profile in profiles.BUILT_IN.items()},
-        threads=of.plane._threads,
-        root_ca="a CA",
-    )
-    return manager.assemble(crew, enabled)
+async def _an_hour_ago(admin):
+    """A request was denied, and a pod's was made."""
+    await admin.create(csrs.RESOURCE, flow.new_csr("denied"))
+    await flow.decide(admin, "denied", csrs.DENIED)
+    await admin.create(pcrs.RESOURCE_V1, _pod_request(), "default")
 
 
 # --- what they do -------------------------------------------------------------------------------------------------
@@ -208,54 +233,99 @@ async def fails(of):
 
 
 async def cleans_up(of):
-    """What was refused is deleted after an hour."""
-    await _ask(of, "denied", profiles.KUBE_APISERVER_CLIENT, ["client auth"], flow.pkcs10("jane"))
-    await flow.decide(of.admin, "denied", csrs.DENIED)
-    await of.plane.clock.advance(2 * cleaner.INTERVAL + 1)
+    """What was refused an hour ago is deleted."""
     await of.until(lambda: _is_gone(of.admin, csrs.RESOURCE, "denied"))
 
 
+async def cleans_up_after_pods(of):
+    """So is what a pod asked for a while ago."""
+    await of.until(lambda: _is_gone(of.admin, pcrs.RESOURCE_V1, "pod", "default"))
+
+
 async def elects(of):
-    """A copy takes the lease, sees it, and renews it."""
-    with contextlib.suppress(errors.Forbidden):
-        lease = leases.Lease(spec=leases.LeaseSpec(holder_identity="a", lease_duration_seconds=15))
-        lease.metadata.name = "certplane-controllers"
-        await of.client.create(leases.RESOURCE, lease, NAMESPACE)
-        found = await of.client.get(leases.RESOURCE, "certplane-controllers", NAMESPACE)
-        await of.client.update(leases.RESOURCE, found)
+    """A copy takes the lease, and renews it."""
+
+    async def renewed():
+        with contextlib.suppress(errors.NotFound):
+            return (await of.admin.get(leases.RESOURCE, LEASE, NAMESPACE)).spec.renew_time
+        return None
+
+    await of.until(renewed)
+    taken = await renewed()
+    await of.plane.clock.advance(5)
+
+    async def renewed_again():
+        return await renewed() != taken
+
+    await of.until(renewed_again)
 
 
 async def tells(of):
-    """An Event about a request is written, and counted up."""
-    with contextlib.suppress(errors.Forbidden):
-        about = objects.ObjectReference(kind=csrs.RESOURCE.kind, name="a", api_version=csrs.RESOURCE.api_version)
-        event = events.Event(involved_object=about, reason="Test", type="Normal", count=1)
-        event.metadata.name = "a.1"
-        written = await of.client.create(events.RESOURCE, event, "default")
-        written.count = 2
-        await of.client.update(events.RESOURCE, written)
+    """That nobody approves a request is told as an Event on it, and counted up as long as it is so."""
+    binding = rbac.ClusterRoleBinding(
+        subjects=[rbac.Subject(kind="User", api_group=rbac.GROUP, name=MAKER.name)],
+        role_ref=rbac.RoleRef(api_group=rbac.GROUP, kind="ClusterRole", name="system:node-bootstrapper"),
+    )
+    binding.metadata.name = "maker"
+    await of.admin.create(rbac.CLUSTER_ROLE_BINDINGS, binding)
+    usages = ["digital signature", "client auth"]
+    signer_name = profiles.KUBE_APISERVER_CLIENT_KUBELET
+    request = flow.new_csr("unproven", signer_name, usages, flow.pkcs10(*NODE))
+    await of.plane.client(MAKER).create(csrs.RESOURCE, request)
+
+    async def told(times):
+        found = (await of.admin.list(events.RESOURCE, "default")).items
+        return any(each.involved_object.name == "unproven" and each.count >= times for each in found)
+
+    await of.until(lambda: told(1))
+    # Retries come later and later, and Events about them every few minutes.
+    await of.plane.clock.advance(900)
+    await of.until(lambda: told(2))
 
 
-async def publishes(of):
+async def publishes_the_root_ca(of):
     """The CA's certificate gets into every namespace, and is mended there."""
 
     async def published():
         with contextlib.suppress(errors.NotFound):
-            found = await of.admin.get(configmaps.RESOURCE, publisher.MAP, "default")
-            return found.data == {"ca.crt": "a CA"}
-        return False
+            return (await of.admin.get(configmaps.RESOURCE, publisher.MAP, "default")).data
+        return None
 
     await of.until(published)
-    if not of.recorder.forbidden:
+    if not of.forbidden:
         found = await of.admin.get(configmaps.RESOURCE, publisher.MAP, "default")
         found.data = {}
         await of.admin.update(configmaps.RESOURCE, found)
         await of.until(published)
 
 
-async def _is_gone(client, kind, name):
+async def publishes_trust(of):
+    """The CA is published as a bundle of trust, which is mended, and others of the same signer are deleted."""
+    other = bundles.ClusterTrustBundle()
+    other.metadata.name = f"{trustpublisher.SIGNER.replace('/', ':')}:other"
+    other.spec.signer_name, other.spec.trust_bundle = trustpublisher.SIGNER, _anchor()[1].decode()
+    await of.admin.create(bundles.RESOURCE, other)
+
+    async def published():
+        found = (await of.admin.list(bundles.RESOURCE)).items
+        return [each for each in found if each.metadata.name != other.metadata.name]
+
+    await of.until(published)
+    if not of.forbidden:
+        (found,) = await published()
+        right, found.spec.trust_bundle = found.spec.trust_bundle, other.spec.trust_bundle
+        await of.admin.update(bundles.RESOURCE, found)
+
+        async def mended():
+            return [each.spec.trust_bundle for each in await published()] == [right]
+
+        await of.until(mended)
+        await of.until(lambda: _is_gone(of.admin, bundles.RESOURCE, other.metadata.name))
+
+
+async def _is_gone(client, kind, name, namespace=""):
     try:
-        await client.get(kind, name)
+        await client.get(kind, name, namespace)
     except errors.NotFound:
         return True
     return False
@@ -271,38 +341,75 @@ def _serving_request():
     return made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-CERTIFICATES = (approver.NAME, signer.NAME, cleaner.NAME)
+def _pod_request():
+    key = ec.generate_private_key(ec.SECP256R1())
+    stub = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
+    made = pcrs.PodCertificateRequest(
+        spec=pcrs.PodCertificateRequestSpec(
+            signer_name="example.com/pods", pod_name="p", pod_uid="1", service_account_name="default",
+            service_account_uid="2", node_name="a", node_uid="3",
+            stub_pkcs10_request=stub.public_bytes(serialization.Encoding.DER),
+        )
+    )  # fmt: skip
+    made.metadata.name = "pod"
+    return made
+
+
 #: The quickest first: the first thing that is forbidden ends it.
-WORK = (elects, tells, approves_kubelets, signs_for_people, signs_serving_certificates, fails, cleans_up)
+WORK = (elects, cleans_up, approves_kubelets, signs_for_people, signs_serving_certificates, fails, tells)
+#: Of each component the controller, and what that does.
+COMPONENTS = {
+    "root-ca-publisher": (publisher.NAME, publishes_the_root_ca),
+    "trust-bundle-publisher": (trustpublisher.NAME, publishes_trust),
+    "pod-request-cleaner": (podrequestcleaner.NAME, cleans_up_after_pods),
+}
 
 
-async def _forbidden(roles, enabled, work):
+async def _forbidden(roles, authority, names, work):
     """What is forbidden first, if anything is, while controllers work under these roles."""
-    async with _cluster(roles, *enabled) as made:
+    said = {
+        "controllers": list(names),
+        "leader-elect-resource-namespace": NAMESPACE,
+        "cluster-signing-cert-file": str(authority / "tls.crt"),
+        "cluster-signing-key-file": str(authority / "tls.key"),
+    }
+    async with _cluster(roles, said) as made:
         for each in work:
             await each(made)
-            if made.recorder.forbidden:
+            if made.forbidden:
                 break
-        return made.recorder.forbidden
+        return made.forbidden
 
 
-async def test_nothing_is_missing():
-    """With the roles of deploy/base the controllers of requests do all that they do, and nothing is forbidden."""
-    assert [] == await _forbidden(BASE, CERTIFICATES, WORK)
+def _settings():
+    """The controllers of deploy/base."""
+    return yaml.safe_load((manifests.DEPLOY / "base/config.yaml").read_text("utf-8"))["controllers"]
+
+
+async def test_nothing_is_missing(authority):
+    """With the roles of deploy/base its controllers do all that they do, and nothing is forbidden."""
+    assert [] == await _forbidden(BASE, authority, _settings(), WORK)
 
 
 @pytest.mark.parametrize("word", _words(BASE), ids=str)
-async def test_nothing_is_too_much(word):
+async def test_nothing_is_too_much(word, authority):
     """Without any word of these roles, something is forbidden."""
-    assert await _forbidden(_without(BASE, word), CERTIFICATES, WORK)
+    assert await _forbidden(_without(BASE, word), authority, _settings(), WORK)
 
 
-async def test_nothing_is_missing_for_publishers():
-    """With those of deploy/components/publishers besides, the publisher of the root CA does what it does."""
-    assert [] == await _forbidden(BASE + PUBLISHERS, (publisher.NAME,), (publishes,))
+@pytest.mark.parametrize("component", COMPONENTS)
+async def test_nothing_is_missing_in_components(component, authority):
+    """With those of a component besides, its controller does what it does."""
+    name, work = COMPONENTS[component]
+    assert [] == await _forbidden(BASE + _component(component), authority, [name], [work])
 
 
-@pytest.mark.parametrize("word", _words(PUBLISHERS), ids=str)
-async def test_nothing_is_too_much_for_publishers(word):
+@pytest.mark.parametrize(
+    ("component", "word"),
+    [(name, word) for name in COMPONENTS for word in _words(_component(name))],
+    ids=str,
+)
+async def test_nothing_is_too_much_in_components(component, word, authority):
     """Without any word of them, something is forbidden."""
-    assert await _forbidden(BASE + _without(PUBLISHERS, word), (publisher.NAME,), (publishes,))
+    name, work = COMPONENTS[component]
+    assert await _forbidden(BASE + _without(_component(component), word), authority, [name], [work])
