@@ -140,12 +140,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(data: pathlib.Path, log: pathlib.Path, port: int = 0) -> Iterator[int]:
+def running(data: pathlib.Path, log: pathlib.Path, *arguments: str) -> Iterator[int]:
     """A control plane, from ready to stopped; yields its port."""
-    port = port or free_port()
+    port = free_port()
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            [str(CERTPLANE), "serve", "--data-dir", str(data), "--listen", f"127.0.0.1:{port}"],
+            [str(CERTPLANE), "serve", "--data-dir", str(data), "--listen", f"127.0.0.1:{port}", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,

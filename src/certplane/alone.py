@@ -63,6 +63,8 @@ def _how(settings: serve.Settings, own: pki.PKI) -> app.How:
         audit_policy=_audit_policy(settings.audit_policy_file),
         event_seconds=settings.event_ttl.total_seconds(),
         decision_events=settings.decision_events,
+        creation_hints=settings.creation_hints,
+        declared=manager.declared(settings.signing),
         limits=manners.Limits(*settings.limits),
         root_ca=_root_ca(settings.root_ca_file or own.ca_certificate),
         address=f"{settings.host}:{settings.port}",

@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from certplane import clock as clocks
 from certplane import errors, manager, resources, telemetry
-from certplane.access import authn, defaults, escalation, impersonation, nodes, rbac, reviews, signers, tokens
+from certplane.access import authn, defaults, escalation, hints, impersonation, nodes, rbac, reviews, signers, tokens
 from certplane.client import api
 from certplane.config import crew
-from certplane.controllers import signer
+from certplane.controllers import signer, signerfile
 from certplane.meta import codec, context, resource
 from certplane.registry import admission, document, expiry, lifecycle, reads, verbs
 from certplane.resources import certificatesigningrequests as csrs
@@ -55,7 +55,8 @@ _COMPACTION_SECONDS: Final = 300.0
 @dataclasses.dataclass(frozen=True, slots=True)
 class How:
     """How a plane works. `signers` are the configured ones by name; `client_ca` and `static_tokens` tell who may come;
-    `issuer` signs the tokens of service accounts; `address` is where clients reach the server.
+    `issuer` signs the tokens of service accounts; `address` is where clients reach the server; `declared` are users'
+    own signers.
     """
 
     signers: Mapping[str, signer.Signer]
@@ -69,6 +70,8 @@ class How:
     root_ca: str = ""
     event_seconds: float = 3600.0
     decision_events: bool = True
+    creation_hints: bool = True
+    declared: signerfile.SignerFile | None = None
     audit_policy: auditpolicy.Policy = auditpolicy.DEFAULT
     audit_sink: audit.Sink | None = None
     limits: manners.Limits = dataclasses.field(default_factory=manners.Limits)
@@ -120,7 +123,9 @@ class Plane:
     async def start(self) -> None:
         """Fill the cache, make what must always be there, start the controllers."""
         await self.cache.start()
-        await defaults.ensure(self._doors(), defaults.wanted({each.plural for each in self._how.kinds}))
+        await defaults.ensure(
+            self._doors(), defaults.wanted({each.plural for each in self._how.kinds}, self._domains())
+        )
         self._start_controllers()
         self._tasks.append(asyncio.ensure_future(self._compact()))
         self._tasks.append(asyncio.ensure_future(self.services.in_flight.watch_over()))
@@ -163,13 +168,27 @@ class Plane:
         of = self.authorizer
         hooks = admission.Admission(
             mutate=(lifecycle.hook(lambda name: self._find("namespaces", "", name)), nodes.restriction(self._find)),
-            check=(escalation.creating(of), *signers.hooks(of.authorize), escalation.hook(of)),
+            check=(escalation.creating(of), *signers.hooks(of.authorize), escalation.hook(of), *self._hints()),
             after=(signers.trace, self._count_duration),
         )
         kinds = self._how.kinds
         return {
             f"{each.api_version}/{each.plural}": verbs.Registry(each, self.store, self.cache, hooks) for each in kinds
         }
+
+    def _hints(self) -> tuple[admission.Hook, ...]:
+        if not self._how.creation_hints:
+            return ()
+
+        def problem(of: hints.Signer) -> str:
+            found = manager.known_signers(self._how.signers, self._how.declared)[of.profile.signer]
+            state = found.current(self.clock.now())
+            return "" if state.issuer is not None else state.problem
+
+        return (hints.Hints(lambda: manager.known_signers(self._how.signers, self._how.declared), problem),)
+
+    def _domains(self) -> list[str]:
+        return signerfile.domains(list(self._how.declared.signers)) if self._how.declared is not None else []
 
     def _audit(self) -> audit.Audit | None:
         if self._how.audit_sink is None:
@@ -266,6 +285,7 @@ class Plane:
             clock=self.clock,
             telemetry=self.telemetry,
             signers=self._how.signers,
+            declared=self._how.declared,
             journal=journal.Journal(self.store),
             threads=self._threads,
             root_ca=self._how.root_ca,

@@ -49,6 +49,7 @@ class _Work:
         self.telemetry = telemetry.Telemetry()
         self._leader: leader.Leader | None = None
         self._crew: manager.Crew | None = None
+        self._declared = manager.declared(settings.signing)
         if settings.election is not None:
             self._leader = leader.Leader(api.Client(self._transport), _terms(settings.election), clock)
 
@@ -64,6 +65,7 @@ class _Work:
                     clock=self._clock,
                     telemetry=self.telemetry,
                     signers=manager.signers(self._settings.signing),
+                    declared=self._declared,
                     journal=journal.Journal(memory.MemoryStore()),
                     threads=threads,
                     root_ca=root_ca,

@@ -6,9 +6,11 @@ is followed once, however many controllers look at it.
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
@@ -25,8 +27,10 @@ from certplane.controllers import (
     emptier,
     podrequestcleaner,
     publisher,
+    ruleapprover,
     runtime,
     signer,
+    signerfile,
     tokencleaner,
     trustpublisher,
 )
@@ -35,9 +39,12 @@ from certplane.resources import DEFAULT, configmaps, namespaces, rbac, secrets, 
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.x509 import cafiles, profiles
 
+_log = logging.getLogger("certplane.controllers")
+
 Run = Callable[[], Coroutine[Any, Any, None]]
 
 #: The service account of the three that work on CSRs.
+_LOOK_SECONDS: Final = 10.0
 _CERTIFICATES: Final = "certificate-controller"
 #: In which a kind that became stable lately may be served, best first.
 _VERSIONS: Final = ("v1", "v1beta1", "v1alpha1")
@@ -47,7 +54,8 @@ _VERSIONS: Final = ("v1", "v1beta1", "v1alpha1")
 class Crew:
     """What controllers are given. `client` makes the one of a service account in kube-system; `reader` lists and
     watches for all. `journal` remembers what is about to be signed; RSA is done in `threads`. `root_ca` is published in
-    every namespace. `kinds` are those that the server has. `tells`: decisions are told as Events.
+    every namespace. `kinds` are those that the server has. `tells`: decisions are told as Events. `declared` are users'
+    own signers.
     """
 
     client: Callable[[str], api.Client]
@@ -60,6 +68,7 @@ class Crew:
     root_ca: str = ""
     kinds: Sequence[resource.Resource] = DEFAULT
     tells: bool = True
+    declared: signerfile.SignerFile | None = None
     _followed: dict[str, informer.Informer] = dataclasses.field(default_factory=dict)
 
     def kind(self, of: resource.Resource) -> informer.Informer:
@@ -73,6 +82,10 @@ class Crew:
         """Where all controllers of requests say what they decided."""
         client = self.client(_CERTIFICATES) if self.tells else None
         return decisions.Decisions(client, self.clock, self.telemetry)
+
+    def known(self) -> Mapping[str, signer.Signer]:
+        """All signers, as they are now."""
+        return known_signers(self.signers, self.declared)
 
     def served(self, plural: str) -> resource.Resource | None:
         """The newest form in which the server has a kind of certificates.k8s.io; None if it has none."""
@@ -109,7 +122,7 @@ def _approver(crew: Crew) -> Run:
 def _signer(crew: Crew) -> Run:
     requests = crew.kind(csrs.RESOURCE)
     tools = signer.Tools(crew.clock, crew.journal, crew.threads, crew.decisions.note)
-    made = signer.Signing(crew.client(_CERTIFICATES), crew.signers, tools, crew.telemetry)
+    made = signer.Signing(crew.client(_CERTIFICATES), crew.known, tools, crew.telemetry)
     handle = crew.decisions.following(made.handle)
     queue = crew.queue(signer, runtime.CSR_FIRST_DELAY)
     controller = crew.controller(signer, runtime.each(requests, handle), queue).follow(requests)
@@ -117,9 +130,36 @@ def _signer(crew: Crew) -> Run:
     async def run() -> None:
         await requests.synced.wait()
         await made.recover({each.metadata.uid for each in requests.objects.values()})
-        await controller.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(controller.run())
+            group.create_task(_follow_declared(crew, requests, queue))
 
     return run
+
+
+async def _follow_declared(crew: Crew, requests: informer.Informer, queue: runtime.Queue) -> None:
+    """Look at the declared signers now and then; at all requests when they have changed."""
+    told = ""
+    while crew.declared is not None:
+        await crew.clock.sleep(_LOOK_SECONDS)
+        if crew.declared.look():
+            _log.info("signers read", extra={"signers": ",".join(sorted(crew.declared.signers))})
+            for each in requests.objects.values():
+                queue.add(each.metadata.name)
+        if crew.declared.problem and crew.declared.problem != told:
+            _log.error("signers not read: the former ones stay", extra={"problem": crew.declared.problem})
+        told = crew.declared.problem
+
+
+def _rule_approver(crew: Crew) -> Run | None:
+    declared = crew.declared
+    if declared is None:
+        return None
+    requests = crew.kind(csrs.RESOURCE)
+    client = crew.client(ruleapprover.ACCOUNT)
+    made = ruleapprover.RuleApprover(client, lambda: declared.signers, crew.decisions.note)
+    handle = runtime.each(requests, crew.decisions.following(made.handle))
+    return crew.controller(ruleapprover, handle).follow(requests).run
 
 
 def _cleaner(crew: Crew) -> Run:
@@ -185,6 +225,7 @@ _MAKERS: Final[Mapping[str, Callable[[Crew], Run | None]]] = {
     approver.NAME: _approver,
     signer.NAME: _signer,
     cleaner.NAME: _cleaner,
+    ruleapprover.NAME: _rule_approver,
     emptier.NAME: _emptier,
     publisher.NAME: _publisher,
     trustpublisher.NAME: _trust_publisher,
@@ -205,6 +246,22 @@ def signers(said: signing.Signing, own: signing.Pair | None = None) -> dict[str,
     by_default = own is not None and said.is_silent
     pairs = {name: own if own is not None and by_default else said.pair(name) for name in profiles.BUILT_IN}
     return {name: _made_signer(profile, pairs[name], said) for name, profile in profiles.BUILT_IN.items()}
+
+
+def declared(said: signing.Signing) -> signerfile.SignerFile | None:
+    """Users' own signers. Raises SetupError if they cannot be read."""
+    if said.declared is None:
+        return None
+    found = signerfile.SignerFile(said.declared, said.longest)
+    found.load()
+    return found
+
+
+def known_signers(
+    built_in: Mapping[str, signer.Signer], of: signerfile.SignerFile | None
+) -> Mapping[str, signer.Signer]:
+    """The built-in signers, and the declared ones as they are now."""
+    return built_in if of is None else {**built_in, **of.signers}
 
 
 def _made_signer(profile: profiles.Profile, pair: signing.Pair, said: signing.Signing) -> signer.Signer:

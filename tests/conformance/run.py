@@ -28,7 +28,9 @@ def main():
         directory = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server, pki = args.server, args.pki
         if server is None:
-            port = stack.enter_context(demo.running(directory / "data", directory / "server.log"))
+            # The server whose answers were recorded does not say what will not work.
+            started = demo.running(directory / "data", directory / "server.log", "--creation-hints=false")
+            port = stack.enter_context(started)
             server, pki = f"https://127.0.0.1:{port}", directory / "data" / "pki"
         clients = wire.Identities(corpus.identities(), pki / "ca.crt", pki / "ca.key", directory)
         return show(player.Player(server, clients, timeout=10, patience=args.patience), args)

@@ -370,7 +370,7 @@ def _config(objects):
 
 
 #: Settings and controllers that the program is about to have. Whoever adds one takes it off.
-COMING = {"signers", "serving-approver", "kubelet-serving-approver"}
+COMING = {"serving-approver", "kubelet-serving-approver"}
 
 
 @everything_installed

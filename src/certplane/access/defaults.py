@@ -374,9 +374,10 @@ class Wanted:
     object: Any
 
 
-def wanted(kinds: Collection[str] = ()) -> list[Wanted]:
+def wanted(kinds: Collection[str] = (), domains: Sequence[str] = ()) -> list[Wanted]:
     """All default roles and bindings, in the order in which they are made. `kinds` are the plurals that are served:
-    some roles come with a kind that is optional.
+    some roles come with a kind that is optional. `domains` (as example.com/*) are those of users' own signers, for
+    which our controllers sign.
     """
     extra = {name: rules for plural, roles in _OPTIONAL.items() if plural in kinds for name, rules in roles.items()}
     extra["system:node"] = (*NODE_RULES, *(rule for plural in kinds for rule in OPTIONAL_NODE_RULES.get(plural, ())))
@@ -393,11 +394,35 @@ def wanted(kinds: Collection[str] = ()) -> list[Wanted]:
             subjects=[_subject(each) for each in subjects], role_ref=_role_ref("Role", role_name)
         )
         found.append(Wanted("rolebindings", namespace, _marked(binding, name, namespace)))
+    found += _for_declared(domains)
     for name, role_name, subject in _KUBEADM:
         bound = rbac.ClusterRoleBinding(subjects=[_subject(subject)], role_ref=_role_ref("ClusterRole", role_name))
         bound.metadata.name = name
         found.append(Wanted("clusterrolebindings", "", bound))
     return found
+
+
+def _for_declared(domains: Sequence[str]) -> Iterable[Wanted]:
+    """What signs and approves under users' own signers, by what these say. They are no defaults of Kubernetes'."""
+    rules: Mapping[str, tuple[str, _Rules]] = {
+        "certplane:declared-signers": (
+            "certificate-controller",
+            (_rule(("sign",), _CERTIFICATES, "signers", names=domains),),
+        ),
+        "certplane:signer-rule-approver": (
+            "signer-rule-approver",
+            (
+                _rule(("approve",), _CERTIFICATES, "signers", names=domains),
+                _rule(("update",), _CERTIFICATES, f"{_CSRS}/approval"),
+            ),
+        ),
+    }
+    for name, (account, granted) in rules.items() if domains else ():
+        yield Wanted("clusterroles", "", _marked(rbac.ClusterRole(rules=list(granted)), name))
+        binding = rbac.ClusterRoleBinding(
+            subjects=[_subject(("ServiceAccount", account))], role_ref=_role_ref("ClusterRole", name)
+        )
+        yield Wanted("clusterrolebindings", "", _marked(binding, name))
 
 
 def _cluster_roles(extra: Mapping[str, _Rules], accounts: Mapping[str, _Rules]) -> Iterable[rbac.ClusterRole]:

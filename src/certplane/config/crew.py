@@ -12,6 +12,7 @@ CONTROLLERS: Final = {
     "certificatesigningrequest-approving-controller": "csrapproving",
     "certificatesigningrequest-signing-controller": "csrsigning",
     "certificatesigningrequest-cleaner-controller": "csrcleaner",
+    "signer-rule-approver": "",
     "podcertificaterequest-cleaner-controller": "",
     "root-ca-certificate-publisher-controller": "root-ca-cert-publisher",
     "kube-apiserver-serving-clustertrustbundle-publisher-controller": "",
@@ -26,6 +27,7 @@ ABROAD: Final = (
     "certificatesigningrequest-approving-controller",
     "certificatesigningrequest-signing-controller",
     "certificatesigningrequest-cleaner-controller",
+    "signer-rule-approver",
 )
 
 

@@ -28,6 +28,9 @@ OPTIONS: Final = (
     *_pair_options("kubelet-client", "kubernetes.io/kube-apiserver-client-kubelet certificates"),
     *_pair_options("kube-apiserver-client", "kubernetes.io/kube-apiserver-client certificates"),
     *_pair_options("legacy-unknown", "kubernetes.io/legacy-unknown certificates"),
+    options.Option(
+        "signers", "File that declares further signers (docs/signers.md); read again when it changes.", "path", None
+    ),
 )
 
 #: The infix of the flags of each signer, and what kube-controller-manager calls it in errors.
@@ -54,12 +57,13 @@ class Pair:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Signing:
     """What is said about signing. `common` is for all signers, `own` for each by its name; `longest` is the longest
-    lifetime.
+    lifetime; `declared` is a file of further signers.
     """
 
     common: Pair
     own: Mapping[str, Pair]
     longest: datetime.timedelta
+    declared: pathlib.Path | None = None
 
     def pair(self, signer: str) -> Pair:
         """The files of a signer. As soon as one has its own, those without have none."""
@@ -78,7 +82,8 @@ def read(values: options.Values) -> Signing:
     common = _pair(values, "cluster_signing_")
     own = {name: _pair(values, f"cluster_signing_{infix}_") for name, (infix, _) in _SIGNERS.items()}
     _check(common, own, values.problems)
-    return Signing(common, own, values.duration("cluster_signing_duration", positive=True))
+    longest = values.duration("cluster_signing_duration", positive=True)
+    return Signing(common, own, longest, values.path("signers"))
 
 
 def _pair(values: options.Values, prefix: str) -> Pair:

@@ -21,7 +21,7 @@ import datetime
 import enum
 import hashlib
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 from certplane import clock as clocks
@@ -86,6 +86,12 @@ class Action:
 _NOTHING: Final = Action(Kind.NOTHING)
 
 
+def asked(of: csrs.CertificateSigningRequest) -> profiles.Asked:
+    """What a request is judged by. Raises csr.RequestError."""
+    spec = of.spec
+    return profiles.Asked(csr.parse(spec.request or b""), spec.usages, spec.username, spec.expiration_seconds)
+
+
 def decide(of: csrs.CertificateSigningRequest, profile: profiles.Profile) -> Action:
     """What a signer has to do with a request. Raises runtime.Retry if it cannot be parsed."""
     conditions = of.status.conditions
@@ -97,7 +103,7 @@ def decide(of: csrs.CertificateSigningRequest, profile: profiles.Profile) -> Act
     if of.spec.signer_name != profile.signer:
         return _NOTHING
     try:
-        profiles.verify(profile, csr.parse(of.spec.request or b""), of.spec.usages)
+        profiles.verify(profile, asked(of))
     except csr.RequestError as error:
         raise runtime.Retry(f'unable to parse csr "{of.metadata.name}": {error}', reason=UNREADABLE) from error
     except profiles.ProfileViolation as error:
@@ -139,7 +145,11 @@ class Signing:
     """The reconciler around `decide`, for all signers of a plane."""
 
     def __init__(
-        self, client: api.Client, signers: Mapping[str, Signer], tools: Tools, figures: telemetry.Telemetry
+        self,
+        client: api.Client,
+        signers: Callable[[], Mapping[str, Signer]],
+        tools: Tools,
+        figures: telemetry.Telemetry,
     ) -> None:
         self._client = client
         self._signers = signers
@@ -148,7 +158,7 @@ class Signing:
         self._problems: dict[str, str] = {}
         #: Requests of which something is kept that may not be needed any more.
         self._kept: set[str] = set()
-        for signer in signers.values():
+        for signer in signers().values():
             self._look(signer)
 
     def _look(self, signer: Signer) -> cafiles.State:
@@ -177,7 +187,7 @@ class Signing:
             await self._tools.journal.forget(uid)
 
     async def handle(self, of: csrs.CertificateSigningRequest) -> None:
-        signer = self._signers.get(of.spec.signer_name)
+        signer = self._signers().get(of.spec.signer_name)
         if signer is None:
             return
         if of.status.certificate and of.metadata.uid in self._kept:
@@ -198,7 +208,7 @@ class Signing:
             self._tools.note(of, decisions.NOT_ISSUED, NOT_CONFIGURED, why)
             return
         try:
-            await self._issue(of, state.issuer)
+            await self._issue(of, state.issuer, _seconds(of, signer.profile))
         except weak.WeakKey as error:
             await self._fail(of, str(error), WEAK)
         except issue.LintError as error:
@@ -214,8 +224,8 @@ class Signing:
             raise runtime.Retry(f"error adding failure condition for csr: {error}") from error
         self._tools.note(of, decisions.FAILED, reason, message)
 
-    async def _issue(self, of: csrs.CertificateSigningRequest, issuer: issue.Issuer) -> None:
-        prepared = await self._prepared(of, issuer)
+    async def _issue(self, of: csrs.CertificateSigningRequest, issuer: issue.Issuer, seconds: int | None) -> None:
+        prepared = await self._prepared(of, issuer, seconds)
         certificate = await asyncio.get_running_loop().run_in_executor(self._tools.threads, issuer.issue, prepared)
         new = copy.copy(of)
         new.status = copy.copy(of.status)
@@ -228,11 +238,13 @@ class Signing:
         self._tools.note(of, decisions.ISSUED, SIGNED, f"certificate {serial} is good until {end}")
         await self._forget(of.metadata.uid)
 
-    async def _prepared(self, of: csrs.CertificateSigningRequest, issuer: issue.Issuer) -> issue.Prepared:
+    async def _prepared(
+        self, of: csrs.CertificateSigningRequest, issuer: issue.Issuer, seconds: int | None
+    ) -> issue.Prepared:
         """What to sign, kept: what was kept before for this request, as long as it can be signed."""
         spec, journal = of.spec, self._tools.journal
         request = csr.parse(spec.request or b"")
-        prepared = issuer.prepare(request, spec.usages, spec.expiration_seconds, self._tools.clock.now())
+        prepared = issuer.prepare(request, spec.usages, seconds, self._tools.clock.now())
         try:
             kept = await journal.keep(of.metadata.uid, prepared.to_be_signed)
             self._kept.add(of.metadata.uid)
@@ -254,3 +266,10 @@ class Signing:
         except errors.CertplaneError as error:
             # It is published: this is no more than a line too many in the journal, which `recover` finds.
             _log.warning("the journal keeps what is published", extra={"uid": uid, "problem": str(error)})
+
+
+def _seconds(of: csrs.CertificateSigningRequest, profile: profiles.Profile) -> int | None:
+    """The lifetime that a request asks for, or that its signer gives to those that ask for none."""
+    if of.spec.expiration_seconds is None and profile.default is not None:
+        return int(profile.default.total_seconds())
+    return of.spec.expiration_seconds

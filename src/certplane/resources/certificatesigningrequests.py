@@ -154,6 +154,11 @@ def is_approved(of: CertificateSigningRequest) -> bool:
     return has_condition(of, APPROVED) and not has_condition(of, DENIED)
 
 
+def is_decided(of: CertificateSigningRequest) -> bool:
+    """Approved, denied or issued: there is nothing left to approve."""
+    return bool(of.status.certificate) or has_condition(of, APPROVED) or has_condition(of, DENIED)
+
+
 def condition_text(of: CertificateSigningRequest) -> str:
     """The state in one word or three, as `kubectl get csr` prints it."""
     text = DENIED if has_condition(of, DENIED) else APPROVED if has_condition(of, APPROVED) else "Pending"

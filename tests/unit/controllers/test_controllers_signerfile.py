@@ -1,0 +1,155 @@
+"""Signers that users declare: what a file may say, what is wrong with one, and what becomes of it when it changes."""
+
+from __future__ import annotations
+
+import datetime
+import os
+
+import pytest
+
+from certplane import errors
+from certplane.controllers import signerfile
+from certplane.x509 import profiles
+
+HEAD = f"apiVersion: {signerfile.API_VERSION}\nkind: {signerfile.KIND}\nsigners:\n"
+MINIMAL = """\
+- name: example.com/web
+  authority: {certFile: ca.crt, keyFile: ca.key}
+  usages: {allowed: [server auth]}
+"""
+YEAR = datetime.timedelta(days=365)
+
+
+def parse(text):
+    return signerfile.parse((HEAD + text).encode())
+
+
+def test_a_whole_declaration():
+    """Every field has its place in the profile."""
+    document = parse("""\
+- name: example.com/web
+  description: Web servers.
+  authority: {certFile: ca.crt, keyFile: ca.key}
+  keys: [ECDSA-P256, RSA-3072]
+  usages: {allowed: [server auth, digital signature], required: [server auth]}
+  subject: {commonName: ["*.web"], organizations: []}
+  names: {dns: ["*.web.example.com"], ip: [10.0.0.0/8], email: [], uri: ["spiffe://example.com/*"],
+          required: [dns], most: 5, wildcards: true}
+  lifetime: {shortest: 1h, default: 24h, longest: 168h}
+  certificateAuthority: true
+  approval:
+  - {users: [jane], groups: [makers]}
+""")
+    assert signerfile.profile_of(document.signers[0]) == profiles.Profile(
+        signer="example.com/web",
+        description="Web servers.",
+        keys=("ECDSA-P256", "RSA-3072"),
+        usages=("server auth", "digital signature"),
+        required_usages=("server auth",),
+        common_name=("*.web",),
+        organizations=(),
+        dns=("*.web.example.com",),
+        ip=("10.0.0.0/8",),
+        email=(),
+        uri=("spiffe://example.com/*",),
+        required_names=("dns",),
+        most_names=5,
+        wildcards=True,
+        shortest=datetime.timedelta(hours=1),
+        default=datetime.timedelta(hours=24),
+        longest=datetime.timedelta(days=7),
+        authority=True,
+        approval=(profiles.Approval(("jane",), ("makers",)),),
+    )
+
+
+def test_what_is_not_said_is_free_but_for_what_is_dangerous():
+    """No CA certificates, no wildcards, nobody approved without a person."""
+    profile = signerfile.profile_of(parse(MINIMAL).signers[0])
+    assert (profile.keys, profile.dns, profile.common_name) == (None, None, None)
+    assert (profile.authority, profile.wildcards, profile.approval) == (False, False, ())
+
+
+def changed(old, new):
+    assert old in MINIMAL
+    return MINIMAL.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (changed("example.com/web", "web"), "signers[0].name: Invalid value"),
+        (changed("example.com/web", "kubernetes.io/web"), "is Kubernetes' own"),
+        (changed("example.com/web", "signers.k8s.io/web"), "is Kubernetes' own"),
+        (changed("certFile: ca.crt, ", ""), "signers[0].authority.certFile: must be there"),
+        (changed("[server auth]", "[]"), "signers[0].usages.allowed: must name at least one"),
+        (changed("[server auth]", "[serving]"), "signers[0].usages.allowed: there is no usage serving"),
+        (changed("[server auth]", "[server auth], required: [any]"), "signers[0].usages.required: any is not allowed"),
+        (MINIMAL + MINIMAL, "signers[1].name: example.com/web is there twice"),
+        (MINIMAL + "  keys: [DSA]", "signers[0].keys: DSA is none"),
+        (MINIMAL + "  names: {dns: [a.*.b]}", "signers[0].names.dns: a.*.b is no pattern"),
+        (MINIMAL + "  names: {dns: [a*.b]}", "signers[0].names.dns: a*.b is no pattern"),
+        (MINIMAL + "  names: {ip: [10.0.0.1/8]}", "signers[0].names.ip: 10.0.0.1/8 has host bits set"),
+        (MINIMAL + "  names: {required: [name]}", "signers[0].names.required: there is no kind name"),
+        (MINIMAL + "  names: {most: -1}", "signers[0].names.most: must be 0 or more"),
+        (MINIMAL + "  lifetime: {longest: long}", "signers[0].lifetime.longest: long is no duration"),
+        (MINIMAL + "  lifetime: {longest: 5m}", "signers[0].lifetime.longest: must be 10m at least"),
+        (
+            MINIMAL + "  lifetime: {longest: 1h, shortest: 2h}",
+            "signers[0].lifetime.shortest: is more than the longest",
+        ),
+        (MINIMAL + "  approval: [{}]", "signers[0].approval[0]: names nobody"),
+        (MINIMAL + "  colour: red", "colour"),
+    ],
+)
+def test_mistakes(text, why):
+    """Each with its path."""
+    with pytest.raises(signerfile.SignersProblem) as caught:
+        parse(text)
+    assert why in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"a: [", b"[]", b"\xff", b"apiVersion: v1\nkind: List\n"])
+def test_what_is_no_such_file(data):
+    """Is said to be none."""
+    with pytest.raises(signerfile.SignersProblem):
+        signerfile.parse(data)
+
+
+def write(path, text):
+    path.with_suffix(".new").write_text(HEAD + text)
+    os.replace(path.with_suffix(".new"), path)
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    """A bad one changes nothing and is told of; a good one mends it."""
+    path = tmp_path / "signers.yaml"
+    write(path, MINIMAL)
+    found = signerfile.SignerFile(path, YEAR)
+    found.load()
+    assert list(found.signers) == ["example.com/web"]
+    assert not found.look()
+    write(path, MINIMAL.replace("/web", "/mail"))
+    assert found.look()
+    assert list(found.signers) == ["example.com/mail"]
+    write(path, "- name: bad")
+    assert not found.look()
+    assert list(found.signers) == ["example.com/mail"]
+    assert "signers[0].name" in found.problem
+    path.unlink()
+    assert not found.look()
+    assert found.problem == "it cannot be read: No such file or directory"
+    write(path, MINIMAL)
+    assert found.look()
+    assert (list(found.signers), found.problem) == (["example.com/web"], "")
+
+
+def test_a_bad_file_is_refused_at_the_start(tmp_path):
+    """With everything that is wrong with it."""
+    with pytest.raises(errors.SetupError, match="No such file"):
+        signerfile.SignerFile(tmp_path / "none", YEAR).load()
+
+
+def test_domains_of_signers():
+    """As RBAC names all signers of one."""
+    assert signerfile.domains(["example.com/a", "example.com/b", "example.org/a"]) == ["example.com/*", "example.org/*"]
