@@ -1,0 +1,131 @@
+"""What a PKCS#10 asks for besides what a signer reads out of it: the whole subject, every kind of name, extensions.
+
+Signers of Kubernetes take names and a key out of a request and ignore the rest, so that asking for more does no harm.
+But whoever asks for a CA certificate as a kubelet is none, and an approver wants to know. RFC 2986, RFC 5280 section
+4.2.1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from certplane.x509 import csr, der, template
+
+_BOOLEAN: Final = 1
+_EXTENSION_REQUEST: Final = "1.2.840.113549.1.9.14"
+#: Kinds of names that `csr` reads: rfc822Name, dNSName, uniformResourceIdentifier, iPAddress.
+_READ_NAMES: Final = (1, 2, 6, 7)
+_OTHER_NAMES: Final = {0: "otherName", 3: "x400Address", 4: "directoryName", 5: "ediPartyName", 8: "registeredID"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wishes:
+    """Of the subject every attribute, as OID and text (None: no string); of the alternative names the kinds that no
+    signer takes over; of the extensions their OIDs, and what the three with a meaning here say. `None` as usages: the
+    extension is not asked for.
+    """
+
+    subject: tuple[tuple[str, str | None], ...]
+    other_names: tuple[str, ...] = ()
+    extensions: tuple[str, ...] = ()
+    is_ca: bool = False
+    key_usages: frozenset[str] | None = None
+    extended_usages: frozenset[str] | None = None
+
+
+@functools.lru_cache(maxsize=2048)
+def read(request: csr.CertificateRequest) -> Wishes:
+    """Raises csr.RequestError for an extension that says nothing sensible."""
+    try:
+        return _read(request)
+    except der.DERProblem as error:
+        raise csr.RequestError(str(error)) from error
+
+
+def _read(request: csr.CertificateRequest) -> Wishes:
+    info = der.Reader(der.Reader(request.signed).read(der.SEQUENCE, "").content)
+    _, name, _, attributes = (info.any() for _ in range(4))
+    found = dict(each for attribute in der.Reader(attributes.content) for each in _extensions(attribute))
+    usages, purposes = found.get(template.KEY_USAGE), found.get(template.EXTENDED_KEY_USAGE)
+    return Wishes(
+        subject=tuple(_subject(name.content)),
+        other_names=_other_names(found.get(template.SUBJECT_ALT_NAME)),
+        extensions=tuple(found),
+        is_ca=_is_ca(found.get(template.BASIC_CONSTRAINTS)),
+        key_usages=None if usages is None else _key_usages(usages),
+        extended_usages=None if purposes is None else frozenset(map(der.oid, _items(purposes))),
+    )
+
+
+def _subject(rdns: bytes) -> list[tuple[str, str | None]]:
+    found = []
+    for rdn in der.Reader(rdns):
+        for pair in der.Reader(rdn.content):
+            parts = der.Reader(pair.content)
+            found.append((der.oid(parts.read(der.OID, "")), der.text(parts.any())))
+    return found
+
+
+def _extensions(attribute: der.Element) -> list[tuple[str, bytes]]:
+    """The extensions of an attribute, by OID; `csr` has seen that none is there twice."""
+    parts = der.Reader(attribute.content)
+    try:
+        if der.oid(parts.read(der.OID, "")) != _EXTENSION_REQUEST:
+            return []
+        values = der.Reader(parts.read(der.SET, "").content)
+    except der.DERProblem:
+        # As `csr` does: an attribute that cannot be read asks for nothing.
+        return []
+    if values.empty or not parts.empty:
+        return []
+    found = []
+    for each in _items(values.any().raw):
+        oid, *rest = der.Reader(each.content)
+        value = next(element for element in rest if element.tag == der.OCTET_STRING)
+        found.append((der.oid(oid), value.content))
+    return found
+
+
+def _items(sequence: bytes) -> list[der.Element]:
+    return list(der.Reader(der.Reader(sequence).read(der.SEQUENCE, "").content))
+
+
+def _other_names(value: bytes | None) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    kinds = [each.tag for each in _items(value) if each.class_ != der.CONTEXT or each.tag not in _READ_NAMES]
+    return tuple(_OTHER_NAMES.get(each, f"[{each}]") for each in kinds)
+
+
+def _is_ca(value: bytes | None) -> bool:
+    """Whether BasicConstraints has any TRUE: what else it says means nothing without it."""
+    return value is not None and any(each.tag == _BOOLEAN and any(each.content) for each in _items(value))
+
+
+def _key_usages(value: bytes) -> frozenset[str]:
+    """The names of the bits that are set, as `template` has them. RFC 5280 section 4.2.1.3."""
+    content = der.Reader(value).read(der.BIT_STRING, "", compound=False).content[1:]
+    bits = "".join(f"{byte:08b}" for byte in content)
+    names = (*template.KEY_USAGE_BITS, *(f"bit {at}" for at in range(len(template.KEY_USAGE_BITS), len(bits))))
+    return frozenset(name for name, bit in zip(names, bits, strict=False) if bit == "1")
+
+
+#: Bits; NIST SP 800-57 part 1 section 5.6.1.
+_SMALLEST_RSA: Final = 2048
+_CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
+
+
+def key_problem(request: csr.CertificateRequest) -> str:
+    """Why nobody should serve with a key; empty if it is strong enough."""
+    key = request.public_key
+    if key is None:
+        return "the key is of a kind that nothing can be signed for"
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size < _SMALLEST_RSA:
+        return f"the RSA key has {key.key_size} bits, and {_SMALLEST_RSA} are the fewest"
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name not in _CURVES:
+        return f"the key is on the curve {key.curve.name}, which is too small"
+    return ""
