@@ -114,7 +114,7 @@ class Settings:
 
 _LABEL: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _NAME: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
-_KEYS: Final = (
+KEYS: Final = (
     "mode", "sources", "cidrs", "patterns", "inventory", "dns", "dns-reverse", "dns-timeout", "longest-lifetime",
     "most-names", "api-server", "service-cidrs", "cluster-domain", "forbidden",
 )  # fmt: skip
@@ -126,7 +126,7 @@ class _Reader:
 
     def __init__(self, said: Mapping[str, Any]) -> None:
         self._said = said
-        self.problems = [f"there is no setting {each}" for each in said if each not in _KEYS]
+        self.problems = [f"there is no setting {each}" for each in said if each not in KEYS]
 
     def has(self, key: str) -> bool:
         return self._said.get(key) is not None
@@ -153,7 +153,7 @@ class _Reader:
         return found is True
 
     def number(self, key: str, default: int) -> int:
-        found = self._said.get(key, default)
+        found = self._said[key] if self.has(key) else default
         if isinstance(found, bool) or not isinstance(found, int) or found < 1:
             self.problems.append(f"{key}: must be a number, at least 1, not {found!r}")
             return default
