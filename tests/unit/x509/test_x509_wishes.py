@@ -1,0 +1,125 @@
+"""What a request asks for besides its names: read as it stands, whoever wrote it."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from certplane.x509 import csr, der, pem, wishes
+from tests import kubelets
+
+
+def read(**given):
+    return wishes.read(csr.parse(kubelets.pkcs10(**given)))
+
+
+def test_a_plain_request_asks_for_nothing_else():
+    """Its subject, and one extension with its names."""
+    found = read()
+    assert found == wishes.Wishes(
+        subject=(("2.5.4.10", "system:nodes"), ("2.5.4.3", "system:node:n1")), extensions=("2.5.29.17",)
+    )
+    assert read(dns=(), ips=()).extensions == ()
+
+
+def test_the_whole_subject_is_told():
+    """With what signers drop, and every one of several common names."""
+    more = [x509.NameAttribute(NameOID.COMMON_NAME, "a"), x509.NameAttribute(NameOID.DOMAIN_COMPONENT, "b")]
+    assert read(attributes=more).subject[-2:] == (("2.5.4.3", "a"), ("0.9.2342.19200300.100.1.25", "b"))
+
+
+def test_an_attribute_that_is_no_string_is_told_too():
+    """It is there, though it says nothing."""
+    name = der.encode(0x31, der.encode(0x30, der.encode(0x06, b"\x55\x04\x03") + der.encode(0x02, b"\x01")))
+    assert wishes._subject(name) == [("2.5.4.3", None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (x509.OtherName(x509.ObjectIdentifier("1.2.3"), b"\x05\x00"), "otherName"),
+        (x509.DirectoryName(x509.Name([])), "directoryName"),
+        (x509.RegisteredID(x509.ObjectIdentifier("1.2.3")), "registeredID"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_names_that_no_signer_takes_over_are_told(name, kind):
+    """By their kinds."""
+    assert read(names=[name]).other_names == (kind,)
+
+
+@pytest.mark.parametrize(("ca", "length"), [(True, None), (True, 0), (False, None)])
+def test_who_wants_to_be_a_ca_is_told(ca, length):
+    """With or without a path length."""
+    assert read(extensions=[x509.BasicConstraints(ca=ca, path_length=length)]).is_ca is ca
+
+
+def test_usages_are_told():
+    """Of both kinds; what is not asked for is not empty, but missing."""
+    usage = x509.KeyUsage(True, False, False, False, False, True, False, False, False)
+    found = read(extensions=[usage, x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])])
+    assert found.key_usages == {"digital_signature", "key_cert_sign"}
+    assert found.extended_usages == {"1.3.6.1.5.5.7.3.2"}
+    assert (read().key_usages, read().extended_usages) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("bits", "expected"),
+    [
+        (b"\x03\x02\x07\x80", {"digital_signature"}),
+        (b"\x03\x03\x07\x00\x80", {"decipher_only"}),
+        (b"\x03\x03\x06\x00\x40", {"bit 9"}),
+        (b"\x03\x01\x00", set()),
+    ],
+)
+def test_bits_without_a_name_are_told_too(bits, expected):
+    """RFC 5280 has nine; a request can have more."""
+    extension = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.15"), bits)
+    assert read(extensions=[extension]).key_usages == expected
+
+
+@pytest.mark.parametrize("oid", ["2.5.29.15", "2.5.29.19", "2.5.29.37"])
+@pytest.mark.parametrize("value", [b"", b"\x00", b"\x30\x80", b"\x30\x05\x01", b"\x04\x01\x00"])
+def test_extensions_that_say_nothing_sensible_are_refused(oid, value):
+    """In words."""
+    with pytest.raises(csr.RequestError):
+        read(extensions=[x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value)])
+
+
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [
+        (ec.generate_private_key(ec.SECP256R1()), ""),
+        (ec.generate_private_key(ec.SECP224R1()), "the key is on the curve secp224r1, which is too small"),
+        (rsa.generate_private_key(65537, 2048), ""),
+        (rsa.generate_private_key(65537, 1024), "the RSA key has 1024 bits, and 2048 are the fewest"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_small_keys_are_told(key, problem):
+    """Those that a server had better not have."""
+    assert wishes.key_problem(csr.parse(kubelets.pkcs10(key=key))) == problem
+
+
+def test_damaged_requests_are_refused_in_words():
+    """Whatever is wrong with a request that parses, nothing but RequestError comes of it."""
+    extensions = [
+        x509.BasicConstraints(ca=True, path_length=1),
+        x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]),
+    ]
+    good = pem.first(kubelets.pkcs10(extensions=extensions)).data
+    chance, parsed = random.Random(1), 0
+    for _ in range(4_000):
+        bad = bytearray(good)
+        for _ in range(chance.randint(1, 3)):
+            bad[chance.randrange(len(bad))] = chance.randrange(256)
+        with contextlib.suppress(csr.RequestError):
+            request = csr.parse_der(bytes(bad))
+            parsed += 1
+            wishes.read(request)
+    assert parsed > 200
