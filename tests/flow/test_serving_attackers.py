@@ -420,8 +420,19 @@ async def test_dns_spoofed_forward():
         assert table.asked == []
 
 
+async def test_dns_spoofed_forward_alone():
+    """Where DNS has to lead back, whoever can answer for names alone proves nothing."""
+    table = kubelets.Table({"vault.example.org": ["10.0.0.1"], "10.0.0.1": ["n1.example.com"]})
+    said = {"dns": True, "dns-reverse": True, "sources": ["node+cidrs", "dns"]}
+    async with approving(said, resolver=table) as given:
+        await given.register()
+        await given.ask(dns=("vault.example.org",), ips=())
+        assert await given.decision() == left(verdicts.NAME_NOT_PROVEN)
+        await _nothing_issued(given)
+
+
 async def test_dns_spoofed_reverse():
-    """Whoever has the reverse zone of an address can call it anything; the name does not lead back."""
+    """Whoever has the reverse zone of an address can call it anything; the name does not lead to it."""
     table = kubelets.Table({"192.0.2.1": ["n1.example.com"], "n1.example.com": ["10.0.0.1"]})
     said = {"dns": True, "dns-reverse": True, "sources": ["patterns", "dns"]}
     async with approving(said, resolver=table) as given:
@@ -431,10 +442,12 @@ async def test_dns_spoofed_reverse():
         await _nothing_issued(given)
 
 
-async def test_name_of_a_neighbour_in_dns():
-    """It leads into the network of the nodes, as all their names do, and to another."""
+@pytest.mark.parametrize("sources", [["node+cidrs", "dns"], ["cidrs", "dns"]])
+async def test_name_of_a_neighbour_in_dns(sources):
+    """It leads into the network of the nodes, as all their names do, but to an address that is another's."""
     table = kubelets.Table({"n2.example.org": ["10.0.0.2"]})
-    async with approving({"dns": True, "sources": ["node+cidrs", "dns"]}, resolver=table) as given:
+    async with approving({"dns": True, "sources": sources}, resolver=table) as given:
+        await given.register("n2", ("Hostname", "n2"), ("InternalIP", "10.0.0.2"))
         await given.register()
         await given.ask(dns=("n2.example.org",), ips=())
         assert await given.decision() == left(verdicts.NAME_NOT_PROVEN)

@@ -82,7 +82,7 @@ def is_within(address: proofs.Address, networks: Sequence[Network]) -> bool:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rules:
     """What suffices: one of the `alternatives`, each of which is sources that have to agree. `longest` is in seconds.
-    `reverse`: DNS may prove addresses by their names.
+    `reverse`: what DNS proves has to lead back too, from the address to the name.
     """
 
     alternatives: tuple[tuple[str, ...], ...]
@@ -174,8 +174,10 @@ class _Reader:
         return [value for _, value in found if value is not None]
 
 
-def parse(said: Mapping[str, Any]) -> Settings:
+def parse(said: Any) -> Settings:
     """The settings in a mapping, by name. Raises SetupError with everything that is wrong."""
+    if not isinstance(said, Mapping):
+        raise errors.SetupError("the approver of kubelet serving certificates has no mapping of settings", (_HINT,))
     reader = _Reader(said)
     inventory = reader.text("inventory", "")
     asks_dns = reader.flag("dns")
@@ -252,10 +254,14 @@ def _gaps(rules: Rules) -> list[str]:
     address = _can_prove(rules, {NODE, INVENTORY, CIDRS})
     by_dns = (
         address and _can_prove(rules, {NODE, INVENTORY, PATTERNS, DNS}),
-        rules.reverse and name and _can_prove(rules, {NODE, INVENTORY, CIDRS, DNS}),
+        name and _can_prove(rules, {NODE, INVENTORY, CIDRS, DNS}),
     )
     problems = [] if name or by_dns[0] else ["nothing can prove a name: set an inventory, patterns, or cidrs and dns"]
-    return problems if address or by_dns[1] else [*problems, "nothing can prove an address: set an inventory or cidrs"]
+    return (
+        problems
+        if address or by_dns[1]
+        else [*problems, "nothing can prove an address: set an inventory, cidrs, or patterns and dns"]
+    )
 
 
 def _can_prove(rules: Rules, sources: set[str]) -> bool:
@@ -266,7 +272,7 @@ def _forbidden(reader: _Reader) -> Forbidden:
     given = reader.each("api-server", _exactly, "name or address")
     given += reader.each("forbidden", _forbidden_item, "name, .suffix, address or network")
     given += reader.each("service-cidrs", _network, "network")
-    given += [_suffix(reader)]
+    given += _suffixes(reader)
     texts = [each for each in given if isinstance(each, str)]
     return Forbidden(
         frozenset((*_NAMES, *(each for each in texts if not each.startswith(".")))),
@@ -275,11 +281,12 @@ def _forbidden(reader: _Reader) -> Forbidden:
     )
 
 
-def _suffix(reader: _Reader) -> str:
-    text = reader.text("cluster-domain", "cluster.local").lower()
-    if not _NAME.fullmatch(text):
-        reader.problems.append(f"cluster-domain: {text!r} is no DNS name")
-    return f".{text}"
+def _suffixes(reader: _Reader) -> list[str]:
+    """Of Services and pods; machines may be in the same domain."""
+    domain = reader.text("cluster-domain", "cluster.local").lower()
+    if not _NAME.fullmatch(domain):
+        reader.problems.append(f"cluster-domain: {domain!r} is no DNS name")
+    return [f".svc.{domain}", f".pod.{domain}"]
 
 
 def _exactly(text: str) -> str | Network | None:

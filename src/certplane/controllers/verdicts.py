@@ -354,50 +354,63 @@ def _by_patterns(san: San, case: _Case) -> _Opinion:
 
 
 def _by_dns(san: San, case: _Case) -> _Opinion:
-    """A name leads to this node and nowhere else; an address is called by a name of this node's, and that name leads
-    back. What DNS leads to has to be proven without DNS: otherwise it would be its own witness.
+    """A name leads to this node's addresses and nowhere else; to an address one of this node's names leads. What DNS
+    leads to or from has to be proven without DNS: otherwise it would be its own witness.
     """
-    if isinstance(san, str):
-        return _by_forward(san, case)
-    return _by_reverse(san, case) if case.rules.reverse else _Opinion(Says.NO, "is not asked about addresses")
+    return _by_where_it_leads(san, case) if isinstance(san, str) else _by_what_leads_to_it(san, case)
 
 
-def _by_forward(name: str, case: _Case) -> _Opinion:
+def _by_where_it_leads(name: str, case: _Case) -> _Opinion:
     if "." not in name:
         return _Opinion(Says.NO, "is not asked about names without a dot")
     answer = case.evidence.answers.get(name)
     if answer is None or answer.problem:
-        return _unanswered(name, answer)
+        return _unanswered([name], answer)
     if not answer.found:
         return _Opinion(Says.NOT_YET, "knows no addresses of it")
     stray = [each for each in answer.found if not _is_proven(each, case)]
     if stray:
         return _Opinion(Says.NOT_YET, f"leads to {_some(map(str, stray))}, which is not proven to be the node's")
-    return _Opinion(Says.YES, "leads to the node")
+    back = [_calls(each, [name], case) for each in answer.found] if case.rules.reverse else []
+    return next((each for each in back if each.says is not Says.YES), _Opinion(Says.YES, "leads to the node"))
 
 
-def _by_reverse(address: San, case: _Case) -> _Opinion:
+def _by_what_leads_to_it(address: San, case: _Case) -> _Opinion:
+    own = _own_names(case)
+    answers = case.evidence.answers
+    unasked = [each for each in own if each not in answers]
+    if unasked:
+        return _unanswered(unasked, None)
+    leading = [each for each in own if address in answers[each].found]
+    if leading:
+        return _calls(address, leading, case) if case.rules.reverse else _Opinion(Says.YES, f"has it for {leading[0]}")
+    silent = next((answers[each] for each in own if answers[each].problem), None)
+    if silent is not None:
+        return _unanswered(own, silent)
+    return _Opinion(Says.NOT_YET, f"has it for none of the node's names ({_some(own) or 'none is known'})")
+
+
+def _own_names(case: _Case) -> list[str]:
+    """The node's names that DNS can be asked for: those of the administrator's, not what the kubelet says; proven."""
+    listing = case.evidence.listing
+    listed = listing.entries.get(case.node, frozenset[San]()) if listing is not None else frozenset[San]()
+    found = {each for each in (*case.rules.names_of(case.node), *listed) if isinstance(each, str) and "." in each}
+    return sorted(each for each in found if _is_proven(each, case))
+
+
+def _calls(address: San, names: Sequence[str], case: _Case) -> _Opinion:
+    """Whether an address is called by one of some names, which lead to it."""
     answer = case.evidence.answers.get(address)
     if answer is None or answer.problem:
-        return _unanswered(address, answer)
-    own = [each for each in answer.found if _is_proven(each, case)]
-    if not own:
-        return _Opinion(Says.NOT_YET, f"calls it {_some(map(str, answer.found)) or 'nothing'}")
-    back = {each: case.evidence.answers.get(each) for each in own if isinstance(each, str) and "." in each}
-    if any(found is not None and address in found.found for found in back.values()):
-        return _Opinion(Says.YES, "calls it a name of the node's")
-    unasked = frozenset(each for each, found in back.items() if found is None)
-    if unasked:
-        return _Opinion(Says.ASK, "was not asked for the way back", unasked)
-    problem = next((found.problem for found in back.values() if found is not None and found.problem), "")
-    if problem:
-        return _Opinion(Says.UNKNOWN, f"could not be asked for the way back ({_cut(problem)})")
-    return _Opinion(Says.NOT_YET, f"calls it {_some(map(str, own))}, which does not lead back to it")
+        return _unanswered([address], answer)
+    if set(names) & set(answer.found):
+        return _Opinion(Says.YES, f"has it for {_some(names)}, and back")
+    return _Opinion(Says.NOT_YET, f"calls {address} {_some(map(str, answer.found)) or 'nothing'}")
 
 
-def _unanswered(question: San, answer: proofs.Answer | None) -> _Opinion:
+def _unanswered(questions: Sequence[San], answer: proofs.Answer | None) -> _Opinion:
     if answer is None:
-        return _Opinion(Says.ASK, "was not asked", frozenset({question}))
+        return _Opinion(Says.ASK, "was not asked", frozenset(questions))
     return _Opinion(Says.UNKNOWN, f"could not be asked ({_cut(answer.problem)})")
 
 

@@ -47,7 +47,9 @@ def test_everything_can_be_said():
     assert (made.rules.longest, made.rules.most_names, made.rules.reverse) == (86400, 5, True)
     assert made.rules.names_of("n1") == ("n1.example.com",)
     assert {"api.example.com", "vault.example.com"} <= made.rules.forbidden.names
-    assert made.rules.forbidden.suffixes == (".localhost", ".svc", ".corp.example", ".k8s.example")
+    assert made.rules.forbidden.suffixes == (
+        ".localhost", ".svc", ".corp.example", ".svc.k8s.example", ".pod.k8s.example",
+    )  # fmt: skip
     assert {"10.0.0.100/32", "10.96.0.0/12", "192.0.2.0/24", "2001:db8::1/128"} <= set(
         map(str, made.rules.forbidden.networks)
     )
@@ -66,6 +68,7 @@ def test_everything_can_be_said():
         ({"sources": ["node+dns"]}, "sources: dns is named, and dns is not set"),
         ({"sources": []}, "nothing can prove a name"),
         ({"sources": ["patterns"]}, "nothing can prove an address"),
+        ({"sources": ["patterns", "cidrs+patterns+dns"], "dns": True}, "nothing can prove an address"),
         ({"sources": ["cidrs"]}, "nothing can prove a name"),
         ({"sources": ["node+cidrs+patterns"]}, "nothing can prove a name"),
         ({"sources": ["dns"], "dns": True}, "nothing can prove a name"),
@@ -104,6 +107,13 @@ def test_what_is_wrong_is_said(said, problem):
     assert caught.value.hints
 
 
+@pytest.mark.parametrize("said", [None, [], "enforce"])
+def test_settings_are_a_mapping(said):
+    """What a file says may be anything."""
+    with pytest.raises(errors.SetupError):
+        servingrules.parse(said)
+
+
 def test_everything_that_is_wrong_is_said_at_once():
     """Nobody wants to start a program five times."""
     with pytest.raises(errors.SetupError) as caught:
@@ -117,7 +127,7 @@ def test_everything_that_is_wrong_is_said_at_once():
     [
         {"inventory": "x"},
         {"cidrs": ["10.0.0.0/8"], "dns": True},
-        {"patterns": ["{node}"], "dns": True, "dns-reverse": True, "sources": ["node+patterns", "dns"]},
+        {"patterns": ["{node}"], "dns": True},
         {"cidrs": ["10.0.0.0/8"], "dns": True, "sources": ["node", "dns"]},
         {"sources": ["node"]},
     ],

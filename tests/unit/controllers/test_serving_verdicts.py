@@ -222,7 +222,8 @@ GUARDED = servingrules.parse(
         ("kubernetes.default.svc.cluster.local", verdicts.FORBIDDEN_NAME),
         ("vault.vault.svc", verdicts.FORBIDDEN_NAME),
         ("svc", verdicts.FORBIDDEN_NAME),
-        ("cluster.local", verdicts.FORBIDDEN_NAME),
+        ("10-1-0-1.default.pod.cluster.local", verdicts.FORBIDDEN_NAME),
+        ("svc.cluster.local", verdicts.FORBIDDEN_NAME),
         ("api.example.com", verdicts.FORBIDDEN_NAME),
         ("vault.example.com", verdicts.FORBIDDEN_NAME),
         ("a.b.corp.example.com", verdicts.FORBIDDEN_NAME),
@@ -249,7 +250,7 @@ def test_addresses_that_no_kubelet_gets(address):
     assert outcome(judge({"ips": (address,)}, given, GUARDED)) == (DENY, verdicts.FORBIDDEN_ADDRESS)
 
 
-@pytest.mark.parametrize("name", ["n1.svcs", "xsvc", "kubernetes.example.com", "xapi.example.com", "corp.example.org"])
+@pytest.mark.parametrize("name", ["n1.svcs", "xsvc", "kubernetes.example.com", "xapi.example.com", "n1.cluster.local"])
 def test_names_that_only_look_like_those_are_judged_as_others(name):
     """What is forbidden is forbidden label by label."""
     given = proofs.Evidence(claims=claims("n1", name))
@@ -384,7 +385,9 @@ def test_a_pattern_follows_the_name_of_a_node_with_dots():
 # --- DNS ----------------------------------------------------------------------------------------------------------
 
 FORWARD = rules("node+cidrs", "dns", dns=True)
-REVERSE = rules("patterns", "dns", dns=True, **{"dns-reverse": True})
+BACK = rules("node+cidrs", "dns", dns=True, **{"dns-reverse": True})
+BY_NAME = rules("patterns", "dns", dns=True)
+BY_NAME_AND_BACK = rules("patterns", "dns", dns=True, **{"dns-reverse": True})
 NODE_ONLY = proofs.Evidence(claims=claims("10.0.0.1"))
 
 
@@ -418,25 +421,73 @@ def test_a_network_that_all_nodes_share_does_not_prove_whose_a_name_is():
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        ({"10_0_0_1": ["n1.example.com"], "n1_example_com": ["10.0.0.1"]}, (APPROVE, verdicts.PROVEN)),
-        ({"10_0_0_1": ["x.y", "n1.example.com"], "n1_example_com": ["10.0.0.1"]}, (APPROVE, verdicts.PROVEN)),
-        ({"10_0_0_1": ["n1.example.com"], "n1_example_com": ["10.0.0.2"]}, (WAIT, verdicts.ADDRESS_NOT_PROVEN)),
-        ({"10_0_0_1": ["n1.example.com"], "n1_example_com": None}, (WAIT, verdicts.SOURCE_UNAVAILABLE)),
-        ({"10_0_0_1": ["n2.example.com"]}, (WAIT, verdicts.ADDRESS_NOT_PROVEN)),
-        ({"10_0_0_1": []}, (WAIT, verdicts.ADDRESS_NOT_PROVEN)),
+        ({"10_0_0_1": ["a.example.org"]}, (APPROVE, verdicts.PROVEN)),
+        ({"10_0_0_1": ["x.y", "a.example.org"]}, (APPROVE, verdicts.PROVEN)),
+        ({"10_0_0_1": ["n1.example.com"]}, (WAIT, verdicts.NAME_NOT_PROVEN)),
+        ({"10_0_0_1": []}, (WAIT, verdicts.NAME_NOT_PROVEN)),
         ({"10_0_0_1": None}, (WAIT, verdicts.SOURCE_UNAVAILABLE)),
+        ({}, (ASK, "")),
     ],
 )
-def test_an_address_is_proven_by_a_proven_name_that_leads_back(said, expected):
-    """Whoever has the reverse zone of an address could call it anything."""
-    given = proofs.Evidence(answers=answers(**said))
-    assert outcome(judge({"dns": ()}, given, REVERSE)) == expected
+def test_where_asked_an_address_has_to_lead_back_to_the_name(said, expected):
+    """So that one answer that is not true is not enough."""
+    given = dataclasses.replace(NODE_ONLY, answers=answers(a_example_org=["10.0.0.1"], **said))
+    found = judge({"dns": ("a.example.org",)}, given, BACK)
+    assert outcome(found) == expected
+    assert found.questions == ({proofs.san("10.0.0.1")} if expected[0] is ASK else frozenset())
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "expected"),
+    [
+        (BY_NAME, {}, (ASK, "")),
+        (BY_NAME, {"n1_example_com": ["10.0.0.1"]}, (APPROVE, verdicts.PROVEN)),
+        (BY_NAME, {"n1_example_com": ["10.0.0.2", "10.0.0.1"]}, (APPROVE, verdicts.PROVEN)),
+        (BY_NAME, {"n1_example_com": ["10.0.0.2"]}, (WAIT, verdicts.ADDRESS_NOT_PROVEN)),
+        (BY_NAME, {"n1_example_com": []}, (WAIT, verdicts.ADDRESS_NOT_PROVEN)),
+        (BY_NAME, {"n1_example_com": None}, (WAIT, verdicts.SOURCE_UNAVAILABLE)),
+        (BY_NAME_AND_BACK, {"n1_example_com": ["10.0.0.1"]}, (ASK, "")),
+        (
+            BY_NAME_AND_BACK,
+            {"n1_example_com": ["10.0.0.1"], "10_0_0_1": ["n1.example.com"]},
+            (APPROVE, verdicts.PROVEN),
+        ),
+        (
+            BY_NAME_AND_BACK,
+            {"n1_example_com": ["10.0.0.1"], "10_0_0_1": ["x.y"]},
+            (WAIT, verdicts.ADDRESS_NOT_PROVEN),
+        ),
+        (
+            BY_NAME_AND_BACK,
+            {"n1_example_com": ["10.0.0.2"], "10_0_0_1": ["n1.example.com"]},
+            (WAIT, verdicts.ADDRESS_NOT_PROVEN),
+        ),
+        (
+            BY_NAME_AND_BACK,
+            {"n1_example_com": ["10.0.0.1"], "10_0_0_1": None},
+            (WAIT, verdicts.SOURCE_UNAVAILABLE),
+        ),
+        # The hostname alone has no dot, and what the kubelet says is no name to begin with.
+        (rules("node", "dns", dns=True), {}, (WAIT, verdicts.ADDRESS_NOT_PROVEN)),
+    ],
+)
+def test_an_address_is_proven_by_a_name_of_the_node_that_leads_to_it(given, said, expected):
+    """One that is the node's without DNS: made by a pattern, or from the inventory."""
+    evidence = proofs.Evidence(claims=claims("n1", "evil.example.org"), answers=answers(**said))
+    assert outcome(judge({"dns": ()}, evidence, given)) == expected
+
+
+def test_names_in_the_inventory_lead_to_addresses_too():
+    """An inventory of names alone is enough where DNS knows their addresses."""
+    given = rules("inventory", "dns", dns=True, inventory="x")
+    evidence = proofs.Evidence(listing=listing(n1=["n1", "n1.internal"]), answers=answers(n1_internal=["10.0.0.1"]))
+    assert outcome(judge({"dns": ("n1",)}, evidence, given)) == (APPROVE, verdicts.PROVEN)
 
 
 def test_dns_is_no_witness_for_itself():
     """A name that leads to an address, and an address that is called by the name, prove nothing about a node."""
-    given = rules("inventory+cidrs", "patterns", "dns", dns=True, inventory="x", **{"dns-reverse": True})
-    said = answers(**{"a_example_org": ["10.0.0.1"], "10_0_0_1": ["a.example.org"]})
+    given = rules("inventory+cidrs", "patterns", "dns", dns=True, inventory="x")
+    said = answers(a_example_org=["10.0.0.1"], n1_example_com=["10.0.0.1"])
     evidence = proofs.Evidence(listing=listing(), answers=said)
     assert outcome(judge({"dns": ("a.example.org",)}, evidence, given)) == (WAIT, verdicts.NAME_NOT_PROVEN)
 
@@ -449,12 +500,6 @@ def test_dns_is_asked_what_would_help():
     found = judge({"dns": ("n1.example.org",)}, evidence, given)
     assert (found.kind, found.questions) == (ASK, {"n1.example.org"})
     assert judge({"dns": ("n1.example.org", "a.svc")}, evidence, given).kind is DENY
-
-
-def test_the_way_back_is_asked_for_proven_names_only():
-    """Else the owner of a reverse zone would have us ask for anything."""
-    found = judge({"dns": ()}, proofs.Evidence(answers=answers(**{"10_0_0_1": ["x.y", "n1.example.com"]})), REVERSE)
-    assert (found.kind, found.questions) == (ASK, {"n1.example.com"})
 
 
 # --- what is said -------------------------------------------------------------------------------------------------
