@@ -423,7 +423,7 @@ async def test_dns_spoofed_forward():
 async def test_dns_spoofed_forward_alone():
     """Where DNS has to lead back, whoever can answer for names alone proves nothing."""
     table = kubelets.Table({"vault.example.org": ["10.0.0.1"], "10.0.0.1": ["n1.example.com"]})
-    said = {"dns": True, "dns-reverse": True, "sources": ["node+cidrs", "dns"]}
+    said = {"dns": True, "dns-reverse": True, "sources": ["node+cidrs", "patterns", "dns"]}
     async with approving(said, resolver=table) as given:
         await given.register()
         await given.ask(dns=("vault.example.org",), ips=())

@@ -385,7 +385,7 @@ def test_a_pattern_follows_the_name_of_a_node_with_dots():
 # --- DNS ----------------------------------------------------------------------------------------------------------
 
 FORWARD = rules("node+cidrs", "dns", dns=True)
-BACK = rules("node+cidrs", "dns", dns=True, **{"dns-reverse": True})
+BACK = rules("node+cidrs", "patterns", "dns", dns=True, **{"dns-reverse": True})
 BY_NAME = rules("patterns", "dns", dns=True)
 BY_NAME_AND_BACK = rules("patterns", "dns", dns=True, **{"dns-reverse": True})
 NODE_ONLY = proofs.Evidence(claims=claims("10.0.0.1"))
