@@ -451,7 +451,13 @@ def _some(found: Iterable[str]) -> str:
     """The first few, for people."""
     listed = list(found)
     more = f" and {len(listed) - _MOST_SHOWN} more" if len(listed) > _MOST_SHOWN else ""
-    return ", ".join(map(_cut, listed[:_MOST_SHOWN])) + more
+    return ", ".join(map(_plainly, listed[:_MOST_SHOWN])) + more
+
+
+def _plainly(text: str) -> str:
+    """Without quotes, where it cannot pass for anything else: Nodes and DNS say what strangers wrote."""
+    quoted = gotext.quote(_cut(text))
+    return quoted[1:-1] if quoted == f'"{_cut(text)}"' else quoted
 
 
 def _cut(text: str) -> str:

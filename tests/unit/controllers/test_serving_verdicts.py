@@ -525,6 +525,14 @@ def test_what_a_stranger_wrote_is_quoted():
     assert found.message.startswith(r'"a\n\x1b[31mb": ')
 
 
+def test_what_a_node_or_dns_says_is_quoted_where_it_has_to_be():
+    """They say what strangers wrote."""
+    known = proofs.Evidence(claims=frozenset({"a\nb", "n2"}))
+    assert judge({"ips": ()}, known, rules("node")).message == r'"n1": node has "a\nb", n2'
+    said = dataclasses.replace(NODE_ONLY, answers=answers(a_example_org=["10.0.0.1"], **{"10_0_0_1": ["x\x1b[2K"]}))
+    assert r'dns calls 10.0.0.1 "x\x1b[2k"' in judge({"dns": ("a.example.org",)}, said, BACK).message
+
+
 def test_messages_have_an_end():
     """However many names there are, and however long they are."""
     generous = dataclasses.replace(RULES, most_names=2000)
