@@ -65,6 +65,7 @@ def _how(settings: serve.Settings, own: pki.PKI) -> app.How:
         decision_events=settings.decision_events,
         creation_hints=settings.creation_hints,
         declared=manager.declared(settings.signing),
+        serving=manager.serving_rules(settings.serving_approver),
         limits=manners.Limits(*settings.limits),
         root_ca=_root_ca(settings.root_ca_file or own.ca_certificate),
         address=f"{settings.host}:{settings.port}",

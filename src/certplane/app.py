@@ -19,7 +19,7 @@ from certplane import errors, manager, resources, telemetry
 from certplane.access import authn, defaults, escalation, hints, impersonation, nodes, rbac, reviews, signers, tokens
 from certplane.client import api
 from certplane.config import crew
-from certplane.controllers import signer, signerfile
+from certplane.controllers import servingrules, signer, signerfile
 from certplane.meta import codec, context, resource
 from certplane.registry import admission, document, expiry, lifecycle, reads, verbs
 from certplane.resources import certificatesigningrequests as csrs
@@ -56,7 +56,7 @@ _COMPACTION_SECONDS: Final = 300.0
 class How:
     """How a plane works. `signers` are the configured ones by name; `client_ca` and `static_tokens` tell who may come;
     `issuer` signs the tokens of service accounts; `address` is where clients reach the server; `declared` are users'
-    own signers.
+    own signers; `serving` says what has to be proven for kubelets' serving certificates.
     """
 
     signers: Mapping[str, signer.Signer]
@@ -72,6 +72,7 @@ class How:
     decision_events: bool = True
     creation_hints: bool = True
     declared: signerfile.SignerFile | None = None
+    serving: servingrules.Settings | None = None
     audit_policy: auditpolicy.Policy = auditpolicy.DEFAULT
     audit_sink: audit.Sink | None = None
     limits: manners.Limits = dataclasses.field(default_factory=manners.Limits)
@@ -123,9 +124,9 @@ class Plane:
     async def start(self) -> None:
         """Fill the cache, make what must always be there, start the controllers."""
         await self.cache.start()
-        await defaults.ensure(
-            self._doors(), defaults.wanted({each.plural for each in self._how.kinds}, self._domains())
-        )
+        kinds = {each.plural for each in self._how.kinds}
+        wanted = defaults.wanted(kinds, self._domains(), judges_serving=self._how.serving is not None)
+        await defaults.ensure(self._doors(), wanted)
         self._start_controllers()
         self._tasks.append(asyncio.ensure_future(self._compact()))
         self._tasks.append(asyncio.ensure_future(self.services.in_flight.watch_over()))
@@ -286,6 +287,7 @@ class Plane:
             telemetry=self.telemetry,
             signers=self._how.signers,
             declared=self._how.declared,
+            serving=self._how.serving,
             journal=journal.Journal(self.store),
             threads=self._threads,
             root_ca=self._how.root_ca,

@@ -50,6 +50,7 @@ class _Work:
         self._leader: leader.Leader | None = None
         self._crew: manager.Crew | None = None
         self._declared = manager.declared(settings.signing)
+        self._serving = manager.serving_rules(settings.serving_approver)
         if settings.election is not None:
             self._leader = leader.Leader(api.Client(self._transport), _terms(settings.election), clock)
 
@@ -66,6 +67,7 @@ class _Work:
                     telemetry=self.telemetry,
                     signers=manager.signers(self._settings.signing),
                     declared=self._declared,
+                    serving=self._serving,
                     journal=journal.Journal(memory.MemoryStore()),
                     threads=threads,
                     root_ca=root_ca,

@@ -11,11 +11,12 @@ import concurrent.futures
 import dataclasses
 import functools
 import logging
+import pathlib
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 from certplane import clock as clocks
-from certplane import telemetry
+from certplane import errors, telemetry
 from certplane.client import api, informer
 from certplane.config import signing
 from certplane.controllers import (
@@ -26,16 +27,19 @@ from certplane.controllers import (
     decisions,
     emptier,
     podrequestcleaner,
+    proofs,
     publisher,
     ruleapprover,
     runtime,
+    serving,
+    servingrules,
     signer,
     signerfile,
     tokencleaner,
     trustpublisher,
 )
-from certplane.meta import resource
-from certplane.resources import DEFAULT, configmaps, namespaces, rbac, secrets, serviceaccounts
+from certplane.meta import codec, resource
+from certplane.resources import DEFAULT, configmaps, namespaces, nodes, rbac, secrets, serviceaccounts
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.x509 import cafiles, profiles
 
@@ -55,7 +59,7 @@ class Crew:
     """What controllers are given. `client` makes the one of a service account in kube-system; `reader` lists and
     watches for all. `journal` remembers what is about to be signed; RSA is done in `threads`. `root_ca` is published in
     every namespace. `kinds` are those that the server has. `tells`: decisions are told as Events. `declared` are users'
-    own signers.
+    own signers; `serving` says what has to be proven for kubelets' serving certificates.
     """
 
     client: Callable[[str], api.Client]
@@ -69,6 +73,7 @@ class Crew:
     kinds: Sequence[resource.Resource] = DEFAULT
     tells: bool = True
     declared: signerfile.SignerFile | None = None
+    serving: servingrules.Settings | None = None
     _followed: dict[str, informer.Informer] = dataclasses.field(default_factory=dict)
 
     def kind(self, of: resource.Resource) -> informer.Informer:
@@ -162,6 +167,32 @@ def _rule_approver(crew: Crew) -> Run | None:
     return crew.controller(ruleapprover, handle).follow(requests).run
 
 
+def _serving(crew: Crew) -> Run | None:
+    settings = crew.serving
+    if settings is None:
+        return None
+    requests, machines = crew.kind(csrs.RESOURCE), crew.kind(nodes.RESOURCE)
+    inventory = proofs.Inventory(settings.inventory, crew.clock) if settings.inventory is not None else None
+    resolver = proofs.SystemResolver(crew.clock, settings.patience) if settings.patience is not None else None
+    sources = serving.Sources(proofs.Claims(machines), inventory, resolver)
+    made = serving.Approver(crew.client(serving.ACCOUNT), settings, sources, crew.decisions.note)
+    requests.subscribe(made.forget)
+    queue = crew.queue(serving, runtime.CSR_FIRST_DELAY)
+    handle = runtime.each(requests, crew.decisions.following(made.handle))
+    controller = crew.controller(serving, handle, queue).follow(requests).follow(machines, made.concerned)
+
+    async def run() -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(controller.run())
+                group.create_task(made.run(queue))
+        finally:
+            if resolver is not None:
+                resolver.close()
+
+    return run
+
+
 def _cleaner(crew: Crew) -> Run:
     return cleaner.Cleaner(crew.client(_CERTIFICATES), crew.kind(csrs.RESOURCE), crew.clock).run
 
@@ -226,6 +257,7 @@ _MAKERS: Final[Mapping[str, Callable[[Crew], Run | None]]] = {
     signer.NAME: _signer,
     cleaner.NAME: _cleaner,
     ruleapprover.NAME: _rule_approver,
+    serving.NAME: _serving,
     emptier.NAME: _emptier,
     publisher.NAME: _publisher,
     trustpublisher.NAME: _trust_publisher,
@@ -246,6 +278,24 @@ def signers(said: signing.Signing, own: signing.Pair | None = None) -> dict[str,
     by_default = own is not None and said.is_silent
     pairs = {name: own if own is not None and by_default else said.pair(name) for name in profiles.BUILT_IN}
     return {name: _made_signer(profile, pairs[name], said) for name, profile in profiles.BUILT_IN.items()}
+
+
+def serving_rules(path: pathlib.Path | None) -> servingrules.Settings | None:
+    """What has to be proven before a kubelet may serve. Raises SetupError."""
+    if path is None:
+        return None
+    try:
+        found = codec.load_yaml(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.SetupError(f"the rules in {path} cannot be read: {error}", (_SERVING_HINT,)) from error
+    except codec.YAMLProblem as error:
+        raise errors.SetupError(f"the rules in {path} are no YAML: {error}", (_SERVING_HINT,)) from error
+    if not isinstance(found, dict):
+        raise errors.SetupError(f"the rules in {path} are no mapping", (_SERVING_HINT,))
+    return servingrules.parse(found)
+
+
+_SERVING_HINT: Final = "docs/kubelet-serving.md says what is in it"
 
 
 def declared(said: signing.Signing) -> signerfile.SignerFile | None:

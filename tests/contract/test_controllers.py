@@ -12,20 +12,32 @@ import pytest
 
 from certplane import manager, resources, telemetry, testing
 from certplane.config import crew
-from certplane.controllers import cleaner, podrequestcleaner, publisher, signer, trustpublisher
+from certplane.controllers import (
+    cleaner,
+    podrequestcleaner,
+    publisher,
+    ruleapprover,
+    serving,
+    servingrules,
+    signer,
+    signerfile,
+    trustpublisher,
+)
 from certplane.meta import context
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import (
     clustertrustbundles,
     configmaps,
     namespaces,
+    nodes,
     podcertificaterequests,
     rbac,
     secrets,
     serviceaccounts,
 )
 from certplane.store import journal, memory
-from certplane.x509 import issue, profiles
+from certplane.x509 import issue, keys, mint, profiles
+from tests import kubelets
 from tests.contract import doors
 from tests.flow import plane as flow
 
@@ -50,9 +62,10 @@ class Crew:
 
 
 @contextlib.asynccontextmanager
-async def at_work(kind, tmp_path, enabled):
+async def at_work(kind, tmp_path, enabled, **ours):
     clock = testing.FakeClock()
-    how = {"controllers": frozenset(), "kinds": resources.ALL}
+    # A plane has the roles of our own controllers if it is told what these go by.
+    how = {"controllers": frozenset(), "kinds": resources.ALL, **ours}
     async with doors.open_to(kind, tmp_path, clock, **how) as door:
         issuer = issue.Issuer(flow.new_authority(clock), datetime.timedelta(days=365))
         made = Crew(door, clock)
@@ -67,6 +80,7 @@ async def at_work(kind, tmp_path, enabled):
                 threads=threads,
                 root_ca=made.bundle,
                 kinds=resources.ALL,
+                **ours,
             )
             tasks = [asyncio.ensure_future(each()) for each in manager.assemble(hands, enabled)]
             try:
@@ -83,7 +97,7 @@ async def at_work(kind, tmp_path, enabled):
 @pytest.fixture(params=doors.KINDS)
 def working(request, tmp_path):
     """Controllers by name, at work."""
-    return lambda *enabled: at_work(request.param, tmp_path, enabled)
+    return lambda *enabled, **ours: at_work(request.param, tmp_path, enabled, **ours)
 
 
 async def gone(client, kind, name, namespace=""):
@@ -223,6 +237,44 @@ async def test_a_pods_request_is_deleted_after_a_while(working):
         await gone(crew_.admin, podcertificaterequests.RESOURCE, "r", "default")
 
 
+async def test_a_rule_of_a_signer_approves(working, tmp_path):
+    """Of one that users declare."""
+    key = keys.generate("ECDSA-P256")
+    now = testing.FakeClock().now()
+    (tmp_path / "web.crt").write_bytes(mint.self_signed_ca("web", key, now, datetime.timedelta(days=100)))
+    (tmp_path / "web.key").touch(mode=0o600)
+    (tmp_path / "web.key").write_bytes(keys.to_pem(key))
+    (tmp_path / "signers.yaml").write_text(
+        "apiVersion: signers.certplane.dev/v1alpha1\nkind: SignerList\nsigners:\n- name: example.com/web\n"
+        "  authority: {certFile: web.crt, keyFile: web.key}\n  usages: {allowed: [client auth]}\n"
+        "  approval: [{groups: ['system:masters']}]\n"
+    )
+    declared = signerfile.SignerFile(tmp_path / "signers.yaml", datetime.timedelta(days=1))
+    declared.load()
+    async with working(ruleapprover.NAME, signer.NAME, declared=declared) as crew_:
+        await crew_.admin.create(csrs.RESOURCE, flow.new_csr("a", "example.com/web"))
+        assert (await flow.issued(crew_.admin, "a")).issuer.rfc4514_string() == "CN=web"
+
+
+async def test_a_kubelets_proven_names_are_approved(working):
+    """By what its Node says, where that is enough."""
+    rules = servingrules.parse({"sources": ["node"]})
+    async with working(serving.NAME, serving=rules) as crew_:
+        machine = nodes.Node()
+        machine.metadata.name = "n1"
+        made = await crew_.admin.create(nodes.RESOURCE, machine)
+        made.status.addresses = [nodes.NodeAddress(type="Hostname", address="n1")]
+        await crew_.admin.update(nodes.RESOURCE, made, "status")
+        request = kubelets.pkcs10(dns=("n1",), ips=())
+        new = flow.new_csr("a", "kubernetes.io/kubelet-serving", ("digital signature", "server auth"), request)
+        await crew_.door.client(NODE).create(csrs.RESOURCE, new)
+
+        async def approved():
+            return csrs.is_approved(await crew_.admin.get(csrs.RESOURCE, "a"))
+
+        await flow.eventually(approved)
+
+
 def test_every_controller_is_looked_at():
     """One that is new has to come here, too."""
     known = {
@@ -232,6 +284,8 @@ def test_every_controller_is_looked_at():
         publisher.NAME,
         trustpublisher.NAME,
         podrequestcleaner.NAME,
+        "signer-rule-approver",
+        "kubelet-serving-approver",
         "clusterrole-aggregation-controller",
         "namespace-controller",
         "serviceaccount-controller",

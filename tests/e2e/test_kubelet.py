@@ -132,6 +132,36 @@ def test_a_serving_certificate_waits_for_a_person(machine, admin):
     assert [each.dotted_string for each in usages] == ["1.3.6.1.5.5.7.3.1"]
 
 
+def test_a_serving_certificate_that_is_proven_needs_nobody(tmp_path):
+    """By rules that believe the node's own object: what it has is approved, what it has not waits, and is told of."""
+    (tmp_path / "rules.yaml").write_text("sources: [node]\n")
+    directory, rules = tmp_path / "data", str(tmp_path / "rules.yaml")
+    with demo.running(directory, tmp_path / "log", "--serving-approver", rules) as port:
+        server = requests.Server(directory, port)
+        made = kubelet.Kubelet(server, tmp_path / "n1", "n1", new_token(server))
+        made.bootstrap()
+        client = made.client()
+        assert client.in_json("POST", NODES, node("n1")).status == 201
+        addresses = [{"type": kind, "address": address} for kind, address in ADDRESSES]
+        assert client.in_json("PUT", f"{NODES}/n1/status", node("n1", addresses=addresses)).status == 200
+        made.keep_serving(*made.ask_for_serving(ADDRESSES))
+        names = made.serving_store.certificate().extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert names.get_values_for_type(x509.DNSName) == ["n1", "n1.internal"]
+        asked, _ = made.ask_for_serving((*ADDRESSES, ("ExternalIP", "192.0.2.7")))
+        with contextlib.closing(requests.client(server, tmp_path)) as wire:
+            admin = goclient.Client(wire)
+            told = goclient.Informer(admin, "/api/v1/namespaces/default/events")
+            with told:
+                told.until(lambda known: _about(known, asked))
+            [event, *_] = _about(told.known, asked)
+            assert conditions(admin, asked["metadata"]["name"]) == []
+        assert "192.0.2.7" in event["message"]
+
+
+def _about(known, asked):
+    return [each for each in known.values() if each["involvedObject"]["name"] == asked["metadata"]["name"]]
+
+
 def test_a_crash_in_the_middle_is_no_harm(machine):
     """The key is kept, so the name of the request is the same, and what is there is used."""
     made = machine("gamma")

@@ -23,11 +23,11 @@ from cryptography.x509.oid import NameOID
 from certplane import errors, inside, resources, testing
 from certplane.client import api
 from certplane.config import controllers
-from certplane.controllers import podrequestcleaner, publisher, trustpublisher
+from certplane.controllers import podrequestcleaner, publisher, serving, trustpublisher
 from certplane.meta import codec, context
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import clustertrustbundles as bundles
-from certplane.resources import configmaps, events, leases, namespaces, rbac
+from certplane.resources import configmaps, events, leases, namespaces, nodes, rbac
 from certplane.resources import podcertificaterequests as pcrs
 from certplane.store import memory
 from certplane.x509 import keys, mint, profiles
@@ -220,6 +220,23 @@ async def signs_serving_certificates(of):
     await _until_issued(of, "serving")
 
 
+async def approves_serving_certificates(of):
+    """It is approved without a person, if the node's own object has the names."""
+    machine = nodes.Node()
+    machine.metadata.name = NODE[0].removeprefix("system:node:")
+    made = await of.admin.create(nodes.RESOURCE, machine)
+    made.status.addresses = [nodes.NodeAddress(type="Hostname", address="a")]
+    await of.admin.update(nodes.RESOURCE, made, "status")
+    new = flow.new_csr("proven", profiles.KUBELET_SERVING, ["digital signature", "server auth"], _serving_request())
+    user = context.User(NODE[0], groups=(*NODE[1], "system:authenticated"))
+    await of.plane.client(user).create(csrs.RESOURCE, new)
+
+    async def approved():
+        return csrs.is_approved(await of.admin.get(csrs.RESOURCE, "proven"))
+
+    await of.until(approved)
+
+
 async def fails(of):
     """What a signer does not permit fails."""
     await _ask(of, "wrong", profiles.KUBE_APISERVER_CLIENT, ["server auth"], flow.pkcs10("jane"))
@@ -359,6 +376,7 @@ def _pod_request():
 WORK = (elects, cleans_up, approves_kubelets, signs_for_people, signs_serving_certificates, fails, tells)
 #: Of each component the controller, and what that does.
 COMPONENTS = {
+    "serving-approver": (serving.NAME, approves_serving_certificates),
     "root-ca-publisher": (publisher.NAME, publishes_the_root_ca),
     "trust-bundle-publisher": (trustpublisher.NAME, publishes_trust),
     "pod-request-cleaner": (podrequestcleaner.NAME, cleans_up_after_pods),
@@ -373,6 +391,9 @@ async def _forbidden(roles, authority, names, work):
         "cluster-signing-cert-file": str(authority / "tls.crt"),
         "cluster-signing-key-file": str(authority / "tls.key"),
     }
+    if serving.NAME in names:
+        (authority / "rules.yaml").write_text("sources: [node]\n")
+        said["serving-approver"] = str(authority / "rules.yaml")
     async with _cluster(roles, said) as made:
         for each in work:
             await each(made)

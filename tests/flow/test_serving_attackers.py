@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -26,6 +28,11 @@ TOKEN = context.User(
     groups=("system:bootstrappers", "system:bootstrappers:kubeadm:default-node-token", "system:authenticated"),
 )
 JANE = context.User("jane", groups=("system:authenticated",))
+
+
+def _id(of):
+    """Without addresses in memory: both processes have to call a test the same."""
+    return re.sub(" object at 0x[0-9a-f]+", "", str(of))
 
 
 def denied(reason):
@@ -273,7 +280,7 @@ async def test_wildcard(name):
         {"dns": ("kubernetes",)},
         {"dns": ("kubernetes.default.svc.cluster.local",)},
     ],
-    ids=str,
+    ids=_id,
 )
 async def test_api_server(wanted):
     """Neither its names nor its addresses, though the node says that it has them and that suffices."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import re
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from certplane import telemetry
+from certplane.controllers import servingrules, signerfile
 from tests.house import manifests
 
 #: The releases against whose schemas everything is held; those that the project looks after.
@@ -369,10 +371,6 @@ def _config(objects):
     return yaml.safe_load(manifests.one(objects, "ConfigMap")["data"]["config.yaml"])
 
 
-#: Settings and controllers that the program is about to have. Whoever adds one takes it off.
-COMING = {"serving-approver", "kubelet-serving-approver"}
-
-
 @everything_installed
 def test_settings_are_such(objects):
     """The program takes the settings of each installation, and what they name is in a place that is mounted."""
@@ -381,18 +379,31 @@ def test_settings_are_such(objects):
     container = manifests.pod(found)["spec"]["containers"][0]
     mounts = tuple(f"{each['mountPath']}/" for each in container["volumeMounts"])
     assert [] == [each for each in map(str, said.values()) if each.startswith("/") and not each.startswith(mounts)]
-    known = {name: value for name, value in said.items() if name not in COMING}
-    if "controllers" in known:
-        known["controllers"] = [each for each in known["controllers"] if each not in COMING]
-    pytest.importorskip(f"certplane.config.{container['args'][0]}").settings({}, known)
+    importlib.import_module(f"certplane.config.{container['args'][0]}").settings({}, said)
 
 
-def test_nothing_is_coming_that_is_there():
-    """What the program has is not left out of the test above."""
-    commands = pytest.importorskip("certplane.config.controllers")
-    crew = pytest.importorskip("certplane.config.crew")
-    there = {each.name for each in commands.OPTIONS} | set(crew.CONTROLLERS) | set(crew.CONTROLLERS.values())
-    assert not COMING & there
+MINE = {
+    "name": "example.com/web",
+    "authority": {"certFile": "a", "keyFile": "b"},
+    "usages": {"allowed": ["server auth"]},
+}
+PROOFS = {"mode": "report", "sources": ["node"]}
+
+
+def test_signers_and_rules_are_such():
+    """The files that the chart makes of its values are those that the program reads."""
+    found = manifests.chart(signers=[MINE], servingApprover=PROOFS)
+    data = manifests.one(found, "ConfigMap")["data"]
+    assert [each.name for each in signerfile.parse(data["signers.yaml"].encode()).signers] == ["example.com/web"]
+    assert servingrules.parse(yaml.safe_load(data["serving-approver.yaml"])).rules is not None
+
+
+def test_who_approves_by_rule_has_the_right_to():
+    """For the signers that have rules, and for no other."""
+    ruled = {**MINE, "name": "example.com/ruled", "approval": [{"users": ["jane"]}]}
+    found = _rights(controllers=["csrsigning"], signers=[MINE, ruled])
+    assert {name for verb, _, name in found if verb == "approve"} == {"example.com/ruled"}
+    assert ("update", "certificatesigningrequests/approval", "") in found
 
 
 # --- docs/in-a-cluster.md ------------------------------------------------------------------------------------------

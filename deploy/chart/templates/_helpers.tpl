@@ -41,6 +41,9 @@ controllers:
 {{- range .Values.controllers }}
 - {{ . }}
 {{- end }}
+{{- if include "certplane.ruled" . }}
+- signer-rule-approver
+{{- end }}
 {{- if .Values.servingApprover }}
 - kubelet-serving-approver
 serving-approver: /etc/certplane/config/serving-approver.yaml
@@ -159,6 +162,15 @@ readinessProbe:
     scheme: {{ .scheme }}
   periodSeconds: 5
   timeoutSeconds: 5
+{{- end -}}
+
+{{- /* Signers of one's own that say whose requests need no person. */ -}}
+{{- define "certplane.ruled" -}}
+{{- range .Values.signers }}
+{{- if .approval }}
+- {{ .name }}
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{- /* The names of the signers that sign. certificates.k8s.io/v1 takes no requests for legacy-unknown. */ -}}

@@ -374,10 +374,12 @@ class Wanted:
     object: Any
 
 
-def wanted(kinds: Collection[str] = (), domains: Sequence[str] = ()) -> list[Wanted]:
+def wanted(
+    kinds: Collection[str] = (), domains: Sequence[str] = (), *, judges_serving: bool = False
+) -> list[Wanted]:
     """All default roles and bindings, in the order in which they are made. `kinds` are the plurals that are served:
     some roles come with a kind that is optional. `domains` (as example.com/*) are those of users' own signers, for
-    which our controllers sign.
+    which our controllers sign. `judges_serving`: one of them approves kubelets' serving certificates.
     """
     extra = {name: rules for plural, roles in _OPTIONAL.items() if plural in kinds for name, rules in roles.items()}
     extra["system:node"] = (*NODE_RULES, *(rule for plural in kinds for rule in OPTIONAL_NODE_RULES.get(plural, ())))
@@ -394,7 +396,7 @@ def wanted(kinds: Collection[str] = (), domains: Sequence[str] = ()) -> list[Wan
             subjects=[_subject(each) for each in subjects], role_ref=_role_ref("Role", role_name)
         )
         found.append(Wanted("rolebindings", namespace, _marked(binding, name, namespace)))
-    found += _for_declared(domains)
+    found += _for_ours(domains, judges_serving=judges_serving)
     for name, role_name, subject in _KUBEADM:
         bound = rbac.ClusterRoleBinding(subjects=[_subject(subject)], role_ref=_role_ref("ClusterRole", role_name))
         bound.metadata.name = name
@@ -402,22 +404,19 @@ def wanted(kinds: Collection[str] = (), domains: Sequence[str] = ()) -> list[Wan
     return found
 
 
-def _for_declared(domains: Sequence[str]) -> Iterable[Wanted]:
-    """What signs and approves under users' own signers, by what these say. They are no defaults of Kubernetes'."""
-    rules: Mapping[str, tuple[str, _Rules]] = {
-        "certplane:declared-signers": (
-            "certificate-controller",
-            (_rule(("sign",), _CERTIFICATES, "signers", names=domains),),
-        ),
-        "certplane:signer-rule-approver": (
-            "signer-rule-approver",
-            (
-                _rule(("approve",), _CERTIFICATES, "signers", names=domains),
-                _rule(("update",), _CERTIFICATES, f"{_CSRS}/approval"),
-            ),
-        ),
-    }
-    for name, (account, granted) in rules.items() if domains else ():
+def _for_ours(domains: Sequence[str], *, judges_serving: bool) -> Iterable[Wanted]:
+    """What controllers need that Kubernetes does not have. These are no defaults of Kubernetes'."""
+    approves = _rule(("update",), _CERTIFICATES, f"{_CSRS}/approval")
+    rules: dict[str, tuple[str, _Rules]] = {}
+    if domains:
+        signs = _rule(("sign",), _CERTIFICATES, "signers", names=domains)
+        rules["certplane:declared-signers"] = "certificate-controller", (signs,)
+        may = _rule(("approve",), _CERTIFICATES, "signers", names=domains)
+        rules["certplane:signer-rule-approver"] = "signer-rule-approver", (may, approves)
+    if judges_serving:
+        may = _rule(("approve",), _CERTIFICATES, "signers", names=("kubernetes.io/kubelet-serving",))
+        rules["certplane:kubelet-serving-approver"] = "kubelet-serving-approver", (may, approves)
+    for name, (account, granted) in rules.items():
         yield Wanted("clusterroles", "", _marked(rbac.ClusterRole(rules=list(granted)), name))
         binding = rbac.ClusterRoleBinding(
             subjects=[_subject(("ServiceAccount", account))], role_ref=_role_ref("ClusterRole", name)

@@ -30,6 +30,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("kube-api-burst", "How many may come at once beyond it.", "number", 30),
     Option("listen-health", "HOST:PORT for /healthz, /livez, /readyz and /metrics, without TLS; none for none.",
            default="127.0.0.1:10257"),
+    options.SERVING_APPROVER,
     options.DECISION_EVENTS,
     options.LOG_LEVEL,
 )  # fmt: skip
@@ -61,6 +62,7 @@ class Settings:
     rate: tuple[int, int]
     health: tuple[str, int] | None
     decision_events: bool
+    serving_approver: pathlib.Path | None
     log_level: str
 
 
@@ -81,6 +83,7 @@ def settings(flags: Mapping[str, Any], file: Mapping[str, Any]) -> Settings:
         rate=(values.number("kube_api_qps", 0), values.number("kube_api_burst", 1)),
         health=None if values.text("listen_health") == "none" else values.address("listen_health"),
         decision_events=values.flag("decision_events"),
+        serving_approver=values.path("serving_approver"),
         log_level=values.text("log_level"),
     )
     if not found.controllers:

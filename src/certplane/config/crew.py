@@ -13,6 +13,7 @@ CONTROLLERS: Final = {
     "certificatesigningrequest-signing-controller": "csrsigning",
     "certificatesigningrequest-cleaner-controller": "csrcleaner",
     "signer-rule-approver": "",
+    "kubelet-serving-approver": "",
     "podcertificaterequest-cleaner-controller": "",
     "root-ca-certificate-publisher-controller": "root-ca-cert-publisher",
     "kube-apiserver-serving-clustertrustbundle-publisher-controller": "",
@@ -28,6 +29,7 @@ ABROAD: Final = (
     "certificatesigningrequest-signing-controller",
     "certificatesigningrequest-cleaner-controller",
     "signer-rule-approver",
+    "kubelet-serving-approver",
 )
 
 

@@ -32,6 +32,12 @@ class Option:
 
 
 #: Settings that several commands share.
+SERVING_APPROVER: Final = Option(
+    "serving-approver",
+    "Rules by which kubelets' serving certificates are approved (docs/kubelet-serving.md); without, a person does.",
+    "path",
+    None,
+)
 DECISION_EVENTS: Final = Option(
     "decision-events", "Whether decisions about requests are told as Events on them.", "flag", True
 )

@@ -63,6 +63,7 @@ OPTIONS: Final[tuple[options.Option, ...]] = (
     Option("max-requests-inflight", "Reads at once; others are told to come again.", "number", 400),
     Option("max-mutating-requests-inflight", "Writes at once; others are told to come again.", "number", 200),
     Option("request-timeout", "How long a request may take, watches apart.", "duration", "1m0s"),
+    options.SERVING_APPROVER,
     Option("creation-hints", "Whether whoever asks is told what will not work, as a warning.", "flag", True),
     options.DECISION_EVENTS,
     options.LOG_LEVEL,
@@ -105,6 +106,7 @@ class Settings:
     event_ttl: datetime.timedelta
     decision_events: bool
     creation_hints: bool
+    serving_approver: pathlib.Path | None
     limits: tuple[int, int, float]
     runtime_config: Mapping[str, bool]
     log_level: str
@@ -149,6 +151,7 @@ def settings(flags: Mapping[str, Any], file: Mapping[str, Any]) -> Settings:
         event_ttl=values.duration("event_ttl"),
         decision_events=values.flag("decision_events"),
         creation_hints=values.flag("creation_hints"),
+        serving_approver=values.path("serving_approver"),
         limits=_limits(values),
         runtime_config=values.switches("runtime_config"),
         log_level=values.text("log_level"),

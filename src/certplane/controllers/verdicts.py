@@ -25,7 +25,7 @@ from certplane.controllers import proofs, servingrules
 from certplane.controllers.proofs import San
 from certplane.meta import names
 from certplane.resources import certificatesigningrequests as csrs
-from certplane.x509 import csr, template, wishes
+from certplane.x509 import csr, template, weak, wishes
 
 #: Why.
 PROVEN: Final = "KubeletServingApproved"
@@ -146,7 +146,7 @@ def _shape_problems(
         said = ", ".join(spec.usages)
         yield _Problem(USAGES_NOT_ALLOWED, f"the usages of a kubelet's server are not {said}")
     yield from _extension_problems(request)
-    problem = wishes.key_problem(request.csr)
+    problem = "; ".join(weak.problems(request.csr.public_key))
     if problem:
         yield _Problem(WEAK_KEY, problem)
     # Kubelets ask for no lifetime; what they get then is the signer's affair, and bounded by it.

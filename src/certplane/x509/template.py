@@ -200,10 +200,16 @@ class AltNames:
         return bool(self.dns or self.email or self.ip or self.uri)
 
 
+def _octets(of: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bytes:
+    """Four or sixteen; an IPv4 address in the form of an IPv6 one is four, as Go writes it."""
+    mapped = of.ipv4_mapped if isinstance(of, ipaddress.IPv6Address) else None
+    return (mapped or of).packed
+
+
 def subject_alt_name(names: AltNames, *, critical: bool) -> Extension:
     """SubjectAlternativeName: DNS, email, IP, URI, whatever order they were asked for in."""
     parts = [der.encode(0x82, each.encode("ascii")) for each in names.dns]
     parts += [der.encode(0x81, each.encode("ascii")) for each in names.email]
-    parts += [der.encode(0x87, each.packed) for each in names.ip]
+    parts += [der.encode(0x87, _octets(each)) for each in names.ip]
     parts += [der.encode(0x86, each.encode("ascii")) for each in names.uri]
     return Extension(SUBJECT_ALT_NAME, critical=critical, value=der.encode(_SEQUENCE, b"".join(parts)))

@@ -11,8 +11,6 @@ import dataclasses
 import functools
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-
 from certplane.x509 import csr, der, template
 
 _BOOLEAN: Final = 1
@@ -112,20 +110,3 @@ def _key_usages(value: bytes) -> frozenset[str]:
     bits = "".join(f"{byte:08b}" for byte in content)
     names = (*template.KEY_USAGE_BITS, *(f"bit {at}" for at in range(len(template.KEY_USAGE_BITS), len(bits))))
     return frozenset(name for name, bit in zip(names, bits, strict=False) if bit == "1")
-
-
-#: Bits; NIST SP 800-57 part 1 section 5.6.1.
-_SMALLEST_RSA: Final = 2048
-_CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
-
-
-def key_problem(request: csr.CertificateRequest) -> str:
-    """Why nobody should serve with a key; empty if it is strong enough."""
-    key = request.public_key
-    if key is None:
-        return "the key is of a kind that nothing can be signed for"
-    if isinstance(key, rsa.RSAPublicKey) and key.key_size < _SMALLEST_RSA:
-        return f"the RSA key has {key.key_size} bits, and {_SMALLEST_RSA} are the fewest"
-    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name not in _CURVES:
-        return f"the key is on the curve {key.curve.name}, which is too small"
-    return ""

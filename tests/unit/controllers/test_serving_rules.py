@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 
 import pytest
 
@@ -10,6 +11,11 @@ from certplane import errors
 from certplane.controllers import servingrules
 
 ENOUGH = {"cidrs": ["10.0.0.0/16"], "patterns": ["{node}"]}
+
+
+def _id(of):
+    """Without addresses in memory: both processes have to call a test the same."""
+    return re.sub(" object at 0x[0-9a-f]+", "", str(of))
 
 
 def test_what_is_not_said_is_safe():
@@ -93,7 +99,7 @@ def test_everything_can_be_said():
         ({"forbidden": ["*.example.com"]}, "is no name, .suffix, address or network"),
         ({"forbidden": ["10.0.0.0/33"]}, "is no name, .suffix, address or network"),
     ],
-    ids=repr,
+    ids=_id,
 )
 def test_what_is_wrong_is_said(said, problem):
     """With the setting, before anything is approved by mistake."""
@@ -131,7 +137,7 @@ def test_everything_that_is_wrong_is_said_at_once():
         {"cidrs": ["10.0.0.0/8"], "dns": True, "sources": ["node", "dns"]},
         {"sources": ["node"]},
     ],
-    ids=repr,
+    ids=_id,
 )
 def test_what_can_prove_names_and_addresses_is_enough(said):
     """DNS leads from the one to the other."""

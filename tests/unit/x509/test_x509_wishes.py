@@ -7,7 +7,6 @@ import random
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certplane.x509 import csr, der, pem, wishes
@@ -89,21 +88,6 @@ def test_extensions_that_say_nothing_sensible_are_refused(oid, value):
     """In words."""
     with pytest.raises(csr.RequestError):
         read(extensions=[x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value)])
-
-
-@pytest.mark.parametrize(
-    ("key", "problem"),
-    [
-        (ec.generate_private_key(ec.SECP256R1()), ""),
-        (ec.generate_private_key(ec.SECP224R1()), "the key is on the curve secp224r1, which is too small"),
-        (rsa.generate_private_key(65537, 2048), ""),
-        (rsa.generate_private_key(65537, 1024), "the RSA key has 1024 bits, and 2048 are the fewest"),
-    ],
-    ids=lambda each: each if isinstance(each, str) else "",
-)
-def test_small_keys_are_told(key, problem):
-    """Those that a server had better not have."""
-    assert wishes.key_problem(csr.parse(kubelets.pkcs10(key=key))) == problem
 
 
 def test_damaged_requests_are_refused_in_words():
