@@ -138,6 +138,7 @@ def _signer(crew: Crew) -> Run:
         async with asyncio.TaskGroup() as group:
             group.create_task(controller.run())
             group.create_task(_follow_declared(crew, requests, queue))
+            group.create_task(made.tidy())
 
     return run
 

@@ -88,7 +88,8 @@ def _instead(name: str, asked: profiles.Asked, known: Mapping[str, Signer]) -> s
 def _suits(profile: profiles.Profile, asked: profiles.Asked) -> bool:
     """Whether a signer permits a request and says what it is for: one that takes anything is no advice."""
     says = profile.usages is not None or profile.usage_sets
-    return bool(says) and profiles.permits(profile, asked)
+    # Usages first: most signers are out by them.
+    return bool(says) and profiles.permits_usages(profile, asked) and profiles.permits(profile, asked)
 
 
 # The same few names come again and again, and to compare them takes long.

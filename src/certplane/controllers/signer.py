@@ -37,6 +37,7 @@ NAME: Final = "certificatesigningrequest-signing-controller"
 ALIAS: Final = "csrsigning"
 QUEUE: Final = "certificate"
 WORKERS: Final = 20
+_TIDY_SECONDS: Final = 1.0
 INVALID: Final = "SignerValidationFailure"
 SIGNED: Final = "Signed"
 #: Nobody told this signer what to sign with, or it cannot be used.
@@ -156,8 +157,9 @@ class Signing:
         self._tools = tools
         self._figures = figures
         self._problems: dict[str, str] = {}
-        #: Requests of which something is kept that may not be needed any more.
+        #: Requests of which something is kept, and those of them that need it no more.
         self._kept: set[str] = set()
+        self._published: set[str] = set()
         for signer in signers().values():
             self._look(signer)
 
@@ -191,7 +193,7 @@ class Signing:
         if signer is None:
             return
         if of.status.certificate and of.metadata.uid in self._kept:
-            await self._forget(of.metadata.uid)
+            self._published.add(of.metadata.uid)
         action = decide(of, signer.profile)
         if action.kind is Kind.FAIL:
             await self._fail(of, action.message)
@@ -236,7 +238,7 @@ class Signing:
             raise runtime.Retry(f"error updating signature for csr: {error}") from error
         serial, end = f"{prepared.template.serial:x}", clocks.rfc3339(prepared.template.not_after)
         self._tools.note(of, decisions.ISSUED, SIGNED, f"certificate {serial} is good until {end}")
-        await self._forget(of.metadata.uid)
+        self._published.add(of.metadata.uid)
 
     async def _prepared(
         self, of: csrs.CertificateSigningRequest, issuer: issue.Issuer, seconds: int | None
@@ -258,6 +260,13 @@ class Signing:
             return prepared
         except errors.CertplaneError as error:
             raise runtime.Retry(f"what is to be signed cannot be recorded: {error}", reason=NOT_RECORDED) from error
+
+    async def tidy(self) -> None:
+        """Forget what was published, many at a time: until cancelled."""
+        while True:
+            await self._tools.clock.sleep(_TIDY_SECONDS)
+            done, self._published = self._published, set()
+            await asyncio.gather(*map(self._forget, done))
 
     async def _forget(self, uid: str) -> None:
         self._kept.discard(uid)

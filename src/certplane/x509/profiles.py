@@ -120,6 +120,11 @@ def permits(profile: Profile, asked: Asked) -> bool:
     return next(violations(profile, asked), None) is None
 
 
+def permits_usages(profile: Profile, asked: Asked) -> bool:
+    """Whether a signer makes certificates for this use at all."""
+    return next(_usages(profile, asked), None) is None
+
+
 def may_approve(profile: Profile, asked: Asked, groups: Sequence[str]) -> bool:
     """Whether a request may be approved without a person: it is permitted, and a rule is about whoever asks."""
     named = any(asked.username in each.users or not set(groups).isdisjoint(each.groups) for each in profile.approval)
