@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import concurrent.futures
+import functools
 import json
 import multiprocessing
 import time
@@ -165,6 +166,73 @@ async def lifecycle(address: Address, prefix: str, count: int, connections: int)
     return took
 
 
+async def approved(address: Address, prefix: str, count: int, connections: int, *, wait: bool) -> list[float]:
+    """Make requests, then approve them all; with `wait`, the seconds from each approval to its certificate, else those
+    of the approval alone.
+    """
+    names = [f"{prefix}-{number}" for number in range(count)]
+    issued = {name: asyncio.Event() for name in names}
+    requests, took, bodies = pkcs10s(), [], {}
+
+    def seen(line: bytes) -> bool:
+        if b'"certificate":"' in line:
+            name = json.loads(line)["object"]["metadata"]["name"]
+            if name in issued:
+                issued[name].set()
+        return False
+
+    async def each(job: Callable[[Connection, int, str], Coroutine[Any, Any, None]]) -> None:
+        waiting = iter(enumerate(names))
+
+        async def one() -> None:
+            connection = await Connection.open(address)
+            for number, name in waiting:
+                await job(connection, number, name)
+            connection.close()
+
+        await asyncio.gather(*(one() for _ in range(connections)))
+
+    async def make(connection: Connection, number: int, name: str) -> None:
+        _, body = await connection.send(creation(name, requests[number % 8], CLIENT))
+        made = json.loads(body)
+        made["status"] = {"conditions": [{"type": "Approved", "status": "True", "reason": "Bench"}]}
+        bodies[name] = request("PUT", f"{CSRS}/{name}/approval", json.dumps(made).encode())
+
+    async def approve(connection: Connection, number: int, name: str) -> None:
+        del number
+        begun = time.perf_counter()
+        status, body = await connection.send(bodies.pop(name))
+        if status != 200:
+            raise RuntimeError(f"{status}: {body[:500]!r}")
+        if wait:
+            await issued[name].wait()
+        took.append(time.perf_counter() - begun)
+
+    await each(make)
+    watcher = await Connection.open(address, 2**26)
+    watching = asyncio.ensure_future(watcher.watch(f"{CSRS}?watch=1&resourceVersion=0", seen)) if wait else None
+    await each(approve)
+    if watching is not None:
+        watching.cancel()
+    watcher.close()
+    return took
+
+
+async def until_issued(address: Address, count: int) -> list[float]:
+    """The seconds until so many certificates are there."""
+    begun, found = time.perf_counter(), set[str]()
+
+    def seen(line: bytes) -> bool:
+        if b'"certificate":"' in line:
+            found.add(json.loads(line)["object"]["metadata"]["name"])
+        return len(found) >= count
+
+    watcher = await Connection.open(address, 2**26)
+    await watcher.watch(f"{CSRS}?watch=1&resourceVersion=0", seen)
+    watcher.close()
+    return [time.perf_counter() - begun]
+
+
 async def watch(address: Address, watchers: int, events: int, ready: Any) -> list[float]:
     """Watch on many connections until each has seen so many events; the moments at which each came."""
     moments: list[float] = []
@@ -194,10 +262,10 @@ async def watch(address: Address, watchers: int, events: int, ready: Any) -> lis
 # --- processes ----------------------------------------------------------------------------------------------------
 
 
-def run(job: Callable[..., Coroutine[Any, Any, list[float]]], *arguments: Any) -> list[float]:
+def run(job: Callable[..., Coroutine[Any, Any, list[float]]], *arguments: Any, **named: Any) -> list[float]:
     """Do a job in a process of its own, and wait for it."""
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_main, job, arguments).result(timeout=300)
+        return pool.submit(_main, functools.partial(job, **named), arguments).result(timeout=300)
 
 
 def _main(job: Callable[..., Coroutine[Any, Any, list[float]]], arguments: tuple[Any, ...]) -> list[float]:

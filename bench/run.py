@@ -59,11 +59,23 @@ class Size:
     events: int
     stored: int
     starts: int
+    heap: int
 
 
-QUICK = Size(warm=200, create=2000, lifecycle=500, get=5000, listed=2000, lists=3, events=20, stored=5000, starts=3)
+QUICK = Size(
+    warm=200, create=2000, lifecycle=500, get=5000, listed=2000, lists=3, events=20, stored=5000, starts=3, heap=1000
+)
 FULL = Size(
-    warm=1000, create=20_000, lifecycle=5000, get=50_000, listed=10_000, lists=10, events=100, stored=50_000, starts=5
+    warm=1000,
+    create=20_000,
+    lifecycle=5000,
+    get=50_000,
+    listed=10_000,
+    lists=10,
+    events=100,
+    stored=50_000,
+    starts=5,
+    heap=10_000,
 )
 
 
@@ -158,6 +170,37 @@ def bench_idle(directory: pathlib.Path, size: Size) -> list[Figure]:
     ]
 
 
+def bench_issue(directory: pathlib.Path, size: Size) -> list[Figure]:
+    """From approval to certificate: one after the other, 16 at once, and a heap of approved requests."""
+    figures = []
+    with server.running(directory / "few") as of:
+        where = of.address()
+        load.run(load.approved, where, "warm", 100, 4, wait=True)
+        for clients in (1, 16):
+            count = size.lifecycle // 5 * min(clients, 4)
+            took = sorted(load.run(load.approved, where, f"c{clients}", count, clients, wait=True))
+            p50, p99 = (took[len(took) * part // 100] * 1000 for part in (50, 99))
+            figures.append(Figure(f"approved to issued, {clients}", "ms", p50, 5.0, count, p50_ms=p50, p99_ms=p99))
+    for kind, rate in (("RSA-2048", _rsa_rate(2048)), ("RSA-4096", _rsa_rate(4096))):
+        heap = (directory / kind, "--key-algorithm", kind)
+        with server.running(*heap, "--controllers=*,-csrsigning") as of:
+            load.run(load.approved, of.address(), "heap", size.heap, 16, wait=False)
+        with server.running(*heap) as of:
+            cpu = of.cpu()
+            [seconds] = load.run(load.until_issued, of.address(), size.heap)
+            spent = (of.cpu() - cpu) * 1000 / size.heap
+        share = size.heap / seconds / rate
+        figures.append(Figure(f"heap, {kind}, of bare", "share", share, None, size.heap, size.heap / seconds))
+        figures.append(Figure(f"heap, {kind}", "CPU-ms/item", spent, None, size.heap))
+    return figures
+
+
+def _rsa_rate(bits: int) -> float:
+    """Signatures in a second, on one core."""
+    key = rsa.generate_private_key(65537, bits)
+    return _rate(lambda: key.sign(b"x", padding.PKCS1v15(), hashes.SHA256()))
+
+
 def bench_memory(directory: pathlib.Path, size: Size) -> list[Figure]:
     with server.running(directory) as of:
         load.run(load.create, of.address(), "c", size.stored, 16, load.NOBODY)
@@ -171,6 +214,7 @@ def bench_start(directory: pathlib.Path, size: Size) -> list[Figure]:
 
 PARTS = {
     "writes": bench_writes,
+    "issue": bench_issue,
     "list": bench_list,
     "fan-out": bench_fan_out,
     "idle": bench_idle,

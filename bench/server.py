@@ -46,10 +46,11 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(directory: pathlib.Path) -> Iterator[Server]:
+def running(directory: pathlib.Path, *arguments: str) -> Iterator[Server]:
     """A server on a data directory, from ready to stopped."""
     data = directory / "data"
-    with demo.running(data, directory / "server.log") as port:
+    directory.mkdir(exist_ok=True)
+    with demo.running(data, directory / "server.log", *arguments) as port:
         children = pathlib.Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
         yield Server(data, port, _listener(children, data))
 

@@ -3,7 +3,7 @@
 Kubernetes leaves most of this unsaid: a request that nobody approves, or whose signer has no key, just stays as it is.
 Here every decision has a stable reason. Events are written by a task of their own, one after another, so that nobody
 waits for them; the same one again is counted up, at most every few minutes. When they come faster than they can be
-written some are lost, as in client-go: they are for people, and never what a controller acts on.
+written some are lost, as in client-go, good news first: they are for people, and never what a controller acts on.
 
 Source of names and shapes: client-go `tools/record`.
 """
@@ -45,6 +45,8 @@ DECISION: Final = "certplane.io/decision"
 #: Events of objects that are in no namespace are in this one.
 _NAMESPACE: Final = "default"
 _MOST_WAITING: Final = 1000
+#: Good news is left out first: the object itself shows it, and under load the next certificate is worth more.
+_MOST_GOOD_WAITING: Final = 20
 _MOST_KNOWN: Final = 4096
 _QUIET_SECONDS: Final = 300.0
 _LONGEST_MESSAGE: Final = 1024
@@ -92,7 +94,8 @@ class Decisions:
                 "why": message,
             },
         )
-        if self._client is not None and not self._waiting.full():
+        most = _MOST_GOOD_WAITING if decision in _GOOD else _MOST_WAITING
+        if self._client is not None and self._waiting.qsize() < most:
             self._waiting.put_nowait((of, decision, reason, message))
 
     def following(

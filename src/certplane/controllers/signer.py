@@ -160,6 +160,7 @@ class Signing:
         #: Requests of which something is kept, and those of them that need it no more.
         self._kept: set[str] = set()
         self._published: set[str] = set()
+        self._anything = asyncio.Event()
         for signer in signers().values():
             self._look(signer)
 
@@ -193,7 +194,7 @@ class Signing:
         if signer is None:
             return
         if of.status.certificate and of.metadata.uid in self._kept:
-            self._published.add(of.metadata.uid)
+            self._publish(of.metadata.uid)
         action = decide(of, signer.profile)
         if action.kind is Kind.FAIL:
             await self._fail(of, action.message)
@@ -238,7 +239,11 @@ class Signing:
             raise runtime.Retry(f"error updating signature for csr: {error}") from error
         serial, end = f"{prepared.template.serial:x}", clocks.rfc3339(prepared.template.not_after)
         self._tools.note(of, decisions.ISSUED, SIGNED, f"certificate {serial} is good until {end}")
-        self._published.add(of.metadata.uid)
+        self._publish(of.metadata.uid)
+
+    def _publish(self, uid: str) -> None:
+        self._published.add(uid)
+        self._anything.set()
 
     async def _prepared(
         self, of: csrs.CertificateSigningRequest, issuer: issue.Issuer, seconds: int | None
@@ -264,7 +269,9 @@ class Signing:
     async def tidy(self) -> None:
         """Forget what was published, many at a time: until cancelled."""
         while True:
+            await self._anything.wait()
             await self._tools.clock.sleep(_TIDY_SECONDS)
+            self._anything.clear()
             done, self._published = self._published, set()
             await asyncio.gather(*map(self._forget, done))
 
