@@ -6,99 +6,36 @@ Exit codes: 0 done; 1 a fault of ours, with a traceback in the log; 2 a setting 
 
 from __future__ import annotations
 
-import pathlib
+import importlib
 import sys
-from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Final, NoReturn
 
 import click
 
-import certplane
-from certplane import alone, errors, inside
-from certplane.cli import audit, token
-from certplane.config import controllers as abroad
-from certplane.config import options
-from certplane.config import serve as serving
-from certplane.meta import codec
-from certplane.server import discovery
+from certplane import errors
+
+#: The commands, and the modules that they are in, under the same name.
+_COMMANDS: Final = ("audit", "controllers", "serve", "token", "version")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+class _Commands(click.Group):
+    """Loads a command when it is asked for: what one needs another does not pay for at its start."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        found: click.Command = getattr(importlib.import_module(f"certplane.cli.{cmd_name}"), cmd_name)
+        return found
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 def cli() -> None:
     """The Kubernetes Certificates API as software of its own."""
-
-
-def _option(of: options.Option) -> Callable[[Any], Any]:
-    shown = of.help
-    if of.default not in (None, "", ()):
-        default = ",".join(of.default) if of.kind == "names" else of.default
-        shown += f"  [default: {str(default).lower() if of.kind == 'flag' else default}]"
-    flag = f"--{of.name}"
-    if of.kind == "flag":
-        # As in Go: --flag, --flag=true, --flag=false.
-        return click.option(flag, of.field, type=bool, is_flag=False, flag_value=True, default=None, help=shown)
-    if of.kind == "choice":
-        return click.option(flag, of.field, type=click.Choice(of.choices), default=None, help=shown)
-    metavar = {"path": "FILE", "duration": "DURATION", "names": "NAMES"}.get(of.kind, "TEXT")
-    return click.option(flag, of.field, default=None, metavar=metavar, help=shown)
-
-
-@cli.command()
-@click.option("--config", "config_file", metavar="FILE", help="YAML file with the settings below; flags win over it.")
-def serve(config_file: str | None, **flags: Any) -> None:
-    """Serve the API: a control plane in one process, with an embedded store.
-
-    The first start makes what is missing in the data directory: a CA, a serving certificate, and the kubeconfigs
-    admin.conf and super-admin.conf.
-    """
-    alone.run(serving.settings(flags, _read_config(config_file)))
-
-
-for each in serving.OPTIONS:
-    serve = _option(each)(serve)
-
-
-@cli.command()
-@click.option("--config", "config_file", metavar="FILE", help="YAML file with the settings below; flags win over it.")
-def controllers(config_file: str | None, **flags: Any) -> int:
-    """Run the controllers alone, against the API server that a kubeconfig names, or around a pod.
-
-    By default those that approve, sign and clean up certificate requests. Copies agree on one that works.
-    """
-    return inside.run(abroad.settings(flags, _read_config(config_file)))
-
-
-for each in abroad.OPTIONS:
-    controllers = _option(each)(controllers)
-
-
-@cli.command()
-def version() -> None:
-    """Print the version of the program and of the API that it speaks."""
-    click.echo(f"certplane {certplane.__version__} (Kubernetes API {discovery.API_VERSION})")
-
-
-cli.add_command(token.token)
-cli.add_command(audit.audit)
-
-
-def _read_config(path: str | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        found = codec.load_yaml(pathlib.Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise errors.SetupError(f"the configuration file {path} cannot be read: {error}") from error
-    except codec.YAMLProblem as error:
-        raise errors.SetupError(f"the configuration file {path} is no YAML: {error}") from error
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        raise errors.SetupError(
-            f"the configuration file {path} is not a mapping",
-            ("write one setting a line, like listen: 127.0.0.1:6443",),
-        )
-    return found
 
 
 def main() -> NoReturn:

@@ -21,20 +21,20 @@ HeaderList = Sequence[tuple[bytes, bytes]]
 class Headers:
     """The header fields of a request. Names are lower case."""
 
-    __slots__ = ("_fields",)
+    __slots__ = ("_fields", "_first")
 
     def __init__(self, fields: HeaderList) -> None:
         self._fields = fields
+        # Of a name that is there several times the first counts, so it is put in last.
+        self._first = dict(reversed(fields))
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         return iter(self._fields)
 
     def get(self, name: bytes) -> str:
         """The value of a field; of the first one if there are several; empty if there is none."""
-        for key, value in self._fields:
-            if key == name:
-                return value.decode("latin-1")
-        return ""
+        value = self._first.get(name)
+        return "" if value is None else value.decode("latin-1")
 
     def all(self, name: bytes) -> list[str]:
         return [value.decode("latin-1") for key, value in self._fields if key == name]

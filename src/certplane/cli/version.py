@@ -1,0 +1,14 @@
+"""`certplane version`."""
+
+from __future__ import annotations
+
+import click
+
+import certplane
+from certplane.server import discovery
+
+
+@click.command()
+def version() -> None:
+    """Print the version of the program and of the API that it speaks."""
+    click.echo(f"certplane {certplane.__version__} (Kubernetes API {discovery.API_VERSION})")
