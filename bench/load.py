@@ -166,9 +166,11 @@ async def lifecycle(address: Address, prefix: str, count: int, connections: int)
     return took
 
 
-async def approved(address: Address, prefix: str, count: int, connections: int, *, wait: bool) -> list[float]:
+async def approved(
+    address: Address, prefix: str, count: int, connections: int, *, wait: bool, pause: float = 0.0
+) -> list[float]:
     """Make requests, then approve them all; with `wait`, the seconds from each approval to its certificate, else those
-    of the approval alone.
+    of the approval alone. Each connection approves one behind the other, after a `pause` of about so many seconds.
     """
     names = [f"{prefix}-{number}" for number in range(count)]
     issued = {name: asyncio.Event() for name in names}
@@ -199,7 +201,7 @@ async def approved(address: Address, prefix: str, count: int, connections: int, 
         bodies[name] = request("PUT", f"{CSRS}/{name}/approval", json.dumps(made).encode())
 
     async def approve(connection: Connection, number: int, name: str) -> None:
-        del number
+        await asyncio.sleep(pause * (0.5 + number % 11 / 10))
         begun = time.perf_counter()
         status, body = await connection.send(bodies.pop(name))
         if status != 200:
