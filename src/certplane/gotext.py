@@ -74,7 +74,8 @@ def escape_html(document: bytes) -> bytes:
         document = document.replace(b"<", b"\\u003c")
     if b">" in document:
         document = document.replace(b">", b"\\u003e")
-    if b"\xe2\x80\xa8" in document or b"\xe2\x80\xa9" in document:
+    # One byte is looked for many times as fast as three.
+    if b"\xe2" in document:
         document = document.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
     return document
 
