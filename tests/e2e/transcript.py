@@ -1,12 +1,12 @@
 """Transcripts: what somebody types, and what comes back.
 
-    # prose, ignored
-    $ a command, run by bash in a directory of its own
-    > its next line, if it has several
-    what it prints; ... stands for anything within a line, a line of ... for any number of lines
-    @1.20: a line that only this version of kubectl prints
-    @!1.20: a line that all others print
-    [1]     its exit code, where it is not 0
+# prose, ignored
+$ a command, run by bash in a directory of its own
+> its next line, if it has several
+what it prints; ... stands for anything within a line, a line of ... for any number of lines
+@1.20: a line that only this version of kubectl prints
+@!1.20: a line that all others print
+[1]     its exit code, where it is not 0
 """
 
 from __future__ import annotations

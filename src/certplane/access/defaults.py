@@ -374,9 +374,7 @@ class Wanted:
     object: Any
 
 
-def wanted(
-    kinds: Collection[str] = (), domains: Sequence[str] = (), *, judges_serving: bool = False
-) -> list[Wanted]:
+def wanted(kinds: Collection[str] = (), domains: Sequence[str] = (), *, judges_serving: bool = False) -> list[Wanted]:
     """All default roles and bindings, in the order in which they are made. `kinds` are the plurals that are served:
     some roles come with a kind that is optional. `domains` (as example.com/*) are those of users' own signers, for
     which our controllers sign. `judges_serving`: one of them approves kubelets' serving certificates.
@@ -442,9 +440,7 @@ def _cluster_roles(extra: Mapping[str, _Rules], accounts: Mapping[str, _Rules]) 
         yield collected
 
 
-def _cluster_role_bindings(
-    extra: Mapping[str, _Rules], accounts: Iterable[str]
-) -> Iterable[rbac.ClusterRoleBinding]:
+def _cluster_role_bindings(extra: Mapping[str, _Rules], accounts: Iterable[str]) -> Iterable[rbac.ClusterRoleBinding]:
     for name, subjects in _BINDINGS.items():
         if name in _OPTIONAL_NAMES and name not in extra:
             continue

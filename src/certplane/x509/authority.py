@@ -33,7 +33,7 @@ class AuthorityError(ValueError):
 class Authority:
     """Signs. Safe to use from several threads."""
 
-    __slots__ = ("_key", "algorithm", "certificate", "key_id", "not_after", "raw", "spki", "subject")
+    __slots__ = ("_key", "algorithm", "certificate", "key_id", "not_after", "not_before", "raw", "spki", "subject")
 
     def __init__(self, certificate: bytes, key: keys.PrivateKey) -> None:
         """`certificate` is DER. Raises AuthorityError if the key is not its key."""
@@ -50,6 +50,7 @@ class Authority:
         self.certificate = parsed
         _issuer, self.subject = certificates.names(parsed)
         self.spki = spki
+        self.not_before: datetime.datetime = parsed.not_valid_before_utc
         self.not_after: datetime.datetime = parsed.not_valid_after_utc
         self.key_id = subject_key_id(parsed)
         self.algorithm = signature_algorithm(key)

@@ -1,9 +1,9 @@
 """An authority in two files that may change while we run: renewed by hand, by a mounted Secret, or by half.
 
 Each look compares what the file system says of the two files; only if that differs are they read. What is read replaces
-the authority if it is one: one CA certificate, the key that belongs to it, not over. Else the last good one goes on
-signing while it is valid, and what is wrong is told beside it. Nothing here waits, watches or reads a clock: whoever
-signs looks before, which is some microseconds.
+the authority if it is one: one CA certificate, the key that belongs to it, begun and not over. Else the last good one
+goes on signing while it is valid, and what is wrong is told beside it: an authority of tomorrow may be put there today.
+Nothing here waits, watches or reads a clock: whoever signs looks before, which is some microseconds.
 
 Differs from kube-controller-manager, on purpose: that one refuses to sign while the new files are bad. The texts are
 its own (kubernetes, `pkg/controller/certificates/signer/ca_provider.go`, Go `crypto/tls`).
@@ -95,9 +95,10 @@ class CAFiles:
         with self._lock:
             self._follow(now)
             good, problem = self._good, self._problem
-        if good is None or now < good.issuer.authority.not_after:
+        untimely = _untimely(good.issuer, now) if good is not None else ""
+        if good is None or not untimely:
             return State(good.issuer if good is not None else None, problem)
-        return State(None, "; ".join(filter(None, (problem, _expired(good.issuer)))))
+        return State(None, "; ".join(filter(None, (problem, untimely))))
 
     def _follow(self, now: datetime.datetime) -> None:
         traces = tuple(map(_trace, self._paths))
@@ -108,8 +109,9 @@ class CAFiles:
         self._traces, self._looked = traces, now
         try:
             found = self._read()
-            if self._good is not None and found is not self._good and now >= found.issuer.authority.not_after:
-                raise CAProblem(f'error reading CA cert file "{self._paths[0]}": {_expired(found.issuer)}')
+            untimely = _untimely(found.issuer, now)
+            if self._good is not None and found is not self._good and untimely:
+                raise CAProblem(f'error reading CA cert file "{self._paths[0]}": {untimely}')
         except CAProblem as error:
             self._problem = str(error)
         else:
@@ -177,5 +179,10 @@ _WANTED: Final = {
 }
 
 
-def _expired(of: issue.Issuer) -> str:
-    return f"the signer has expired: NotAfter={gotext.time_text(of.authority.not_after)}"
+def _untimely(of: issue.Issuer, now: datetime.datetime) -> str:
+    """Why an authority cannot sign now, if it cannot: it is over, or has not begun."""
+    if now >= of.authority.not_after:
+        return f"the signer has expired: NotAfter={gotext.time_text(of.authority.not_after)}"
+    if now < of.authority.not_before:
+        return f"the signer is not valid yet: NotBefore={gotext.time_text(of.authority.not_before)}"
+    return ""

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives import serialization
 
 from certplane import gotext
 from certplane.x509 import authority as authorities
-from certplane.x509 import candidate, csr, der, keys, lint, pem, template, weak
+from certplane.x509 import candidate, csr, der, keys, limits, lint, pem, template, weak
 
 BACKDATE: Final = datetime.timedelta(minutes=5)
 SHORTEST: Final = datetime.timedelta(minutes=10)
@@ -119,6 +119,7 @@ class Issuer:
             not_after=authority.not_after,
             longest=max(max_ttl, SHORTEST) + BACKDATE,
             issues_authorities=issues_authorities,
+            limits=limits.of_certificate(authority.certificate),
         )
 
     def prepare(

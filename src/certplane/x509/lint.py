@@ -21,7 +21,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from certplane.x509 import candidate, der, pkilinter, template
+from certplane.x509 import candidate, der, limits, pkilinter, template
 
 
 class Severity(enum.Enum):
@@ -47,7 +47,7 @@ class Finding:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Contract:
     """What an issuer owes: the CA's subject, key identifier (None if it has none), signature algorithm and end, its
-    longest lifetime, back-dating included, and whether it issues CA certificates.
+    longest lifetime, back-dating included, whether it issues CA certificates, and what the CA may vouch for.
     """
 
     issuer: bytes
@@ -56,6 +56,7 @@ class Contract:
     not_after: datetime.datetime
     longest: datetime.timedelta
     issues_authorities: bool = False
+    limits: limits.Limits = limits.NONE
 
 
 #: What a rule has to say; nothing if all is well.
@@ -233,6 +234,10 @@ def _name_kinds(of: candidate.Candidate, _: Contract) -> Iterator[str]:
             yield f"an alternative name is not in ASCII: {_quoted(each.text)}"
 
 
+def _foreign_names(of: candidate.Candidate, contract: Contract) -> Iterator[str]:
+    return contract.limits.names(of)
+
+
 def _empty_names(of: candidate.Candidate, _: Contract) -> Iterator[str]:
     if any(not each.value.strip() for each in of.names or () if each.kind != _IP):
         yield "an alternative name is empty"
@@ -385,6 +390,10 @@ def _usage(of: candidate.Candidate, _: Contract) -> Iterator[str]:
         yield "the extended key usage names no purpose"
 
 
+def _foreign_purposes(of: candidate.Candidate, contract: Contract) -> Iterator[str]:
+    return contract.limits.uses(of)
+
+
 def _odd_usage(of: candidate.Candidate, _: Contract) -> Iterator[str]:
     usage = of.key_usage or frozenset()
     if usage & {"encipher_only", "decipher_only"} and "key_agreement" not in usage:
@@ -432,6 +441,7 @@ RULES: Final[Sequence[Rule]] = (
     Rule("extension-unknown", _E, "signer: permitted x509 extensions", _unknown),
     Rule("extension-criticality", _E, "4.2.1.1, 4.2.1.3, 4.2.1.9, 4.2.1.12", _criticality),
     Rule("usage", _E, "4.2.1.3, 4.2.1.12", _usage),
+    Rule("usage-of-authority", _E, "BR 7.1.2.2, Go crypto/x509", _foreign_purposes),
     Rule("usage-meaning", _W, "4.2.1.3, 4.2.1.9", _odd_usage),
     Rule("usage-of-key", _W, "RFC 3279 2.3.1, RFC 5480 3, RFC 8410 5", _usage_of_key),
     Rule("any-purpose", _W, "BR 7.1.2.7.10", _any_purpose),
@@ -439,6 +449,7 @@ RULES: Final[Sequence[Rule]] = (
     Rule("authority-key", _E, "4.2.1.1", _authority_key),
     Rule("names-criticality", _E, "4.2.1.6", _name_criticality),
     Rule("names-kinds", _E, "4.2.1.6", _name_kinds),
+    Rule("names-of-authority", _E, "4.2.1.10", _foreign_names),
     Rule("names-empty", _W, "4.2.1.6", _empty_names),
     Rule("dns-syntax", _W, "4.2.1.6, RFC 1034 3.5", _dns_syntax),
     Rule("dns-wildcard", _W, "RFC 9525 6.3", _dns_wildcards),

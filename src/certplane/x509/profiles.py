@@ -86,7 +86,6 @@ class Profile:
     approval: tuple[Approval, ...] = ()
     order: tuple[str, ...] = ORDER
 
-
     @property
     def limits(self) -> Sequence[str]:
         """The parts in which this signer does not take just anything."""

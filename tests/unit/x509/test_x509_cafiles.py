@@ -38,9 +38,9 @@ class Place:
     def put_key(self, text):
         _replace(self.key, text, 0o600)
 
-    def put_ca(self, number=0, kind="P-256", lifetime=10 * material.YEAR):
+    def put_ca(self, number=0, kind="P-256", lifetime=10 * material.YEAR, made=NOW):
         private = material.key(kind, number)
-        self.put(mint.self_signed_ca(f"ca-{number}", private, NOW, lifetime), private)
+        self.put(mint.self_signed_ca(f"ca-{number}", private, made, lifetime), private)
 
     def name(self, now=NOW):
         """The common name of the authority that signs now, and what is wrong."""
@@ -278,6 +278,22 @@ def test_an_authority_that_is_over_replaces_no_valid_one(place):
     for minutes in range(3):
         now = NOW + datetime.timedelta(days=1, minutes=minutes)
         assert place.name(now) == ("ca-0", f"{place.wrong}: {expired}")
+
+
+def test_an_authority_of_tomorrow_waits_for_its_day(place):
+    """Until it begins the one before signs, if there is one; then the new one does, with nobody's help."""
+    tomorrow = NOW + datetime.timedelta(days=1)
+    begins = tomorrow - mint.BACKDATE
+    too_early = "the signer is not valid yet: NotBefore=2026-01-01 23:55:00 +0000 UTC"
+    place.put_ca(0, made=tomorrow)
+    place.files.load()
+    assert place.name() == (None, too_early)
+    assert place.name(begins) == ("ca-0", "")
+    place.put_ca(1)
+    assert place.name(begins) == ("ca-1", "")
+    place.put_ca(2, made=tomorrow)
+    assert place.name() == ("ca-1", f"{place.wrong}: {too_early}")
+    assert place.name(begins) == ("ca-2", "")
 
 
 def test_a_change_without_a_trace_is_found_within_a_minute(place):

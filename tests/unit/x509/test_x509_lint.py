@@ -281,8 +281,8 @@ def test_both_algorithms_must_be_the_same():
 
 
 def test_every_rule_is_tried_here():
-    """Its name is unique, it says where it comes from, and something above breaks it."""
-    ids = [each.id for each in lint.RULES]
+    """Its name is unique, it says where it comes from, and something above breaks it, or in test_x509_limits.py."""
+    ids = [each.id for each in lint.RULES if not each.id.endswith("-of-authority")]
     tried = {rule for rules, _, _ in BREAKS for rule in rules.split()} | {"version", "surplus", "time-encoding"}
     assert sorted(ids) == sorted(tried)
     assert all(each.citation for each in lint.RULES)
