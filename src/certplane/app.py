@@ -124,15 +124,18 @@ class Plane:
     async def start(self) -> None:
         """Fill the cache, make what must always be there, start the controllers."""
         await self.cache.start()
-        kinds = {each.plural for each in self._how.kinds}
-        wanted = defaults.wanted(kinds, self._domains(), judges_serving=self._how.serving is not None)
-        await defaults.ensure(self._doors(), wanted)
+        await self._ensure_defaults()
         self._start_controllers()
         self._tasks.append(asyncio.ensure_future(self._compact()))
         self._tasks.append(asyncio.ensure_future(self.services.in_flight.watch_over()))
         forgetting = expiry.Expiry(list(self.registries.values()), self.clock, self._how.event_seconds)
         self._tasks.append(asyncio.ensure_future(forgetting.run()))
         self._ready = True
+
+    async def _ensure_defaults(self) -> None:
+        kinds = {each.plural for each in self._how.kinds}
+        wanted = defaults.wanted(kinds, self._domains(), judges_serving=self._how.serving is not None)
+        await defaults.ensure(self._doors(), wanted)
 
     def drain(self) -> None:
         """Say that this server is going away, and end its watches."""
@@ -287,6 +290,7 @@ class Plane:
             telemetry=self.telemetry,
             signers=self._how.signers,
             declared=self._how.declared,
+            grant=self._ensure_defaults,
             serving=self._how.serving,
             journal=journal.Journal(self.store),
             threads=self._threads,

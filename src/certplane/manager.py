@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import logging
 import pathlib
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 from certplane import clock as clocks
@@ -59,7 +59,8 @@ class Crew:
     """What controllers are given. `client` makes the one of a service account in kube-system; `reader` lists and
     watches for all. `journal` remembers what is about to be signed; RSA is done in `threads`. `root_ca` is published in
     every namespace. `kinds` are those that the server has. `tells`: decisions are told as Events. `declared` are users'
-    own signers; `serving` says what has to be proven for kubelets' serving certificates.
+    own signers; `grant` is called when they have changed, before anybody acts on it: controllers may need new rights.
+    `serving` says what has to be proven for kubelets' serving certificates.
     """
 
     client: Callable[[str], api.Client]
@@ -73,8 +74,10 @@ class Crew:
     kinds: Sequence[resource.Resource] = DEFAULT
     tells: bool = True
     declared: signerfile.SignerFile | None = None
+    grant: Callable[[], Awaitable[None]] | None = None
     serving: servingrules.Settings | None = None
     _followed: dict[str, informer.Informer] = dataclasses.field(default_factory=dict)
+    _concerned: list[runtime.Queue] = dataclasses.field(default_factory=list)
 
     def kind(self, of: resource.Resource) -> informer.Informer:
         """The copy of a kind."""
@@ -101,9 +104,22 @@ class Crew:
     def followed(self) -> Sequence[informer.Informer]:
         return list(self._followed.values())
 
-    def queue(self, of: Any, first_delay: float = runtime.FIRST_DELAY) -> runtime.Queue:
-        """The queue of a controller, given as its module."""
-        return runtime.Queue(self.clock, self.telemetry.queue(of.QUEUE), first_delay=first_delay)
+    def queue(
+        self, of: Any, first_delay: float = runtime.FIRST_DELAY, *, follows_declared: bool = False
+    ) -> runtime.Queue:
+        """The queue of a controller, given as its module. One that `follows_declared` has all requests looked at when
+        the declared signers have changed.
+        """
+        made = runtime.Queue(self.clock, self.telemetry.queue(of.QUEUE), first_delay=first_delay)
+        if follows_declared:
+            self._concerned.append(made)
+        return made
+
+    def look_again(self) -> None:
+        """Have all requests looked at by those whom the declared signers concern."""
+        for each in self.kind(csrs.RESOURCE).objects.values():
+            for queue in self._concerned:
+                queue.add(each.metadata.name)
 
     def controller(self, of: Any, handle: runtime.Handle, queue: runtime.Queue | None = None) -> runtime.Controller:
         """A controller, given as its module."""
@@ -114,6 +130,8 @@ class Crew:
 def assemble(crew: Crew, enabled: Collection[str]) -> Sequence[Run]:
     """What has to run so that the enabled controllers work."""
     running = [made for name, make in _MAKERS.items() if name in enabled and (made := make(crew)) is not None]
+    if crew.declared is not None:
+        running.append(functools.partial(_follow_declared, crew, crew.declared))
     return [*running, crew.decisions.run, *(each.run for each in crew.followed)]
 
 
@@ -129,7 +147,7 @@ def _signer(crew: Crew) -> Run:
     tools = signer.Tools(crew.clock, crew.journal, crew.threads, crew.decisions.note)
     made = signer.Signing(crew.client(_CERTIFICATES), crew.known, tools, crew.telemetry)
     handle = crew.decisions.following(made.handle)
-    queue = crew.queue(signer, runtime.CSR_FIRST_DELAY)
+    queue = crew.queue(signer, runtime.CSR_FIRST_DELAY, follows_declared=True)
     controller = crew.controller(signer, runtime.each(requests, handle), queue).follow(requests)
 
     async def run() -> None:
@@ -137,24 +155,36 @@ def _signer(crew: Crew) -> Run:
         await made.recover({each.metadata.uid for each in requests.objects.values()})
         async with asyncio.TaskGroup() as group:
             group.create_task(controller.run())
-            group.create_task(_follow_declared(crew, requests, queue))
             group.create_task(made.tidy())
 
     return run
 
 
-async def _follow_declared(crew: Crew, requests: informer.Informer, queue: runtime.Queue) -> None:
+async def _follow_declared(crew: Crew, declared: signerfile.SignerFile) -> None:
     """Look at the declared signers now and then; at all requests when they have changed."""
-    told = ""
-    while crew.declared is not None:
+    told, acted = "", True
+    while True:
         await crew.clock.sleep(_LOOK_SECONDS)
-        if crew.declared.look():
-            _log.info("signers read", extra={"signers": ",".join(sorted(crew.declared.signers))})
-            for each in requests.objects.values():
-                queue.add(each.metadata.name)
-        if crew.declared.problem and crew.declared.problem != told:
-            _log.error("signers not read: the former ones stay", extra={"problem": crew.declared.problem})
-        told = crew.declared.problem
+        if declared.look():
+            _log.info("signers read", extra={"signers": ",".join(sorted(declared.signers))})
+            acted = False
+        if declared.problem and declared.problem != told:
+            _log.error("signers not read: the former ones stay", extra={"problem": declared.problem})
+        told = declared.problem
+        if not acted:
+            acted = await _act_on_declared(crew)
+
+
+async def _act_on_declared(crew: Crew) -> bool:
+    """Make use of signers that are declared anew; tell whether it was possible."""
+    try:
+        if crew.grant is not None:
+            await crew.grant()
+    except errors.CertplaneError as error:
+        _log.warning("rights for the declared signers not granted", extra={"problem": str(error)})
+        return False
+    crew.look_again()
+    return True
 
 
 def _rule_approver(crew: Crew) -> Run | None:
@@ -165,7 +195,8 @@ def _rule_approver(crew: Crew) -> Run | None:
     client = crew.client(ruleapprover.ACCOUNT)
     made = ruleapprover.RuleApprover(client, lambda: declared.signers, crew.decisions.note)
     handle = runtime.each(requests, crew.decisions.following(made.handle))
-    return crew.controller(ruleapprover, handle).follow(requests).run
+    queue = crew.queue(ruleapprover, follows_declared=True)
+    return crew.controller(ruleapprover, handle, queue).follow(requests).run
 
 
 def _serving(crew: Crew) -> Run | None:

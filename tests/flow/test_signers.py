@@ -104,6 +104,19 @@ async def test_a_signer_that_is_declared_later_signs_what_waits(tmp_path):
         assert await flow.issued(admin, "a")
 
 
+async def test_a_domain_that_is_declared_later_is_approved_and_signed_for(tmp_path):
+    """The controllers get the rights that they need for it, and look again at what waits."""
+    clock = testing.FakeClock()
+    signers = declared(tmp_path, clock, DECLARED.replace("example.com", "example.org"))
+    async with flow.running(clock=clock, declared=signers) as plane:
+        await plane.client(MAKER).create(csrs.RESOURCE, web())
+        await testing.settle(500)
+        assert (await plane.client(flow.ADMIN).get(csrs.RESOURCE, "a")).status.conditions == []
+        (tmp_path / "signers.yaml").write_text(DECLARED + "# changed\n")
+        await clock.advance(11)
+        assert await flow.issued(plane.client(flow.ADMIN), "a")
+
+
 async def warnings_of(plane, new):
     """What the server warns of when a request is made."""
     transport = plane.client(flow.ADMIN)._transport
