@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
 from certplane import errors
 from certplane.meta import codec, resource
+
+T = TypeVar("T")
 
 _JSON: Final = "application/json"
 _HEADERS: Final = {"accept": _JSON, "content-type": _JSON}
@@ -106,6 +108,10 @@ class _Event(msgspec.Struct):
     object: msgspec.Raw
 
 
+_lists: Final = msgspec.json.Decoder(_List)
+_watch_events: Final = msgspec.json.Decoder(_Event)
+
+
 class Client:
     """The verbs."""
 
@@ -114,19 +120,19 @@ class Client:
 
     async def read(self, path: str) -> Any:
         """A document that is no object, such as one of discovery. Raises errors.NotFound."""
-        return msgspec.json.decode(await self._send("GET", path))
+        return _read(await self._send("GET", path), msgspec.json.decode)
 
     async def get(self, of: resource.Resource, name: str, namespace: str = "") -> Any:
         """One object. Raises errors.NotFound."""
-        return codec.decode(await self._send("GET", _path(of, namespace, name)), of.type)
+        return _object(of, await self._send("GET", _path(of, namespace, name)))
 
     async def list(self, of: resource.Resource, namespace: str = "", *, page: int = 500) -> Listing:
         """All objects, fetched page by page. Raises errors.Expired when a page came too late; start again then."""
         query = [("limit", str(page))]
         items: list[Any] = []
         while True:
-            found = msgspec.json.decode(await self._send("GET", _path(of, namespace), query=query), type=_List)
-            items += [codec.decode(each, of.type) for each in found.items]
+            found = _read(await self._send("GET", _path(of, namespace), query=query), _lists.decode)
+            items += [_object(of, each) for each in found.items]
             if not found.metadata.continue_:
                 return Listing(items, found.metadata.resource_version)
             query = [("limit", str(page)), ("continue", found.metadata.continue_)]
@@ -147,19 +153,19 @@ class Client:
 
     async def create(self, of: resource.Resource | resource.Action, new: Any, namespace: str = "") -> Any:
         """Create an object, or ask a question. Raises errors.AlreadyExists, errors.Invalid."""
-        return codec.decode(await self._send("POST", _path(of, namespace), body=_body(of, new)), of.type)
+        return _object(of, await self._send("POST", _path(of, namespace), body=_body(of, new)))
 
     async def ask(self, of: resource.Action, question: Any, name: str, namespace: str = "") -> Any:
         """Ask something of one object, such as for a token of a service account. Raises errors.NotFound."""
         if of.parent is None:
             raise ValueError(f"{of.kind} is asked of no object")
         path = _path(of.parent, namespace, name, of.plural)
-        return codec.decode(await self._send("POST", path, body=_body(of, question)), of.type)
+        return _object(of, await self._send("POST", path, body=_body(of, question)))
 
     async def update(self, of: resource.Resource, new: Any, subresource: str = "") -> Any:
         """Replace an object, or a part of it through a subresource. Raises errors.Conflict if it has changed since."""
         path = _path(of, new.metadata.namespace, new.metadata.name, subresource)
-        return codec.decode(await self._send("PUT", path, body=_body(of, new)), of.type)
+        return _object(of, await self._send("PUT", path, body=_body(of, new)))
 
     async def apply(self, of: resource.Resource, said: Mapping[str, Any], *, manager: str) -> Any:
         """Have the server hold what is said, and nothing else of what this manager said before; others give way."""
@@ -169,7 +175,7 @@ class Client:
         path = _path(of, meta.get("namespace", ""), meta["name"])
         headers = {**_HEADERS, "content-type": "application/apply-patch+yaml"}
         body = codec.encode(document)
-        return codec.decode(await self._send("PATCH", path, query=query, body=body, headers=headers), of.type)
+        return _object(of, await self._send("PATCH", path, query=query, body=body, headers=headers))
 
     async def delete(self, of: resource.Resource, name: str, namespace: str = "", *, uid: str = "") -> None:
         """Raises errors.NotFound; errors.Conflict if the object of this name has another UID."""
@@ -200,10 +206,22 @@ async def _events(of: resource.Resource, chunks: AsyncIterator[bytes]) -> AsyncI
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
-            event = msgspec.json.decode(line, type=_Event)
+            event = _read(line, _watch_events.decode)
             if event.type == "ERROR":
                 raise _failure(bytes(event.object), 500)
-            yield WatchEvent(event.type, codec.decode(event.object, of.type))
+            yield WatchEvent(event.type, _object(of, event.object))
+
+
+def _object(of: resource.Resource | resource.Action, encoded: bytes | msgspec.Raw) -> Any:
+    return _read(bytes(encoded), lambda data: codec.decode(data, of.type))
+
+
+def _read(data: bytes, decode: Callable[[bytes], T]) -> T:
+    """What an answer says. Raises Unreachable for what no API server says: something between us and it spoke."""
+    try:
+        return decode(data)
+    except ValueError as error:
+        raise Unreachable(f"the answer is not an API server's: {error}") from error
 
 
 def _path(of: resource.Resource | resource.Action, namespace: str = "", name: str = "", subresource: str = "") -> str:

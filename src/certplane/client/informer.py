@@ -40,6 +40,8 @@ class Informer:
         self._clock = clock
         self._objects: dict[Key, Any] = {}
         self._callbacks: list[Callback] = []
+        #: How far the copy has come; empty if it has to begin with a list.
+        self._version = ""
         self.synced = asyncio.Event()
 
     @property
@@ -57,24 +59,29 @@ class Informer:
     async def run(self) -> None:
         """Follow the server until cancelled."""
         delay = _FIRST_DELAY
-        version = ""
         while True:
             try:
-                if not version:
-                    version = await self._list()
-                began, start = self._clock.monotonic(), version
-                version = await self._watch(version)
-                if version != start or self._clock.monotonic() - began >= _SHORT_WATCH:
+                if not self._version:
+                    self._version = await self._list()
+                began, start = self._clock.monotonic(), self._version
+                await self._watch()
+                if self._version != start or self._clock.monotonic() - began >= _SHORT_WATCH:
                     delay = _FIRST_DELAY
                     continue
                 # A server that ends watches as they begin is on its way out, or ill: leave it alone for a while.
             except errors.Expired:
-                version = ""
-            except (errors.APIError, api.Unreachable) as error:
-                _log.warning("cannot follow", extra={"resource": self._resource.plural, "problem": str(error)})
-                version = ""
+                self._version = ""
+            except api.Unreachable as error:
+                # What was seen stays seen: the watch goes on from there, and all copies do not list at once.
+                self._complain(error)
+            except errors.APIError as error:
+                self._complain(error)
+                self._version = ""
             await self._clock.sleep(delay * (1 + random.random()))  # noqa: S311 - spreads load, no secret
             delay = min(2 * delay, _LONGEST_DELAY)
+
+    def _complain(self, error: Exception) -> None:
+        _log.warning("cannot follow", extra={"resource": self._resource.plural, "problem": str(error)})
 
     async def _list(self) -> str:
         found = await self._client.list(self._resource)
@@ -88,17 +95,16 @@ class Informer:
         self.synced.set()
         return found.resource_version
 
-    async def _watch(self, version: str) -> str:
-        """Follow until the stream ends; the revision to go on from."""
-        async with self._client.watch(self._resource, version) as events:
+    async def _watch(self) -> None:
+        """Follow until the stream ends."""
+        async with self._client.watch(self._resource, self._version) as events:
             async for event in events:
                 if event.type == "DELETED":
                     before = self._objects.pop(_key(event.object), None)
                     self._tell(before if before is not None else event.object, None)
                 elif event.type != "BOOKMARK":
                     self._put(event.object)
-                version = event.object.metadata.resource_version
-        return version
+                self._version = event.object.metadata.resource_version
 
     def _put(self, new: Any) -> None:
         key = _key(new)
