@@ -23,7 +23,6 @@ from certplane.config import controllers
 from certplane.controllers import leader, podrequestcleaner, publisher, trustpublisher
 from certplane.meta import objects, resource
 from certplane.server import health, inspection, listen
-from certplane.store import journal, memory
 
 _log = logging.getLogger("certplane")
 
@@ -68,7 +67,7 @@ class _Work:
                     signers=manager.signers(self._settings.signing),
                     declared=self._declared,
                     serving=self._serving,
-                    journal=journal.Journal(memory.MemoryStore()),
+                    journal=None,
                     threads=threads,
                     root_ca=root_ca,
                     kinds=kinds,

@@ -29,6 +29,7 @@ from certplane.controllers import (
     podrequestcleaner,
     proofs,
     publisher,
+    records,
     ruleapprover,
     runtime,
     serving,
@@ -47,8 +48,9 @@ _log = logging.getLogger("certplane.controllers")
 
 Run = Callable[[], Coroutine[Any, Any, None]]
 
-#: The service account of the three that work on CSRs.
+#: How often the declared signers are looked at.
 _LOOK_SECONDS: Final = 10.0
+#: The service account of the three that work on CSRs.
 _CERTIFICATES: Final = "certificate-controller"
 #: In which a kind that became stable lately may be served, best first.
 _VERSIONS: Final = ("v1", "v1beta1", "v1alpha1")
@@ -57,10 +59,10 @@ _VERSIONS: Final = ("v1", "v1beta1", "v1alpha1")
 @dataclasses.dataclass(frozen=True)
 class Crew:
     """What controllers are given. `client` makes the one of a service account in kube-system; `reader` lists and
-    watches for all. `journal` remembers what is about to be signed; RSA is done in `threads`. `root_ca` is published in
-    every namespace. `kinds` are those that the server has. `tells`: decisions are told as Events. `declared` are users'
-    own signers; `grant` is called when they have changed, before anybody acts on it: controllers may need new rights.
-    `serving` says what has to be proven for kubelets' serving certificates.
+    watches for all. `journal` keeps what is about to be signed; without one the requests themselves do. RSA is done in
+    `threads`. `root_ca` is published in every namespace. `kinds` are those that the server has. `tells`: decisions are
+    told as Events. `declared` are users' own signers; `grant` is called when they have changed, before anybody acts on
+    it: controllers may need new rights. `serving` says what has to be proven for kubelets' serving certificates.
     """
 
     client: Callable[[str], api.Client]
@@ -68,7 +70,7 @@ class Crew:
     clock: clocks.Clock
     telemetry: telemetry.Telemetry
     signers: Mapping[str, signer.Signer]
-    journal: signer.Journal
+    journal: records.Journal | None
     threads: concurrent.futures.Executor
     root_ca: str = ""
     kinds: Sequence[resource.Resource] = DEFAULT
@@ -144,20 +146,27 @@ def _approver(crew: Crew) -> Run:
 
 def _signer(crew: Crew) -> Run:
     requests = crew.kind(csrs.RESOURCE)
-    tools = signer.Tools(crew.clock, crew.journal, crew.threads, crew.decisions.note)
-    made = signer.Signing(crew.client(_CERTIFICATES), crew.known, tools, crew.telemetry)
-    handle = crew.decisions.following(made.handle)
+    kept = _records(crew)
+    made = signer.Signing(crew.known, signer.Tools(crew.clock, kept, crew.threads, crew.decisions.note), crew.telemetry)
+    requests.subscribe(made.observe)
     queue = crew.queue(signer, runtime.CSR_FIRST_DELAY, follows_declared=True)
-    controller = crew.controller(signer, runtime.each(requests, handle), queue).follow(requests)
+    handle = runtime.each(requests, crew.decisions.following(made.handle))
+    controller = crew.controller(signer, handle, queue).follow(requests)
 
     async def run() -> None:
         await requests.synced.wait()
-        await made.recover({each.metadata.uid for each in requests.objects.values()})
         async with asyncio.TaskGroup() as group:
             group.create_task(controller.run())
-            group.create_task(made.tidy())
+            group.create_task(kept.run(requests))
 
     return run
+
+
+def _records(crew: Crew) -> records.Records:
+    client = crew.client(_CERTIFICATES)
+    if crew.journal is None:
+        return records.OnRequest(client, crew.clock)
+    return records.InStore(crew.journal, client, crew.clock)
 
 
 async def _follow_declared(crew: Crew, declared: signerfile.SignerFile) -> None:

@@ -103,7 +103,7 @@ def test_what_is_not_issued_has_a_reason(subject, names, usages):
         recorded = prepared.to_be_signed
         assert issuer.issue(prepared)
         # What was recorded is taken back by whoever comes next.
-        assert issuer.resume(recorded, wanted, usages, material.NOW).to_be_signed == recorded
+        assert issuer.resume(recorded, wanted, usages, None, material.NOW).to_be_signed == recorded
 
 
 WANTED = request(csr.Subject(common_name="jane"), template.AltNames(ip=(ipaddress.ip_address("10.0.0.1"),)))
@@ -120,7 +120,7 @@ def test_a_damaged_record_is_refused(change, at, difference):
     flipped = good[:at] + bytes((good[at] ^ difference,)) + good[at + 1 :]
     bad = {"flip": flipped, "cut": good[:at], "add": good + good[at:]}[change]
     try:
-        resumed = material.new_issuer().resume(bad, WANTED, ("client auth",), material.NOW)
+        resumed = material.new_issuer().resume(bad, WANTED, ("client auth",), 3600, material.NOW)
     except issue.IssueError:
         return
     found, expected = resumed.template, RECORD.template

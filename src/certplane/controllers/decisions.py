@@ -110,6 +110,8 @@ class Decisions:
                 # Somebody was faster: the newer object is on its way here already.
                 raise
             except runtime.Retry as error:
+                if isinstance(error.__cause__, errors.Conflict):
+                    raise
                 error.told = error.told or self._retried(of, error.reason or REQUEST_FAILED, str(error))
                 raise
             except (errors.APIError, api.Unreachable) as error:

@@ -5,8 +5,8 @@ a thread (RSA takes long, and OpenSSL lets go of the interpreter meanwhile), and
 that its signer does not permit gets a Failed condition and is never looked at again; whatever may pass (an expired CA,
 a lost write) is tried again. A signer without an authority leaves its requests alone, and says why.
 
-What is to be signed is kept in a journal before the key is used, under the UID of its request. After a crash the same
-bytes are signed again: at most one certificate comes out for a request, whatever happens.
+What is to be signed is recorded before the key is used (`records`). After a crash the same bytes are signed again: at
+most one certificate comes out for a request, whatever happens.
 
 Source: kubernetes, `pkg/controller/certificates/signer/signer.go`.
 """
@@ -19,15 +19,14 @@ import copy
 import dataclasses
 import datetime
 import enum
-import hashlib
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from certplane import clock as clocks
 from certplane import errors, telemetry
 from certplane.client import api
-from certplane.controllers import decisions, runtime
+from certplane.controllers import decisions, records, runtime
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.x509 import cafiles, csr, issue, profiles, weak
 
@@ -37,14 +36,13 @@ NAME: Final = "certificatesigningrequest-signing-controller"
 ALIAS: Final = "csrsigning"
 QUEUE: Final = "certificate"
 WORKERS: Final = 40
-_TIDY_SECONDS: Final = 1.0
 INVALID: Final = "SignerValidationFailure"
 SIGNED: Final = "Signed"
 #: Nobody told this signer what to sign with, or it cannot be used.
 NOT_CONFIGURED: Final = "SignerNotConfigured"
 #: The authority cannot sign this now: it is over, or the usages mean nothing.
 NOT_SIGNED: Final = "SigningFailed"
-#: The journal does not keep what is to be signed, so it is not.
+#: What is to be signed cannot be recorded, so it is not signed.
 NOT_RECORDED: Final = "JournalFailed"
 UNREADABLE: Final = "UnreadableRequest"
 #: Reasons of decisions; the condition says INVALID for these, too.
@@ -112,32 +110,12 @@ def decide(of: csrs.CertificateSigningRequest, profile: profiles.Profile) -> Act
     return Action(Kind.ISSUE)
 
 
-class Journal(Protocol):
-    """Remembers what is about to be signed, under the UID of its request. Raises errors.CertplaneError."""
-
-    async def keep(self, uid: str, to_be_signed: bytes) -> bytes:
-        """Keep it, and return it; or what was kept before for this UID."""
-        ...
-
-    async def replace(self, uid: str, to_be_signed: bytes) -> None:
-        """Keep something else instead."""
-        ...
-
-    async def forget(self, uid: str) -> None:
-        """It is published, or will never be."""
-        ...
-
-    async def kept(self) -> Sequence[tuple[str, bytes]]:
-        """Everything that is kept, by UID."""
-        ...
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tools:
-    """What signing needs besides a client. RSA is done in `threads`."""
+    """What signing works with; `records` write to the requests. RSA is done in `threads`."""
 
     clock: clocks.Clock
-    journal: Journal
+    records: records.Records
     threads: concurrent.futures.Executor
     note: decisions.Note
 
@@ -147,20 +125,16 @@ class Signing:
 
     def __init__(
         self,
-        client: api.Client,
         signers: Callable[[], Mapping[str, Signer]],
         tools: Tools,
         figures: telemetry.Telemetry,
     ) -> None:
-        self._client = client
         self._signers = signers
         self._tools = tools
         self._figures = figures
         self._problems: dict[str, str] = {}
-        #: Requests of which something is kept, and those of them that need it no more.
-        self._kept: set[str] = set()
-        self._published: set[str] = set()
-        self._anything = asyncio.Event()
+        #: Requests whose certificate is written, though what is followed need not show it yet.
+        self._written: set[str] = set()
         for signer in signers().values():
             self._look(signer)
 
@@ -177,24 +151,18 @@ class Signing:
         self._problems[name] = state.problem
         return state
 
-    async def recover(self, uids: Collection[str]) -> None:
-        """Look at what an earlier process kept: what was for none of these requests will never be published."""
-        for uid, to_be_signed in await self._tools.journal.kept():
-            if uid in uids:
-                self._kept.add(uid)
-                continue
-            _log.warning(
-                "what was to be signed for a request that is gone is dropped",
-                extra={"uid": uid, "sha256": hashlib.sha256(to_be_signed).hexdigest()},
-            )
-            await self._tools.journal.forget(uid)
+    def observe(
+        self, before: csrs.CertificateSigningRequest | None, after: csrs.CertificateSigningRequest | None
+    ) -> None:
+        """A request has changed."""
+        of = after or before
+        if of is not None and (after is None or after.status.certificate):
+            self._written.discard(of.metadata.uid)
 
     async def handle(self, of: csrs.CertificateSigningRequest) -> None:
         signer = self._signers().get(of.spec.signer_name)
-        if signer is None:
+        if signer is None or of.metadata.uid in self._written:
             return
-        if of.status.certificate and of.metadata.uid in self._kept:
-            self._publish(of.metadata.uid)
         action = decide(of, signer.profile)
         if action.kind is Kind.FAIL:
             await self._fail(of, action.message)
@@ -222,66 +190,48 @@ class Signing:
     async def _fail(self, of: csrs.CertificateSigningRequest, message: str, reason: str = INVALID) -> None:
         failed = csrs.with_condition(of, csrs.FAILED, INVALID, message, clocks.rfc3339(self._tools.clock.now()))
         try:
-            await self._client.update(csrs.RESOURCE, failed, "status")
+            await self._tools.records.publish(failed)
         except (errors.APIError, api.Unreachable) as error:
             raise runtime.Retry(f"error adding failure condition for csr: {error}") from error
         self._tools.note(of, decisions.FAILED, reason, message)
 
     async def _issue(self, of: csrs.CertificateSigningRequest, issuer: issue.Issuer, seconds: int | None) -> None:
-        prepared = await self._prepared(of, issuer, seconds)
+        of, prepared = await self._prepared(of, issuer, seconds)
         certificate = await asyncio.get_running_loop().run_in_executor(self._tools.threads, issuer.issue, prepared)
         new = copy.copy(of)
         new.status = copy.copy(of.status)
         new.status.certificate = certificate
         try:
-            await self._client.update(csrs.RESOURCE, new, "status")
+            await self._tools.records.publish(new)
         except (errors.APIError, api.Unreachable) as error:
             raise runtime.Retry(f"error updating signature for csr: {error}") from error
+        self._written.add(of.metadata.uid)
         serial, end = f"{prepared.template.serial:x}", clocks.rfc3339(prepared.template.not_after)
         self._tools.note(of, decisions.ISSUED, SIGNED, f"certificate {serial} is good until {end}")
-        self._publish(of.metadata.uid)
-
-    def _publish(self, uid: str) -> None:
-        self._published.add(uid)
-        self._anything.set()
 
     async def _prepared(
         self, of: csrs.CertificateSigningRequest, issuer: issue.Issuer, seconds: int | None
-    ) -> issue.Prepared:
-        """What to sign, kept: what was kept before for this request, as long as it can be signed."""
-        spec, journal = of.spec, self._tools.journal
-        request = csr.parse(spec.request or b"")
-        prepared = issuer.prepare(request, spec.usages, seconds, self._tools.clock.now())
+    ) -> tuple[csrs.CertificateSigningRequest, issue.Prepared]:
+        """What to sign, recorded, and the request to go on with: what was recorded before, as long as it can be
+        signed.
+        """
+        usages, now = of.spec.usages, self._tools.clock.now()
+        request = csr.parse(of.spec.request or b"")
+        prepared = issuer.prepare(request, usages, seconds, now)
         try:
-            kept = await journal.keep(of.metadata.uid, prepared.to_be_signed)
-            self._kept.add(of.metadata.uid)
-            if kept == prepared.to_be_signed:
-                return prepared
+            kept = await self._tools.records.keep(of, prepared.to_be_signed)
+            if kept.to_be_signed == prepared.to_be_signed:
+                return kept.request, prepared
             try:
-                return issuer.resume(kept, request, spec.usages, self._tools.clock.now())
+                return kept.request, issuer.resume(kept.to_be_signed, request, usages, seconds, now)
             except issue.IssueError as error:
                 _log.info("prepared anew", extra={"csr": of.metadata.name, "why": str(error)})
-            await journal.replace(of.metadata.uid, prepared.to_be_signed)
-            return prepared
+            return (await self._tools.records.replace(of, prepared.to_be_signed)).request, prepared
+        except errors.Conflict:
+            # Another copy, or somebody who approves: the newer object is on its way here already.
+            raise
         except errors.CertplaneError as error:
             raise runtime.Retry(f"what is to be signed cannot be recorded: {error}", reason=NOT_RECORDED) from error
-
-    async def tidy(self) -> None:
-        """Forget what was published, many at a time: until cancelled."""
-        while True:
-            await self._anything.wait()
-            await self._tools.clock.sleep(_TIDY_SECONDS)
-            self._anything.clear()
-            done, self._published = self._published, set()
-            await asyncio.gather(*map(self._forget, done))
-
-    async def _forget(self, uid: str) -> None:
-        self._kept.discard(uid)
-        try:
-            await self._tools.journal.forget(uid)
-        except errors.CertplaneError as error:
-            # It is published: this is no more than a line too many in the journal, which `recover` finds.
-            _log.warning("the journal keeps what is published", extra={"uid": uid, "problem": str(error)})
 
 
 def _seconds(of: csrs.CertificateSigningRequest, profile: profiles.Profile) -> int | None:

@@ -139,12 +139,18 @@ class Issuer:
         return Prepared(made, to_be_signed, findings, self)
 
     def resume(
-        self, to_be_signed: bytes, request: csr.CertificateRequest, usages: Sequence[str], now: datetime.datetime
+        self,
+        to_be_signed: bytes,
+        request: csr.CertificateRequest,
+        usages: Sequence[str],
+        expiration_seconds: int | None,
+        now: datetime.datetime,
     ) -> Prepared:
         """Take back bytes that were prepared for a request, perhaps by another process, and perhaps signed already.
 
-        They are made again from the request, with the serial number and the times that they say: only what would come
-        out the same is signed. Raises IssueError, with the reason, if they are no longer good, and what `prepare` does.
+        They are made again from the request, with the serial number and the moment that they say: only what `prepare`
+        would have made at that moment is signed. Raises IssueError, with the reason, if they are no longer good, and
+        what `prepare` does.
         """
         self._prove(request)
         try:
@@ -160,6 +166,8 @@ class Issuer:
         if now >= ends:
             raise IssueError(f"what was recorded for the request is over: NotAfter={gotext.time_text(ends)}")
         _check_findings(findings)
+        if begins > now or self._validity(self._ttl(expiration_seconds), begins + BACKDATE) != (begins, ends):
+            raise IssueError("what was recorded for the request has another lifetime than it would get")
         made = self._template(request, usages, read.serial_number, (begins, ends))
         if read.spki != made.spki:
             raise IssueError("what was recorded for the request is for another key")

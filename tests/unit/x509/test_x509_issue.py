@@ -147,7 +147,7 @@ def test_usages_that_a_library_does_not_take_are_issued():
     """kube-controller-manager issues "encipher only" by itself."""
     prepared = material.new_issuer().prepare(material.request(), ("encipher only",), None, NOW)
     assert [each.rule for each in material.own(prepared.findings)] == ["usage-meaning"]
-    assert material.new_issuer().resume(prepared.to_be_signed, material.request(), ("encipher only",), NOW)
+    assert material.new_issuer().resume(prepared.to_be_signed, material.request(), ("encipher only",), None, NOW)
     issuer = material.new_issuer()
     assert issuer.issue(issuer.prepare(material.request(), ("encipher only",), None, NOW))
 
@@ -198,14 +198,14 @@ def test_what_was_recorded_is_issued_by_another_process():
     for _ in range(2):
         issuer = material.new_issuer("RSA-2048")
         later = NOW + datetime.timedelta(minutes=30)
-        made.append(issuer.issue(issuer.resume(recorded, request, CLIENT, later)))
+        made.append(issuer.issue(issuer.resume(recorded, request, CLIENT, 3600, later)))
     assert made[0] == made[1]
     assert load(made[0]).tbs_certificate_bytes == recorded
 
 
-def refused(recorded, request=None, usages=CLIENT, now=NOW, issuer=None):
+def refused(recorded, request=None, usages=CLIENT, now=NOW, seconds=3600):
     with pytest.raises(issue.IssueError) as caught:
-        (issuer or material.new_issuer()).resume(recorded, request or material.request(), usages, now)
+        material.new_issuer().resume(recorded, request or material.request(), usages, seconds, now)
     return str(caught.value)
 
 
@@ -235,7 +235,7 @@ def test_what_is_over_is_refused():
         "what was recorded for the request is over: NotAfter=2026-01-01 01:00:00 +0000 UTC"
     )
     issuer = material.new_issuer()
-    resumed = issuer.resume(recorded, material.request(), CLIENT, end - datetime.timedelta(seconds=1))
+    resumed = issuer.resume(recorded, material.request(), CLIENT, 3600, end - datetime.timedelta(seconds=1))
     assert resumed.to_be_signed == recorded
 
 
@@ -267,8 +267,18 @@ def test_what_lives_too_long_is_refused():
     recorded = material.new_issuer().prepare(material.request(), CLIENT, None, NOW).to_be_signed
     shorter = issue.Issuer(material.new_authority(), datetime.timedelta(hours=1))
     with pytest.raises(issue.LintError) as caught:
-        shorter.resume(recorded, material.request(), CLIENT, NOW)
+        shorter.resume(recorded, material.request(), CLIENT, None, NOW)
     assert [each.rule for each in caught.value.findings] == ["lifetime"]
+
+
+def test_a_lifetime_is_not_chosen_by_the_record():
+    """It is what the request would have got at the moment that the record names; that is not to come."""
+    expected = "what was recorded for the request has another lifetime than it would get"
+    recorded = recorded_by(material.new_issuer())
+    assert refused(recorded, seconds=7200) == expected
+    assert refused(recorded, now=NOW - issue.BACKDATE - datetime.timedelta(seconds=1)) == expected
+    early = material.new_issuer().resume(recorded, material.request(), CLIENT, 3600, NOW - issue.BACKDATE)
+    assert early.to_be_signed == recorded
 
 
 def test_a_serial_number_is_not_chosen_by_the_record():
@@ -280,7 +290,7 @@ def test_a_serial_number_is_not_chosen_by_the_record():
     negative = der.encode(0x30, b"".join((fields[0], b"\x02\x01\xff", *fields[2:])))
     for forged in (one, negative):
         with pytest.raises(issue.LintError):
-            issuer.resume(forged, material.request(), CLIENT, NOW)
+            issuer.resume(forged, material.request(), CLIENT, None, NOW)
 
 
 def test_weak_keys_are_not_resumed():
@@ -288,7 +298,7 @@ def test_weak_keys_are_not_resumed():
     request = material.request(material.key("RSA-2048"))
     recorded = material.new_issuer().prepare(request, CLIENT, None, NOW).to_be_signed
     with pytest.raises(weak.WeakKey):
-        material.new_issuer(smallest_rsa=3072).resume(recorded, request, CLIENT, NOW)
+        material.new_issuer(smallest_rsa=3072).resume(recorded, request, CLIENT, None, NOW)
 
 
 def test_the_result_is_one_pem_block():

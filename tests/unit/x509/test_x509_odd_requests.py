@@ -293,7 +293,7 @@ def test_a_signer_of_authorities_gives_one_to_whoever_asks():
     issuer = material.new_issuer(issues_authorities=True)
     request = csr.parse(material.odd_request(JANE, ASKS_FOR_CA))
     prepared = issuer.prepare(request, CA_USAGES, None, NOW)
-    assert issuer.resume(prepared.to_be_signed, request, CA_USAGES, NOW).to_be_signed == prepared.to_be_signed
+    assert issuer.resume(prepared.to_be_signed, request, CA_USAGES, None, NOW).to_be_signed == prepared.to_be_signed
     text = issuer.issue(prepared)
     made = x509.load_pem_x509_certificate(text)
     constraints = made.extensions.get_extension_for_class(x509.BasicConstraints).value
@@ -312,7 +312,7 @@ def test_a_record_of_a_ca_is_not_taken_back_by_a_signer_of_none():
     request = csr.parse(material.odd_request(JANE, ASKS_FOR_CA))
     recorded = material.new_issuer(issues_authorities=True).prepare(request, CA_USAGES, None, NOW).to_be_signed
     with pytest.raises(issue.LintError) as caught:
-        material.new_issuer().resume(recorded, request, CA_USAGES, NOW)
+        material.new_issuer().resume(recorded, request, CA_USAGES, None, NOW)
     assert [each.rule for each in caught.value.findings] == ["basic-constraints"]
 
 
