@@ -7,7 +7,10 @@ because what to make of an odd request must not depend on the mood of a library.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import datetime
+import functools
+import re
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 SEQUENCE: Final = 16
@@ -19,6 +22,8 @@ OCTET_STRING: Final = 4
 NULL: Final = 5
 OID: Final = 6
 CONTEXT: Final = 2
+#: The tag in the first byte of those whose tag has bytes of its own.
+LONG_TAG: Final = 0x1F
 
 _PARAMETERS: Final = (
     "{optional:false explicit:false application:false private:false defaultValue:<nil> tag:<nil> "
@@ -59,12 +64,12 @@ _Header = tuple[int, int, bool, int, int]
 def _header(data: bytes, at: int) -> _Header:
     first = data[at]
     at += 1
-    tag = first & 0x1F
-    if tag != 0x1F and at < len(data) and data[at] < 0x80:
+    tag = first & LONG_TAG
+    if tag != LONG_TAG and at < len(data) and data[at] < 0x80:
         return first >> 6, tag, bool(first & 0x20), data[at], at + 1
-    if tag == 0x1F:
+    if tag == LONG_TAG:
         tag, at = _base128(data, at)
-        if tag < 0x1F:
+        if tag < LONG_TAG:
             raise syntax("non-minimal tag")
     if at >= len(data):
         raise syntax("truncated tag or length")
@@ -129,17 +134,26 @@ class Reader:
 
     def read(self, tag: int, name: str, *, compound: bool | None = None) -> Element:
         """The next value, which must have this universal tag. `name` is what Go calls the type."""
+        return self._expect((0, tag, tag in (SEQUENCE, SET) if compound is None else compound), _PARAMETERS, name)
+
+    def read_context(self, tag: int) -> Element:
+        """The next value, which must be constructed and have this tag of the context class."""
+        # Go prints the address of the tag here.
+        return self._expect((CONTEXT, tag, True), "", "")
+
+    def _expect(self, kind: tuple[int, int, bool], parameters: str, name: str) -> Element:
         if self.empty:
             raise syntax("sequence truncated")
         header = _header(self.data, self.at)
-        class_, found_tag, found_compound, length, begin = header
-        constructed = tag in (SEQUENCE, SET) if compound is None else compound
-        if class_ != 0 or found_tag != tag or found_compound != constructed:
-            found = (
-                f"{{class:{class_} tag:{found_tag} length:{length} isCompound:{'true' if found_compound else 'false'}}}"
-            )
-            raise structure(f"tags don't match ({tag} vs {found}) {_PARAMETERS} {name} @{begin}")
+        if header[:3] != kind:
+            class_, tag, compound, length, begin = header
+            found = f"{{class:{class_} tag:{tag} length:{length} isCompound:{'true' if compound else 'false'}}}"
+            raise structure(f"tags don't match ({kind[1]} vs {found}) {parameters} {name} @{begin}")
         return self._take(header)
+
+    def next_is(self, tag: int) -> bool:
+        """Whether there is a next value, and it has this universal tag and is primitive: for what is optional."""
+        return not self.empty and _header(self.data, self.at)[:3] == (0, tag, False)
 
     def peek_context(self) -> int | None:
         """The tag of the next value, if it is of the context class."""
@@ -156,6 +170,21 @@ class Reader:
         start, self.at = self.at, end
         return Element(class_, tag, compound, self.data[begin:end], self.data[start:end])
 
+    def sequence(self, tag: int | None = None) -> list[Element]:
+        """All that is left, which must be of this universal tag and constructed, if one is given. All headers are
+        judged before anything is read of the contents.
+        """
+        found = []
+        size = len(self.data)
+        while self.at < size:
+            header = _header(self.data, self.at)
+            if tag is not None and header[:3] != (0, tag, True):
+                raise structure("sequence tag mismatch")
+            if header[3] + header[4] > size:
+                raise syntax("truncated sequence")
+            found.append(self._take(header))
+        return found
+
     def __iter__(self) -> Iterator[Element]:
         while self.at < len(self.data):
             yield self._take(_header(self.data, self.at))
@@ -171,9 +200,28 @@ def integer(of: Element) -> int:
     return int.from_bytes(content, "big", signed=True)
 
 
+def small_integer(of: Element) -> int:
+    """The value of an INTEGER that has to fit into 64 bits."""
+    value = integer(of)
+    if len(of.content) > 8:
+        raise structure("integer too large")
+    return value
+
+
+def boolean(of: Element) -> bool:
+    """The value of a BOOLEAN."""
+    if of.content not in (b"\x00", b"\xff"):
+        raise syntax("invalid boolean")
+    return of.content == b"\xff"
+
+
 def oid(of: Element) -> str:
     """The value of an OBJECT IDENTIFIER, dotted."""
-    content = of.content
+    return _dotted(of.content)
+
+
+@functools.lru_cache(maxsize=256)
+def _dotted(content: bytes) -> str:
     if not content:
         raise syntax("zero length OBJECT IDENTIFIER")
     first, at = _base128(content, 0)
@@ -198,6 +246,13 @@ def bits(of: Element) -> bytes:
     return value.to_bytes(len(content) - 1, "big")
 
 
+def algorithm(reader: Reader) -> tuple[str, bytes]:
+    """An AlgorithmIdentifier: its OID, and its parameters as they stand."""
+    parts = Reader(reader.read(SEQUENCE, "AlgorithmIdentifier").content)
+    name = oid(parts.read(OID, "ObjectIdentifier"))
+    return name, b"" if parts.empty else parts.any().raw
+
+
 def encode(tag: int, content: bytes) -> bytes:
     """A value with this first byte."""
     size = len(content)
@@ -207,38 +262,102 @@ def encode(tag: int, content: bytes) -> bytes:
     return bytes((tag, 0x80 | len(length))) + length + content
 
 
-# --- strings ------------------------------------------------------------------------------------------------------
+# --- values of names ----------------------------------------------------------------------------------------------
 
-_PRINTABLE: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 '()+,-./:=?*&")
-_UTF8, _NUMERIC, _PRINTABLE_TAG, _T61, _IA5, _BMP = 12, 18, 19, 20, 22, 30
+_UTF8, _NUMERIC, _PRINTABLE, _T61, _IA5, _UTC_TIME, _GENERALIZED_TIME, _BMP = 12, 18, 19, 20, 22, 23, 24, 30
+_PRINTABLE_CHARS: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 '()+,-./:=?*&")
+_NUMERIC_CHARS: Final = frozenset(b"0123456789 ")
+_TIMES: Final = {
+    _UTC_TIME: re.compile(rb"(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)?(Z|[+-](\d\d)(\d\d))"),
+    _GENERALIZED_TIME: re.compile(rb"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?:\.\d{0,8}[1-9])?(Z|[+-](\d\d)(\d\d))"),
+}
 
 
 def text(of: Element) -> str | None:
-    """The value of a string of any of the types that names use; None for other types."""
-    content = of.content
-    if of.class_ != 0:
+    """The value of a string of any of the types that names use; None for other types, which have to be well-formed
+    nevertheless.
+    """
+    if of.class_ != 0 or of.compound:
         return None
-    if of.tag == _PRINTABLE_TAG:
-        if not _PRINTABLE.issuperset(content):
-            raise syntax("PrintableString contains invalid character")
-        return content.decode("ascii")
-    if of.tag == _NUMERIC:
-        if not frozenset(b"0123456789 ").issuperset(content):
-            raise syntax("NumericString contains invalid character")
-        return content.decode("ascii")
-    if of.tag == _IA5:
-        if not content.isascii():
-            raise syntax("IA5String contains invalid character")
-        return content.decode("ascii")
-    if of.tag == _T61:
-        return content.decode("utf-8", "replace")
-    if of.tag == _UTF8:
-        try:
-            return content.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise DERProblem("asn1: invalid UTF-8 string") from error
-    if of.tag == _BMP:
-        if len(content) % 2:
-            raise DERProblem("pkcs12: odd-length BMP string")
-        return content.removesuffix(b"\0\0").decode("utf-16-be", "replace")
+    read = _STRINGS.get(of.tag)
+    if read is not None:
+        return read(of.content)
+    check = _OTHERS.get(of.tag)
+    if check is not None:
+        check(of)
     return None
+
+
+def _printable(content: bytes) -> str:
+    if not _PRINTABLE_CHARS.issuperset(content):
+        raise syntax("PrintableString contains invalid character")
+    return content.decode("ascii")
+
+
+def _numeric(content: bytes) -> str:
+    if not _NUMERIC_CHARS.issuperset(content):
+        raise syntax("NumericString contains invalid character")
+    return content.decode("ascii")
+
+
+def _ia5(content: bytes) -> str:
+    if not content.isascii():
+        raise syntax("IA5String contains invalid character")
+    return content.decode("ascii")
+
+
+def _utf8(content: bytes) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DERProblem("asn1: invalid UTF-8 string") from error
+
+
+def _bmp(content: bytes) -> str:
+    """UCS-2: without surrogates, and without what is no character for good."""
+    if len(content) % 2:
+        raise DERProblem("invalid BMPString")
+    try:
+        value = content.removesuffix(b"\0\0").decode("utf-16-be")
+    except UnicodeDecodeError as error:
+        raise DERProblem("invalid BMPString") from error
+    if any(char >= "\ufffe" or "\ufdd0" <= char <= "\ufdef" for char in value):
+        raise DERProblem("invalid BMPString")
+    return value
+
+
+def _check_time(of: Element) -> None:
+    found = _TIMES[of.tag].fullmatch(of.content)
+    if found is None or not _is_moment(*found.groups(b"0")):
+        raise DERProblem("asn1: time did not serialize back to the original value and may be invalid")
+
+
+def _is_moment(year: bytes, *rest: bytes) -> bool:
+    *numbers, zone, ahead, minutes_ahead = rest
+    # Of two digits those from 69 are of the century before, as in POSIX.
+    century = 0 if len(year) == 4 else 1900 if year >= b"69" else 2000
+    try:
+        datetime.datetime(century + int(year), *map(int, numbers), tzinfo=datetime.UTC)  # type: ignore[arg-type, misc]  # five numbers
+    except ValueError:
+        return False
+    # A zone of no distance is written as Z.
+    return zone == b"Z" or (int(ahead) <= 24 and int(minutes_ahead) < 60 and zone[1:] != b"0000")
+
+
+#: Latin-1 is what the world writes into the 8 bits of a T61String.
+_STRINGS: Final[dict[int, Callable[[bytes], str]]] = {
+    _UTF8: _utf8,
+    _NUMERIC: _numeric,
+    _PRINTABLE: _printable,
+    _T61: lambda content: content.decode("latin-1"),
+    _IA5: _ia5,
+    _BMP: _bmp,
+}
+_OTHERS: Final[dict[int, Callable[[Element], object]]] = {
+    BOOLEAN: boolean,
+    INTEGER: small_integer,
+    BIT_STRING: bits,
+    OID: oid,
+    _UTC_TIME: _check_time,
+    _GENERALIZED_TIME: _check_time,
+}

@@ -133,7 +133,7 @@ def name(of: csr.Subject) -> bytes:
     for field, dotted in _SUBJECT:
         found = getattr(of, field)
         values = (found,) if isinstance(found, str) else found
-        pairs = {der.encode(_SEQUENCE, oid(dotted) + _string(value)) for value in values if value or found is values}
+        pairs = [der.encode(_SEQUENCE, oid(dotted) + _string(value)) for value in values if value or found is values]
         if pairs:
             rdns.append(der.encode(_SET, b"".join(sorted(pairs))))
     return der.encode(_SEQUENCE, b"".join(rdns))

@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from certplane.x509 import certificates, csr, der, pem
+from certplane.x509 import certificates, csr, der, pem, publickeys
 
 _CERTIFICATE: Final = "CERTIFICATE"
 _CURVES: Final = {"secp224r1": "P-224", "secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
@@ -24,7 +24,6 @@ _MODULI: Final = (3072, 4096)
 _UNKNOWN_KEY: Final = "unknown public key type; supported types are Ed25519, ECDSA, and RSA"
 #: Key types that Go reads, and that nobody may ask a certificate for: X25519, DSA.
 _FOREIGN_KEYS: Final = frozenset({"1.3.101.110", "1.2.840.10040.4.1"})
-_TOO_SMALL: Final = re.compile(r"crypto/rsa: (\d+)-bit keys are insecure")
 
 
 def _certificate(data: bytes) -> x509.Certificate:
@@ -90,10 +89,10 @@ def check_stub(request: bytes) -> None:
     try:
         parsed = csr.parse_der(request)
     except csr.RequestError as error:
-        raise _size_problem(error) or KeyProblem("must be a valid PKCS#10 CSR") from error
-    if parsed.public_key is None:
+        raise KeyProblem("must be a valid PKCS#10 CSR") from error
+    if not parsed.key.kind:
         raise KeyProblem(_UNKNOWN_KEY)
-    _check_strength(parsed.public_key, "P256, P384, or P521")
+    _check_strength(parsed.key, "P256, P384, or P521")
     try:
         csr.verify(parsed)
     except csr.RequestError as error:
@@ -103,11 +102,12 @@ def check_stub(request: bytes) -> None:
 def check_public_key(spki: bytes) -> None:
     """Check a SubjectPublicKeyInfo, in DER. Raises KeyProblem."""
     try:
-        key = _public_key(spki)
-    except (csr.RequestError, der.DERProblem) as error:
-        raise _size_problem(error) or KeyProblem("must be a valid PKIX-serialized public key", spki) from error
-    if key is None:
-        known = _key_type(spki) in _FOREIGN_KEYS
+        parts = _key_parts(spki)
+        key = publickeys.read(*parts)
+    except (publickeys.KeyProblem, der.DERProblem) as error:
+        raise KeyProblem("must be a valid PKIX-serialized public key", spki) from error
+    if not key.kind:
+        known = parts[0] in _FOREIGN_KEYS
         raise KeyProblem(_UNKNOWN_KEY if known else "must be a valid PKIX-serialized public key", spki)
     # P-521 is as good as the two; that the text does not name it is Kubernetes' slip.
     _check_strength(key, "P256 or P384")
@@ -117,7 +117,7 @@ def proves_possession(spki: bytes, proof: bytes, message: bytes) -> bool:
     """Whether `proof` is a signature over `message` by a key that passed `check_public_key`: ECDSA (ASN.1) or RSA-PSS,
     both with SHA-256, or Ed25519.
     """
-    key = _public_key(spki)
+    key = publickeys.read(*_key_parts(spki)).public
     if key is None:
         return False
     try:
@@ -133,54 +133,25 @@ def proves_possession(spki: bytes, proof: bytes, message: bytes) -> bool:
     return True
 
 
-def _public_key(spki: bytes) -> csr.PublicKey | None:
-    """The key in a SubjectPublicKeyInfo; None for types that nothing is signed for. Raises RequestError, DERProblem."""
-    _key_type(spki)
-    # Wrapped into a request that nobody signed, so that keys are read by one set of rules, whichever way they come.
-    info = der.encode(0x02, b"\0") + der.encode(0x30, b"") + spki + der.encode(0xA0, b"")
-    algorithm = der.encode(0x30, der.encode(0x06, bytes.fromhex("2b6570")))
-    whole = der.encode(0x30, der.encode(0x30, info) + algorithm + der.encode(0x03, b"\0"))
-    return csr.parse_der(whole).public_key
-
-
-def _key_type(spki: bytes) -> str:
-    """The OID of the key's type. Raises DERProblem, also if anything follows the key."""
+def _key_parts(spki: bytes) -> tuple[str, bytes, bytes]:
+    """What a SubjectPublicKeyInfo consists of. Raises DERProblem, also if anything follows it."""
     outer = der.Reader(spki)
-    inner = der.Reader(outer.read(der.SEQUENCE, "publicKeyInfo").content)
+    info = outer.read(der.SEQUENCE, "publicKeyInfo")
     if not outer.empty:
         raise der.syntax("trailing data")
-    algorithm = der.Reader(inner.read(der.SEQUENCE, "AlgorithmIdentifier").content)
-    return der.oid(algorithm.read(der.OID, "ObjectIdentifier"))
+    return publickeys.parts(info)
 
 
-def _check_strength(key: csr.PublicKey, curves: str) -> None:
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        curve = _CURVES[key.curve.name]
+def _check_strength(key: publickeys.Key, curves: str) -> None:
+    if isinstance(key.public, ec.EllipticCurvePublicKey):
+        curve = _CURVES[key.public.curve.name]
         if curve == "P-224":
             raise KeyProblem(f"elliptic public keys must use curve {curves}", f"curve {curve}")
-    elif isinstance(key, rsa.RSAPublicKey):
-        _check_modulus(key.key_size)
-
-
-def _check_modulus(bits: int) -> None:
-    # Go counts the bytes of a modulus.
-    size = (bits + 7) // 8 * 8
-    if size not in _MODULI:
-        raise KeyProblem("RSA keys must have modulus size 3072 or 4096", f"{size}-bit modulus")
-
-
-def _size_problem(error: ValueError) -> KeyProblem | None:
-    """RSA keys below any limit are refused as soon as they are read; here they get the same words as other small
-    ones.
-    """
-    found = _TOO_SMALL.match(str(error))
-    if found is None:
-        return None
-    try:
-        _check_modulus(int(found[1]))
-    except KeyProblem as problem:
-        return problem
-    return None
+    elif key.kind == publickeys.RSA:
+        # Go counts the bytes of a modulus.
+        size = (key.size + 7) // 8 * 8
+        if size not in _MODULI:
+            raise KeyProblem("RSA keys must have modulus size 3072 or 4096", f"{size}-bit modulus")
 
 
 # --- chains issued to pods ----------------------------------------------------------------------------------------
@@ -264,8 +235,8 @@ def check_intermediates(chain: bytes) -> None:
 def is_issued_to(certificate: Leaf, *, stub: bytes, spki: bytes) -> bool:
     """Whether a certificate is for the key that was asked for: that of `stub` if there is one, else `spki`."""
     try:
-        key = csr.parse_der(stub).public_key if stub else _public_key(spki)
-    except (csr.RequestError, der.DERProblem):
+        key = csr.parse_der(stub).public_key if stub else publickeys.read(*_key_parts(spki)).public
+    except (csr.RequestError, publickeys.KeyProblem, der.DERProblem):
         return False
     if key is None:
         return False

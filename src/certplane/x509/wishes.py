@@ -14,7 +14,6 @@ from typing import Final
 from certplane.x509 import csr, der, template
 
 _BOOLEAN: Final = 1
-_EXTENSION_REQUEST: Final = "1.2.840.113549.1.9.14"
 #: Kinds of names that `csr` reads: rfc822Name, dNSName, uniformResourceIdentifier, iPAddress.
 _READ_NAMES: Final = (1, 2, 6, 7)
 _OTHER_NAMES: Final = {0: "otherName", 3: "x400Address", 4: "directoryName", 5: "ediPartyName", 8: "registeredID"}
@@ -46,8 +45,8 @@ def read(request: csr.CertificateRequest) -> Wishes:
 
 def _read(request: csr.CertificateRequest) -> Wishes:
     info = der.Reader(der.Reader(request.signed).read(der.SEQUENCE, "").content)
-    _, name, _, attributes = (info.any() for _ in range(4))
-    found = dict(each for attribute in der.Reader(attributes.content) for each in _extensions(attribute))
+    _, name = info.any(), info.any()
+    found = request.extensions
     usages, purposes = found.get(template.KEY_USAGE), found.get(template.EXTENDED_KEY_USAGE)
     return Wishes(
         subject=tuple(_subject(name.content)),
@@ -68,26 +67,6 @@ def _subject(rdns: bytes) -> list[tuple[str, str | None]]:
     return found
 
 
-def _extensions(attribute: der.Element) -> list[tuple[str, bytes]]:
-    """The extensions of an attribute, by OID; `csr` has seen that none is there twice."""
-    parts = der.Reader(attribute.content)
-    try:
-        if der.oid(parts.read(der.OID, "")) != _EXTENSION_REQUEST:
-            return []
-        values = der.Reader(parts.read(der.SET, "").content)
-    except der.DERProblem:
-        # As `csr` does: an attribute that cannot be read asks for nothing.
-        return []
-    if values.empty or not parts.empty:
-        return []
-    found = []
-    for each in _items(values.any().raw):
-        oid, *rest = der.Reader(each.content)
-        value = next(element for element in rest if element.tag == der.OCTET_STRING)
-        found.append((der.oid(oid), value.content))
-    return found
-
-
 def _items(sequence: bytes) -> list[der.Element]:
     return list(der.Reader(der.Reader(sequence).read(der.SEQUENCE, "").content))
 
@@ -95,7 +74,11 @@ def _items(sequence: bytes) -> list[der.Element]:
 def _other_names(value: bytes | None) -> tuple[str, ...]:
     if value is None:
         return ()
-    kinds = [each.tag for each in _items(value) if each.class_ != der.CONTEXT or each.tag not in _READ_NAMES]
+    kinds = [
+        each.tag
+        for each in _items(value)
+        if (each.class_, each.compound) != (der.CONTEXT, False) or each.tag not in _READ_NAMES
+    ]
     return tuple(_OTHER_NAMES.get(each, f"[{each}]") for each in kinds)
 
 

@@ -104,6 +104,48 @@ def test_an_extension_may_be_requested_once():
     assert refused(material.odd_request(JANE, material.requested(name) * 2)) == expected
 
 
+def extension(*parts):
+    """The attribute that requests one extension, of these parts."""
+    return material.attribute(EXTENSION_REQUEST, der.encode(0x30, der.encode(0x30, b"".join(parts))))
+
+
+SAN, A_EXAMPLE = template.oid(template.SUBJECT_ALT_NAME), der.encode(0x04, der.encode(0x30, b"\x82\x01a"))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        (extension(), "asn1: syntax error: sequence truncated"),
+        (extension(SAN), "asn1: syntax error: sequence truncated"),
+        (extension(SAN, b"\x01\x01\x01", A_EXAMPLE), "asn1: syntax error: invalid boolean"),
+        (extension(SAN, b"\x0c\x01a"), "tags don't match (4 vs {class:0 tag:12 length:1 isCompound:false})"),
+        (extension(SAN, b"\x24" + A_EXAMPLE[1:]), "tags don't match (4 vs {class:0 tag:4 length:5 isCompound:true})"),
+        (material.attribute(EXTENSION_REQUEST, b"\x30\x02\x02\x00"), "asn1: structure error: sequence tag mismatch"),
+        (material.attribute(EXTENSION_REQUEST, b"\x30\x02\x30\x05"), "asn1: syntax error: truncated sequence"),
+        (b"\x30\x05\x06", "asn1: syntax error: truncated sequence"),
+    ],
+)
+def test_malformed_extensions_are_refused(attributes, expected):
+    """In the words of a Go server."""
+    assert expected in refused(material.odd_request(JANE, attributes))
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        pytest.param(extension(SAN, b"\x01\x01\x00", A_EXAMPLE), id="FALSE, which DER would leave out"),
+        pytest.param(extension(SAN, A_EXAMPLE, b"\xff"), id="something behind the value"),
+        pytest.param(
+            sans(dns("a"))[:1] + bytes([len(sans(dns("a")))]) + sans(dns("a"))[2:] + b"\x05\0", id="behind the values"
+        ),
+    ],
+)
+def test_what_stands_behind_is_not_read(attributes):
+    """As Go's reader of sequences does not."""
+    made, _ = issued(material.odd_request(JANE, attributes))
+    assert names(made).value.get_values_for_type(x509.DNSName) == ["a"]
+
+
 def test_two_attributes_may_request_different_extensions():
     """They are read as one."""
     name = template.subject_alt_name(template.AltNames(dns=("a",)), critical=False)
@@ -157,8 +199,12 @@ def test_odd_hosts_are_issued_and_remarked(name, expected):
     ("part", "expected"),
     [
         (der.encode(0x87, b"\x0a\0\0\0\1"), "x509: cannot parse IP address of length 5"),
-        (der.encode(0x86, b"https://a b%zz/"), 'parse "https://a b%zz/": invalid URL escape "%zz"'),
-        (der.encode(0x86, b"http://[::1"), "invalid port"),
+        (der.encode(0x86, b"https://a/%zz/"), 'parse "https://a/%zz/": invalid URL escape "%zz"'),
+        (der.encode(0x86, b"http://[::1"), "missing ']' in host"),
+        (der.encode(0x86, b"https://a..b/"), 'x509: cannot parse URI "https://a..b/": invalid domain'),
+        (der.encode(0x86, b"https://a."), 'x509: cannot parse URI "https://a.": invalid domain'),
+        (b"\x9f\x1f\x01a", "x509: invalid subject alternative name"),
+        (b"\x82\x05a", "x509: invalid subject alternative name"),
         (der.encode(0x81, b"j\xe4ne@a.example"), "x509: SAN rfc822Name is malformed"),
     ],
 )
@@ -167,11 +213,21 @@ def test_names_that_are_none_are_refused(part, expected):
     assert expected in refused(material.odd_request(JANE, sans(part)))
 
 
+def test_uris_are_issued_as_go_prints_them():
+    """With the scheme in lower case, what is odd escaped, and an empty fragment left out."""
+    wanted = sans(*(der.encode(0x86, each) for each in (b"HTTPS://A/b c", b"spiffe://td/ns/x", b"https://a/#")))
+    made, _ = issued(material.odd_request(JANE, wanted))
+    found = names(made).value.get_values_for_type(x509.UniformResourceIdentifier)
+    assert found == ["https://A/b%20c", "spiffe://td/ns/x", "https://a/"]
+
+
 def test_other_kinds_of_names_are_dropped():
     """A directory name, a registered identifier, another name."""
     directory = der.encode(0xA4, JANE)
     other = der.encode(0xA0, template.oid("1.3.6.1.4.1.311.20.2.3") + der.encode(0xA0, b"\x0c\x04jane"))
-    made, findings = issued(material.odd_request(JANE, sans(directory, other, b"\x88\x01\x2a", dns("a"))))
+    # The tags of DNS names and addresses, but of other classes, or constructed.
+    strange = b"\x02\x01a" + b"\x42\x01a" + b"\xc2\x01a" + b"\xa2\x01a" + b"\x07\x04\1\2\3\4"
+    made, findings = issued(material.odd_request(JANE, sans(directory, other, b"\x88\x01\x2a", strange, dns("a"))))
     assert (list(names(made).value), findings) == ([x509.DNSName("a")], [])
     made, _ = issued(material.odd_request(JANE, sans(directory)))
     assert ExtensionOID.SUBJECT_ALTERNATIVE_NAME not in [each.oid for each in made.extensions]
@@ -184,12 +240,16 @@ def test_other_kinds_of_names_are_dropped():
     ("value", "expected"),
     [
         pytest.param(der.encode(0x1E, "jäne".encode("utf-16-be")), ["jäne"], id="BMPString"),
-        pytest.param(der.encode(0x14, b"jane"), ["jane"], id="TeletexString"),
+        pytest.param(der.encode(0x1E, b"\0j\0\0"), ["j"], id="BMPString with an end"),
+        pytest.param(der.encode(0x14, b"j\xe4ne"), ["jäne"], id="TeletexString is Latin-1"),
         pytest.param(der.encode(0x16, b"jane@a.example"), ["jane@a.example"], id="IA5String"),
         pytest.param(der.encode(0x12, b"123 456"), ["123 456"], id="NumericString"),
         pytest.param(der.encode(0x0C, "jäne".encode()), ["jäne"], id="UTF8String"),
         pytest.param(der.encode(0x1C, "jane".encode("utf-32-be")), [], id="UniversalString is not read"),
+        pytest.param(der.encode(0x1A, b"jane"), [], id="nor VisibleString"),
+        pytest.param(der.encode(0x2C, b"\x0c\x04jane"), [], id="nor a constructed string"),
         pytest.param(der.encode(0x02, b"\1"), [], id="no string at all"),
+        pytest.param(der.encode(0x17, b"260102030405Z"), [], id="a time"),
     ],
 )
 def test_string_types(value, expected):
@@ -201,7 +261,18 @@ def test_string_types(value, expected):
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        pytest.param(der.encode(0x1E, b"\0a\0"), "pkcs12: odd-length BMP string", id="half a letter"),
+        pytest.param(der.encode(0x1E, b"\0a\0"), "invalid BMPString", id="half a letter"),
+        pytest.param(der.encode(0x1E, b"\xd8\x3d\xde\0"), "invalid BMPString", id="surrogates"),
+        pytest.param(der.encode(0x1E, b"\xff\xfe"), "invalid BMPString", id="no character"),
+        pytest.param(der.encode(0x02, b"\0\1"), "asn1: structure error: integer not minimally-encoded", id="integer"),
+        pytest.param(der.encode(0x02, b"\1" * 9), "asn1: structure error: integer too large", id="large integer"),
+        pytest.param(der.encode(0x01, b"\1"), "asn1: syntax error: invalid boolean", id="boolean"),
+        pytest.param(der.encode(0x03, b""), "asn1: syntax error: zero length BIT STRING", id="bits"),
+        pytest.param(
+            der.encode(0x17, b"261302030405Z"),
+            "asn1: time did not serialize back to the original value and may be invalid",
+            id="thirteenth month",
+        ),
         pytest.param(der.encode(0x0C, b"\xff\xfe"), "asn1: invalid UTF-8 string", id="no UTF-8"),
         pytest.param(der.encode(0x16, b"\xe4"), "asn1: syntax error: IA5String contains invalid character", id="IA5"),
     ],
@@ -209,6 +280,19 @@ def test_string_types(value, expected):
 def test_strings_that_are_none_are_refused(value, expected):
     """In the words of a Go server."""
     assert refused(material.odd_request(rdn((COMMON_NAME, value)))) == expected
+
+
+def test_the_same_value_twice_stays_twice():
+    """In the one RDN that all values of an attribute share."""
+    prepared = material.new_issuer().prepare(
+        csr.parse(material.odd_request(template.name(csr.Subject(organization=("b", "a", "b"))))),
+        ("client auth",),
+        None,
+        NOW,
+    )
+    one = der.encode(0x30, template.oid("2.5.4.10") + b"\x13\x01a")
+    two = der.encode(0x30, template.oid("2.5.4.10") + b"\x13\x01b")
+    assert der.encode(0x30, der.encode(0x31, one + two + two)) in prepared.to_be_signed
 
 
 def test_of_several_common_names_the_last_one_counts():
@@ -244,17 +328,80 @@ def test_a_long_common_name_is_issued():
 # --- keys ---------------------------------------------------------------------------------------------------------
 
 
-def test_numbers_that_no_rsa_key_can_have():
-    """An even exponent: whatever the signature, nobody can verify it."""
-    private = material.key("RSA-2048")
-    numbers = private.public_key().public_numbers()
-    modulus = der.encode(0x02, b"\0" + numbers.n.to_bytes(256, "big"))
-    key = der.encode(0x30, modulus + der.encode(0x02, b"\2"))
-    algorithm = der.encode(0x30, template.oid("1.2.840.113549.1.1.1") + b"\x05\0")
-    public = der.encode(0x30, algorithm + der.encode(0x03, b"\0" + key))
-    assert refused(material.odd_request(JANE, private=private, spki=public)) == (
-        "unable to verify certificate request signature: x509: cannot verify signature: algorithm unimplemented"
+def rsa_spki(modulus, exponent, parameters=b"\x05\0"):
+    numbers = (
+        der.encode(0x02, each.to_bytes(each.bit_length() // 8 + 1, "big", signed=True)) for each in (modulus, exponent)
     )
+    key = der.encode(0x30, b"".join(numbers))
+    algorithm = der.encode(0x30, template.oid("1.2.840.113549.1.1.1") + parameters)
+    return der.encode(0x30, algorithm + der.encode(0x03, b"\0" + key))
+
+
+@pytest.mark.parametrize(
+    ("modulus", "exponent", "expected"),
+    [
+        (0, 3, "x509: RSA modulus is not a positive number"),
+        ((1 << 2048) + 1, 0, "x509: RSA public exponent is not a positive number"),
+        ((1 << 2048) + 1, 1 << 63, "x509: invalid RSA public exponent"),
+        ((1 << 511) + 1, 3, "512-bit keys are insecure"),
+        (1 << 2047, 3, "crypto/rsa: public modulus is even"),
+        ((1 << 2048) + 1, 1, "crypto/rsa: public exponent too small or negative"),
+        ((1 << 2048) + 1, 2, "crypto/rsa: public exponent is even"),
+        ((1 << 2048) + 1, (1 << 31) + 1, "crypto/rsa: public exponent too large"),
+        ((1 << 2048) + 1, 65537, "crypto/rsa: verification error"),
+    ],
+)
+def test_numbers_that_no_rsa_key_has(modulus, exponent, expected):
+    """In the words of a Go server."""
+    public = rsa_spki(modulus, exponent)
+    assert expected in refused(material.odd_request(JANE, private=material.key("RSA-2048"), spki=public))
+
+
+def test_a_small_key_is_the_last_thing_that_is_said():
+    """The names are read before the signature is verified, and with it the size of the key is."""
+    public = rsa_spki((1 << 511) + 1, 3)
+    text = material.odd_request(JANE, sans(dns("é".encode())), material.key("RSA-2048"), public)
+    assert refused(text) == "x509: SAN dNSName is malformed"
+
+
+def test_a_key_is_read_before_the_subject():
+    """So that what is said of several problems is what a Go server says."""
+    public = rsa_spki((1 << 2048) + 1, 3, parameters=b"")
+    assert refused(material.odd_request(b"\x05\0", spki=public)) == "x509: RSA key missing NULL parameters"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        pytest.param(lambda _: b"", "ecdsa: invalid uncompressed public key", id="nothing"),
+        pytest.param(lambda of: b"\2" + of[1:33], "ecdsa: invalid uncompressed public key", id="compressed"),
+        pytest.param(lambda of: of[:-1], "invalid P256 point encoding", id="short"),
+        pytest.param(lambda of: of[:-1] + bytes([of[-1] ^ 1]), "P256 point not on curve", id="beside the curve"),
+        pytest.param(lambda _: b"\4" + b"\xff" * 64, "invalid P256 element encoding", id="beyond the field"),
+    ],
+)
+def test_points_that_are_none(change, expected):
+    """Compressed ones among them."""
+    *_, bits = der.Reader(der.Reader(material.public_der(material.key())).any().content)
+    algorithm = der.encode(0x30, template.oid("1.2.840.10045.2.1") + template.oid("1.2.840.10045.3.1.7"))
+    public = der.encode(0x30, algorithm + der.encode(0x03, b"\0" + change(der.bits(bits))))
+    assert refused(material.odd_request(JANE, spki=public)) == expected
+
+
+@pytest.mark.parametrize(
+    ("parameters", "bits", "expected"),
+    [
+        (b"\x30\x09\x02\1\x17\x02\1\x0b\x02\1\4", b"\x02\1\x08", "cannot verify signature: algorithm unimplemented"),
+        (b"\x30\x09\x02\1\x17\x02\1\x0b\x02\1\0", b"\x02\1\x08", "x509: zero or negative DSA parameter"),
+        (b"", b"\x02\1\x08", "x509: invalid DSA parameters"),
+        (b"", b"", "x509: invalid DSA public key"),
+    ],
+)
+def test_dsa_keys(parameters, bits, expected):
+    """They are read, but nothing is verified with them."""
+    algorithm = der.encode(0x30, template.oid("1.2.840.10040.4.1") + parameters)
+    public = der.encode(0x30, algorithm + der.encode(0x03, b"\0" + bits))
+    assert expected in refused(material.odd_request(JANE, spki=public))
 
 
 @pytest.mark.parametrize(
