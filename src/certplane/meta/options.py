@@ -51,13 +51,16 @@ class WriteOptions:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DeleteOptions:
-    """Of delete and deletecollection. `propagation` is empty if nothing was asked for."""
+    """Of delete and deletecollection. `propagation` is empty if nothing was asked for. With `is_slow_accepted` what is
+    not gone at once is answered as accepted: whoever says that dependents are not to be orphaned has always had that.
+    """
 
     dry_run: bool = False
     propagation: str = ""
     uid: str | None = None
     resource_version: str | None = None
     grace_period_seconds: int | None = None
+    is_slow_accepted: bool = False
 
 
 def _first(query: Query, name: str) -> str:
@@ -219,7 +222,12 @@ def delete_options(query: Query, sent: objects.DeleteOptions | None) -> DeleteOp
         policy = "Orphan" if found.orphan_dependents else "Background"
     conditions = found.preconditions or objects.Preconditions()
     return DeleteOptions(
-        bool(found.dry_run), policy or "", conditions.uid, conditions.resource_version, found.grace_period_seconds
+        bool(found.dry_run),
+        policy or "",
+        conditions.uid,
+        conditions.resource_version,
+        found.grace_period_seconds,
+        found.orphan_dependents is False,
     )
 
 
@@ -227,7 +235,7 @@ def _from_query(query: Query) -> objects.DeleteOptions:
     return objects.DeleteOptions(
         grace_period_seconds=_integer(query, "gracePeriodSeconds") if "gracePeriodSeconds" in query else None,
         orphan_dependents=_boolean(query, "orphanDependents"),
-        propagation_policy=_first(query, "propagationPolicy") or None,
+        propagation_policy=_first(query, "propagationPolicy") if "propagationPolicy" in query else None,
         dry_run=list(query.get("dryRun", ())),
     )
 

@@ -141,7 +141,7 @@ def _shape(hint: Any, outer: Mapping[str, Any] = types.MappingProxyType({})) -> 
     origin = typing.get_origin(hint)
     if origin is list:
         element = _shape(typing.get_args(hint)[0])
-        return Shape("list", f"[]{_qualified(element)}", element=element)
+        return Shape("list", extra.get("go", f"[]{_qualified(element)}"), element=element)
     if origin is dict:
         element = _shape(typing.get_args(hint)[1])
         return Shape("map", f"map[string]{_qualified(element)}", element=element)

@@ -21,7 +21,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from certplane import clock, errors
+from certplane import clock, errors, gotext
 from certplane.meta import context, objects, resource, shape, validation
 from certplane.registry import admission, document, ownership
 from certplane.store import contract, watchcache
@@ -241,9 +241,7 @@ class Registry:
                 problem = errors.invalid("metadata.resourceVersion", 0, "must be specified for an update")
                 raise errors.Invalid(*of.identity, target.name, [problem])
         elif not (version.isascii() and version.isdigit()):
-            raise errors.UnreasonedError(
-                f'resourceVersion: Invalid value: "{version}": strconv.ParseUint: parsing "{version}": invalid syntax'
-            )
+            raise errors.UnreasonedError(f"strconv.ParseUint: parsing {gotext.quote(version)}: invalid syntax")
         elif int(version) != stored.revision:
             raise errors.Conflict.of(*of.identity, target.name)
         old_uid = stored.object.metadata.uid

@@ -39,7 +39,7 @@ USAGES: Final = (
 _SORTED_USAGES: Final = tuple(sorted(USAGES))
 _SHORTEST_SECONDS: Final = 600
 
-ExtraValue = list[str]
+ExtraValue = Annotated[list[str], doc("", go="v1.ExtraValue")]
 
 
 class CertificateSigningRequestCondition(objects.Type):
@@ -219,7 +219,7 @@ def _keep_decisions(new: CertificateSigningRequest, old: CertificateSigningReque
     same.
     """
     for type_ in _DECISIONS:
-        before = [each for each in old.status.conditions if each.type == type_]
+        before = _of_type(old, type_)
         places = [at for at, each in enumerate(new.status.conditions) if each.type == type_]
         if len(before) == len(places):
             for at, each in zip(places, before, strict=True):
@@ -346,26 +346,50 @@ def _bundle_problem(certificate: bytes) -> str:
 
 
 def _validate_update(new: CertificateSigningRequest, old: CertificateSigningRequest, door: str) -> Problems:
-    problems = _validate(new, old)
-    path = "status.conditions"
-    for type_ in _KNOWN:
-        now = [each for each in new.status.conditions if each.type == type_]
-        before = [each for each in old.status.conditions if each.type == type_]
-        if len(now) < len(before):
-            problems.append(errors.forbidden(path, f'updates may not remove a condition of type "{type_}"'))
-        elif door != "approval" and type_ in _DECISIONS:
-            if len(now) > len(before):
-                problems.append(errors.forbidden(path, f'updates may not add a condition of type "{type_}"'))
-            elif now != before:
-                text = f'updates may not modify a condition of type "{type_}"\n{_difference(before, now)}'
-                problems.append(errors.forbidden(path, text))
-    if new.status.certificate != old.status.certificate:
-        if door != "status":
-            problems.append(errors.forbidden("status.certificate", "updates may not set certificate content"))
-        elif old.status.certificate:
-            why = "updates may not modify existing certificate content"
-            problems.append(errors.forbidden("status.certificate", why))
+    return [
+        *_validate(new, old),
+        *_removals(new, old),
+        *(_changed_decisions(new, old) if door != "approval" else ()),
+        *_certificate_changes(new, old, door),
+    ]
+
+
+def _removals(new: CertificateSigningRequest, old: CertificateSigningRequest) -> Problems:
+    """Decisions and failures stay."""
+    return [
+        errors.forbidden("status.conditions", f'updates may not remove a condition of type "{type_}"')
+        for type_ in _KNOWN
+        if len(_of_type(new, type_)) < len(_of_type(old, type_))
+    ]
+
+
+def _changed_decisions(new: CertificateSigningRequest, old: CertificateSigningRequest) -> Problems:
+    """Decisions are made through `/approval` only."""
+    problems = []
+    for type_ in _DECISIONS:
+        now, before = _of_type(new, type_), _of_type(old, type_)
+        text = ""
+        if len(now) > len(before):
+            text = f'updates may not add a condition of type "{type_}"'
+        elif len(now) == len(before) and now != before:
+            text = f'updates may not modify a condition of type "{type_}"\n{_difference(before, now)}'
+        if text:
+            problems.append(errors.forbidden("status.conditions", text))
     return problems
+
+
+def _of_type(of: CertificateSigningRequest, type_: str) -> list[CertificateSigningRequestCondition]:
+    return [each for each in of.status.conditions if each.type == type_]
+
+
+def _certificate_changes(new: CertificateSigningRequest, old: CertificateSigningRequest, door: str) -> Problems:
+    if new.status.certificate == old.status.certificate:
+        return []
+    if door != "status":
+        return [errors.forbidden("status.certificate", "updates may not set certificate content")]
+    if old.status.certificate:
+        return [errors.forbidden("status.certificate", "updates may not modify existing certificate content")]
+    return []
 
 
 def _difference(before: Sequence[Any], now: Sequence[Any]) -> str:

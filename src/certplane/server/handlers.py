@@ -237,9 +237,9 @@ class API:
 
     async def _delete(self, request: Request) -> exchange.Reply:
         call, how = await self._deletion(request)
-        outcome = await request.endpoint.registry.delete(call, request.target, how)
+        outcome = await request.endpoint.registry.delete(call, request.target, _conditions(how))
         if not outcome.deleted:
-            return self._reply(200, outcome.document, request)
+            return self._reply(202 if how.is_slow_accepted else 200, outcome.document, request)
         return self._deleted(outcome.document, request)
 
     def _deleted(self, gone: document.Document, request: Request) -> exchange.Reply:
@@ -255,11 +255,12 @@ class API:
         if request.endpoint.resource.namespaced and not request.info.namespace:
             raise errors.MethodNotAllowed
         call, how = await self._deletion(request)
+        conditions = _conditions(how)
         found = await request.endpoint.reader.list(request.info.namespace, options.list_options(request.exchange.query))
         for each in found.documents:
             meta = each.object.metadata
             try:
-                await request.endpoint.registry.delete(call, verbs.Target(meta.namespace, meta.name), how)
+                await request.endpoint.registry.delete(call, verbs.Target(meta.namespace, meta.name), conditions)
             except errors.NotFound:
                 continue
         return self._listed(found, request.view, request)
@@ -271,7 +272,7 @@ class API:
             request.exchange.note_response(lambda: rendering.listing(kind, found, plain))
         return exchange.Reply(200, request.form.media_type, rendering.listing(kind, found, view))
 
-    async def _deletion(self, request: Request) -> tuple[context.Call, verbs.Deletion]:
+    async def _deletion(self, request: Request) -> tuple[context.Call, options.DeleteOptions]:
         body = await request.exchange.body()
         sent = None
         if body:
@@ -281,7 +282,7 @@ class API:
         how = options.delete_options(request.exchange.query, sent)
         call = request.call
         call.dry_run = how.dry_run
-        return call, verbs.Deletion(how.uid, how.resource_version, how.propagation)
+        return call, how
 
     def _delete_options(self, body: bytes, media_type: str, request: Request) -> objects.DeleteOptions:
         group_version = request.endpoint.resource.api_version
@@ -379,6 +380,10 @@ def _apply_options(call: context.Call, how: options.WriteOptions) -> context.Cal
     call.field_validation = how.field_validation
     call.force = how.force
     return call
+
+
+def _conditions(how: options.DeleteOptions) -> verbs.Deletion:
+    return verbs.Deletion(how.uid, how.resource_version, how.propagation)
 
 
 def _silent(call: context.Call) -> context.Call:
