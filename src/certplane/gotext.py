@@ -12,7 +12,7 @@ import base64
 import datetime
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -85,6 +85,34 @@ def json_text(value: Any) -> str:
     if isinstance(value, bytes):
         value = base64.b64encode(value).decode("ascii")
     return escape_html(_json_encode(value)).decode("utf-8")
+
+
+def plain(value: Any) -> str:
+    """`%v` of a decoded document: maps with sorted keys, lists, and bare values."""
+    if isinstance(value, Mapping):
+        return "map[" + " ".join(f"{key}:{plain(value[key])}" for key in sorted(value)) + "]"
+    if isinstance(value, list):
+        return "[" + " ".join(map(plain, value)) + "]"
+    if value is None:
+        return "<nil>"
+    return ("true" if value else "false") if isinstance(value, bool) else str(value)
+
+
+def as_string(value: Any) -> str:
+    """`%s` of a decoded value: what is no string says so."""
+    if isinstance(value, str):
+        return value
+    return "%!s(<nil>)" if value is None else f"%!s({type_name(value)}={plain(value)})"
+
+
+def type_name(value: Any) -> str:
+    """`%T` of a decoded value."""
+    if isinstance(value, Mapping):
+        return "map[string]interface {}"
+    if isinstance(value, list):
+        return "[]interface {}"
+    names = {"str": "string", "bool": "bool", "int": "int64", "float": "float64", "NoneType": "<nil>"}
+    return names[type(value).__name__]
 
 
 def human_duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import strategies as st
 
 from certplane import errors, gotext
-from certplane.meta import codec, context, gojson, options, patches, protobuf, selectors, shape
+from certplane.meta import codec, context, gojson, options, patches, protobuf, selectors, shape, strategic
 from certplane.registry import paging
 from certplane.server import auditpolicy, exchange, negotiation, requestinfo
 from certplane.x509 import csr, der, pem
@@ -269,7 +269,7 @@ def test_depth(kind, depth):
         plain = gojson.plain(tree)
         with contextlib.suppress(codec.ReadProblem):
             codec.read(tree, documents.KINDS[0].type)
-        for change in (patches.merge_patch, lambda old, new: patches.strategic_merge_patch(old, new, of)):
+        for change in (patches.merge_patch, lambda old, new: strategic.merge(old, new, of)):
             with contextlib.suppress(errors.APIError):
                 change({}, {"a": plain})
         with contextlib.suppress(errors.APIError):

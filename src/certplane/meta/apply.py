@@ -92,17 +92,17 @@ def update(
 ) -> list[dict[str, Any]]:
     """The managedFields after a write that is no apply. `live` is None when the object is created.
 
-    The client may send managedFields of its own in `new` (not through a subresource); invalid ones count as none. One
-    empty entry resets them all.
+    The client may send managedFields of its own in `new` (not through a subresource); invalid ones count as none. An
+    empty list, or one empty entry, resets them all.
     """
-    sent = new.get("metadata", {}).get("managedFields") or []
+    sent = new.get("metadata", {}).get("managedFields")
     kept = (live or {}).get("metadata", {}).get("managedFields") or []
     if writer.subresource:
         managers = _decode(kept) or {}
-    elif sent == [{}]:
+    elif sent in ([], [{}]):
         managers = {}
     else:
-        managers = _decode(sent) or _decode(kept) or {}
+        managers = _decode(sent or []) or _decode(kept) or {}
     if live is not None and not managers:
         # Tracking begins with the creation, or with the first apply.
         return []

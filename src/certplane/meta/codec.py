@@ -114,11 +114,20 @@ class _Reading:
     def fail(self, text: str) -> None:
         self.error = self.error or text
 
-    def mismatch(self, value: Any, go: str) -> None:
+    def mismatch(self, value: Any, go: str, _kind: str) -> None:
+        """A value of another type than Go's `go`, which is of this kind: struct, map, slice, string, bool, int64."""
         self.fail(f"json: cannot unmarshal {go_kind(value)} into {self._target()} of type {go}")
 
-    def bad_number(self, literal: str, go: str) -> None:
+    def bad_number(self, literal: str, go: str) -> int:
+        """A number that is no integer of the wanted size; what to go on with."""
         self.fail(f"json: cannot unmarshal number {literal} into {self._target()} of type {go}")
+        return 0
+
+    def bad_base64(self, fault: int) -> None:
+        self.fail(f"illegal base64 data at input byte {fault}")
+
+    def no_moment(self, value: Any) -> None:
+        self.mismatch(value, "string", "string")
 
     def _target(self) -> str:
         # Go names neither list positions nor map keys; map keys are marked when they are pushed.
@@ -128,6 +137,42 @@ class _Reading:
 
 class _MapKey(str):
     __slots__ = ()
+
+
+_GO_KINDS = {"array": "slice", "object": "map", "string": "string", "bool": "bool"}
+
+
+class _Restoring(_Reading):
+    """A reading by Go's converter of documents that are decoded already, which has words of its own, and takes whole
+    numbers however they are written. Source: `k8s.io/apimachinery/pkg/runtime/converter.go`.
+    """
+
+    def mismatch(self, value: Any, go: str, kind: str) -> None:
+        found = _GO_KINDS.get(go_kind(value)) or ("float64" if isinstance(value, float) else "int64")
+        if kind == "struct":
+            self.fail(f"cannot restore struct from: {found}")
+        elif kind in ("map", "slice"):
+            self.fail(f"cannot restore {kind} from {found}")
+        elif kind == "string" and found == "int64":
+            # Go could make a string of an integer, and is not asked to.
+            self.fail(f"cannot convert {found} to {go}")
+        else:
+            self.fail(f"unrecognized type: {kind}")
+
+    def bad_number(self, literal: str, go: str) -> int:
+        number = float(literal)
+        if number.is_integer():
+            half = 1 << int(go.removeprefix("int")) - 1
+            return (int(number) + half) % (2 * half) - half
+        self.fail(f"cannot convert float64 to {go}")
+        return 0
+
+    def bad_base64(self, fault: int) -> None:
+        self.fail(f"error decoding from json: illegal base64 data at input byte {fault}")
+
+    def no_moment(self, value: Any) -> None:
+        # Moments decode themselves, and do not know where they stand.
+        self.fail(f"json: cannot unmarshal {go_kind(value)} into Go value of type string")
 
 
 def go_kind(value: Any) -> str:
@@ -153,7 +198,18 @@ class Reading:
 
 def read(tree: Any, type_: type[msgspec.Struct]) -> Reading:
     """The object that a tree of builtins (or `parse_json`) describes. Raises ReadProblem with Go's text."""
-    state = _Reading()
+    return _read(tree, type_, _Reading())
+
+
+def restore(document: Mapping[str, Any], type_: type[msgspec.Struct]) -> Reading:
+    """The object that a decoded document describes, as Go's converter puts it together: what is strict is sorted.
+    Raises ReadProblem with its text.
+    """
+    found = _read(document, type_, _Restoring())
+    return Reading(found.object, tuple(sorted(found.strict)))
+
+
+def _read(tree: Any, type_: type[msgspec.Struct], state: _Reading) -> Reading:
     result = _struct_reader(type_)(tree, state)
     if state.error:
         raise ReadProblem(state.error)
@@ -180,7 +236,7 @@ def _struct_reader(type_: type[msgspec.Struct]) -> _Reader:
         elif isinstance(value, Mapping):
             pairs = value.items()
         else:
-            state.mismatch(value, f"v1.{name}" if state.path else name)
+            state.mismatch(value, f"v1.{name}" if state.path else name, "struct")
             return type_()
         arguments: dict[str, Any] = {}
         path = state.path
@@ -235,7 +291,7 @@ def _string_reader(go: str) -> _Reader:
     def read_string(value: Any, state: _Reading) -> str:
         if type(value) is str:
             return value
-        state.mismatch(value, go)
+        state.mismatch(value, go, "string")
         return ""
 
     return read_string
@@ -244,7 +300,7 @@ def _string_reader(go: str) -> _Reader:
 def _read_bool(value: Any, state: _Reading) -> bool:
     if value is True or value is False:
         return value
-    state.mismatch(value, "bool")
+    state.mismatch(value, "bool", "bool")
     return False
 
 
@@ -261,15 +317,12 @@ def _integer_reader(go: str) -> _Reader:
                 number = int(value)
                 if -(1 << bits - 1) <= number < 1 << bits - 1:
                     return number
-            state.bad_number(value, go)
-        elif isinstance(value, int) and not isinstance(value, bool):
-            if -(1 << bits - 1) <= value < 1 << bits - 1:
-                return value
-            state.bad_number(str(value), go)
-        elif isinstance(value, float):
-            state.bad_number(repr(value), go)
-        else:
-            state.mismatch(value, go)
+            return state.bad_number(value, go)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value if -(1 << bits - 1) <= value < 1 << bits - 1 else state.bad_number(str(value), go)
+        if isinstance(value, float):
+            return state.bad_number(repr(value), go)
+        state.mismatch(value, go, go)
         return 0
 
     return read_integer
@@ -285,11 +338,11 @@ def _read_bytes(value: Any, state: _Reading) -> bytes:
         try:
             return base64.b64decode(cleaned, validate=True)
         except (binascii.Error, ValueError):
-            state.fail(f"illegal base64 data at input byte {_base64_fault(value)}")
+            state.bad_base64(_base64_fault(value))
             return b""
     if isinstance(value, list) and not isinstance(value, gojson.Pairs):
         return _read_byte_list(value, state)
-    state.mismatch(value, "[]uint8")
+    state.mismatch(value, "[]uint8", "slice")
     return b""
 
 
@@ -352,7 +405,7 @@ def _read_microtime(value: Any, state: _Reading) -> str | None:
 
 def _moment(value: Any, state: _Reading, layout: str) -> Any:
     if type(value) is not str:
-        state.fail(f"json: cannot unmarshal {go_kind(value)} into Go value of type string")
+        state.no_moment(value)
         return None
     match = _TIME.match(value)
     # Where the layout has six digits, six are read.
@@ -422,7 +475,7 @@ _SIMPLE: dict[str, _Reader] = {
 def _list_reader(read_item: _Reader, zero: Callable[[], Any], go: str) -> _Reader:
     def read_list(value: Any, state: _Reading) -> list[Any]:
         if not isinstance(value, list) or isinstance(value, gojson.Pairs):
-            state.mismatch(value, go)
+            state.mismatch(value, go, "slice")
             return []
         result = []
         path = state.path
@@ -443,7 +496,7 @@ def _map_reader(read_item: _Reader, zero: Callable[[], Any], go: str) -> _Reader
         elif isinstance(value, Mapping):
             pairs = value.items()
         else:
-            state.mismatch(value, go)
+            state.mismatch(value, go, "map")
             return {}
         result: dict[str, Any] = {}
         path = state.path

@@ -286,20 +286,37 @@ def deeper_than(tree: Any, limit: int) -> bool:
     return False
 
 
-def duplicates(tree: Any) -> Iterator[str]:
-    """The members that a document names twice, as strict decoding reports them: `duplicate field "a.b[0].c"`."""
-    todo: list[tuple[str, Any]] = [("", tree)]
+def duplicates(tree: Any, at: str = "") -> Iterator[str]:
+    """The members that a document names twice, in its order, as strict decoding reports them: `duplicate field
+    "a.b[0].c"`. `at` is where the tree stands.
+    """
+    todo: list[Iterator[tuple[str, Any, bool]]] = [iter([(at, tree, False)])]
     while todo:
-        path, value = todo.pop()
+        found = next(todo[-1], None)
+        if found is None:
+            todo.pop()
+            continue
+        path, value, again = found
+        if again:
+            yield f'duplicate field "{path}"'
         if isinstance(value, Pairs):
-            seen: set[str] = set()
-            inner = []
-            for key, item in value:
-                where = f"{path}.{key}" if path else key
-                if key in seen:
-                    yield f'duplicate field "{where}"'
-                seen.add(key)
-                inner.append((where, item))
-            todo.extend(reversed(inner))
+            todo.append(_members(path, value))
         elif isinstance(value, list):
-            todo.extend((f"{path}[{position}]", item) for position, item in reversed(list(enumerate(value))))
+            todo.append((f"{path}[{position}]", item, False) for position, item in enumerate(value))
+
+
+def _members(path: str, value: Pairs) -> Iterator[tuple[str, Any, bool]]:
+    """The members of an object: where they stand, their values, and whether the name was there before."""
+    seen: set[str] = set()
+    for key, item in value:
+        yield (f"{path}.{key}" if path else key), item, key in seen
+        seen.add(key)
+
+
+def text(tree: Any) -> str:
+    """The compact JSON of a tree, as Go writes it: with the order of its members, and numbers as they were spelled."""
+    if isinstance(tree, Pairs):
+        return "{" + ",".join(f"{gotext.json_text(key)}:{text(item)}" for key, item in tree) + "}"
+    if isinstance(tree, list):
+        return "[" + ",".join(map(text, tree)) + "]"
+    return str(tree) if isinstance(tree, Number) else gotext.json_text(tree)

@@ -192,9 +192,10 @@ class ObjectMeta(Type):
         ),
     ] = msgspec.field(default_factory=list)
     managed_fields: Annotated[
-        list[ManagedFieldsEntry],
+        # An empty list is a wish of its own: that nobody owns anything.
+        list[ManagedFieldsEntry] | None,
         doc("Which manager owns which fields. Kept by the server for server-side apply.", list_type="atomic"),
-    ] = msgspec.field(default_factory=list)
+    ] = None
 
 
 class ListMeta(Type):

@@ -1,9 +1,12 @@
-"""JSON patch, merge patch and strategic merge patch, on JSON builtins. Pure: documents in, a new document out.
+"""JSON patch (RFC 6902) and merge patch (RFC 7386). Pure: a document and a patch in, a new document out.
 
-JSON patch (RFC 6902) is our own because its failures are part of the interface: which of them are 422, which text they
-have, and how many operations are too many. Merge patch is RFC 7386. Strategic merge patch is Kubernetes' own: lists
-that the type marks are merged by key, and directives (`$patch`, `$deleteFromPrimitiveList/x`, `$setElementOrder/x`,
-`$retainKeys`) say what merging cannot. Source: kubernetes, `staging/src/k8s.io/apimachinery/pkg/util/strategicpatch`.
+Both are our own because their failures are part of the interface, and because what the document looks like afterwards
+can be seen: errors quote it. Documents are trees as `gojson.parse` gives them, or builtins. What a patch does not look
+into stays as it was written: `Pairs`, with the order and the duplicates of their members, and numbers by their
+spelling. What it looks into is opened, a dict from then on, and is written with its keys sorted (`closed`).
+
+Source: `gopkg.in/evanphx/json-patch.v4`, which Kubernetes uses, with its liberties: indices count from the end when
+they are negative, replacing and copying do not ask whether the member is there, a pointer may lack its first slash.
 """
 
 from __future__ import annotations
@@ -13,14 +16,38 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from certplane import errors, gotext
-from certplane.meta import gojson, shape
+from certplane import errors
+from certplane.meta import gojson
 
 OPERATIONS_LIMIT: Final = 10_000
 #: Bytes that the copy operations of one patch may add: each may double the document.
 COPY_LIMIT: Final = 3 * 1024 * 1024
-_DEPTH_LIMIT: Final = 256
-_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
+DEPTH_LIMIT: Final = 256
+_INDEX: Final = re.compile(r"[+-]?[0-9]{1,9}", re.ASCII)
+
+
+def check_depth(patch: Any) -> None:
+    """Refuse what is nested deeper than code that recurses can bear. Raises BadRequest."""
+    if gojson.deeper_than(patch, DEPTH_LIMIT):
+        raise errors.BadRequest("json: exceeded max depth")
+
+
+def closed(tree: Any) -> Any:
+    """A patched document in the order in which it is written: the members of what was opened are sorted."""
+    if isinstance(tree, dict):
+        return gojson.Pairs((key, closed(tree[key])) for key in sorted(tree))
+    if isinstance(tree, list) and not isinstance(tree, gojson.Pairs):
+        return [closed(each) for each in tree]
+    return tree
+
+
+def _open(parent: Any, key: Any) -> Any:
+    """The container at a place of an open one, opened; None if there is none."""
+    found = parent[key]
+    if isinstance(found, gojson.Pairs):
+        found = parent[key] = dict(found)
+    return found if isinstance(found, dict | list) else None
+
 
 # --- JSON patch ---------------------------------------------------------------------------------------------------
 
@@ -31,144 +58,140 @@ def json_patch(document: Any, operations: Sequence[Any]) -> Any:
         raise errors.RequestEntityTooLarge(
             f"The allowed maximum operations in a JSON patch is {OPERATIONS_LIMIT}, got {len(operations)}"
         )
-    _check_depth(operations)
-    root = {"": copy.deepcopy(document)}
-    copied = 0
-    for operation in operations:
-        if not isinstance(operation, Mapping):
-            raise errors.Unprocessable
-        name = operation.get("op")
+    check_depth(operations)
+    work = _Work(copy.deepcopy(document))
+    for each in operations:
+        operation = dict(each) if isinstance(each, gojson.Pairs) else each
+        name = operation.get("op") if isinstance(operation, Mapping) else None
         act = _OPERATIONS.get(name) if isinstance(name, str) else None
         if act is None:
             raise errors.Unprocessable
-        if act is _copy:
-            copied += len(gotext.json_text(_found(root, operation)))
-            if copied > COPY_LIMIT:
-                raise errors.RequestEntityTooLarge(
-                    "Unable to complete the copy, the accumulated size increase of copy is "
-                    f"{copied}, exceeding the limit {COPY_LIMIT}"
-                )
-        act(root, operation)
-    return root[""]
+        act(work, operation)
+    return work.root[""]
 
 
-def _check_depth(patch: Any) -> None:
-    if gojson.deeper_than(patch, _DEPTH_LIMIT):
-        raise errors.BadRequest("json: exceeded max depth")
+class _Work:
+    """A document under way: its root, so that it can be replaced, and what copies have added to it."""
+
+    def __init__(self, document: Any) -> None:
+        self.root: dict[str, Any] = {"": document}
+        self.copied = 0
+        _open(self.root, "")
+
+    def place(self, operation: Mapping[str, Any], name: str) -> tuple[Any, str]:
+        """The container that a pointer leads into, and the key in there. Raises Unprocessable."""
+        parts = _pointer(operation, name).split("/")
+        if len(parts) < 2:
+            raise errors.Unprocessable
+        at = _open(self.root, "")
+        for part in parts[1:-1]:
+            key = _key(at, _unescaped(part))
+            if isinstance(at, dict) and key not in at:
+                raise errors.Unprocessable
+            at = _open(at, key)
+            if at is None:
+                raise errors.Unprocessable
+        return at, _unescaped(parts[-1])
 
 
-def _tokens(operation: Mapping[str, Any], name: str) -> list[str]:
+def _pointer(operation: Mapping[str, Any], name: str) -> str:
     pointer = operation.get(name)
-    if not isinstance(pointer, str) or (pointer and not pointer.startswith("/")):
+    if not isinstance(pointer, str) or isinstance(pointer, gojson.Number):
         raise errors.Unprocessable
-    return ["", *(part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])]
+    return pointer
 
 
-def _parent(root: Any, tokens: Sequence[str]) -> Any:
-    at = root
-    for token in tokens[:-1]:
-        at = _child(at, token)
-    return at
+def _unescaped(part: str) -> str:
+    return part.replace("~1", "/").replace("~0", "~")
 
 
-def _child(at: Any, token: str) -> Any:
-    if isinstance(at, dict) and token in at:
-        return at[token]
-    if isinstance(at, list):
-        return at[_position(token, len(at) - 1)]
-    raise errors.Unprocessable
+def _key(at: Any, name: str) -> Any:
+    """What a part of a pointer means in a container: a name, or the index of an item that exists."""
+    return name if isinstance(at, dict) else _index(name, len(at))
 
 
-def _position(token: str, last: int) -> int:
-    if _INDEX.fullmatch(token) is None or int(token) > last:
+def _index(name: str, length: int) -> int:
+    index = int(name) if _INDEX.fullmatch(name) else length
+    if not -length <= index < length:
         raise errors.Unprocessable
-    return int(token)
+    return index % length
 
 
-def _put(root: Any, tokens: Sequence[str], value: Any) -> None:
-    parent = _parent(root, tokens)
-    if isinstance(parent, dict):
-        parent[tokens[-1]] = value
-    elif isinstance(parent, list):
-        position = len(parent) if tokens[-1] == "-" else _position(tokens[-1], len(parent))
-        parent.insert(position, value)
+def _found(at: Any, name: str) -> Any:
+    """The value at a place; a member that is not there is null."""
+    return at.get(name) if isinstance(at, dict) else at[_index(name, len(at))]
+
+
+def _put(at: Any, name: str, value: Any) -> None:
+    if isinstance(at, dict):
+        at[name] = value
     else:
-        raise errors.Unprocessable
+        # One more place than items: an item may stand behind the last one.
+        at.insert(len(at) if name == "-" else _index(name, len(at) + 1), value)
 
 
-def _take(root: Any, tokens: Sequence[str]) -> Any:
-    if len(tokens) == 1:
-        # There is always a document.
+def _take(at: Any, name: str) -> Any:
+    if isinstance(at, dict) and name not in at:
         raise errors.Unprocessable
-    parent = _parent(root, tokens)
-    if isinstance(parent, dict) and tokens[-1] in parent:
-        return parent.pop(tokens[-1])
-    if isinstance(parent, list):
-        return parent.pop(_position(tokens[-1], len(parent) - 1))
-    raise errors.Unprocessable
+    return at.pop(_key(at, name))
 
 
 def _value(operation: Mapping[str, Any]) -> Any:
     return copy.deepcopy(operation.get("value"))
 
 
-def _add(root: Any, operation: Mapping[str, Any]) -> None:
-    _put(root, _tokens(operation, "path"), _value(operation))
+def _add(work: _Work, operation: Mapping[str, Any]) -> None:
+    _put(*work.place(operation, "path"), _value(operation))
 
 
-def _remove(root: Any, operation: Mapping[str, Any]) -> None:
-    _take(root, _tokens(operation, "path"))
+def _remove(work: _Work, operation: Mapping[str, Any]) -> None:
+    _take(*work.place(operation, "path"))
 
 
-def _replace(root: Any, operation: Mapping[str, Any]) -> None:
-    tokens = _tokens(operation, "path")
-    parent = _parent(root, tokens)
-    if isinstance(parent, dict):
-        # The library that Kubernetes uses also replaces a member that is not there.
-        parent[tokens[-1]] = _value(operation)
-    elif isinstance(parent, list):
-        parent[_position(tokens[-1], len(parent) - 1)] = _value(operation)
-    else:
+def _replace(work: _Work, operation: Mapping[str, Any]) -> None:
+    if _pointer(operation, "path") == "":
+        work.root[""] = _value(operation)
+        if _open(work.root, "") is None:
+            raise errors.Unprocessable
+        return
+    at, name = work.place(operation, "path")
+    at[_key(at, name)] = _value(operation)
+
+
+def _move(work: _Work, operation: Mapping[str, Any]) -> None:
+    value = _take(*work.place(operation, "from"))
+    _put(*work.place(operation, "path"), value)
+
+
+def _copy(work: _Work, operation: Mapping[str, Any]) -> None:
+    value = _found(*work.place(operation, "from"))
+    at, name = work.place(operation, "path")
+    work.copied += len(gojson.text(closed(value)))
+    if work.copied > COPY_LIMIT:
         raise errors.Unprocessable
+    _put(at, name, copy.deepcopy(value))
 
 
-def _move(root: Any, operation: Mapping[str, Any]) -> None:
-    source, target = _tokens(operation, "from"), _tokens(operation, "path")
-    if len(target) > len(source) and target[: len(source)] == source:
-        raise errors.Unprocessable
-    _put(root, target, _take(root, source))
-
-
-def _copy(root: Any, operation: Mapping[str, Any]) -> None:
-    _put(root, _tokens(operation, "path"), copy.deepcopy(_found(root, operation)))
-
-
-def _found(root: Any, operation: Mapping[str, Any]) -> Any:
-    source = _tokens(operation, "from")
-    return _child(_parent(root, source), source[-1])
-
-
-def _test(root: Any, operation: Mapping[str, Any]) -> None:
-    tokens = _tokens(operation, "path")
-    parent = _parent(root, tokens)
-    missing = isinstance(parent, dict) and tokens[-1] not in parent
-    found = None if missing else _child(parent, tokens[-1])
+def _test(work: _Work, operation: Mapping[str, Any]) -> None:
+    whole = _pointer(operation, "path") == ""
+    found = work.root[""] if whole else _found(*work.place(operation, "path"))
     if not _equal(found, operation.get("value")):
         raise errors.Unprocessable
 
 
 def _equal(left: Any, right: Any) -> bool:
-    # True == 1 in Python, not in JSON.
-    if isinstance(left, bool) != isinstance(right, bool):
-        return False
+    """Whether two values are the same; numbers are if they are written alike."""
+    left = dict(left) if isinstance(left, gojson.Pairs) else left
+    right = dict(right) if isinstance(right, gojson.Pairs) else right
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(_equal(left[key], right[key]) for key in left)
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(_equal, left, right))
-    return bool(left == right)
+    # True == 1 in Python, not in JSON; nor is a number the string of its digits.
+    return type(left) is type(right) and bool(left == right)
 
 
-_OPERATIONS: Final[Mapping[Any, Callable[[Any, Mapping[str, Any]], None]]] = {
+_OPERATIONS: Final[Mapping[str, Callable[[_Work, Mapping[str, Any]], None]]] = {
     "add": _add,
     "remove": _remove,
     "replace": _replace,
@@ -181,16 +204,18 @@ _OPERATIONS: Final[Mapping[Any, Callable[[Any, Mapping[str, Any]], None]]] = {
 
 
 def merge_patch(document: Any, patch: Any) -> Any:
-    """RFC 7386: objects merge, null removes, everything else replaces."""
-    _check_depth(patch)
+    """Objects merge, null removes, everything else replaces. In what is new there is nothing to remove."""
+    check_depth(patch)
     return _merged(document, patch)
 
 
 def _merged(document: Any, patch: Any) -> Any:
-    if not isinstance(patch, dict):
+    if not isinstance(document, gojson.Pairs | Mapping):
+        return _pruned(patch)
+    if not isinstance(patch, gojson.Pairs | Mapping):
         return copy.deepcopy(patch)
-    merged = dict(document) if isinstance(document, dict) else {}
-    for key, value in patch.items():
+    merged = dict(document)
+    for key, value in dict(patch).items():
         if value is None:
             merged.pop(key, None)
         else:
@@ -198,173 +223,8 @@ def _merged(document: Any, patch: Any) -> Any:
     return merged
 
 
-# --- strategic merge patch ----------------------------------------------------------------------------------------
-
-_PATCH: Final = "$patch"
-_DELETE_PRIMITIVES: Final = "$deleteFromPrimitiveList/"
-_ELEMENT_ORDER: Final = "$setElementOrder/"
-_RETAIN_KEYS: Final = "$retainKeys"
-
-
-class _BadPatch(errors.UnreasonedError):
-    """A patch that contradicts itself; the real server answers 500 with the text."""
-
-
-def strategic_merge_patch(document: Any, patch: Any, of: shape.Shape) -> Any:
-    """The document after a strategic merge patch for its type.
-
-    Raises UnreasonedError for directives that contradict the patch, BadRequest for malformed ones.
-    """
-    _check_depth(patch)
-    return _merge_map(document, patch, of)
-
-
-def _merge_map(original: Any, patch: Mapping[str, Any], of: shape.Shape | None) -> Any:
-    directive = patch.get(_PATCH)
-    if directive == "replace":
-        return {key: copy.deepcopy(value) for key, value in patch.items() if key != _PATCH}
-    if directive == "delete":
-        return {}
-    if directive not in (None, "merge"):
-        raise _BadPatch(f"unknown patch type found: {directive}")
-    merged = dict(original) if isinstance(original, Mapping) else {}
-    if _RETAIN_KEYS in patch:
-        kept = _listed(patch[_RETAIN_KEYS], "retainKeys")
-        merged = {key: value for key, value in merged.items() if key in kept}
-    for key, value in patch.items():
-        if key.startswith(_DELETE_PRIMITIVES):
-            _listed(value, "primitive list")
-            name = key.removeprefix(_DELETE_PRIMITIVES)
-            if isinstance(merged.get(name), list):
-                merged[name] = [each for each in merged[name] if each not in value]
-    for key, value in patch.items():
-        if not key.startswith(("$patch", _RETAIN_KEYS, _DELETE_PRIMITIVES, _ELEMENT_ORDER)):
-            order = patch.get(_ELEMENT_ORDER + key)
-            if order is not None:
-                _listed(order, "setElementOrder list")
-            _merge_member(merged, key, value, _field(of, key), order)
-    for key, value in patch.items():
-        name = key.removeprefix(_ELEMENT_ORDER)
-        if name != key and name not in patch and isinstance(merged.get(name), list):
-            order = _listed(value, "setElementOrder list")
-            merged[name] = _ordered(merged[name], order, merged[name], _merge_key(_field(of, name)))
-    return merged
-
-
-def _listed(value: Any, what: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise errors.BadRequest(f"invalid patch format of {what}")
-    return value
-
-
-def _field(of: shape.Shape | None, name: str) -> shape.Field | None:
-    return of.fields.get(name) if of is not None and of.kind == "struct" else None
-
-
-def _merge_key(field: shape.Field | None) -> str:
-    return field.patch_merge_key if field is not None else ""
-
-
-def _merge_member(
-    merged: dict[str, Any], key: str, value: Any, field: shape.Field | None, order: Sequence[Any] | None
-) -> None:
-    if value is None:
-        merged.pop(key, None)
-    elif isinstance(value, Mapping):
-        inner = field.shape if field is not None else None
-        before = merged.get(key)
-        merged[key] = _merge_map(before if isinstance(before, Mapping) else {}, value, inner)
-    elif isinstance(value, list) and field is not None and "merge" in field.patch_strategy.split(","):
-        merged[key] = _merge_list(merged.get(key) or [], value, field, order)
-    else:
-        merged[key] = copy.deepcopy(value)
-
-
-def _merge_list(original: Any, patch: list[Any], field: shape.Field, order: Sequence[Any] | None) -> list[Any]:
-    before = original if isinstance(original, list) else []
-    key = field.patch_merge_key
-    if order is not None:
-        _check_order(patch, order, key)
-    if not key:
-        merged = [*before, *(each for each in patch if each not in before)]
-    else:
-        merged = _merge_by_key(before, patch, field)
-    if order is None:
-        order = [each for each in patch if not (isinstance(each, Mapping) and _PATCH in each)]
-    return _ordered(merged, order, before, key)
-
-
-def _merge_by_key(before: list[Any], patch: list[Any], field: shape.Field) -> list[Any]:
-    key = field.patch_merge_key
-    merged = list(before)
-    for each in patch:
-        if not isinstance(each, Mapping):
-            raise _BadPatch(f"expected element of list to be a map, got {gotext.json_text(each)}")
-    for each in patch:
-        directive = each.get(_PATCH)
-        if directive == "replace":
-            return [dict(item) for item in patch if _PATCH not in item]
-        if key not in each:
-            raise _BadPatch(f"map: {_go_map(each)} does not contain declared merge key: {key}")
-        position = next((at for at, item in enumerate(merged) if item.get(key) == each[key]), None)
-        if directive == "delete":
-            if position is not None:
-                del merged[position]
-        elif position is None:
-            merged.append(_merge_map({}, each, field.shape.element))
-        else:
-            merged[position] = _merge_map(merged[position], each, field.shape.element)
-    return merged
-
-
-def _identity(item: Any, key: str) -> Any:
-    return item.get(key) if key and isinstance(item, Mapping) else item
-
-
-def _check_order(patch: list[Any], order: Sequence[Any], key: str) -> None:
-    """What is patched must stand in the wanted order, as a subsequence of it."""
-    wanted = [_identity(each, key) for each in order]
-    at = 0
-    for each in patch:
-        if isinstance(each, Mapping) and _PATCH in each:
-            continue
-        identity = _identity(each, key)
-        while at < len(wanted) and wanted[at] != identity:
-            at += 1
-        if at == len(wanted):
-            raise _BadPatch(
-                f"The order in patch list:\n{_go_list(patch)}\n doesn't match {_ELEMENT_ORDER[:-1]} list:\n"
-                f"{_go_list(order)}\n"
-            )
-
-
-def _ordered(items: list[Any], order: Sequence[Any], before: Sequence[Any], key: str) -> list[Any]:
-    """The items in the wanted order; those that it does not name go where they stood before, or behind.
-
-    Source: `mergeSortedSlice` of `k8s.io/apimachinery/pkg/util/strategicpatch`, whose order users see.
-    """
-    wanted = {_hashable(_identity(each, key)): rank for rank, each in enumerate(order)}
-    stood = {_hashable(_identity(each, key)): rank for rank, each in enumerate(before)}
-    identities = [(_hashable(_identity(each, key)), each) for each in items]
-    named = sorted((each for each in identities if each[0] in wanted), key=lambda each: wanted[each[0]])
-    others = sorted((each for each in identities if each[0] not in wanted), key=lambda each: stood.get(each[0], -1))
-    result = []
-    while named and others:
-        left, right = stood.get(others[0][0]), stood.get(named[0][0])
-        first = others if left is not None and right is not None and left < right else named
-        result.append(first.pop(0)[1])
-    return result + [each for _, each in (*named, *others)]
-
-
-def _hashable(value: Any) -> Any:
-    return gotext.json_text(value) if isinstance(value, dict | list) else (type(value).__name__, value)
-
-
-def _go_list(values: Sequence[Any]) -> str:
-    return "[" + " ".join(_go_map(each) for each in values) + "]"
-
-
-def _go_map(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "map[" + " ".join(f"{key}:{_go_map(value[key])}" for key in sorted(value)) + "]"
-    return str(value)
+def _pruned(value: Any) -> Any:
+    """A value without the nulls in its objects, all of them opened."""
+    if isinstance(value, gojson.Pairs | Mapping):
+        return {key: _pruned(each) for key, each in dict(value).items() if each is not None}
+    return [_pruned(each) for each in value] if isinstance(value, list) else value

@@ -92,7 +92,8 @@ class Resource:
     whether something besides finalizers keeps it, so that deleting only marks it. `default(new)` fills in
     what a client may leave out. `selectable` are the field selectors besides metadata.name (and metadata.namespace
     where `selects_namespace`). `unknown_selector(label)` is the text of the 400 for any other field. `hub` is set if
-    the objects are stored in another form. `perishable` objects are forgotten some time after their last change. An
+    the objects are stored in another form. `former` are versions that served the kind once: a patch may still say so.
+    `perishable` objects are forgotten some time after their last change. An
     `optional` kind is served only where somebody asks for it.
     """
 
@@ -126,6 +127,7 @@ class Resource:
     creates_on_update: bool = False
     unconditional_update: bool = True
     hub: Hub | None = None
+    former: tuple[str, ...] = ()
     perishable: bool = False
     optional: bool = False
     verbs: tuple[str, ...] = (
@@ -135,6 +137,11 @@ class Resource:
     @property
     def api_version(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def api_versions(self) -> tuple[str, ...]:
+        """All versions that documents of this kind may speak of."""
+        return tuple(f"{self.group}/{each}" if self.group else each for each in (self.version, *self.former))
 
     @property
     def list_kind(self) -> str:

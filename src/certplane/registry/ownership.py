@@ -24,4 +24,5 @@ def record(old: Any, new: Any, of: shape.Shape, by: apply.Writer) -> None:
     """Write into `new` who owns its fields now. `old` is None for an object that is created."""
     before = codec.to_builtins(old) if old is not None else None
     entries = apply.update(before, codec.to_builtins(new), of, by)
-    new.metadata.managed_fields = [codec.read(each, objects.ManagedFieldsEntry).object for each in entries]
+    found = [codec.read(each, objects.ManagedFieldsEntry).object for each in entries]
+    new.metadata.managed_fields = found or None

@@ -238,10 +238,10 @@ class Registry:
         version = new.metadata.resource_version
         if version in ("", "0"):
             if not of.unconditional_update:
-                problem = errors.invalid("metadata.resourceVersion", 0, "must be specified for an update")
-                raise errors.Invalid(*of.identity, target.name, [problem])
-        elif not (version.isascii() and version.isdigit()):
-            raise errors.UnreasonedError(f"strconv.ParseUint: parsing {gotext.quote(version)}: invalid syntax")
+                missing = errors.invalid("metadata.resourceVersion", 0, "must be specified for an update")
+                raise errors.Invalid(*of.identity, target.name, [missing])
+        elif problem := _version_problem(version):
+            raise errors.UnreasonedError(problem)
         elif int(version) != stored.revision:
             raise errors.Conflict.of(*of.identity, target.name)
         old_uid = stored.object.metadata.uid
@@ -366,7 +366,7 @@ class Registry:
         sent = new.metadata.managed_fields
         tracked = _has_fields(new, ignored) if old is None else bool(sent or old.metadata.managed_fields)
         if not tracked:
-            new.metadata.managed_fields = []
+            new.metadata.managed_fields = None
             return
         name = door.name if door is not None else ""
         ownership.record(old, new, self._shape, ownership.writer(call, of.api_version, name, ignored))
@@ -395,6 +395,17 @@ def generate_name(prefix: str) -> str:
     return base + "".join(secrets.choice(_GENERATED_ALPHABET) for _ in range(_GENERATED_LENGTH))
 
 
+def _version_problem(version: str) -> str:
+    """Why a resourceVersion is no number, in Go's words; empty if it is one."""
+    if not (version.isascii() and version.isdigit()):
+        why = "invalid syntax"
+    elif int(version) >= 1 << 64:
+        why = "value out of range"
+    else:
+        return ""
+    return f"strconv.ParseUint: parsing {gotext.quote(version)}: {why}"
+
+
 def _name_or_prefix(new: Any) -> str:
     name: str = new.metadata.name or new.metadata.generate_name
     return name
@@ -415,8 +426,8 @@ def _keep_system_metadata(new: objects.ObjectMeta, old: objects.ObjectMeta, *, n
     new.self_link = ""
     new.generation = old.generation
     new.namespace = old.namespace if namespaced else ""
-    if new.deletion_timestamp is None:
-        new.deletion_timestamp = old.deletion_timestamp
+    new.deletion_timestamp = old.deletion_timestamp or new.deletion_timestamp
+    if new.deletion_grace_period_seconds is None:
         new.deletion_grace_period_seconds = old.deletion_grace_period_seconds
 
 

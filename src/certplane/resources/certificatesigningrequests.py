@@ -424,6 +424,7 @@ def with_condition(
 RESOURCE: Final = resource.Resource(
     group="certificates.k8s.io",
     version="v1",
+    former=("v1beta1",),
     kind="CertificateSigningRequest",
     plural="certificatesigningrequests",
     short_names=("csr",),

@@ -323,6 +323,7 @@ def _of_stored(look: Callable[..., Any]) -> Callable[..., Any]:
 NEW_RESOURCE: Final = resource.Resource(
     group=GROUP,
     version="v1",
+    former=("v1beta1",),
     kind="Event",
     plural="events",
     short_names=("ev",),

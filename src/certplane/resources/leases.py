@@ -68,6 +68,7 @@ def _validate(new: Lease) -> Problems:
 RESOURCE: Final = resource.Resource(
     group="coordination.k8s.io",
     version="v1",
+    former=("v1beta1",),
     kind="Lease",
     plural="leases",
     type=Lease,

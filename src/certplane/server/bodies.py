@@ -35,8 +35,11 @@ def read(data: bytes, media_type: str, expected: Expected, call: context.Call) -
     if media_type == negotiation.PROTOBUF:
         return _read_protobuf(data, expected)
     tree = _parse(data, media_type, expected)
-    api_version, kind = _type_of(tree, data, expected)
-    _check_type(api_version, kind, expected)
+    try:
+        api_version, kind = type_of(tree)
+    except codec.ReadProblem as error:
+        raise _unrecognised(expected, str(error), data) from error
+    _check_type(api_version or expected.api_version, kind or expected.kind, expected)
     return strictly(tree, expected, call)
 
 
@@ -76,43 +79,46 @@ def _unrecognised(expected: Expected, why: str, data: bytes) -> errors.BadReques
     )
 
 
-def _type_of(tree: Any, data: bytes, expected: Expected) -> tuple[str, str]:
-    if tree is None:
-        tree = gojson.Pairs()
-    if not isinstance(tree, gojson.Pairs):
-        why = f"json: cannot unmarshal {codec.go_kind(tree)} into Go value of type {_TYPE_META}"
-        raise _unrecognised(expected, f"couldn't get version/kind; json parse error: {why}", data)
+def type_of(tree: Any) -> tuple[str, str]:
+    """The apiVersion and kind of a document, empty where it does not say. Raises codec.ReadProblem."""
+    if not isinstance(tree, gojson.Pairs | None):
+        raise _no_type(f"{codec.go_kind(tree)} into Go value of type {_TYPE_META}")
     found = {"apiVersion": "", "kind": ""}
-    for key, value in tree:
+    for key, value in tree or ():
         if key in found and value is not None:
             if type(value) is not str:
-                why = f"json: cannot unmarshal {codec.go_kind(value)} into Go struct field .{key} of type string"
-                raise _unrecognised(expected, f"couldn't get version/kind; json parse error: {why}", data)
+                raise _no_type(f"{codec.go_kind(value)} into Go struct field .{key} of type string")
             found[key] = value
-    return found["apiVersion"] or expected.api_version, found["kind"] or expected.kind
+    return found["apiVersion"], found["kind"]
+
+
+def _no_type(what: str) -> codec.ReadProblem:
+    return codec.ReadProblem(f"couldn't get version/kind; json parse error: json: cannot unmarshal {what}")
+
+
+def type_problem(api_version: str, kind: str, expected: Expected) -> str:
+    """Why a document of this type cannot be read as what is expected; empty if it can."""
+    if not expected.is_known(api_version, kind):
+        return (
+            f"no kind {gotext.quote(kind)} is registered for version {gotext.quote(api_version)} "
+            f"in scheme {gotext.quote(_SCHEME)}"
+        )
+    group, _, version = api_version.rpartition("/")
+    if (group, kind) == (expected.api_version.rpartition("/")[0], expected.kind):
+        return ""
+    return f"converting ({version}.{kind}) to ({_package(api_version)}.{expected.kind}): unknown conversion"
 
 
 def _check_type(api_version: str, kind: str, expected: Expected) -> None:
     if (api_version, kind) == (expected.api_version, expected.kind) or (api_version, kind) in expected.also:
         return
-    version = api_version.rpartition("/")[2]
-    if not expected.is_known(api_version, kind):
-        why = (
-            f"no kind {gotext.quote(kind)} is registered for version {gotext.quote(api_version)} "
-            f"in scheme {gotext.quote(_SCHEME)}"
-        )
-        raise errors.BadRequest(
-            f"{kind} in version {gotext.quote(version)} cannot be handled as a {expected.kind}: {why}"
-        )
-    if api_version != expected.api_version:
+    if expected.is_known(api_version, kind) and api_version != expected.api_version:
         raise errors.BadRequest(
             f"the API version in the data ({api_version}) does not match "
             f"the expected API version ({expected.api_version})"
         )
-    raise errors.BadRequest(
-        f"{kind} in version {gotext.quote(version)} cannot be handled as a {expected.kind}: "
-        f"converting ({version}.{kind}) to ({_package(api_version)}.{expected.kind}): unknown conversion"
-    )
+    version, why = gotext.quote(api_version.rpartition("/")[2]), type_problem(api_version, kind, expected)
+    raise errors.BadRequest(f"{kind} in version {version} cannot be handled as a {expected.kind}: {why}")
 
 
 def _package(api_version: str) -> str:

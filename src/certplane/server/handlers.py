@@ -81,7 +81,7 @@ class API:
         self._endpoints = {_path_key(each.resource): each for each in endpoints}
         self._actions = {each.action.path: each for each in actions}
         self._versions = {key[:2] for key in (*self._endpoints, *self._actions)}
-        self._known = {(each.resource.api_version, each.resource.kind) for each in endpoints}
+        self._known = {(each, of.resource.kind) for of in endpoints for each in of.resource.api_versions}
         self._known |= {(each.action.api_version, each.action.kind) for each in actions}
         self._clock = clock
         self._watches = watching

@@ -7,13 +7,14 @@ nothing in particular, with the patched document (JSON patch, merge patch) or th
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from certplane import errors, gotext
-from certplane.meta import apply, codec, context, gojson, patches, resource, shape
+from certplane.meta import apply, codec, context, gojson, patches, resource, shape, strategic
 from certplane.registry import document, ownership, verbs
 from certplane.server import bodies
 
@@ -23,6 +24,7 @@ STRATEGIC: Final = "application/strategic-merge-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
 _KUBECTL: Final = "kubectl"
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
+_NO_PATCH: Final = "Invalid JSON Patch"
 _TYPES: Final = frozenset({JSON_PATCH, MERGE, STRATEGIC, APPLY})
 
 
@@ -40,7 +42,7 @@ def patch_type(content_type: str) -> str:
 
 
 class Patch:
-    """One patch, parsed."""
+    """One patch; it is parsed when there is something to apply it to."""
 
     def __init__(
         self,
@@ -51,96 +53,84 @@ class Patch:
         call: context.Call,
     ) -> None:
         self._type = kind_of_patch
+        self._body = body
         self._expected = expected
         self._kind = kind
         self._call = call
-        self._duplicates: tuple[str, ...] = ()
+        self._strict: tuple[str, ...] = ()
         self._warned = False
-        self._content = self._parse(body)
 
     def apply_to(self, stored: document.Document | None, target: verbs.Target) -> Any:
         """The new object. `stored` is None only for server-side apply, which then creates."""
         if self._type == APPLY:
             return self._apply(stored, target)
         assert stored is not None  # noqa: S101 - other patches need something to patch
-        live = codec.to_builtins(stored.object)
         if self._type == STRATEGIC:
-            patched = patches.strategic_merge_patch(live, self._content, shape.of(self._kind.type))
-            report = self._go_text
-        else:
-            change = patches.json_patch if self._type == JSON_PATCH else patches.merge_patch
-            patched = change(live, self._content)
-            report = functools.partial(_document_text, patched, live)
-        return self._read(patched, report)
+            return self._merge_strategically(codec.to_builtins(stored.object))
+        change = patches.json_patch if self._type == JSON_PATCH else patches.merge_patch
+        patched = patches.closed(change(codec.parse_json(stored.wire), self._content))
+        try:
+            return self._read(patched)
+        except codec.ReadProblem as error:
+            raise _bad_patch(gojson.text(patched), str(error)) from error
 
     # --- the patch ------------------------------------------------------------------------------------------------
 
-    def _parse(self, body: bytes) -> Any:
+    @functools.cached_property
+    def _content(self) -> Any:
+        """The patch as a tree; for a strategic merge and an apply, as builtins."""
         if self._type == APPLY:
-            return self._parse_apply(body)
-        prefix = "" if self._type == STRATEGIC else "error decoding patch: "
-        try:
-            tree = codec.parse_json(body)
-        except gojson.SyntaxProblem as error:
-            raise errors.BadRequest(f"{prefix}{error}") from error
-        if self._type == JSON_PATCH:
-            if not isinstance(tree, list) or isinstance(tree, gojson.Pairs):
-                kind = codec.go_kind(tree)
-                raise errors.BadRequest(
-                    f"error decoding patch: json: cannot unmarshal {kind} into Go value of type []handlers.jsonPatchOp"
-                )
-        elif not isinstance(tree, gojson.Pairs):
-            kind = codec.go_kind(tree)
-            raise errors.BadRequest(
-                f"{prefix}json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
-            )
-        self._duplicates = tuple(gojson.duplicates(tree))
-        return gojson.plain(tree, numbers=True)
+            return self._parse_apply()
+        judged = self._call.field_validation != "Ignore"
+        read = {JSON_PATCH: _read_operations, MERGE: _read_merge, STRATEGIC: _read_strategic}[self._type]
+        tree, strict = read(self._body, judged=judged)
+        self._strict = tuple(strict) if judged else ()
+        return tree
 
-    def _parse_apply(self, body: bytes) -> Any:
+    def _parse_apply(self) -> Any:
         try:
-            tree = codec.parse_yaml(body)
+            tree = codec.parse_yaml(self._body)
         except codec.YAMLProblem as error:
             raise errors.BadRequest(f"error decoding YAML: {error}") from error
         if not isinstance(tree, gojson.Pairs):
-            kind = codec.go_kind(tree)
-            raise errors.BadRequest(
-                f"error decoding YAML: json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
-            )
-        self._duplicates = tuple(codec.yaml_duplicates(body)) if gojson.duplicates(tree) else ()
+            raise errors.BadRequest(f"error decoding YAML: {_no_map(tree)}")
+        self._strict = tuple(codec.yaml_duplicates(self._body)) if any(gojson.duplicates(tree)) else ()
         return gojson.plain(tree, numbers=True)
 
     # --- the object -----------------------------------------------------------------------------------------------
 
-    def _read(self, patched: Any, report: Any) -> Any:
-        """The patched document as an object; what is wrong with it is the patch's fault."""
-        kind = self._kind
-        # A JSON patch may put anything in the place of the whole document.
-        sent_kind = patched.get("kind", kind.kind) if isinstance(patched, Mapping) else kind.kind
-        if sent_kind != kind.kind and self._type != STRATEGIC:
-            why = (
-                f"no kind {gotext.quote(str(patched['kind']))} is registered for version "
-                f'{gotext.quote(str(patched.get("apiVersion", "")))} in scheme "pkg/api/legacyscheme/scheme.go:30"'
-            )
-            raise _bad_patch(report(), why)
-        try:
-            reading = codec.read(patched, kind.type)
-        except codec.ReadProblem as error:
-            raise _bad_patch(report(), _restoring(str(error)) if self._type == STRATEGIC else str(error)) from error
-        self._judge([*self._duplicates, *reading.strict], report)
+    def _read(self, patched: Any) -> Any:
+        """The patched document as an object. Raises codec.ReadProblem; the document may be anything by now."""
+        api_version, kind = bodies.type_of(patched)
+        if not api_version:
+            # Go then reads it as its internal type, whose fields have no names in a document: nothing comes of it.
+            self._judge([f'unknown field "{key}"' for key, _ in patched if key not in ("apiVersion", "kind")])
+            return self._kind.type()
+        why = bodies.type_problem(api_version, kind or self._kind.kind, self._expected)
+        if why:
+            raise codec.ReadProblem(why)
+        reading = codec.read(patched, self._kind.type)
+        self._judge(reading.strict)
         return reading.object
 
-    def _judge(self, strict: list[str], report: Any) -> None:
-        if not strict:
-            return
-        if self._call.field_validation == "Strict":
-            raise _bad_patch(report(), "strict decoding error: " + ", ".join(strict))
+    def _merge_strategically(self, live: dict[str, Any]) -> Any:
+        patch = copy.deepcopy(self._content)
+        merged = strategic.merge(live, patch, shape.of(self._kind.type))
+        try:
+            reading = codec.restore(merged, self._kind.type)
+            self._judge(reading.strict)
+        except codec.ReadProblem as error:
+            raise _bad_patch(gotext.plain(patch), str(error)) from error
+        return reading.object
+
+    def _judge(self, strict: Sequence[str]) -> None:
+        """Refuse or warn of what strict decoding finds in the patch and in what it leads to."""
+        found = (*self._strict, *strict)
+        if found and self._call.field_validation == "Strict":
+            raise codec.ReadProblem("strict decoding error: " + ", ".join(found))
         if self._call.field_validation == "Warn" and not self._warned:
             self._warned = True
-            self._call.warnings.extend(strict)
-
-    def _go_text(self) -> str:
-        return go_map_text(self._content)
+            self._call.warnings.extend(found)
 
     # --- server-side apply ----------------------------------------------------------------------------------------
 
@@ -151,12 +141,12 @@ class Patch:
         writer = ownership.writer(call, kind.api_version, target.subresource, ignored)
         live = codec.to_builtins(stored.object) if stored is not None else None
         merged = apply.apply(live, self._content, shape.of(kind.type), writer, force=call.force)
-        if self._duplicates and not self._warned:
+        if self._strict and not self._warned:
             self._warned = True
             if call.field_validation == "Strict":
-                raise errors.BadRequest("error strict decoding YAML: " + ", ".join(self._duplicates))
+                raise errors.BadRequest("error strict decoding YAML: " + ", ".join(self._strict))
             if call.field_validation == "Warn":
-                call.warnings.extend(self._duplicates)
+                call.warnings.extend(self._strict)
         new = bodies.strictly(merged, self._expected, call)
         if call.field_manager == _KUBECTL and _LAST_APPLIED in new.metadata.annotations:
             # Whoever goes back to client-side apply goes on from here.
@@ -174,42 +164,86 @@ class Patch:
             raise errors.BadRequest(f"invalid object type: {api_version}, Kind={kind}")
 
 
+# --- reading patches: a tree, and what strict decoding finds in it ------------------------------------------------
+
+
+def _read_operations(body: bytes, *, judged: bool) -> tuple[Any, Iterable[str]]:
+    """The operations of a JSON patch. Raises BadRequest.
+
+    They are decoded twice, by a strict decoder if somebody cares, and by the one of the patch library.
+    """
+    tree = _parsed(body, "error decoding patch: " if judged else "")
+    if tree is None:
+        return [], ()
+    if isinstance(tree, gojson.Pairs) or not isinstance(tree, list):
+        where = "Go value of type []handlers.jsonPatchOp" if judged else "Go value of type jsonpatch.Patch"
+        raise _no_operations(tree, where, judged=judged)
+    strict: list[str] = []
+    for position, each in enumerate(tree):
+        if isinstance(each, gojson.Pairs):
+            strict.extend(_operation_problems(each, f"[{position}]") if judged else ())
+        elif each is not None:
+            where = f"Patch.{position} of type jsonpatch.Operation"
+            raise _no_operations(each, "Go value of type handlers.jsonPatchOp" if judged else where, judged=judged)
+    return tree, strict
+
+
+def _no_operations(found: Any, where: str, *, judged: bool) -> errors.BadRequest:
+    prefix = "error decoding patch: " if judged else ""
+    return errors.BadRequest(f"{prefix}json: cannot unmarshal {codec.go_kind(found)} into {where}")
+
+
+def _operation_problems(operation: gojson.Pairs, at: str) -> Iterator[str]:
+    """What a strict decoder finds in an operation, in its order. Raises BadRequest for a wrong type."""
+    seen: set[str] = set()
+    for key, item in operation:
+        if key in seen:
+            yield f'json patch duplicate field "{at}.{key}"'
+        seen.add(key)
+        if key == "value":
+            yield from (f"json patch {each}" for each in gojson.duplicates(item, f"{at}.{key}"))
+        elif key not in ("op", "path", "from"):
+            yield f'json patch unknown field "{at}.{key}"'
+        elif item is not None and type(item) is not str:
+            why = f"cannot unmarshal {codec.go_kind(item)} into Go struct field jsonPatchOp.{key} of type string"
+            raise errors.BadRequest(f"error decoding patch: json: {why}")
+
+
+def _read_merge(body: bytes, *, judged: bool) -> tuple[Any, Iterable[str]]:
+    """A merge patch: an object, or, where nobody looks, a list. Raises BadRequest."""
+    try:
+        tree = codec.parse_json(body)
+    except gojson.SyntaxProblem as error:
+        raise errors.BadRequest(f"error decoding patch: {error}" if judged else _NO_PATCH) from error
+    if isinstance(tree, gojson.Pairs):
+        return tree, gojson.duplicates(tree)
+    if judged and tree is not None:
+        raise errors.BadRequest(f"error decoding patch: {_no_map(tree)}")
+    if isinstance(tree, list):
+        return tree, ()
+    raise errors.BadRequest(_NO_PATCH)
+
+
+def _read_strategic(body: bytes, *, judged: bool) -> tuple[Any, Iterable[str]]:
+    """A strategic merge patch, as builtins. Raises BadRequest."""
+    tree = _parsed(body, "")
+    if tree is None:
+        return {}, ()
+    if not isinstance(tree, gojson.Pairs):
+        raise errors.BadRequest(_no_map(tree))
+    return gojson.plain(tree, numbers=True), gojson.duplicates(tree) if judged else ()
+
+
+def _parsed(body: bytes, prefix: str) -> Any:
+    try:
+        return codec.parse_json(body)
+    except gojson.SyntaxProblem as error:
+        raise errors.BadRequest(f"{prefix}{error}") from error
+
+
+def _no_map(tree: Any) -> str:
+    return f"json: cannot unmarshal {codec.go_kind(tree)} into Go value of type map[string]interface {{}}"
+
+
 def _bad_patch(value: str, why: str) -> errors.Invalid:
     return errors.Invalid("", "", "", [errors.invalid("patch", value, why)])
-
-
-def _restoring(text: str) -> str:
-    """Strategic merge goes through Go's unstructured converter, which has words of its own for a wrong type."""
-    kind = text.partition("cannot unmarshal ")[2].partition(" ")[0]
-    if not kind:
-        return text
-    wanted = text.rpartition("of type ")[2]
-    names = {"object": "map[string]interface {}", "array": "[]interface {}", "number": "int64"}
-    plain = {"map[string]string": "map", "string": "string", "bool": "bool"}
-    what = "slice" if wanted.startswith("[]") else plain.get(wanted, "struct")
-    return f"cannot restore {what} from {names.get(kind, kind)}"
-
-
-def _document_text(patched: Any, live: Any) -> str:
-    """The patched document as the patch library prints it: objects that were touched have their keys sorted."""
-    return gotext.json_text(_touched_sorted(patched, live))
-
-
-def _touched_sorted(patched: Any, live: Any) -> Any:
-    if not isinstance(patched, dict) or patched == live:
-        return patched
-    before = live if isinstance(live, dict) else {}
-    return {key: _touched_sorted(patched[key], before.get(key)) for key in sorted(patched)}
-
-
-def go_map_text(value: Any) -> str:
-    """`%v` of a decoded document: maps with sorted keys, lists, and bare values."""
-    if isinstance(value, Mapping):
-        return "map[" + " ".join(f"{key}:{go_map_text(value[key])}" for key in sorted(value)) + "]"
-    if isinstance(value, list):
-        return "[" + " ".join(go_map_text(each) for each in value) + "]"
-    if value is None:
-        return "<nil>"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)

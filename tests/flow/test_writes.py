@@ -1,0 +1,273 @@
+"""What becomes of a write, and what its author is told, where that is not recorded elsewhere."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.flow import plane as flow
+from tests.flow.test_reads import ask
+
+MAPS = "/api/v1/namespaces/default/configmaps"
+JSON_PATCH = "application/json-patch+json"
+MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+GRACE = 'ConfigMap "a" is invalid: metadata.deletionGracePeriodSeconds'
+GENERIC = "the server rejected our request due to an error in our request"
+
+
+async def made(plane, name="a", **fields):
+    """A ConfigMap with data and finalizers."""
+    metadata = {"name": name, "finalizers": ["x.y/a", "x.y/b"], **fields.pop("metadata", {})}
+    document = {"metadata": metadata, "data": {"a": "1", "b": "2"}, **fields}
+    status, body = await ask(plane, MAPS, "POST", body=json.dumps(document).encode(), user_agent="maker")
+    assert status == 201
+    return json.loads(body)
+
+
+async def patched(plane, body, kind=JSON_PATCH, query="", name="a"):
+    """The answer to a patch of that ConfigMap."""
+    body = body if isinstance(body, str) else json.dumps(body)
+    path = f"{MAPS}/{name}?{query}"
+    status, answer = await ask(plane, path, "PATCH", body=body.encode(), content_type=kind, user_agent="patcher")
+    return status, json.loads(answer)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("-", ["x.y/a", "x.y/b", "x.y/z"]),
+        ("-1", ["x.y/a", "x.y/b", "x.y/z"]),
+        ("-2", ["x.y/a", "x.y/z", "x.y/b"]),
+        ("-3", ["x.y/z", "x.y/a", "x.y/b"]),
+        ("01", ["x.y/a", "x.y/z", "x.y/b"]),
+        ("+1", ["x.y/a", "x.y/z", "x.y/b"]),
+        ("2", ["x.y/a", "x.y/b", "x.y/z"]),
+        ("3", None),
+        ("-4", None),
+        ("x", None),
+    ],
+)
+async def test_the_index_of_a_json_patch(path, expected):
+    """Counts from the end when it is negative; what is out of range, or no number, does not apply."""
+    async with flow.running() as plane:
+        await made(plane)
+        status, answer = await patched(plane, [{"op": "add", "path": f"/metadata/finalizers/{path}", "value": "x.y/z"}])
+    if expected is None:
+        assert (status, answer["message"]) == (422, GENERIC)
+    else:
+        assert answer["metadata"]["finalizers"] == expected
+
+
+@pytest.mark.parametrize(
+    ("operations", "data"),
+    [
+        ([{"op": "copy", "from": "/data/zz", "path": "/data/c"}], {"a": "1", "b": "2", "c": ""}),
+        ([{"op": "replace", "path": "/data/zz", "value": "3"}], {"a": "1", "b": "2", "zz": "3"}),
+        ([{"op": "test", "path": "/data/zz"}], {"a": "1", "b": "2"}),
+        ([{"op": "add", "path": "x/data/c", "value": "3"}], {"a": "1", "b": "2", "c": "3"}),
+        ([], {"a": "1", "b": "2"}),
+        ("null", {"a": "1", "b": "2"}),
+    ],
+)
+async def test_json_patches_that_apply(operations, data):
+    """The patch library of Kubernetes takes liberties: a copied or replaced member need not be there."""
+    async with flow.running() as plane:
+        await made(plane)
+        status, answer = await patched(plane, operations)
+    assert (status, answer.get("data")) == (200, data)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        {"op": "add", "path": "", "value": {}},
+        {"op": "replace", "path": "", "value": None},
+        {"op": "replace", "path": "", "value": "x"},
+        {"op": "copy", "from": "", "path": "/data/x"},
+        {"op": "remove", "path": ""},
+        {"op": "add", "path": "/data/a/b", "value": "1"},
+        {"op": "move", "from": "/data", "path": "/data/x"},
+        {"op": "move", "from": "/data/zz", "path": "/data/x"},
+        {"op": "test", "path": "/data/a", "value": 1},
+        {"op": "frob", "path": "/data/a"},
+        {},
+        None,
+    ],
+)
+async def test_json_patches_that_do_not_apply(operation):
+    """All get one answer, which says nothing of why."""
+    async with flow.running() as plane:
+        await made(plane)
+        status, answer = await patched(plane, [operation])
+    assert (status, answer["reason"], answer["message"]) == (422, "Invalid", GENERIC)
+
+
+STRICT = "error decoding patch: json: cannot unmarshal "
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "judged", "ignored"),
+    [
+        (JSON_PATCH, "{}", STRICT + "object into Go value of type []handlers.jsonPatchOp",
+         "json: cannot unmarshal object into Go value of type jsonpatch.Patch"),
+        (JSON_PATCH, '["x"]', STRICT + "string into Go value of type handlers.jsonPatchOp",
+         "json: cannot unmarshal string into Patch.0 of type jsonpatch.Operation"),
+        (JSON_PATCH, '[{"op":1}]', STRICT + "number into Go struct field jsonPatchOp.op of type string", GENERIC),
+        (JSON_PATCH, "[", "error decoding patch: unexpected end of JSON input", "unexpected end of JSON input"),
+        (MERGE, "{", "error decoding patch: unexpected end of JSON input", "Invalid JSON Patch"),
+        (MERGE, "null", "Invalid JSON Patch", "Invalid JSON Patch"),
+        (MERGE, "5", STRICT + "number into Go value of type map[string]interface {}", "Invalid JSON Patch"),
+        (STRATEGIC, "5", "json: cannot unmarshal number into Go value of type map[string]interface {}",
+         "json: cannot unmarshal number into Go value of type map[string]interface {}"),
+    ],
+)  # fmt: skip
+async def test_a_body_that_is_no_patch(kind, body, judged, ignored):
+    """Is read by another decoder when nobody asks for warnings, and each has its words."""
+    async with flow.running() as plane:
+        await made(plane)
+        _, first = await patched(plane, body, kind)
+        _, second = await patched(plane, body, kind, "fieldValidation=Ignore")
+    assert (first["message"], second["message"]) == (judged, ignored)
+
+
+async def test_a_patch_is_read_when_there_is_something_to_patch():
+    """Of an object that is not there, it does not matter what the patch says."""
+    async with flow.running() as plane:
+        status, _ = await patched(plane, "[")
+    assert status == 404
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "found"),
+    [
+        (JSON_PATCH, '[{"op":"remove","op":"add","path":"/data/c","value":"1","nope":2}]',
+         ['json patch duplicate field "[0].op"', 'json patch unknown field "[0].nope"']),
+        (JSON_PATCH, '[{"op":"add","path":"/data","value":{"x":"1","x":"2"}}]',
+         ['json patch duplicate field "[0].value.x"', 'duplicate field "data.x"']),
+        (MERGE, '{"data":{"z":"1","z":"2"},"data":{"y":"3"},"nope":1,"also":1}',
+         ['duplicate field "data.z"', 'duplicate field "data"', 'unknown field "also"', 'unknown field "nope"']),
+        (STRATEGIC, '{"nope":1,"metadata":{"b":1,"a":2}}',
+         ['unknown field "metadata.a"', 'unknown field "metadata.b"', 'unknown field "nope"']),
+    ],
+)  # fmt: skip
+async def test_what_strict_decoding_finds_in_a_patch(kind, body, found):
+    """First what is wrong with the patch, in its order; then what is wrong with the document that it leads to."""
+    async with flow.running() as plane:
+        await made(plane)
+        status, answer = await patched(plane, body, kind, "fieldValidation=Strict")
+    assert status == 422
+    assert answer["message"].endswith("strict decoding error: " + ", ".join(found))
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ({"data": {"a": 5}}, "cannot convert int64 to string"),
+        ({"data": {"a": True}}, "unrecognized type: string"),
+        ({"data": []}, "cannot restore map from slice"),
+        ({"metadata": "x"}, "cannot restore struct from: string"),
+        ({"metadata": {"finalizers": {"a": "b"}}}, "cannot restore slice from map"),
+        ({"metadata": {"generation": 7.5}}, "cannot convert float64 to int64"),
+        ({"metadata": {"creationTimestamp": 5}}, "json: cannot unmarshal number into Go value of type string"),
+        ({"immutable": "yes"}, "unrecognized type: bool"),
+        ({"binaryData": {"k": "@@"}}, "error decoding from json: illegal base64 data at input byte 0"),
+    ],
+)
+async def test_wrong_types_in_a_strategic_merge_patch(body, why):
+    """Are found by Go's converter, not by its decoder."""
+    async with flow.running() as plane:
+        await made(plane)
+        status, answer = await patched(plane, body, STRATEGIC)
+    assert (status, answer["message"].rpartition('": ')[2]) == (422, why)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"data": {"$patch": "frob"}}, 500, "unknown patch type: frob in map: map[$patch:frob]"),
+        ({"data": {"$patch": None}}, 500, "unknown patch type: %!s(<nil>) in map: map[$patch:<nil>]"),
+        ({"data": {"$retainKeys": ["a"], "c": "3"}}, 400, "invalid patch format of retainKeys"),
+        ({"metadata": {"$setElementOrder/finalizers": "x"}}, 500,
+         "expected a []interface {}, but received a string"),
+        ({"metadata": {"$setElementOrder/nope": ["b"]}}, 500,
+         'unable to find api field in struct ObjectMeta for the json field "nope"'),
+        ({"metadata": {"finalizers": [1]}}, 500, "list element types are not identical: [[x.y/a x.y/b] [1]]"),
+        ({"metadata": {"finalizers": [[]]}}, 500, "list element types are not identical: [[x.y/a x.y/b] [[]]]"),
+    ],
+)  # fmt: skip
+async def test_strategic_merge_patches_that_contradict_themselves(body, status, message):
+    """Get the text of the merge, and mostly 500."""
+    async with flow.running() as plane:
+        await made(plane)
+        code, answer = await patched(plane, body, STRATEGIC)
+    assert (code, answer["message"]) == (status, message)
+
+
+@pytest.mark.parametrize(
+    ("body", "finalizers"),
+    [
+        ({"finalizers": ["x.y/c", "x.y/c"]}, ["x.y/c", "x.y/a", "x.y/b"]),
+        ({"$setElementOrder/finalizers": ["x.y/b", "x.y/a"]}, ["x.y/b", "x.y/a"]),
+        ({"$deleteFromPrimitiveList/finalizers": ["x.y/a"], "$setElementOrder/finalizers": ["x.y/c", "x.y/b"],
+          "finalizers": ["x.y/c"]}, ["x.y/c", "x.y/b"]),
+        ({"$deleteFromPrimitiveList/finalizers": "x.y/a"}, ["x.y/a", "x.y/b"]),
+    ],
+)  # fmt: skip
+async def test_strategic_merge_of_a_list_of_names(body, finalizers):
+    """Every name once, in the order that the patch asks for."""
+    async with flow.running() as plane:
+        await made(plane)
+        _, answer = await patched(plane, {"metadata": body}, STRATEGIC)
+    assert answer["metadata"]["finalizers"] == finalizers
+
+
+@pytest.mark.parametrize("kind", [JSON_PATCH, MERGE])
+@pytest.mark.parametrize(
+    ("field", "value", "status", "message"),
+    [
+        ("apiVersion", "v2", 422, 'no kind "ConfigMap" is registered for version "v2" in scheme'),
+        ("kind", "Namespace", 422, "converting (v1.Namespace) to (core.ConfigMap): unknown conversion"),
+        ("kind", 5, 422, "json: cannot unmarshal number into Go struct field .kind of type string"),
+        ("apiVersion", None, 400, "the name of the object (a based on URL) was undeterminable"),
+        ("kind", None, 200, ""),
+    ],
+)
+async def test_a_patch_of_what_the_document_is(kind, field, value, status, message):
+    """What it becomes has to be of the same kind; without a version nobody can read it."""
+    body = {field: value} if kind == MERGE else [{"op": "replace", "path": f"/{field}", "value": value}]
+    if kind == JSON_PATCH and field == "apiVersion" and value is None:
+        body = [{"op": "remove", "path": "/apiVersion"}]
+    async with flow.running() as plane:
+        await made(plane)
+        code, answer = await patched(plane, body, kind)
+    assert (code, message in answer.get("message", "")) == (status, True)
+
+
+@pytest.mark.parametrize("kind", [MERGE, STRATEGIC])
+@pytest.mark.parametrize(
+    ("metadata", "status", "message"),
+    [
+        ({"resourceVersion": "x"}, 500, 'strconv.ParseUint: parsing "x": invalid syntax'),
+        ({"resourceVersion": "9" * 20}, 500, f'strconv.ParseUint: parsing "{"9" * 20}": value out of range'),
+        ({"deletionGracePeriodSeconds": 5}, 422, f"{GRACE}: Invalid value: 5: field is immutable"),
+    ],
+)  # fmt: skip
+async def test_metadata_that_no_patch_may_set(kind, metadata, status, message):
+    """Each is refused for what it is."""
+    async with flow.running() as plane:
+        await made(plane)
+        code, answer = await patched(plane, {"metadata": metadata}, kind)
+    assert (code, answer["message"]) == (status, message)
+
+
+@pytest.mark.parametrize("value", [[], [{}]])
+async def test_managed_fields_are_given_up(value):
+    """By an empty list as well as by one empty entry; then nobody owns anything until somebody applies."""
+    async with flow.running() as plane:
+        assert (await made(plane))["metadata"]["managedFields"]
+        _, answer = await patched(plane, {"metadata": {"managedFields": value}}, MERGE)
+        _, later = await patched(plane, {"data": {"c": "3"}}, MERGE)
+    assert "managedFields" not in answer["metadata"]
+    assert "managedFields" not in later["metadata"]
