@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from certplane import testing
 from tests.flow import plane as flow
 from tests.flow.test_reads import ask
 
@@ -271,3 +272,193 @@ async def test_managed_fields_are_given_up(value):
         _, later = await patched(plane, {"data": {"c": "3"}}, MERGE)
     assert "managedFields" not in answer["metadata"]
     assert "managedFields" not in later["metadata"]
+
+
+# --- server-side apply --------------------------------------------------------------------------------------------
+
+APPLY = "application/apply-patch+yaml"
+NO_YAML = "error decoding YAML: error "
+NO_MAPPING = "mapping values are not allowed in this context"
+GO_MAP = "Go value of type map[string]interface {}"
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+
+async def applied(plane, body, manager="m", query=""):
+    """The answer to an apply of the ConfigMap `a`: a text, or the fields of a document."""
+    if isinstance(body, dict):
+        metadata = {"name": "a", **body.pop("metadata", {})}
+        body = json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, **body})
+    path = f"{MAPS}/a?fieldManager={manager}&{query}"
+    status, answer = await ask(plane, path, "PATCH", body=body.encode(), content_type=APPLY)
+    return status, json.loads(answer)
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"data": "x"}, ".data: expected map, got &{x}"),
+        ({"data": {"a": 5}}, ".data.a: expected string, got &value.valueUnstructured{Value:5}"),
+        ({"immutable": "x"}, ".immutable: expected boolean, got &{x}"),
+        ({"metadata": {"generation": "x"}}, ".metadata.generation: expected numeric (int or float), got string"),
+        ({"metadata": {"finalizers": "x"}}, ".metadata.finalizers: expected list, got &{x}"),
+        ({"metadata": {"finalizers": [None]}},
+         ".metadata.finalizers: element 0: associative list without keys has an element that's an explicit null"),
+        ({"metadata": {"finalizers": ["x.y/a", "x.y/a"]}},
+         '.metadata.finalizers: duplicate entries for key [="x.y/a"]'),
+        ({"metadata": {"ownerReferences": [{"uid": "u", "nope": 1}]}},
+         '.metadata.ownerReferences[uid="u"].nope: field not declared in schema'),
+        ({"metadata": {"managedFields": "x"}}, ""),
+    ],
+)  # fmt: skip
+async def test_an_applied_document_that_does_not_fit_its_type(fields, problem):
+    """Is refused with what the typed view of it says, however deep it is wrong."""
+    async with flow.running() as plane:
+        status, answer = await applied(plane, fields)
+    if problem:
+        assert status == 500
+        assert answer["message"] == f"failed to create typed patch object (/a; /v1, Kind=ConfigMap): {problem}"
+    else:
+        assert (status, answer["message"]) == (400, "metadata.managedFields must be nil")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "invalid object type: /, Kind="),
+        ("null", "invalid object type: /, Kind="),
+        ("kind: ConfigMap", "invalid object type: /, Kind=ConfigMap"),
+        ("{apiVersion: v1, kind: 5}", "invalid object type: /v1, Kind="),
+        ("[]", f"{NO_YAML}unmarshaling JSON: while decoding JSON: json: cannot unmarshal array into {GO_MAP}"),
+        ("a: b: c", f"{NO_YAML}converting YAML to JSON: yaml: {NO_MAPPING}"),
+        ("a: b\nc: d: e", f"{NO_YAML}converting YAML to JSON: yaml: line 2: {NO_MAPPING}"),
+        ("apiVersion: v1\nkind: ConfigMap\ndata: {}",
+         "the name of the object (a based on URL) was undeterminable: name must be provided"),
+    ],
+)  # fmt: skip
+async def test_an_applied_text_that_is_no_such_object(text, message):
+    """Says what it is, or where it stops to be YAML."""
+    async with flow.running() as plane:
+        status, answer = await applied(plane, text)
+    assert (status, answer["message"]) == (400, message)
+
+
+async def test_doubled_keys_in_what_is_applied():
+    """Are found by the YAML parser, all of them."""
+    text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: '1', a: '2'}\nkind: ConfigMap\n"
+    found = 'line 4: key "a" already set in map\n  line 5: key "kind" already set in map'
+    async with flow.running() as plane:
+        status, answer = await applied(plane, text, query="fieldValidation=Strict")
+    assert status == 400
+    assert answer["message"] == (
+        f"error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  {found}"
+    )
+
+
+async def test_the_first_document_is_applied():
+    """What stands behind it is not looked at."""
+    text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: '1'}\n---\n: : :\n"
+    async with flow.running() as plane:
+        status, answer = await applied(plane, text)
+    assert (status, answer["data"]) == (201, {"a": "1"})
+
+
+async def test_the_order_of_a_set_is_the_applied_one():
+    """An apply that changes nothing but an order is a write."""
+    async with flow.running() as plane:
+        await applied(plane, {"metadata": {"finalizers": ["x.y/a", "x.y/c", "x.y/b"]}})
+        _, answer = await applied(plane, {"metadata": {"finalizers": ["x.y/b", "x.y/a"]}}, "n")
+    assert answer["metadata"]["finalizers"] == ["x.y/c", "x.y/b", "x.y/a"]
+
+
+async def test_a_write_of_nothing_but_a_moment_is_none():
+    """An empty map where there was none is stored like none; that somebody owns it since then is no reason to write."""
+    clock = testing.FakeClock()
+    async with flow.running(clock=clock) as plane:
+        _, first = await applied(plane, {"data": {"a": "1"}, "binaryData": {}})
+        await clock.advance(60)
+        _, second = await applied(plane, {"data": {"a": "1"}, "binaryData": {}})
+    assert first == second
+
+
+async def test_kubectl_takes_back_what_it_applied_on_the_client_side():
+    """The annotation says what that was: no conflict with whom the server knows as owner. What differs, is one."""
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"a": "1"}}
+    annotations = {LAST_APPLIED: json.dumps(config)}
+    document = {**config, "metadata": {"name": "a", "annotations": annotations}, "data": {"a": "1", "b": "2"}}
+    async with flow.running() as plane:
+        await ask(plane, f"{MAPS}?fieldManager=elder", "POST", body=json.dumps(document).encode())
+        refused, conflict = await applied(plane, {"data": {"a": "5", "b": "6"}}, "kubectl")
+        others, _ = await applied(plane, {"data": {"a": "5"}}, "m")
+        status, answer = await applied(plane, {"data": {"a": "5"}}, "kubectl")
+    assert (refused, [each["field"] for each in conflict["details"]["causes"]]) == (409, [".data.b"])
+    assert (others, status, answer["data"]) == (409, 200, {"a": "5", "b": "2"})
+    kept = json.loads(answer["metadata"]["annotations"][LAST_APPLIED])
+    assert kept == {**config, "data": {"a": "5"}}
+
+
+async def test_the_annotation_of_kubectl_does_not_hold_itself():
+    """What is kept of an applied document is the document without what was kept."""
+    async with flow.running() as plane:
+        _, answer = await applied(plane, {"metadata": {"annotations": {LAST_APPLIED: "{}\n"}}}, "kubectl")
+    kept = json.loads(answer["metadata"]["annotations"][LAST_APPLIED])
+    assert kept["metadata"] == {"name": "a", "annotations": {}}
+
+
+# --- managedFields ------------------------------------------------------------------------------------------------
+
+
+async def test_the_oldest_of_many_updaters_share_an_entry():
+    """Ten updaters have their own; the one that would be the eleventh makes the two oldest one."""
+    clock = testing.FakeClock()
+    async with flow.running(clock=clock) as plane:
+        await made(plane, metadata={"finalizers": []})
+        for number in range(10):
+            await clock.advance(1)
+            path = f"{MAPS}/a?fieldManager=u{number}"
+            body = json.dumps({"data": {f"k{number}": ""}}).encode()
+            _, answer = await ask(plane, path, "PATCH", body=body, content_type=MERGE)
+    entries = {each["manager"]: each["fieldsV1"] for each in json.loads(answer)["metadata"]["managedFields"]}
+    assert list(entries) == ["ancient-changes", *(f"u{number}" for number in range(1, 10))]
+    assert entries["ancient-changes"] == {"f:data": {".": {}, "f:a": {}, "f:b": {}, "f:k0": {}}}
+
+
+async def test_names_that_stand_in_a_set_twice_have_one_owner():
+    """Who makes it so owns the name."""
+    async with flow.running() as plane:
+        await made(plane)
+        _, answer = await patched(plane, {"metadata": {"finalizers": ["x.y/c", "x.y/c"]}}, MERGE)
+    owners = {each["manager"]: each["fieldsV1"] for each in answer["metadata"]["managedFields"]}
+    assert owners["patcher"]["f:metadata"] == {"f:finalizers": {'v:"x.y/c"': {}}}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"operation": "X", "apiVersion": "v1", "fieldsType": "FieldsV1"},
+        {"operation": "Update", "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {}}},
+        {"operation": "Update", "apiVersion": "v1"},
+        {"operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": {"x": {}}},
+        {"operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": {"k:{": {}}},
+        {"operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": {"v:x": {}}},
+        {"operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": {"f:a": 5}},
+    ],
+)
+async def test_managed_fields_that_are_none(entry):
+    """One entry that is not valid, and what is stored counts instead."""
+    async with flow.running() as plane:
+        before = (await made(plane))["metadata"]["managedFields"]
+        _, answer = await patched(plane, {"metadata": {"managedFields": [{"manager": "z", **entry}]}}, MERGE)
+    assert answer["metadata"]["managedFields"] == before
+
+
+async def test_managed_fields_with_a_name_that_is_too_long():
+    """Are valid, but no metadata."""
+    entry = {"manager": "z" * 129, "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1",
+             "fieldsV1": {"f:data": {"f:a": {}}}}  # fmt: skip
+    async with flow.running() as plane:
+        await made(plane)
+        status, answer = await patched(plane, {"metadata": {"managedFields": [entry]}}, MERGE)
+    assert status == 422
+    assert answer["message"] == (
+        'ConfigMap "a" is invalid: metadata.managedFields[0].manager: Too long: may not be more than 128 bytes'
+    )

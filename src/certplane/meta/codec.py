@@ -571,7 +571,7 @@ _MAX_YAML_NODES = 400_000
 
 
 def parse_yaml(data: bytes) -> Any:
-    """The tree of one YAML document, of the same form as `parse_json` gives. Raises YAMLProblem."""
+    """The tree of the first YAML document, of the same form as `parse_json` gives. Raises YAMLProblem."""
     try:
         text = data.decode("utf-8")
         if text.count("*") > _MAX_YAML_ALIASES and _aliases(text) > _MAX_YAML_ALIASES:
@@ -579,13 +579,20 @@ def parse_yaml(data: bytes) -> Any:
         _check_yaml_depth(text)
         return _construct(text)
     except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark is not None else ""
-        raise YAMLProblem(f"error converting YAML to JSON: yaml: {line}{error.problem}") from error
+        raise YAMLProblem(f"error converting YAML to JSON: yaml: {_yaml_line(error)}{error.problem}") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise YAMLProblem("error converting YAML to JSON: yaml: control characters are not allowed") from error
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         # An explicit tag on a value that is none of the kind: the library's constructors do not look before they leap.
         raise YAMLProblem("error converting YAML to JSON: yaml: cannot decode a value as its tag says") from error
+
+
+def _yaml_line(error: yaml.MarkedYAMLError) -> str:
+    """Where Go's parser says that it stopped: lines count from 0 there, and nothing is said of the first one."""
+    marks = [mark for mark in (error.context_mark, error.problem_mark) if mark is not None and mark.line]
+    if not marks:
+        return ""
+    return f"line {marks[0].line + isinstance(error, yaml.scanner.ScannerError)}: "
 
 
 def yaml_duplicates(data: bytes) -> list[str]:
@@ -605,14 +612,24 @@ def yaml_duplicates(data: bytes) -> list[str]:
                     found.append(f"line {key.start_mark.line + 1}: key {gotext.quote(text)} already set in map")
                 known.add(text)
 
-    walk(yaml.compose(data.decode("utf-8"), Loader=yaml.CSafeLoader))
+    loader = yaml.CSafeLoader(data.decode("utf-8"))
+    try:
+        walk(_first_node(loader))
+    finally:
+        loader.dispose()
     return found
+
+
+def _first_node(loader: yaml.CSafeLoader) -> yaml.Node | None:
+    """The first document of a text: what comes behind it is not even looked at."""
+    node: yaml.Node | None = loader.get_node() if loader.check_node() else None
+    return node
 
 
 def _construct(text: str) -> Any:
     loader = _Loader(text)
     try:
-        node = loader.get_single_node()
+        node = _first_node(loader)
         if "*" in text:
             _check_yaml_expansion(node)
         return loader.construct_document(node) if node is not None else None

@@ -13,12 +13,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from certplane import errors, gotext
-from certplane.meta import objects
+from certplane.meta import objects, validation
 
 Query = Mapping[str, Sequence[str]]
 
 _META: Final = "meta.k8s.io"
-_MANAGER_LIMIT: Final = 128
 _FIELD_VALIDATIONS: Final = ("", "Ignore", "Strict", "Warn")
 _POLICIES: Final = ("Foreground", "Background", "Orphan")
 
@@ -176,24 +175,17 @@ def patch_options(query: Query, *, applies: bool) -> WriteOptions:
 
 def _write_options(query: Query, kind: str, problems: list[errors.FieldProblem]) -> WriteOptions:
     manager = _first(query, "fieldManager")
-    validation = _first(query, "fieldValidation")
-    problems = [*problems, *_manager_problems(manager), *_dry_run_problems(query.get("dryRun", ()))]
-    if validation not in _FIELD_VALIDATIONS:
-        problems.append(errors.not_supported("fieldValidation", validation, _FIELD_VALIDATIONS))
+    strictness = _first(query, "fieldValidation")
+    problems = [
+        *problems,
+        *validation.manager_problems("fieldManager", manager),
+        *_dry_run_problems(query.get("dryRun", ())),
+    ]
+    if strictness not in _FIELD_VALIDATIONS:
+        problems.append(errors.not_supported("fieldValidation", strictness, _FIELD_VALIDATIONS))
     if problems:
         raise errors.Invalid(kind, _META, "", problems)
-    return WriteOptions(bool(query.get("dryRun")), manager, validation or "Warn", bool(_boolean(query, "force")))
-
-
-def _manager_problems(manager: str) -> list[errors.FieldProblem]:
-    problems = []
-    if len(manager.encode("utf-8", "surrogatepass")) > _MANAGER_LIMIT:
-        problems.append(errors.too_long("fieldManager", _MANAGER_LIMIT))
-    for position, char in enumerate(manager):
-        if not char.isprintable():
-            why = f"invalid character U+{ord(char):04X} (at position {position})"
-            problems.append(errors.invalid("fieldManager", manager, why))
-    return problems
+    return WriteOptions(bool(query.get("dryRun")), manager, strictness or "Warn", bool(_boolean(query, "force")))
 
 
 def _dry_run_problems(values: Sequence[str]) -> list[errors.FieldProblem]:

@@ -16,7 +16,8 @@ Problems = list[errors.FieldProblem]
 
 _ANNOTATIONS_LIMIT: Final = 256 * 1024
 _STANDARD_FINALIZERS: Final = frozenset({"kubernetes", "orphan", "foregroundDeletion"})
-_MANAGER_OPERATIONS: Final = ("Apply", "Update")
+_MANAGER_LIMIT: Final = 128
+_SUBRESOURCE_LIMIT: Final = 256
 
 
 def validate_meta(
@@ -41,6 +42,7 @@ def validate_meta(
     problems.extend(_annotation_problems(meta.annotations))
     problems.extend(_owner_problems(meta.owner_references))
     problems.extend(_finalizer_problems(meta.finalizers))
+    problems.extend(_entry_problems(meta.managed_fields or ()))
     return problems
 
 
@@ -126,6 +128,29 @@ def _finalizer_problems(finalizers: Sequence[str]) -> Problems:
     return problems
 
 
+def _entry_problems(entries: Sequence[objects.ManagedFieldsEntry]) -> Problems:
+    """Of managedFields, which are valid by now but for what clients may have called their managers."""
+    problems: Problems = []
+    for position, each in enumerate(entries):
+        path = f"metadata.managedFields[{position}]"
+        problems.extend(manager_problems(f"{path}.manager", each.manager))
+        if names.size(each.subresource) > _SUBRESOURCE_LIMIT:
+            problems.append(errors.too_long(f"{path}.subresource", _SUBRESOURCE_LIMIT))
+    return problems
+
+
+def manager_problems(path: str, manager: str) -> Problems:
+    """What is wrong with the name of a manager of fields."""
+    problems: Problems = []
+    if names.size(manager) > _MANAGER_LIMIT:
+        problems.append(errors.too_long(path, _MANAGER_LIMIT))
+    for position, char in enumerate(manager):
+        if not char.isprintable():
+            at = names.size(manager[:position])
+            problems.append(errors.invalid(path, manager, f"invalid character U+{ord(char):04X} (at position {at})"))
+    return problems
+
+
 def validate_path_segments(meta: objects.ObjectMeta) -> Problems:
     """Names have to fit into a URL path, whatever else a kind allows."""
     problems = [
@@ -164,11 +189,12 @@ def validate_meta_update(new: objects.ObjectMeta, old: objects.ObjectMeta) -> Pr
     problems.extend(_label_problems(new.labels))
     problems.extend(_annotation_problems(new.annotations))
     problems.extend(_owner_problems(new.owner_references))
+    problems.extend(_entry_problems(new.managed_fields or ()))
     return problems
 
 
 def _go_list(values: Sequence[str]) -> str:
-    return "sets.String{" + ", ".join(f'"{each}":sets.Empty{{}}' for each in sorted(values)) + "}"
+    return "[]string{" + ", ".join(map(gotext.quote, sorted(values))) + "}"
 
 
 def drop_duplicate_owners(meta: objects.ObjectMeta) -> Sequence[str]:

@@ -21,6 +21,8 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from msgspec import structs
+
 from certplane import clock, errors, gotext
 from certplane.meta import context, objects, resource, shape, validation
 from certplane.registry import admission, document, ownership
@@ -277,12 +279,23 @@ class Registry:
                 return Outcome(document.Document(of, encoded, stored.revision), deleted=True)
             change = await self.store.delete(entry.key, entry.mod_revision)
             return Outcome(document.Document(of, encoded, change.revision), deleted=True)
-        if encoded == entry.value:
+        if encoded == entry.value or self._is_later_only(stored, new):
             return Outcome(stored)
         if call.dry_run:
             return Outcome(document.Document(of, encoded, stored.revision))
         written = await self.store.update(entry.key, encoded, entry.mod_revision)
         return Outcome(self._written(written))
+
+    def _is_later_only(self, stored: document.Document, new: Any) -> bool:
+        """Whether nothing is new but when somebody wrote last: then nothing was written."""
+        now, before = new.metadata.managed_fields or [], stored.object.metadata.managed_fields or []
+        if not now or [each.manager for each in now] != [each.manager for each in before]:
+            return False
+        earlier = [structs.replace(each, time=old.time) for each, old in zip(now, before, strict=True)]
+        new.metadata.managed_fields = earlier
+        same = document.freeze(self.resource, new) == stored.value
+        new.metadata.managed_fields = now
+        return same
 
     # --- delete ---------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
@@ -22,8 +21,6 @@ JSON_PATCH: Final = "application/json-patch+json"
 MERGE: Final = "application/merge-patch+json"
 STRATEGIC: Final = "application/strategic-merge-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
-_KUBECTL: Final = "kubectl"
-_LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 _NO_PATCH: Final = "Invalid JSON Patch"
 _TYPES: Final = frozenset({JSON_PATCH, MERGE, STRATEGIC, APPLY})
 
@@ -92,8 +89,12 @@ class Patch:
             tree = codec.parse_yaml(self._body)
         except codec.YAMLProblem as error:
             raise errors.BadRequest(f"error decoding YAML: {error}") from error
+        if tree is None:
+            return {}
         if not isinstance(tree, gojson.Pairs):
-            raise errors.BadRequest(f"error decoding YAML: {_no_map(tree)}")
+            raise errors.BadRequest(
+                f"error decoding YAML: error unmarshaling JSON: while decoding JSON: {_no_map(tree)}"
+            )
         self._strict = tuple(codec.yaml_duplicates(self._body)) if any(gojson.duplicates(tree)) else ()
         return gojson.plain(tree, numbers=True)
 
@@ -141,27 +142,29 @@ class Patch:
         writer = ownership.writer(call, kind.api_version, target.subresource, ignored)
         live = codec.to_builtins(stored.object) if stored is not None else None
         merged = apply.apply(live, self._content, shape.of(kind.type), writer, force=call.force)
-        if self._strict and not self._warned:
+        self._judge_apply()
+        try:
+            return codec.restore(merged, kind.type).object
+        except codec.ReadProblem as error:
+            why = f"unable to convert unstructured object to {apply.type_text(self._content)}: {error}"
+            raise errors.UnreasonedError(
+                f"failed to convert new object ({apply.naming(self._content)}) to proper version: {why}"
+            ) from error
+
+    def _judge_apply(self) -> None:
+        call = self._call
+        if self._strict and call.field_validation == "Strict":
+            found = "".join(f"\n  {each}" for each in self._strict)
+            raise errors.BadRequest(
+                f"error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:{found}"
+            )
+        if call.field_validation == "Warn" and not self._warned:
             self._warned = True
-            if call.field_validation == "Strict":
-                raise errors.BadRequest("error strict decoding YAML: " + ", ".join(self._strict))
-            if call.field_validation == "Warn":
-                call.warnings.extend(self._strict)
-        new = bodies.strictly(merged, self._expected, call)
-        if call.field_manager == _KUBECTL and _LAST_APPLIED in new.metadata.annotations:
-            # Whoever goes back to client-side apply goes on from here.
-            text = json.dumps(self._content, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
-            new.metadata.annotations[_LAST_APPLIED] = gotext.escape_html(text.encode("utf-8")).decode("utf-8")
-        if stored is None and not new.metadata.name:
-            new.metadata.name = target.name
-        return new
+            call.warnings.extend(self._strict)
 
     def _check_apply_type(self) -> None:
-        api_version, kind = self._content.get("apiVersion", ""), self._content.get("kind", "")
-        if not kind or not api_version:
-            raise errors.BadRequest(f"invalid object type: {api_version}, Kind={kind}")
-        if (api_version, kind) != (self._kind.api_version, self._kind.kind):
-            raise errors.BadRequest(f"invalid object type: {api_version}, Kind={kind}")
+        if (self._content.get("apiVersion"), self._content.get("kind")) != (self._kind.api_version, self._kind.kind):
+            raise errors.BadRequest(f"invalid object type: {apply.type_text(self._content)}")
 
 
 # --- reading patches: a tree, and what strict decoding finds in it ------------------------------------------------
