@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Final
 from msgspec import field
 
 from certplane import errors
-from certplane.meta import names, objects, resource, selectors
+from certplane.meta import names, objects, resource
 from certplane.meta.objects import always, doc
 
 GROUP: Final = "rbac.authorization.k8s.io"
@@ -185,11 +185,12 @@ def _selector_problems(of: objects.LabelSelector, path: str) -> Problems:
         problems.extend(
             errors.invalid(f"{where}.key", each.key, why) for why in names.qualified_name_problems(each.key)
         )
-    try:
-        selectors.from_struct(of)
-    except ValueError:
-        problems.append(errors.invalid(path, None, "invalid label selector."))
-    return problems
+        for index, value in enumerate(each.values):
+            problems.extend(
+                errors.invalid(f"{where}.values[{index}]", value, why) for why in names.label_value_problems(value)
+            )
+    # Whatever is wrong with a part is said once more of the whole.
+    return [*problems, errors.invalid(path, None, "invalid label selector.")] if problems else []
 
 
 # --- bindings -----------------------------------------------------------------------------------------------------
