@@ -171,8 +171,12 @@ class Plane:
     def _registries(self) -> dict[str, verbs.Registry]:
         of = self.authorizer
         hooks = admission.Admission(
-            mutate=(lifecycle.hook(lambda name: self._find("namespaces", "", name)), nodes.restriction(self._find)),
-            check=(escalation.creating(of), *signers.hooks(of.authorize), escalation.hook(of), *self._hints()),
+            mutate=(
+                lifecycle.hook(lambda name: self._find("namespaces", "", name)),
+                nodes.restriction(self._find),
+                escalation.hook(of),
+            ),
+            check=(escalation.creating(of), *signers.hooks(of.authorize), *self._hints()),
             after=(signers.trace, self._count_duration),
         )
         kinds = self._how.kinds

@@ -51,7 +51,8 @@ def _paths(*paths: str) -> rbac.PolicyRule:
     return rbac.PolicyRule(verbs=["get"], non_resource_urls=sorted(paths))
 
 
-_EVENTS: Final = _rule(("create", "patch", "update"), ("", "events.k8s.io"), "events")
+_EVENT_GROUPS: Final = ("", "events.k8s.io")
+_EVENTS: Final = _rule(("create", "patch", "update"), _EVENT_GROUPS, "events")
 _Rules = tuple[rbac.PolicyRule, ...]
 
 # --- cluster roles ------------------------------------------------------------------------------------------------
@@ -102,8 +103,8 @@ _ROLES: Final[Mapping[str, _Rules]] = {
         _rule(("list", "watch"), "", "endpoints", "services"),
         _rule(_READ, "", "nodes"),
         _EVENTS,
-        _rule(("list", "watch"), "discovery.k8s.io", "endpointslices"),
         _rule(("list", "watch"), "networking.k8s.io", "servicecidrs"),
+        _rule(("list", "watch"), "discovery.k8s.io", "endpointslices"),
     ),
     "system:kube-dns": (_rule(("list", "watch"), "", "endpoints", "services"),),
     "system:node-bootstrapper": (_rule(("create", *_READ), _CERTIFICATES, _CSRS),),
@@ -175,10 +176,11 @@ _USER_ROLES: Final[Mapping[str, _Rules]] = {
             "replicationcontrollers", "replicationcontrollers/scale", "serviceaccounts", "services", "services/status",
         ),
         _rule(
-            _READ, "", "bindings", "events", "limitranges", "namespaces/status", "pods/log", "pods/status",
+            _READ, "", "bindings", "limitranges", "namespaces/status", "pods/log", "pods/status",
             "replicationcontrollers/status", "resourcequotas", "resourcequotas/status",
         ),
         _rule(_READ, "", "namespaces"),
+        _rule(_READ, _EVENT_GROUPS, "events"),
         _rule(_READ, "discovery.k8s.io", "endpointslices"),
         _rule(
             _READ, "apps", *_WORKLOADS, "controllerrevisions", "daemonsets/status", "deployments/status",
@@ -193,7 +195,6 @@ _USER_ROLES: Final[Mapping[str, _Rules]] = {
         _rule(_READ, "policy", "poddisruptionbudgets", "poddisruptionbudgets/status"),
         _rule(_READ, "networking.k8s.io", *_NETWORK, "ingresses/status"),
         _rule(_READ, "resource.k8s.io", "resourceclaims", "resourceclaims/status", "resourceclaimtemplates"),
-        _rule(_READ, "events.k8s.io", "events"),
     ),
     "edit": (
         _rule(
@@ -203,10 +204,11 @@ _USER_ROLES: Final[Mapping[str, _Rules]] = {
         _rule(_WRITE, "", "pods", "pods/attach", "pods/exec", "pods/portforward", "pods/proxy"),
         _rule(("create",), "", "pods/eviction"),
         _rule(
-            _WRITE, "", "configmaps", "events", "persistentvolumeclaims", "replicationcontrollers",
+            _WRITE, "", "configmaps", "persistentvolumeclaims", "replicationcontrollers",
             "replicationcontrollers/scale", "secrets", "serviceaccounts", "services", "services/proxy",
         ),
         _rule(("create",), "", "serviceaccounts/token"),
+        _rule(_WRITE, _EVENT_GROUPS, "events"),
         _rule(_WRITE, "apps", *_WORKLOADS, "deployments/rollback", "statefulsets", "statefulsets/scale"),
         _rule(_WRITE, "autoscaling", "horizontalpodautoscalers"),
         _rule(_WRITE, "batch", "cronjobs", "jobs"),
@@ -217,7 +219,6 @@ _USER_ROLES: Final[Mapping[str, _Rules]] = {
         _rule(_WRITE, "networking.k8s.io", *_NETWORK),
         _rule(_ALL_EIGHT, _COORDINATION, "leases"),
         _rule(_WRITE, "resource.k8s.io", "resourceclaims", "resourceclaimtemplates"),
-        _rule(_WRITE, "events.k8s.io", "events"),
     ),
     "admin": (
         _rule(("create",), _AUTHORIZATION, "localsubjectaccessreviews"),
@@ -338,9 +339,9 @@ _NAMESPACED: Final[tuple[tuple[str, str, _Rules, str, _Subjects], ...]] = (
             f"system::leader-locking-{name}",
             _leader_rules(),
             f"system::leader-locking-{name}",
-            (("User", f"system:{name}"), ("ServiceAccount", name)),
+            (("User", f"system:{name}"), *(("ServiceAccount", each) for each in (name, *others))),
         )
-        for name in ("kube-controller-manager", "kube-scheduler")
+        for name, others in (("kube-controller-manager", ("leader-election-controller",)), ("kube-scheduler", ()))
     ),
     *(
         (namespace, f"system:controller:{name}", rules, f"system:controller:{name}", (("ServiceAccount", name),))
@@ -495,7 +496,7 @@ def reconciled(stored: Any, default: Any) -> Any | None:
     if hasattr(new, "rules"):
         lacking = escalation.missing(default.rules or (), stored.rules or ())
         if lacking:
-            new.rules = [*(stored.rules or ()), *escalation.compact(lacking)]
+            new.rules = [*(stored.rules or ()), *map(escalation.as_rule, lacking)]
         if hasattr(new, "aggregation_rule"):
             new.aggregation_rule = _aggregation(stored, default)
     else:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from certplane import errors, gotext
 from certplane.access import rbac as access
-from certplane.meta import context
+from certplane.meta import codec, context, names
 from certplane.registry import admission
 from certplane.resources import rbac
 
-_ROLES: Final = frozenset({"roles", "clusterroles"})
+_REFERABLE: Final = {"ClusterRole": "clusterroles", "Role": "roles"}
+_ROLES: Final = frozenset(_REFERABLE.values())
 _BINDINGS: Final = frozenset({"rolebindings", "clusterrolebindings"})
+_HOUSEKEEPING: Final = frozenset({"ownerReferences", "finalizers", "managedFields"})
 _EVERYTHING: Final = (
     rbac.PolicyRule(verbs=["*"], api_groups=["*"], resources=["*"]),
     rbac.PolicyRule(verbs=["*"], non_resource_urls=["*"]),
@@ -26,7 +28,7 @@ _EVERYTHING: Final = (
 
 
 def hook(authorizer: access.Authorizer) -> admission.Hook:
-    """The guard over the four kinds of RBAC."""
+    """The guard over the four kinds of RBAC. It judges what was sent, before anybody looks whether that is valid."""
 
     def guard(of: admission.Review) -> None:
         if of.resource.group != rbac.GROUP or of.operation == "delete":
@@ -44,18 +46,15 @@ def hook(authorizer: access.Authorizer) -> admission.Hook:
 
 def _only_housekeeping(of: admission.Review) -> bool:
     """Whether an update changes nothing but owner references and finalizers, as garbage collection does."""
-    if of.operation != "update" or of.old is None:
-        return False
-    new, old = of.new.metadata, of.old.metadata
-    same = (new.labels, new.annotations) == (old.labels, old.annotations)
-    changed = (new.owner_references, new.finalizers) != (old.owner_references, old.finalizers)
-    if of.resource.plural in _ROLES:
-        return same and changed and _role_content(of.new) == _role_content(of.old)
-    return same and changed and (of.new.subjects, of.new.role_ref) == (of.old.subjects, of.old.role_ref)
+    return of.operation == "update" and _guarded(of.new) == _guarded(of.old)
 
 
-def _role_content(of: rbac.Role | rbac.ClusterRole) -> tuple[object, object]:
-    return of.rules or [], getattr(of, "aggregation_rule", None)
+def _guarded(of: Any) -> dict[str, Any]:
+    """What of a role or binding nobody changes without being asked for his rights."""
+    document: dict[str, Any] = codec.to_builtins(of)
+    meta = document["metadata"]
+    document["metadata"] = {name: value for name, value in meta.items() if name not in _HOUSEKEEPING}
+    return {name: value for name, value in document.items() if value}
 
 
 def creating(authorizer: access.Authorizer) -> admission.Hook:
@@ -76,41 +75,57 @@ def creating(authorizer: access.Authorizer) -> admission.Hook:
 
 
 def _guard_role(authorizer: access.Authorizer, of: admission.Review, user: context.User) -> None:
-    name = of.name if of.operation == "update" else ""
-    if _may(authorizer, user, "escalate", of.resource.plural, name, of.namespace):
+    # The right may name a role, and that is the name in the path: a POST has none.
+    info = of.call.info
+    if authorizer.authorize(
+        context.Attributes(user, "escalate", info.group, "*", info.resource, "", info.name, of.namespace)
+    ).allowed:
         return
     _require(authorizer, of, user, of.new.rules or ())
-    aggregation = getattr(of.new, "aggregation_rule", None) or getattr(of.old, "aggregation_rule", None)
-    if aggregation is not None:
+    if _collects(of.new) or _collects(of.old):
         held, _ = authorizer.rules_for(user, "")
         if missing(_EVERYTHING, held):
             raise _refusal(of, "must have cluster-admin privileges to use the aggregationRule")
 
 
+def _collects(of: rbac.Role | rbac.ClusterRole | None) -> bool:
+    """Whether a role takes its rules from others."""
+    aggregation = getattr(of, "aggregation_rule", None)
+    return aggregation is not None and bool(aggregation.cluster_role_selectors)
+
+
 def _guard_binding(authorizer: access.Authorizer, of: admission.Review, user: context.User) -> None:
     ref = of.new.role_ref
-    plural = "clusterroles" if ref.kind == "ClusterRole" else "roles"
-    if _may(authorizer, user, "bind", plural, ref.name, of.namespace):
+    plural = _REFERABLE.get(ref.kind)
+    if plural is None:
+        raise errors.UnreasonedError(f"unsupported role reference kind: {gotext.quote(ref.kind)}")
+    if authorizer.authorize(
+        context.Attributes(user, "bind", ref.api_group, "*", plural, "", ref.name, of.namespace)
+    ).allowed:
         return
+    _check_lookup(ref, of.namespace)
     try:
         rules = authorizer.role_rules(ref, of.namespace)
     except errors.NotFound as error:
-        # The real server reports the missing role under the resource of the request.
-        raise errors.NotFound(of.resource.plural, of.resource.group, ref.name) from error
+        raise _not_found(of, ref.name) from error
     _require(authorizer, of, user, rules)
 
 
-def _may(
-    authorizer: access.Authorizer, user: context.User, verb: str, resource: str, name: str, namespace: str
-) -> bool:
-    asked = context.Attributes(user, verb, rbac.GROUP, "*", resource, "", name, namespace)
-    return authorizer.authorize(asked).allowed
+def _check_lookup(ref: rbac.RoleRef, namespace: str) -> None:
+    """Refuse a reference under which nothing can be stored, in the words of a lookup."""
+    if ref.kind == "Role" and not namespace:
+        raise errors.BadRequest("Namespace parameter required.")
+    if not ref.name:
+        raise errors.BadRequest("Name parameter required.")
+    problems = names.path_segment_problems(ref.name)
+    if problems:
+        raise errors.BadRequest(f"Name parameter invalid: {gotext.quote(ref.name)}: {';'.join(problems)}")
 
 
 def _require(
     authorizer: access.Authorizer, of: admission.Review, user: context.User, wanted: Sequence[rbac.PolicyRule]
 ) -> None:
-    held, problems = authorizer.rules_for(user, of.namespace)
+    held, lost = authorizer.rules_for(user, of.namespace)
     lacking = missing(wanted, held)
     if not lacking:
         return
@@ -119,13 +134,19 @@ def _require(
         f"user {gotext.quote(user.name)} (groups={gotext.quote_all(user.groups)}) is attempting to grant RBAC "
         "permissions not currently held:\n" + "\n".join(lines)
     )
-    if problems:
+    if lost:
+        problems = [_not_found(of, each.name).message for each in lost]
         why += f"; resolution errors: [{access.aggregate(problems)}]"
     raise _refusal(of, why)
 
 
+def _not_found(of: admission.Review, name: str) -> errors.NotFound:
+    """That there is no such role. The real server reports it under the resource of the request."""
+    return errors.NotFound(of.resource.plural, of.resource.group, name)
+
+
 def _refusal(of: admission.Review, why: str) -> errors.Forbidden:
-    return errors.Forbidden.of(of.resource.plural, of.resource.group, of.name, why)
+    return errors.Forbidden.of(of.resource.plural, of.resource.group, of.new.metadata.name, why)
 
 
 # --- who covers what ----------------------------------------------------------------------------------------------
@@ -180,21 +201,27 @@ def _covers_path(held: str, wanted: str) -> bool:
     return held in ("*", wanted) or (held.endswith("*") and wanted.startswith(held.rstrip("*")))
 
 
+def as_rule(atom: Atom) -> rbac.PolicyRule:
+    """The rule that gives just this."""
+    if atom.path is not None:
+        return rbac.PolicyRule(verbs=[atom.verb], non_resource_urls=[atom.path])
+    named = [atom.name] if atom.name is not None else []
+    return rbac.PolicyRule(verbs=[atom.verb], api_groups=[atom.group], resources=[atom.resource], resource_names=named)
+
+
 def compact(lacking: Sequence[Atom]) -> list[rbac.PolicyRule]:
-    """Atoms as rules: those that differ in the verb only become one."""
-    merged: dict[tuple[str, str, str | None], list[str]] = {}
-    rules = []
+    """Atoms as rules: those that differ in the verb only become one, with a verb as often as it is there."""
+    paths = [as_rule(atom) for atom in lacking if atom.path is not None]
+    merged: dict[tuple[str, str, str | None], rbac.PolicyRule] = {}
     for atom in lacking:
         if atom.path is not None:
-            rules.append(rbac.PolicyRule(verbs=[atom.verb], non_resource_urls=[atom.path]))
             continue
-        verbs = merged.setdefault((atom.group, atom.resource, atom.name), [])
-        if atom.verb not in verbs:
-            verbs.append(atom.verb)
-    for (group, resource, name), verbs in merged.items():
-        names = [name] if name is not None else []
-        rules.append(rbac.PolicyRule(verbs=verbs, api_groups=[group], resources=[resource], resource_names=names))
-    return rules
+        key = atom.group, atom.resource, atom.name
+        if key in merged:
+            merged[key].verbs = [*(merged[key].verbs or ()), atom.verb]
+        else:
+            merged[key] = as_rule(atom)
+    return [*paths, *merged.values()]
 
 
 def _rule_text(of: rbac.PolicyRule) -> str:

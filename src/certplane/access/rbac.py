@@ -86,11 +86,11 @@ class CompiledRule:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Grant:
-    """What one binding gives one of its subjects. `problem` tells that the role does not exist."""
+    """What one binding gives one of its subjects. `lost` is the reference to a role that does not exist."""
 
     rules: tuple[CompiledRule, ...]
     reason: str
-    problem: str = ""
+    lost: rbac.RoleRef | None = None
 
 
 # --- the index ----------------------------------------------------------------------------------------------------
@@ -151,25 +151,25 @@ class Authorizer:
         """Whether a request is allowed. A microsecond or a few."""
         if MASTERS in of.user.groups:
             return _MASTER
-        problems: list[str] = []
+        lost: list[rbac.RoleRef] = []
         for grant in self._grants(of.user, of.namespace if of.is_resource else ""):
-            if grant.problem:
-                problems.append(grant.problem)
+            if grant.lost is not None:
+                lost.append(grant.lost)
                 continue
             for rule in grant.rules:
                 if rule.allows(of):
                     return Decision(True, grant.reason)
-        return Decision(False, f"RBAC: {aggregate(problems)}") if problems else _NO
+        return Decision(False, f"RBAC: {aggregate(list(map(not_found, lost)))}") if lost else _NO
 
-    def rules_for(self, user: context.User, namespace: str) -> tuple[list[rbac.PolicyRule], list[str]]:
-        """All rules that a user has in a namespace (everywhere, if it is empty), and what could not be resolved."""
+    def rules_for(self, user: context.User, namespace: str) -> tuple[list[rbac.PolicyRule], list[rbac.RoleRef]]:
+        """All rules that a user has in a namespace (everywhere, if it is empty), and the roles that do not exist."""
         rules: list[rbac.PolicyRule] = []
-        problems: list[str] = []
+        lost: list[rbac.RoleRef] = []
         for grant in self._grants(user, namespace):
-            if grant.problem:
-                problems.append(grant.problem)
+            if grant.lost is not None:
+                lost.append(grant.lost)
             rules.extend(each.rule for each in grant.rules)
-        return rules, problems
+        return rules, lost
 
     def role_rules(self, ref: rbac.RoleRef, namespace: str) -> Sequence[rbac.PolicyRule]:
         """The rules of the role that a binding names. Raises NotFound."""
@@ -209,12 +209,12 @@ class Authorizer:
     ) -> None:
         ref: rbac.RoleRef = binding.role_ref
         key = (ref.kind, namespace if ref.kind == "Role" else "", ref.name)
-        problem = ""
+        lost = None
         if key not in compiled:
             try:
                 compiled[key] = tuple(map(CompiledRule, self.role_rules(ref, namespace)))
             except errors.NotFound:
-                problem = f"{ref.kind.lower()}.{rbac.GROUP} {gotext.quote(ref.name)} not found"
+                lost = ref
         rules = compiled.get(key, ())
         kind = "RoleBinding" if namespace else "ClusterRoleBinding"
         name = f"{binding.metadata.name}/{namespace}" if namespace else binding.metadata.name
@@ -225,7 +225,7 @@ class Authorizer:
                     f"RBAC: allowed by {kind} {gotext.quote(name)} of {ref.kind} {gotext.quote(ref.name)} "
                     f"to {_subject_text(subject, namespace)}"
                 )
-                table.setdefault(where, []).append(Grant(rules, reason, problem))
+                table.setdefault(where, []).append(Grant(rules, reason, lost))
 
 
 class _Source:
@@ -242,6 +242,11 @@ class _Source:
     def get(self, name: str) -> Any:
         entry = self._collection.get(self._collection.prefix + name)
         return self._decode(entry) if entry is not None else None
+
+
+def not_found(ref: rbac.RoleRef) -> str:
+    """How an authorizer says that a role does not exist."""
+    return f"{ref.kind.lower()}.{rbac.GROUP} {gotext.quote(ref.name)} not found"
 
 
 def aggregate(texts: Sequence[str]) -> str:

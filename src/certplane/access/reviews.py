@@ -194,7 +194,7 @@ def _is_label_requirement(key: str, operator: str, values: list[str]) -> bool:
 
 
 def _rules(authorizer: rbac.Authorizer, asked: Any, call: context.Call) -> Any:
-    rules, problems = authorizer.rules_for(call.user, asked.spec.namespace)
+    rules, lost = authorizer.rules_for(call.user, asked.spec.namespace)
     status = reviews.SubjectRulesReviewStatus()
     for rule in rules:
         if rule.resources:
@@ -210,9 +210,9 @@ def _rules(authorizer: rbac.Authorizer, asked: Any, call: context.Call) -> Any:
             status.non_resource_rules.append(
                 reviews.NonResourceRule(verbs=rule.verbs, non_resource_urls=rule.non_resource_urls)
             )
-    if problems:
+    if lost:
         status.incomplete = True
-        status.evaluation_error = rbac.aggregate(problems)
+        status.evaluation_error = rbac.aggregate(list(map(rbac.not_found, lost)))
     if _NODE.match(call.user.name) and "system:nodes" in call.user.groups:
         status.incomplete = True
         status.evaluation_error = "node authorizer does not support user rule resolution"
