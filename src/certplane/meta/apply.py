@@ -169,8 +169,9 @@ def _updated(
     except fieldsets.SchemaProblem:
         # What cannot be compared is left to validation; ownership stays as it was.
         return managers
-    touched = _without(changes.touched, writer.ignored)
-    managers = _dispossessed(managers, None, touched | changes.removed)
+    # What the writer cannot change is not gone either, whatever it sent: it will be put back.
+    touched, gone = (_without(each, writer.ignored) for each in (changes.touched, changes.removed))
+    managers = _dispossessed(managers, None, touched | gone)
     if taken := touched - _STRIPPED:
         key = _Key("Update", writer.manager, writer.subresource, writer.api_version)
         former = managers[key].fields if key in managers else NONE
@@ -194,11 +195,11 @@ def _applied(
     managers = {**managers, key: _Owned(wanted, last.time, writer.api_version)}
     merged = _pruned(fieldsets.merge(before, config, of), last.fields, managers, of)
     changes = fieldsets.compare(before, merged, of)
-    touched = _without(changes.touched, writer.ignored)
+    touched, gone = (_without(each, writer.ignored) for each in (changes.touched, changes.removed))
     if not force:
         allowed = _last_applied(before, of, writer) if writer.manager == _KUBECTL else NONE
         _refuse_conflicts(managers, key, touched, allowed)
-    managers = _dispossessed(managers, key, touched | changes.removed)
+    managers = _dispossessed(managers, key, touched | gone)
     if merged == before:
         return before, managers
     if key in managers:
