@@ -20,7 +20,7 @@ from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from certplane import gotext
-from certplane.x509 import csr, der, pem
+from certplane.x509 import certform, csr, der, pem
 
 # Authorities that older versions of kubeadm made have serial number 0. They are good, and nobody can mend them; that
 # they are read need not be remarked at every start.
@@ -42,67 +42,32 @@ def check_bundle(text: bytes) -> None:
             raise CertificateError(f"only CERTIFICATE PEM blocks are allowed, found {gotext.quote(block.label)}")
         if block.headers:
             raise CertificateError("no PEM block headers are permitted")
-        if not _certificates(block.data):
+        if not _count(block.data):
             raise CertificateError("found CERTIFICATE PEM block containing 0 certificates")
         found = True
     if not found:
         raise CertificateError("must contain at least one CERTIFICATE PEM block")
 
 
-def _certificates(data: bytes) -> list[x509.Certificate]:
-    """The certificates in a block, one after the other. Raises CertificateError."""
-    reader = der.Reader(data)
-    found = []
-    while not reader.empty:
-        try:
-            raw = reader.any().raw
-        except der.DERProblem as error:
-            raise CertificateError("x509: malformed certificate") from error
-        found.append(parse(raw))
-    return found
+def _count(data: bytes) -> int:
+    """How many certificates a block holds, one after the other. Raises CertificateError."""
+    try:
+        return certform.check(data)
+    except certform.FormProblem as error:
+        raise CertificateError(str(error)) from error
 
 
 def parse(raw: bytes) -> x509.Certificate:
     """A certificate in DER, with extensions and key that can be read. Raises CertificateError."""
-    _check_outline(raw)
+    _count(raw)
     try:
         parsed = x509.load_der_x509_certificate(raw)
         parsed.extensions  # noqa: B018 - parses them
-    except x509.InvalidVersion as error:
-        raise CertificateError("x509: invalid version") from error
-    except ValueError as error:
-        raise CertificateError("x509: malformed certificate") from error
-    try:
         parsed.public_key()
-    except UnsupportedAlgorithm as error:
-        raise CertificateError("x509: unsupported elliptic curve") from error
-    except ValueError as error:
-        raise CertificateError("x509: malformed tbs certificate") from error
-    return parsed
-
-
-def _check_outline(raw: bytes) -> None:
-    """The complaints that come before any detail: the outer structure, the serial number, the two algorithms."""
-    try:
-        parts = der.Reader(der.Reader(raw).read(der.SEQUENCE, "").content)
-    except der.DERProblem as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
+        # The library is stricter than Go here and there.
         raise CertificateError("x509: malformed certificate") from error
-    try:
-        tbs = der.Reader(parts.read(der.SEQUENCE, "").content)
-        version = 0
-        if tbs.peek_context() == 0:
-            version = der.integer(der.Reader(tbs.any().content).read(der.INTEGER, ""))
-        serial = der.integer(tbs.read(der.INTEGER, ""))
-        inner = tbs.any().raw
-        outer = parts.any().raw
-    except der.DERProblem as error:
-        raise CertificateError("x509: malformed tbs certificate") from error
-    if not 0 <= version <= 2:
-        raise CertificateError("x509: invalid version")
-    if serial < 0:
-        raise CertificateError("x509: negative serial number")
-    if inner != outer:
-        raise CertificateError("x509: inner and outer signature algorithm identifiers don't match")
+    return parsed
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -144,9 +144,7 @@ def _parse(data: bytes) -> CertificateRequest:
     public_key = publickeys.read(*key_parts)
     subject = parse_name(name.raw)
     extensions = _extensions(attributes)
-    names = _Names()
-    if _SAN in extensions:
-        _read_names(extensions[_SAN], names)
+    names = alternative_names(extensions[_SAN]) if _SAN in extensions else AltNames()
     return CertificateRequest(
         der=data,
         subject=subject,
@@ -199,7 +197,9 @@ def name_attributes(rdns: bytes) -> list[tuple[str, str]]:
 
 
 @dataclasses.dataclass(slots=True)
-class _Names:
+class AltNames:
+    """Alternative names: URIs as they are issued."""
+
     dns: list[str] = dataclasses.field(default_factory=list)
     email: list[str] = dataclasses.field(default_factory=list)
     ip: list[IPAddress] = dataclasses.field(default_factory=list)
@@ -242,9 +242,13 @@ def _extension(of: der.Element) -> tuple[str, bytes]:
     return oid, parts.read(der.OCTET_STRING, "").content
 
 
-def _read_names(value: bytes, names: _Names) -> None:
+def alternative_names(value: bytes) -> AltNames:
+    """The names in a SubjectAlternativeName of the four kinds that are read; others are left out. Raises
+    RequestError.
+    """
+    names = AltNames()
     try:
-        items = der.Reader(der.Reader(value).read(der.SEQUENCE, "").content)
+        items = der.StrictReader(value).inside()
     except der.DERProblem as error:
         raise RequestError("x509: invalid subject alternative names") from error
     while not items.empty:
@@ -252,14 +256,12 @@ def _read_names(value: bytes, names: _Names) -> None:
             item = items.any()
         except der.DERProblem as error:
             raise RequestError("x509: invalid subject alternative name") from error
-        if item.raw[0] & der.LONG_TAG == der.LONG_TAG:
-            # What reads alternative names in Go knows no tags of several bytes.
-            raise RequestError("x509: invalid subject alternative name")
         if item.class_ == der.CONTEXT and not item.compound:
             _read_name(item, names)
+    return names
 
 
-def _read_name(item: der.Element, names: _Names) -> None:
+def _read_name(item: der.Element, names: AltNames) -> None:
     if item.tag == 1:
         names.email.append(_ia5(item.content, "rfc822Name"))
     elif item.tag == 2:
@@ -284,12 +286,12 @@ def _uri(text: str) -> str:
         parsed = uris.parse(text)
     except uris.URIProblem as error:
         raise RequestError(f"x509: cannot parse URI {gotext.quote(text)}: {error}") from error
-    if parsed.host and not _is_domain(parsed.host):
+    if parsed.host and not is_domain(parsed.host):
         raise RequestError(f"x509: cannot parse URI {gotext.quote(text)}: invalid domain")
     return parsed.text
 
 
-def _is_domain(host: str) -> bool:
+def is_domain(host: str) -> bool:
     """Whether the host of a URI is labels with dots between them. What is no letter is let in, and ports, too."""
     return all(host.split(".")) and all("!" <= char <= "~" for char in host)
 

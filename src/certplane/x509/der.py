@@ -115,8 +115,10 @@ def _long_length(data: bytes, at: int, count: int) -> tuple[int, int]:
     return length, at
 
 
-class Reader:
-    """Reads values one after the other."""
+class _Cursor:
+    """A place among values that follow each other."""
+
+    __slots__ = ("at", "data")
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -125,6 +127,20 @@ class Reader:
     @property
     def empty(self) -> bool:
         return self.at >= len(self.data)
+
+    def _take(self, header: _Header) -> Element:
+        class_, tag, compound, length, begin = header
+        end = begin + length
+        if end > len(self.data):
+            raise syntax("data truncated")
+        start, self.at = self.at, end
+        return Element(class_, tag, compound, self.data[begin:end], self.data[start:end])
+
+
+class Reader(_Cursor):
+    """Reads values one after the other."""
+
+    __slots__ = ()
 
     def any(self) -> Element:
         """The next value, whatever it is."""
@@ -162,14 +178,6 @@ class Reader:
         class_, tag, *_ = _header(self.data, self.at)
         return tag if class_ == CONTEXT else None
 
-    def _take(self, header: _Header) -> Element:
-        class_, tag, compound, length, begin = header
-        end = begin + length
-        if end > len(self.data):
-            raise syntax("data truncated")
-        start, self.at = self.at, end
-        return Element(class_, tag, compound, self.data[begin:end], self.data[start:end])
-
     def sequence(self, tag: int | None = None) -> list[Element]:
         """All that is left, which must be of this universal tag and constructed, if one is given. All headers are
         judged before anything is read of the contents.
@@ -188,6 +196,36 @@ class Reader:
     def __iter__(self) -> Iterator[Element]:
         while self.at < len(self.data):
             yield self._take(_header(self.data, self.at))
+
+
+class StrictReader(_Cursor):
+    """Reads values by their first byte, which leaves no room for tags of several bytes: how Go's crypto/x509 reads
+    certificates, alternative names and keys. It says of what is wrong only that it is: whoever reads has the words.
+    """
+
+    __slots__ = ()
+
+    def next_is(self, first: int) -> bool:
+        """Whether there is a next value, and it begins with this byte."""
+        return self.at < len(self.data) and self.data[self.at] == first
+
+    def any(self) -> Element:
+        """The next value, whatever it is."""
+        if self.at >= len(self.data):
+            raise syntax("sequence truncated")
+        if self.data[self.at] & LONG_TAG == LONG_TAG:
+            raise structure("a tag of several bytes")
+        return self._take(_header(self.data, self.at))
+
+    def read(self, first: int) -> Element:
+        """The next value, which must begin with this byte."""
+        if not self.next_is(first):
+            raise structure("tags don't match")
+        return self.any()
+
+    def inside(self, first: int = 0x30) -> StrictReader:
+        """A reader of what the next value holds, which must begin with this byte."""
+        return StrictReader(self.read(first).content)
 
 
 def integer(of: Element) -> int:

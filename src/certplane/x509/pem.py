@@ -96,6 +96,6 @@ def _block(text: bytes, end: int) -> tuple[Block, bytes] | None:
         return None
     encoded = body[: max(end, 0)].translate(None, b" \t\r\n")
     try:
-        return Block(label.decode("latin-1"), headers, base64.b64decode(encoded, validate=True)), rest
+        return Block(label.decode("utf-8", "replace"), headers, base64.b64decode(encoded, validate=True)), rest
     except binascii.Error:
         return None

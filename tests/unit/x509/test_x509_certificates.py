@@ -24,6 +24,7 @@ def client(subject, own=None):
         pytest.param(csr.Subject(organization=("dev",), common_name="jane"), id="ordinary"),
         pytest.param(csr.Subject(common_name="system:node:" + "x" * 253), id="a long name"),
         pytest.param(csr.Subject(country=("Deutschland",), common_name="jane"), id="a long country"),
+        pytest.param(csr.Subject(organization=("dev", "dev"), common_name="jane"), id="an organization twice"),
         pytest.param(csr.Subject(organization=("",), common_name="jane"), id="an empty organization"),
         pytest.param(csr.Subject(), id="nobody"),
     ],
@@ -33,6 +34,14 @@ def test_a_client_is_who_the_certificate_says(subject):
     leaf, pool = client(template.name(subject))
     found = certificates.ClientVerifier(pool).verify(leaf, [], material.NOW)
     assert (found.common_name, found.organizations) == (subject.common_name, subject.organization)
+
+
+def test_an_extension_that_is_there_twice_is_no_fault_of_ours():
+    """The certificate is refused, as whatever else is malformed."""
+    twice = [template.basic_constraints(ca=True)] * 2
+    text = pem.encode("CERTIFICATE", material.ca_certificate(material.key(), extensions=twice))
+    with pytest.raises(certificates.CertificateError, match="duplicate extension with OID"):
+        certificates.check_bundle(text)
 
 
 def test_an_authority_with_long_names_is_followed():
