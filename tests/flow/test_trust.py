@@ -9,8 +9,8 @@ import pytest
 from certplane import errors, resources, testing
 from certplane.meta import context
 from certplane.resources import clustertrustbundles as bundles
+from certplane.resources import nodes, rbac
 from certplane.resources import podcertificaterequests as pcrs
-from certplane.resources import rbac
 from certplane.x509 import keys, mint
 from tests.flow import plane as flow
 
@@ -102,13 +102,24 @@ async def test_a_pod_request_is_answered_by_those_who_may_sign():
 
 
 async def test_a_node_asks_for_its_own_pods_only():
-    """A request for another node is refused, and so is one for a pod that nobody knows to run there."""
+    """A request for another node is refused. One that names a node or a pod that is not known, or another life of the
+    node, is not taken, and may be tried again.
+    """
     async with _running() as plane:
-        node = plane.client(NODE)
-        with pytest.raises(errors.Forbidden, match="not the requesting node"):
+        admin, node = plane.client(flow.ADMIN), plane.client(NODE)
+        with pytest.raises(errors.Forbidden, match='not the requesting node "n1"'):
             await node.create(pcrs.RESOURCE, flow.pod_request("n2"), "default")
-        with pytest.raises(errors.Forbidden, match='pod "default/p" not found'):
+        with pytest.raises(errors.UnreasonedError, match=r'while retrieving node "n1" .* node "n1" not found'):
             await node.create(pcrs.RESOURCE, flow.pod_request(), "default")
+        machine = nodes.Node()
+        machine.metadata.name = "n1"
+        uid = (await admin.create(nodes.RESOURCE, machine)).metadata.uid
+        with pytest.raises(errors.UnreasonedError, match=rf'names node UID ".*", inconsistent .* \("{uid}"\)'):
+            await node.create(pcrs.RESOURCE, flow.pod_request(), "default")
+        request = flow.pod_request()
+        request.spec.node_uid = uid
+        with pytest.raises(errors.UnreasonedError, match=r'while retrieving pod "default/p" .* pod "p" not found'):
+            await node.create(pcrs.RESOURCE, request, "default")
         with pytest.raises(errors.Forbidden, match="with nodeName field selector"):
             await node.list(pcrs.RESOURCE)
 

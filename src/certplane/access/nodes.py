@@ -71,9 +71,9 @@ class Authorizer(rbac.Authorizer):
                 return None
             return "can only list/watch podcertificaterequests with nodeName field selector"
         if of.verb == "get":
+            node = of.user.name.removeprefix(_PREFIX)
             found = self._find(_POD_REQUESTS, of.namespace, of.name)
-            is_own = found is not None and found.spec.node_name == of.user.name.removeprefix(_PREFIX)
-            return None if is_own else "no relationship found between node and this object"
+            return None if found is not None and found.spec.node_name == node else _unrelated(of, node)
         return f"nodes may not {of.verb} podcertificaterequests"
 
 
@@ -290,12 +290,22 @@ def _check_pod_request(of: admission.Review, find: Find) -> None:
         raise _refusal(of, f"nodes may not {of.operation} podcertificaterequests")
     spec, node = of.new.spec, of.call.user.name.removeprefix(_PREFIX)
     if spec.node_name != node:
-        raise _refusal(
-            of, f"PodCertificateRequest.Spec.NodeName={gotext.quote(spec.node_name)}, which is not the requesting node"
-        )
-    pod = find("pods", of.namespace, spec.pod_name)
-    if pod is None:
-        raise _refusal(of, f'pod "{of.namespace}/{spec.pod_name}" not found')
+        named, own = gotext.quote(spec.node_name), gotext.quote(node)
+        raise _refusal(of, f"PodCertificateRequest.Spec.NodeName={named}, which is not the requesting node {own}")
+    # What may only be not known yet is no refusal: the kubelet tries again.
+    machine = find("nodes", "", node)
+    if machine is None:
+        raise errors.UnreasonedError(_not_retrieved("node", gotext.quote(node), gotext.quote(node)))
+    pod = gotext.quote(f"{of.namespace}/{spec.pod_name}")
+    if machine.metadata.uid != spec.node_uid:
+        named, running = gotext.quote(spec.node_uid), gotext.quote(machine.metadata.uid)
+        why = f"names node UID {named}, inconsistent with the running node ({running})"
+        raise errors.UnreasonedError(f"PodCertificateRequest for pod {pod} {why}")
+    raise errors.UnreasonedError(_not_retrieved("pod", pod, gotext.quote(spec.pod_name)))
+
+
+def _not_retrieved(kind: str, named: str, name: str) -> str:
+    return f"while retrieving {kind} {named} named in the PodCertificateRequest: {kind} {name} not found"
 
 
 def _refusal(of: admission.Review, why: str) -> errors.Forbidden:

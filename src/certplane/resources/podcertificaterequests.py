@@ -318,8 +318,8 @@ def _go_spec(of: PodCertificateRequestSpec) -> dict[str, Any]:
         "MaxExpirationSeconds": of.max_expiration_seconds,
         "PKIXPublicKey": of.pkix_public_key or None,
         "ProofOfPossession": of.proof_of_possession or None,
-        "UnverifiedUserAnnotations": dict(sorted(of.unverified_user_annotations.items())) or None,
         "StubPKCS10Request": of.stub_pkcs10_request or None,
+        "UnverifiedUserAnnotations": dict(sorted(of.unverified_user_annotations.items())) or None,
     }
 
 
@@ -383,7 +383,7 @@ def _condition_problems(conditions: Sequence[objects.Condition]) -> Problems:
             why = "must be greater than or equal to zero"
             problems.append(errors.invalid(f"{path}.observedGeneration", each.observed_generation, why))
         if each.last_transition_time is None:
-            problems.append(errors.required(f"{path}.lastTransitionTime", "must be set"))
+            problems.append(errors.required(f"{path}.lastTransitionTime"))
         problems += _reason_problems(f"{path}.reason", each.reason)
         if _size(each.message) > _LONGEST_MESSAGE:
             problems.append(errors.too_long(f"{path}.message", _LONGEST_MESSAGE))
@@ -392,7 +392,7 @@ def _condition_problems(conditions: Sequence[objects.Condition]) -> Problems:
 
 def _reason_problems(path: str, reason: str) -> Problems:
     if not reason:
-        return [errors.required(path, "must be set")]
+        return [errors.required(path)]
     problems: Problems = []
     if not re.fullmatch(_REASON, reason, re.ASCII):
         problems.append(errors.invalid(path, reason, _REASON_TEXT))
@@ -515,7 +515,6 @@ RESOURCE: Final = resource.Resource(
     type=PodCertificateRequest,
     namespaced=True,
     owns=("spec",),
-    ignored_fields=("status",),
     prepare_create=_prepare_create,
     default=_default,
     name_problems=names.dns1123_subdomain_problems,
