@@ -242,8 +242,9 @@ def _emptier(crew: Crew) -> Run:
     homes = crew.kind(namespaces.RESOURCE)
     # Of several forms of the same objects, one will do.
     kinds = {each.prefix: each for each in crew.kinds if each.namespaced}
-    handle = emptier.Emptier(crew.client(emptier.ACCOUNT), list(kinds.values())).handle
-    return crew.controller(emptier, runtime.each(homes, handle)).follow(homes).run
+    queue = crew.queue(emptier)
+    made = emptier.Emptier(crew.client(emptier.ACCOUNT), list(kinds.values()), queue)
+    return crew.controller(emptier, runtime.each(homes, made.handle), queue).follow(homes).run
 
 
 def _publisher(crew: Crew) -> Run:

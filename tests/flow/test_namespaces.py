@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from certplane import errors
+from certplane.controllers import emptier
 from certplane.resources import configmaps, namespaces, rbac
 from tests.flow import plane as flow
 
@@ -58,3 +59,50 @@ async def test_a_namespace_waits_for_what_does_not_go():
         for _ in range(10):
             await plane.clock.advance(10)
         assert await _gone(client, "team")
+
+
+async def test_a_namespace_says_what_keeps_it():
+    """Conditions name the kinds and the finalizers that are left; they are set while it is emptied, and kept then."""
+    async with flow.running() as plane:
+        client = plane.client(flow.ADMIN)
+        made = _named(namespaces.Namespace(), "team")
+        made.spec.finalizers = ["example.com/mine"]
+        await client.create(namespaces.RESOURCE, made)
+        held = _named(configmaps.ConfigMap(), "held")
+        held.metadata.finalizers = ["example.com/held"]
+        await client.create(configmaps.RESOURCE, held, "team")
+        await client.delete(namespaces.RESOURCE, "team")
+        await flow.eventually(lambda: _says(client, "NamespaceContentRemaining", "True"))
+        assert await _messages(client) == {
+            "NamespaceDeletionDiscoveryFailure": "All resources successfully discovered",
+            "NamespaceDeletionGroupVersionParsingFailure": "All legacy kube types successfully parsed",
+            "NamespaceDeletionContentFailure": "All content successfully deleted, may be waiting on finalization",
+            "NamespaceContentRemaining": "Some resources are remaining: configmaps. has 1 resource instances",
+            "NamespaceFinalizersRemaining": (
+                "Some content in the namespace has finalizers remaining: example.com/held in 1 resource instances"
+            ),
+        }
+        marked = await client.get(configmaps.RESOURCE, "held", "team")
+        marked.metadata.finalizers = []
+        await client.update(configmaps.RESOURCE, marked)
+        await plane.clock.advance(emptier.PATIENCE)
+        await flow.eventually(lambda: _says(client, "NamespaceContentRemaining", "False"))
+        await flow.eventually(lambda: _has_finalizers(client, ["example.com/mine"]))
+        assert (await _messages(client))["NamespaceFinalizersRemaining"] == "All content-preserving finalizers finished"
+        last = await client.get(namespaces.RESOURCE, "team")
+        last.spec.finalizers = []
+        await client.update(namespaces.RESOURCE, last, "finalize")
+        assert await _gone(client, "team")
+
+
+async def _says(client, type_, status):
+    found = (await client.get(namespaces.RESOURCE, "team")).status.conditions
+    return any((each.type, each.status) == (type_, status) for each in found)
+
+
+async def _messages(client):
+    return {each.type: each.message for each in (await client.get(namespaces.RESOURCE, "team")).status.conditions}
+
+
+async def _has_finalizers(client, wanted):
+    return (await client.get(namespaces.RESOURCE, "team")).spec.finalizers == wanted

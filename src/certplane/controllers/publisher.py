@@ -34,13 +34,12 @@ def decide(stored: configmaps.ConfigMap | None, namespace: str, bundle: str) -> 
         wanted.metadata.name, wanted.metadata.namespace = MAP, namespace
         wanted.metadata.annotations = {_DESCRIPTION: _TEXT}
         return wanted
-    described = bool(stored.metadata.annotations.get(_DESCRIPTION))
-    if stored.data == {_KEY: bundle} and described:
+    if stored.data == {_KEY: bundle} and stored.metadata.annotations.get(_DESCRIPTION):
         return None
     new = codec.decode(codec.encode(stored), configmaps.ConfigMap)
     new.data = {_KEY: bundle}
-    if not described:
-        new.metadata.annotations = {**new.metadata.annotations, _DESCRIPTION: _TEXT}
+    # Any description will do until something has to be mended; then it is ours again.
+    new.metadata.annotations = {**new.metadata.annotations, _DESCRIPTION: _TEXT}
     return new
 
 

@@ -59,7 +59,7 @@ class Queue:
         self._tokens = _RETRY_BURST
         self._refilled = clock.monotonic()
         self._arrived = asyncio.Event()
-        self._delayed: set[asyncio.Task[None]] = set()
+        self._delayed: dict[str, tuple[float, asyncio.Task[None]]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -109,18 +109,23 @@ class Queue:
         return delay
 
     def add_after(self, name: str, seconds: float) -> None:
-        """Have a name worked on after a while."""
-        task = asyncio.ensure_future(self._add_after(name, seconds))
-        self._delayed.add(task)
-        task.add_done_callback(self._delayed.discard)
+        """Have a name worked on after a while; nothing new if it comes back earlier anyway."""
+        due = self.clock.monotonic() + seconds
+        if name in self._delayed:
+            earlier, task = self._delayed[name]
+            if earlier <= due:
+                return
+            task.cancel()
+        self._delayed[name] = due, asyncio.ensure_future(self._add_after(name, seconds))
 
     def close(self) -> None:
         """Forget what was to come back."""
-        for task in self._delayed:
+        for _, task in self._delayed.values():
             task.cancel()
 
     async def _add_after(self, name: str, delay: float) -> None:
         await self.clock.sleep(delay)
+        del self._delayed[name]
         self.add(name)
 
     def _reserve(self) -> float:
