@@ -76,7 +76,10 @@ def size(text: str) -> int:
 def dns1123_label_problems(text: str) -> list[str]:
     """A DNS label: at most 63 bytes of lower-case letters, digits and hyphens."""
     problems = ["must be no more than 63 characters"] if size(text) > 63 else []
-    return problems if _label(text) else [*problems, _LABEL_TEXT]
+    if _label(text):
+        return problems
+    # Whoever puts several labels where one belongs is told so, rather than what a label is.
+    return [*problems, "must not contain dots" if _subdomain(text) else _LABEL_TEXT]
 
 
 def dns1123_subdomain_problems(text: str) -> list[str]:
@@ -120,10 +123,11 @@ def path_segment_problems(text: str, *, is_prefix: bool = False) -> list[str]:
 
 def config_key_problems(key: str) -> list[str]:
     """The key of a value in a ConfigMap or a Secret."""
-    if size(key) > 253:
-        return ["must be no more than 253 characters"]
+    problems = ["must be no more than 253 characters"] if size(key) > 253 else []
     if not _config_key(key):
-        return [_CONFIG_KEY_TEXT]
+        problems.append(_CONFIG_KEY_TEXT)
     if key in (".", ".."):
-        return [f"must not be '{key}'"]
-    return ["must not start with '..'"] if key.startswith("..") else []
+        problems.append(f"must not be '{key}'")
+    elif key.startswith(".."):
+        problems.append("must not start with '..'")
+    return problems

@@ -59,7 +59,7 @@ class Subresource:
     `owns` names the dotted paths that a write through this door may change (besides metadata); the registry restores
     everything else from the stored object. `prepare` runs after that, `validate` gets (new, old, now) and runs
     instead of the resource's `validate_update`. `ignored_fields` are the paths that never enter managedFields through
-    this door.
+    this door. `verbs` is what can be done through it, in the order of discovery.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Subresource:
     validate: Callable[[Any, Any, datetime.datetime], Problems] = _no_problems
     ignored_fields: tuple[str, ...] = ()
     has_table: bool = False
+    verbs: tuple[str, ...] = ("get", "patch", "update")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -80,14 +80,6 @@ _OPAQUE: Final[Mapping[str, Document]] = {
     },
 }
 
-_DOOR_VERBS: Final = ("get", "patch", "update")
-_FEWER_DOOR_VERBS: Final[Mapping[str, tuple[str, ...]]] = {"finalize": ("update",)}
-
-
-def door_verbs(of: resource.Subresource) -> tuple[str, ...]:
-    """What can be done through a subresource, in the order of discovery."""
-    return _FEWER_DOOR_VERBS.get(of.name, _DOOR_VERBS)
-
 
 def digest(data: bytes) -> str:
     """What names the content of a document in URLs and ETags."""
@@ -362,7 +354,7 @@ class _Builder:
         self._add(f"{inside}/{{name}}", subject, [each for each in _ITEM if each in of.verbs])
         for door in of.subresources:
             behind = dataclasses.replace(subject, subresource=door.name)
-            self._add(f"{inside}/{{name}}/{door.name}", behind, [each for each in _ITEM if each in door_verbs(door)])
+            self._add(f"{inside}/{{name}}/{door.name}", behind, [each for each in _ITEM if each in door.verbs])
         if of.namespaced and "list" in of.verbs:
             self._add(of.plural, dataclasses.replace(subject, scope=""), ["list"], everywhere=True)
         if "watch" in of.verbs:

@@ -114,12 +114,7 @@ def _finalizer_problems(finalizers: Sequence[str]) -> Problems:
     problems: Problems = []
     orphan = foreground = False
     for position, name in enumerate(finalizers):
-        problems.extend(
-            errors.invalid("metadata.finalizers", name, each) for each in names.qualified_name_problems(name)
-        )
-        if "/" not in name and name not in _STANDARD_FINALIZERS:
-            why = "name is neither a standard finalizer name nor is it fully qualified"
-            problems.append(errors.invalid(f"metadata.finalizers[{position}]", name, why))
+        problems.extend(finalizer_problems(name, "metadata.finalizers", f"metadata.finalizers[{position}]"))
         orphan = orphan or name == "orphan"
         foreground = foreground or name == "foregroundDeletion"
     if orphan and foreground:
@@ -148,6 +143,17 @@ def manager_problems(path: str, manager: str) -> Problems:
         if not char.isprintable():
             at = names.size(manager[:position])
             problems.append(errors.invalid(path, manager, f"invalid character U+{ord(char):04X} (at position {at})"))
+    return problems
+
+
+def finalizer_problems(name: str, path: str, standing: str = "") -> Problems:
+    """What is wrong with a finalizer, wherever it stands. That it is neither known nor somebody's own is told of
+    `standing`, if that is another path.
+    """
+    problems = [errors.invalid(path, name, why) for why in names.qualified_name_problems(name)]
+    if "/" not in name and name not in _STANDARD_FINALIZERS:
+        why = "name is neither a standard finalizer name nor is it fully qualified"
+        problems.append(errors.invalid(standing or path, name, why))
     return problems
 
 
@@ -194,7 +200,7 @@ def validate_meta_update(new: objects.ObjectMeta, old: objects.ObjectMeta) -> Pr
 
 
 def _go_list(values: Sequence[str]) -> str:
-    return "[]string{" + ", ".join(map(gotext.quote, sorted(values))) + "}"
+    return "[]string{" + ", ".join(map(gotext.quote, sorted(set(values)))) + "}"
 
 
 def drop_duplicate_owners(meta: objects.ObjectMeta) -> Sequence[str]:

@@ -36,7 +36,7 @@ def hook(find: Callable[[str], Any | None]) -> admission.Hook:
 
 def _going_away(of: admission.Review) -> errors.Forbidden:
     why = f"unable to create new content in namespace {of.namespace} because it is being terminated"
-    error = errors.Forbidden.of(of.resource.plural, of.resource.group, of.name, why)
+    error = errors.Forbidden.of(of.resource.plural, of.resource.group, of.name or "Unknown", why)
     cause = {
         "reason": "NamespaceTerminating",
         "message": f"namespace {of.namespace} is being terminated",

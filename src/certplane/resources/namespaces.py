@@ -5,12 +5,16 @@ Source: kubernetes, `pkg/registry/core/namespace`, `pkg/apis/core/validation`.
 
 from __future__ import annotations
 
+import datetime
 from typing import Annotated, Final
 
 from msgspec import field
 
-from certplane.meta import context, names, objects, resource
+from certplane import errors
+from certplane.meta import context, names, objects, resource, validation
 from certplane.meta.objects import always, doc
+
+Problems = list[errors.FieldProblem]
 
 NAME_LABEL: Final = "kubernetes.io/metadata.name"
 ACTIVE: Final = "Active"
@@ -67,6 +71,11 @@ def _label(new: Namespace) -> None:
         new.metadata.labels = dict(sorted({**new.metadata.labels, NAME_LABEL: new.metadata.name}.items()))
 
 
+def _default(new: Namespace) -> None:
+    _label(new)
+    new.status.phase = new.status.phase or ACTIVE
+
+
 def _prepare_create(new: Namespace, call: context.Call) -> None:
     del call
     new.status = NamespaceStatus(phase=ACTIVE)
@@ -84,6 +93,40 @@ def _prepare_delete(new: Namespace) -> None:
     new.status.phase = TERMINATING
 
 
+def _holds(it: Namespace) -> bool:
+    """The first DELETE only marks a namespace, even one that nothing keeps any more."""
+    return it.metadata.deletion_timestamp is None or bool(it.spec.finalizers)
+
+
+# --- validation ---------------------------------------------------------------------------------------------------
+
+_FINALIZERS: Final = "spec.finalizers"
+
+
+def _validate(new: Namespace) -> Problems:
+    return [each for name in new.spec.finalizers for each in validation.finalizer_problems(name, _FINALIZERS)]
+
+
+def _validate_finalize(new: Namespace, old: Namespace, now: datetime.datetime) -> Problems:
+    del old, now
+    return [
+        each
+        for at, name in enumerate(new.spec.finalizers)
+        for each in validation.finalizer_problems(name, f"{_FINALIZERS}[{at}]")
+    ]
+
+
+def _validate_status(new: Namespace, old: Namespace, now: datetime.datetime) -> Problems:
+    del old, now
+    deleted = new.metadata.deletion_timestamp is not None
+    phase, wanted = new.status.phase, TERMINATING if deleted else ACTIVE
+    if phase == wanted:
+        return []
+    why = f"may only be '{wanted}' if `deletionTimestamp` is {'not empty' if deleted else 'empty'}"
+    # Named on the wire as the field of a Go struct.
+    return [errors.invalid("status.Phase", phase, why, as_json=True)]
+
+
 RESOURCE: Final = resource.Resource(
     group="",
     version="v1",
@@ -93,19 +136,29 @@ RESOURCE: Final = resource.Resource(
     type=Namespace,
     namespaced=False,
     owns=(),
-    ignored_fields=(),
+    ignored_fields=("status",),
     prepare_create=_prepare_create,
     prepare_update=_prepare_update,
     prepare_delete=_prepare_delete,
-    holds=lambda of: bool(of.spec.finalizers),
-    default=_label,
+    holds=_holds,
+    default=_default,
     name_problems=names.dns1123_label_problems,
+    validate=_validate,
+    validate_update=lambda new, _: _validate(new),
     selectable={"status.phase": lambda of: of.status.phase},
     selects_namespace=False,
     unknown_selector=lambda label: f"field label not supported: {label}",
     subresources=(
-        resource.Subresource("finalize", owns=("spec.finalizers",), ignored_fields=("status",)),
-        resource.Subresource("status", owns=("status",), ignored_fields=("spec",), has_table=True),
+        resource.Subresource(
+            "finalize",
+            owns=("spec.finalizers",),
+            validate=_validate_finalize,
+            ignored_fields=("status",),
+            verbs=("update",),
+        ),
+        resource.Subresource(
+            "status", owns=("status",), validate=_validate_status, ignored_fields=("spec",), has_table=True
+        ),
     ),
     columns=(
         resource.Column("Name", "Name of the namespace.", lambda of, _: of.metadata.name, format="name"),

@@ -414,7 +414,7 @@ def _resource_entries(of: resource.Resource) -> Iterable[dict[str, Any]]:
     entry["storageVersionHash"] = of.storage_version_hash
     yield entry
     for door in of.subresources:
-        yield _entry(f"{of.plural}/{door.name}", "", of.namespaced, of.kind, schema.door_verbs(door))
+        yield _entry(f"{of.plural}/{door.name}", "", of.namespaced, of.kind, door.verbs)
 
 
 # --- aggregated discovery -----------------------------------------------------------------------------------------
@@ -465,7 +465,7 @@ def _aggregated_resource(of: resource.Resource, actions: Sequence[resource.Actio
     if of.categories:
         entry["categories"] = list(of.categories)
     below = [
-        {"subresource": door.name, "responseKind": _response_kind(of.kind), "verbs": list(schema.door_verbs(door))}
+        {"subresource": door.name, "responseKind": _response_kind(of.kind), "verbs": list(door.verbs)}
         for door in of.subresources
     ]
     for each in actions:

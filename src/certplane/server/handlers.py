@@ -358,7 +358,7 @@ def _is_namespace_itself(info: context.RequestInfo) -> bool:
 
 def _is_served(kind: resource.Resource, door: resource.Subresource | None, info: context.RequestInfo) -> bool:
     if door is not None:
-        return info.verb in ("get", "update", "patch")
+        return info.verb in door.verbs
     if info.verb in ("update", "patch", "delete") and not info.name:
         return False
     return info.verb in kind.verbs
