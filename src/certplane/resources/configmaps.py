@@ -40,7 +40,8 @@ def _validate(new: ConfigMap) -> Problems:
         problems += [errors.invalid(f"binaryData[{key}]", key, why) for why in names.config_key_problems(key)]
         size += len(content)
     if size > _LARGEST:
-        problems.append(errors.too_long("", _LARGEST))
+        # The field of no name, as Go prints it.
+        problems.append(errors.too_long("[]", _LARGEST))
     return problems
 
 

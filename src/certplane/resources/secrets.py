@@ -6,20 +6,22 @@ Source: kubernetes, `pkg/registry/core/secret`, `pkg/apis/core/validation`, `pkg
 from __future__ import annotations
 
 import datetime
-import json
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 from msgspec import field
 
 from certplane import clock, errors
-from certplane.meta import names, objects, resource
+from certplane.meta import gojson, names, objects, resource
 from certplane.meta.objects import doc
+from certplane.x509 import pairs
 
 Problems = list[errors.FieldProblem]
 
 OPAQUE: Final = "Opaque"
 BOOTSTRAP_TOKEN: Final = "bootstrap.kubernetes.io/token"  # noqa: S105 - the name of a type, not a secret
 SERVICE_ACCOUNT_TOKEN: Final = "kubernetes.io/service-account-token"  # noqa: S105 - as above
+_TLS: Final = "kubernetes.io/tls"
 ACCOUNT_NAME: Final = "kubernetes.io/service-account.name"
 _LARGEST: Final = 1024 * 1024
 _DOCKER: Final = {"kubernetes.io/dockercfg": ".dockercfg", "kubernetes.io/dockerconfigjson": ".dockerconfigjson"}
@@ -72,7 +74,7 @@ def _type_problems(new: Secret) -> Problems:
         return [] if any(key in new.data for key in keys) else [errors.required(f"data[{key}]") for key in keys]
     if new.type == "kubernetes.io/ssh-auth":
         return [] if new.data.get("ssh-privatekey") else [errors.required("data[ssh-privatekey]")]
-    if new.type == "kubernetes.io/tls":
+    if new.type == _TLS:
         return [errors.required(f"data[{key}]") for key in ("tls.crt", "tls.key") if key not in new.data]
     return []
 
@@ -80,13 +82,30 @@ def _type_problems(new: Secret) -> Problems:
 def _docker_problems(new: Secret, key: str) -> Problems:
     if key not in new.data:
         return [errors.required(f"data[{key}]")]
+    why = _not_an_object(new.data[key])
+    return [errors.invalid(f"data[{key}]", "<secret contents redacted>", why)] if why else []
+
+
+def _not_an_object(text: bytes) -> str:
+    """Why a text is no JSON object, as Go says it; empty if it is one, or null."""
     try:
-        fits = isinstance(json.loads(new.data[key]), dict | None)
-    except (ValueError, RecursionError):
-        fits = False
-    if fits:
-        return []
-    return [errors.invalid(f"data[{key}]", "<secret contents redacted>", "must be a JSON object")]
+        found = gojson.parse(text)
+    except gojson.SyntaxProblem as problem:
+        return str(problem)
+    kinds = ((gojson.Pairs, ""), (list, "array"), (gojson.Number, "number"), (str, "string"), (bool, "bool"))
+    kind = next((name for type_, name in kinds if isinstance(found, type_)), "")
+    return f"json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}" if kind else ""
+
+
+def _warnings(new: Secret) -> Sequence[str]:
+    """A certificate that no server could use with its key is kept, as it is and not without a word."""
+    if new.type != _TLS:
+        return ()
+    try:
+        pairs.check(new.data["tls.crt"], new.data["tls.key"])
+    except pairs.PairProblem as problem:
+        return (str(problem),)
+    return ()
 
 
 def _validate_update(new: Secret, old: Secret) -> Problems:
@@ -124,6 +143,7 @@ RESOURCE: Final = resource.Resource(
     name_problems=names.dns1123_subdomain_problems,
     validate=_validate,
     validate_update=_validate_update,
+    warnings=_warnings,
     selectable={"type": lambda of: of.type},
     unknown_selector=lambda label: f"field label not supported: {label}",
     columns=(

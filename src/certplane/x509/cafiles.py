@@ -17,12 +17,11 @@ import functools
 import hashlib
 import os
 import pathlib
-import re
 import threading
 from typing import Final
 
 from certplane import gotext
-from certplane.x509 import authority, issue, keys, pem, weak
+from certplane.x509 import authority, issue, keys, pairs, pem, weak
 
 #: Content that changed without a trace (a second write of the same size within a tick) is found after this time.
 RELOAD: Final = datetime.timedelta(minutes=1)
@@ -163,20 +162,10 @@ def _check_exposure(key: pathlib.Path) -> None:
 
 def _check_blocks(certificate: bytes, key: bytes) -> None:
     """What a Go server misses first. Raises AuthorityError."""
-    for text, what in ((certificate, "certificate"), (key, "key")):
-        labels = [each.label for each in pem.blocks(text)]
-        if not labels:
-            raise authority.AuthorityError(f"tls: failed to find any PEM data in {what} input")
-        wanted, missing = _WANTED[what]
-        if not any(wanted.fullmatch(each) for each in labels):
-            skipped = f"after skipping PEM blocks of the following types: [{' '.join(labels)}]"
-            raise authority.AuthorityError(f"tls: failed to find {missing} in {what} input {skipped}")
-
-
-_WANTED: Final = {
-    "certificate": (re.compile("CERTIFICATE"), '"CERTIFICATE" PEM block'),
-    "key": (re.compile("(.* )?PRIVATE KEY"), 'PEM block with type ending in "PRIVATE KEY"'),
-}
+    try:
+        pairs.check_blocks(certificate, key)
+    except pairs.PairProblem as problem:
+        raise authority.AuthorityError(str(problem)) from problem
 
 
 def _untimely(of: issue.Issuer, now: datetime.datetime) -> str:

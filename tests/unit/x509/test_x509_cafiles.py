@@ -148,8 +148,8 @@ BAD = [
     pytest.param(
         lambda _: keys.to_pem(material.key()),
         None,
-        'tls: failed to find "CERTIFICATE" PEM block in certificate input after skipping PEM blocks of the following '
-        "types: [EC PRIVATE KEY]",
+        "tls: failed to find certificate PEM data in certificate input, but did find a private key; PEM inputs may "
+        "have been switched",
         id="a key for a certificate",
     ),
     pytest.param(
