@@ -107,7 +107,7 @@ def update(
         # Tracking begins with the creation, or with the first apply.
         return []
     before = _bare(live) if live is not None else _blank(of)
-    return _encode(_updated(before, _bare(new), of, writer, managers))
+    return _encode(_updated(before, _bare(new), of, writer, _convertible(managers, writer)))
 
 
 def apply(
@@ -130,7 +130,7 @@ def apply(
     if live is not None and not managers:
         first = dataclasses.replace(writer, manager=_BEFORE, subresource="")
         managers = _updated(_blank(of), before, of, first, managers)
-    result, managers = _applied(before, config, of, writer, managers, force=force)
+    result, managers = _applied(before, config, of, writer, _convertible(managers, writer), force=force)
     meta = {**result.get("metadata", {}), "managedFields": _encode(managers)}
     if not meta["managedFields"]:
         del meta["managedFields"]
@@ -177,6 +177,18 @@ def _updated(
         former = managers[key].fields if key in managers else NONE
         managers[key] = _Owned(former | taken, writer.now, writer.api_version)
     return _capped(managers)
+
+
+def _convertible(managers: _Managers, writer: Writer) -> _Managers:
+    """The managers whose fields can be told in the writer's form of the object. Another group's cannot (an Event has
+    two), and whoever wrote there is forgotten.
+    """
+
+    def group(api_version: str) -> str:
+        return api_version.rpartition("/")[0]
+
+    own = group(writer.api_version)
+    return {key: owned for key, owned in managers.items() if group(owned.api_version) == own}
 
 
 def _applied(

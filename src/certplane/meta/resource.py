@@ -164,7 +164,7 @@ class Resource:
 
     @property
     def stored(self) -> Resource:
-        """The declaration in whose form objects are stored, and under whose name most errors speak of them."""
+        """The declaration in whose form objects are stored, and under whose group the Kind is spoken of."""
         return self.hub.resource if self.hub is not None else self
 
     @property
@@ -176,8 +176,8 @@ class Resource:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """Plural and group, as errors name the resource."""
-        return self.stored.plural, self.stored.group
+        """Plural and group, as errors name the resource: as the request did."""
+        return self.plural, self.group
 
     def key(self, namespace: str, name: str) -> str:
         return f"{self.prefix}{namespace}/{name}" if self.namespaced else f"{self.prefix}{name}"

@@ -200,13 +200,14 @@ def _series_problems(new: Event) -> Problems:
     return problems
 
 
-#: What cannot be changed through the newer form: the fields of the stored one, by their wire names.
-_IMMUTABLE: Final = {
-    "involvedObject": "involved_object", "reason": "reason", "message": "message", "source": "source",
-    "firstTimestamp": "first_timestamp", "lastTimestamp": "last_timestamp", "count": "count", "type": "type",
-    "eventTime": "event_time", "action": "action", "related": "related",
-    "reportingController": "reporting_component", "reportingInstance": "reporting_instance",
-}  # fmt: skip
+#: What cannot be changed through the newer form: the fields of the stored one, by their wire names, in the order in
+#: which they are looked at; the reason twice.
+_IMMUTABLE: Final = (
+    ("involvedObject", "involved_object"), ("reason", "reason"), ("message", "message"), ("source", "source"),
+    ("firstTimestamp", "first_timestamp"), ("lastTimestamp", "last_timestamp"), ("count", "count"),
+    ("reason", "reason"), ("type", "type"), ("eventTime", "event_time"), ("action", "action"), ("related", "related"),
+    ("reportingController", "reporting_component"), ("reportingInstance", "reporting_instance"),
+)  # fmt: skip
 
 
 def _validate_new_update(given: Any, before: Any) -> Problems:
@@ -214,11 +215,26 @@ def _validate_new_update(given: Any, before: Any) -> Problems:
     problems = _common_problems(new, "reportingController")
     if new.series != old.series:
         problems += _series_problems(new)
-    for path, attribute in _IMMUTABLE.items():
+    for path, attribute in _IMMUTABLE:
         value = getattr(new, attribute)
         if value != getattr(old, attribute):
-            problems.append(errors.invalid(path, value, "field is immutable"))
+            problems.append(errors.invalid(path, _go_value(value), "field is immutable"))
     return problems
+
+
+def _go_value(of: Any) -> Any:
+    """A value as Go prints what Kubernetes holds it in: the names of fields are Go's, and none is left out."""
+    if isinstance(of, objects.ObjectReference):
+        return {
+            "Kind": of.kind,
+            "Namespace": of.namespace,
+            "Name": of.name,
+            "UID": of.uid,
+            "APIVersion": of.api_version,
+            "ResourceVersion": of.resource_version,
+            "FieldPath": of.field_path,
+        }
+    return {"Component": of.component, "Host": of.host} if isinstance(of, EventSource) else of
 
 
 # --- columns and selectors ----------------------------------------------------------------------------------------

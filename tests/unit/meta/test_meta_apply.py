@@ -41,3 +41,20 @@ def test_what_a_writer_cannot_change_stays_with_its_owner():
     assert owners(finalized) == owners(both)
     taken = apply.update(live, silent, of, writer("other", "status", ("spec",)))
     assert "teller" not in owners(taken)
+
+
+def test_who_wrote_under_another_group_is_forgotten():
+    """Its fields have other names there, and cannot be told in this form."""
+    of = shape.of(namespaces.Namespace)
+    elsewhere = apply.Writer(manager="elsewhere", api_version="example.com/v1", now=NOW)
+    spec = {"finalizers": ["kubernetes"]}
+    made = apply.update(None, document([], spec=spec), of, elsewhere)
+    live = document(made, spec=spec)
+    assert owners(apply.update(live, live, of, writer("here"))) == {}
+    changed = document(made, spec=spec, status={"phase": "Active"})
+    assert owners(apply.update(live, changed, of, writer("here"))) == {
+        "here": {"f:status": {".": {}, "f:phase": {}}},
+    }
+    config = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}, "spec": {"finalizers": ["other"]}}
+    applied = apply.apply(live, config, of, writer("here"), force=False)
+    assert owners(applied["metadata"]["managedFields"]) == {"here": {"f:spec": {"f:finalizers": {}}}}
