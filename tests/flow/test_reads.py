@@ -10,8 +10,9 @@ import json
 import pytest
 
 from certplane import testing
-from certplane.meta import context
+from certplane.meta import context, objects
 from certplane.resources import certificatesigningrequests as csrs
+from certplane.resources import events
 from certplane.server import exchange
 from tests.flow import plane as flow
 
@@ -41,6 +42,24 @@ async def ask(plane, path, method="GET", user=flow.ADMIN, body=b"", **headers):
 async def filled(plane, *names):
     for name in names:
         await plane.client(flow.ADMIN).create(csrs.RESOURCE, flow.new_csr(name))
+
+
+async def test_two_forms_of_one_object_are_watched_apart():
+    """Events are served in two groups: each watch sees them as its own group has them, whoever was first."""
+    async with flow.running() as plane:
+        client = plane.client(flow.ADMIN)
+        version = (await client.list(events.RESOURCE)).resource_version
+        made = events.Event(involved_object=objects.ObjectReference(kind="Node", name="n1"), reason="Tested")
+        made.metadata.name = "a"
+        made.metadata.namespace = made.involved_object.namespace = "default"
+        async with (
+            client.watch(events.RESOURCE, version) as old,
+            client.watch(events.NEW_RESOURCE, version) as new,
+        ):
+            await client.create(events.RESOURCE, made, "default")
+            seen = [(await anext(each)).object for each in (old, new)]
+    assert [each.api_version for each in seen] == ["v1", "events.k8s.io/v1"]
+    assert seen[0].involved_object.name == seen[1].regarding.name == "n1"
 
 
 @pytest.mark.parametrize(

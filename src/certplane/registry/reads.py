@@ -151,10 +151,12 @@ class Reader:
         return self._shared(event, "DELETED") if before else None
 
     def _shared(self, event: watchcache.Event, type_: str) -> Notice:
-        notices: dict[str, Notice] | None = event.memo
+        # Several kinds may be forms of the same objects: each has notices of its own.
+        notices: dict[tuple[str, str], Notice] | None = event.memo
         if notices is None:
             notices = event.memo = {}
-        notice = notices.get(type_)
+        key = self._resource.api_version, type_
+        notice = notices.get(key)
         if notice is None:
             if type_ == "DELETED":
                 assert event.previous is not None  # noqa: S101 - only what was there can leave
@@ -162,7 +164,7 @@ class Reader:
             else:
                 assert event.current is not None  # noqa: S101 - only what is there can come
                 of = self._document(event.current)
-            notice = notices[type_] = Notice(type_, of)
+            notice = notices[key] = Notice(type_, of)
         return notice
 
     # --- pages ----------------------------------------------------------------------------------------------------
