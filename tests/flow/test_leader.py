@@ -45,14 +45,14 @@ class Copy:
         self.leader = leader.Leader(api.Client(self.network), terms, plane.clock)
         self.fenced = api.Client(leader.Fenced(self.network, self.leader))
         self.task = asyncio.ensure_future(self._run())
-        self.lost = False
+        self.lost = ""
 
     async def _run(self):
         await self.leader.acquire()
         try:
             await self.leader.hold()
-        except leader.Lost:
-            self.lost = True
+        except leader.Lost as error:
+            self.lost = str(error)
 
     async def stop(self):
         self.task.cancel()
@@ -111,7 +111,7 @@ async def test_another_takes_over_when_the_leader_is_silent():
             await _advance(plane, 20, never_both)
             assert leading[0] == (True, False)
             assert leading[-1] == (False, True)
-            assert a.lost
+            assert a.lost == "the lease lock could not be renewed in 10s"
             spec = (await _lease(plane)).spec
             assert (spec.holder_identity, spec.lease_transitions) == ("b", 1)
 
@@ -137,6 +137,47 @@ async def test_who_stood_still_writes_nothing_more():
         with pytest.raises(api.Unreachable, match="another copy may lead"):
             await a.fenced.create(configmaps.RESOURCE, _map("two"), NAMESPACE)
         assert (await a.fenced.get(configmaps.RESOURCE, "one", NAMESPACE)).metadata.name == "one"
+
+
+async def test_who_finds_the_lease_in_other_hands_stops():
+    """At the next renewal, whatever the lease says of times; and says who has it."""
+    async with flow.running(controllers=frozenset()) as plane, copies(plane, "a") as (a,):
+        await _advance(plane, 1)
+        lease = await _lease(plane)
+        lease.spec.holder_identity, lease.spec.renew_time = "somebody", "2016-01-01T00:00:00.000000Z"
+        await plane.client(flow.ADMIN).update(leases.RESOURCE, lease)
+        await _advance(plane, 5)
+        assert a.lost == "the lease lock is held by somebody now"
+        assert not a.leader.leads
+        assert (await _lease(plane)).spec == lease.spec
+
+
+async def test_a_lease_that_was_deleted_or_emptied_is_made_anew():
+    """Its holder goes on, if nobody was faster."""
+    async with flow.running(controllers=frozenset()) as plane, copies(plane, "a") as (a,):
+        await _advance(plane, 1)
+        await plane.client(flow.ADMIN).delete(leases.RESOURCE, "lock", NAMESPACE)
+        await _advance(plane, 5)
+        assert (await _lease(plane)).spec.holder_identity == "a"
+        lease = await _lease(plane)
+        lease.spec = leases.LeaseSpec()
+        await plane.client(flow.ADMIN).update(leases.RESOURCE, lease)
+        await _advance(plane, 5)
+        spec = (await _lease(plane)).spec
+        assert (spec.holder_identity, spec.lease_duration_seconds) == ("a", 15)
+        assert a.leader.leads
+
+
+async def test_what_is_wrong_with_the_lease_is_said_once(caplog):
+    """Until something else is, or all was well again."""
+    async with flow.running(controllers=frozenset()) as plane, copies(plane, "a") as (a,):
+        a.network.is_up = False
+        await _advance(plane, 10)
+        a.network.is_up = True
+        await _advance(plane, 5)
+        a.network.is_up = False
+        await _advance(plane, 5)
+    assert [each.problem for each in caplog.records if each.name == "certplane.controllers"] == ["cut", "cut"]
 
 
 def _map(name):

@@ -57,6 +57,7 @@ class Leader:
         self._seen: leases.Lease | None = None
         self._seen_at = 0.0
         self._renewed_at: float | None = None
+        self._complained = ""
 
     @property
     def leads(self) -> bool:
@@ -84,7 +85,7 @@ class Leader:
             left = self._renewed_at + self._terms.deadline - self._clock.monotonic()
             if not await self._renewed_within(left):
                 self._renewed_at = None
-                raise Lost(f"the lease {self._terms.name} could not be renewed in {self._terms.deadline:g}s")
+                raise Lost(self._loss())
 
     async def release(self) -> None:
         """Give the lease up, so that another copy need not wait for its end."""
@@ -93,6 +94,12 @@ class Leader:
         self._renewed_at = None
         with contextlib.suppress(errors.APIError, api.Unreachable):
             await self._client.update(leases.RESOURCE, self._made("", _GIVEN_UP_SECONDS, renews=False))
+
+    def _loss(self) -> str:
+        holder, name = self._holder(), self._terms.name
+        if holder != self._terms.identity:
+            return f"the lease {name} is held by {holder or 'nobody'} now"
+        return f"the lease {name} could not be renewed in {self._terms.deadline:g}s"
 
     async def _renewed_within(self, seconds: float) -> bool:
         trying = asyncio.ensure_future(self._until_renewed())
@@ -122,14 +129,22 @@ class Leader:
         except errors.Conflict:
             return False
         except (errors.APIError, api.Unreachable) as error:
-            _log.warning("no answer about the lease", extra={"lease": self._terms.name, "problem": str(error)})
+            self._complain(str(error))
             return False
+        self._complained = ""
         if held is None:
             return False
         self._note(held)
         # From before the question on: the others count from when they saw the answer.
         self._renewed_at = asked_at
         return True
+
+    def _complain(self, problem: str) -> None:
+        """Say what is wrong, once: it is tried again every few seconds, maybe for days."""
+        if problem != self._complained:
+            extra = {"lease": self._terms.name, "problem": problem}
+            _log.warning("the lease cannot be had or renewed", extra=extra)
+        self._complained = problem
 
     async def _write(self) -> leases.Lease | None:
         """The lease as this copy wrote it; None if it is somebody else's."""
