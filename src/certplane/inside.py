@@ -34,8 +34,11 @@ _DEFAULT_NAMESPACE: Final = "kube-system"
 SUPERSEDED: Final = 3
 #: How long after its end a lease may be old before this copy calls itself ill: as in kube-controller-manager.
 _ILL_SECONDS: Final = 20.0
-#: Controllers of kinds that a server need not have.
-_OPTIONAL: Final = frozenset({trustpublisher.NAME, podrequestcleaner.NAME})
+#: Controllers of kinds that a server need not have, and those kinds.
+_OPTIONAL: Final = {
+    trustpublisher.NAME: "clustertrustbundles",
+    podrequestcleaner.NAME: "podcertificaterequests",
+}
 
 
 class _Work:
@@ -43,7 +46,7 @@ class _Work:
 
     def __init__(self, settings: controllers.Settings, transport: api.Transport, clock: clocks.Clock) -> None:
         self._settings = settings
-        self._transport = rights.Watchful(transport)
+        self._transport = rights.Watchful(transport, clock)
         self._clock = clock
         self.telemetry = telemetry.Telemetry()
         self._leader: leader.Leader | None = None
@@ -93,11 +96,13 @@ class _Work:
             await self._leader.release()
 
     async def _kinds(self, client: api.Client, enabled: Collection[str]) -> Sequence[resource.Resource]:
-        if _OPTIONAL.isdisjoint(enabled):
+        if _OPTIONAL.keys().isdisjoint(enabled):
             return resources.DEFAULT
         while True:
             try:
-                return [*resources.DEFAULT, *await served.served(client, resources.OPTIONAL)]
+                found = await served.served(client, resources.OPTIONAL)
+                _tell_idle(enabled, found)
+                return [*resources.DEFAULT, *found]
             except (errors.APIError, api.Unreachable) as error:
                 _log.warning("discovery failed", extra={"problem": str(error)})
                 await self._clock.sleep(1.0)
@@ -115,6 +120,16 @@ class _Work:
     def _unsynced(self) -> str | None:
         waiting = [] if self._crew is None else [each for each in self._crew.followed if not each.synced.is_set()]
         return "not everything was listed yet" if waiting else None
+
+
+def _tell_idle(enabled: Collection[str], found: Sequence[resource.Resource]) -> None:
+    """Say which controllers have nothing to do here: whoever wanted them would wait in vain."""
+    known = {each.plural for each in found}
+    for name, plural in _OPTIONAL.items():
+        if name in enabled and plural not in known:
+            _log.warning(
+                "controller rests: the server does not have its kind", extra={"controller": name, "resource": plural}
+            )
 
 
 def _terms(of: controllers.Election) -> leader.Terms:

@@ -6,36 +6,38 @@ import json
 import logging
 
 import pytest
+import yaml
 
+from certplane import testing
 from certplane.client import rights
 
 
 @pytest.mark.parametrize(
-    ("message", "rule"),
+    ("message", "rule", "namespace"),
     [
         (
             (
                 'certificatesigningrequests.certificates.k8s.io "a" is forbidden: User "jane" cannot update resource '
                 '"certificatesigningrequests/approval" in API group "certificates.k8s.io" at the cluster scope'
             ),
-            (
-                '- {apiGroups: ["certificates.k8s.io"], resources: ["certificatesigningrequests/approval"], '
-                'verbs: ["update"]}'
-            ),
+            "- {apiGroups: ['certificates.k8s.io'], resources: [certificatesigningrequests/approval], verbs: [update]}",
+            "",
         ),
         (
             (
                 'leases.coordination.k8s.io "x" is forbidden: User "jane" cannot get resource "leases" in API group '
                 '"coordination.k8s.io" in the namespace "kube-system"'
             ),
-            '- {apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["get"]}',
+            "- {apiGroups: ['coordination.k8s.io'], resources: [leases], verbs: [get]}",
+            "kube-system",
         ),
         (
             'csrs "a" is forbidden: user not permitted to sign requests with signerName "example.com/a"',
             (
-                '- {apiGroups: ["certificates.k8s.io"], resources: ["signers"], resourceNames: ["example.com/a"], '
-                'verbs: ["sign"]}'
+                "- {apiGroups: ['certificates.k8s.io'], resources: [signers], resourceNames: ['example.com/a'], "
+                "verbs: [sign]}"
             ),
+            "",
         ),
         (
             (
@@ -43,16 +45,21 @@ from certplane.client import rights
                 '"example.com/a"'
             ),
             (
-                '- {apiGroups: ["certificates.k8s.io"], resources: ["signers"], resourceNames: ["example.com/a"], '
-                'verbs: ["attest"]}'
+                "- {apiGroups: ['certificates.k8s.io'], resources: [signers], resourceNames: ['example.com/a'], "
+                "verbs: [attest]}"
             ),
+            "",
         ),
-        ("a webhook does not like it", ""),
+        ("a webhook does not like it", "", ""),
     ],
 )
-def test_a_refusal_names_its_rule(message, rule):
-    """Whatever the verb, the kind or the signer; other refusals name none."""
-    assert rights.rule_for(message) == rule
+def test_a_refusal_names_its_rule(message, rule, namespace):
+    """Whatever the verb, the kind or the signer, and the namespace, if a Role would do; other refusals name none. The
+    log has to escape nothing of it.
+    """
+    assert rights.rule_for(message) == (rule, namespace)
+    assert '"' not in rule
+    assert not rule or {"apiGroups", "resources", "verbs"} <= set(yaml.safe_load(rule)[0])
 
 
 class Refusing:
@@ -68,18 +75,39 @@ class Refusing:
         return self
 
 
-async def test_it_is_said_once(caplog):
-    """However often it is refused."""
-    transport = rights.Watchful(Refusing('User "a" cannot list resource "nodes" in API group "" at the cluster scope'))
+@pytest.mark.parametrize(
+    ("place", "more"),
+    [("at the cluster scope", {}), ('in the namespace "a"', {"namespace": "a"})],
+)
+async def test_it_is_said_once(place, more, caplog):
+    """However often it is refused; and in which namespace, if it was refused in one."""
+    clock = testing.FakeClock()
+    refusing = Refusing(f'User "a" cannot list resource "secrets" in API group "" {place}')
+    transport = rights.Watchful(refusing, clock)
     with caplog.at_level(logging.ERROR):
-        for _ in range(3):
-            await transport.request("GET", "/api/v1/nodes")
-    assert [each.rule for each in caplog.records] == ['- {apiGroups: [""], resources: ["nodes"], verbs: ["list"]}']
+        for _ in range(5):
+            await transport.request("GET", "/api/v1/secrets")
+            await clock.advance(3)
+    (said,) = caplog.records
+    assert said.rule == "- {apiGroups: [''], resources: [secrets], verbs: [list]}"
+    assert {name: value for name, value in vars(said).items() if name == "namespace"} == more
+
+
+@pytest.mark.parametrize(("pauses", "times"), [((1, 1, 1), 0), ((8000, 1), 0), ((3600,), 1), ((8000, 10), 1)])
+async def test_a_refusal_that_does_not_come_again_is_not_told(pauses, times, caplog):
+    """A server that has just begun may not know its roles yet; that happens again when it is begun again."""
+    clock = testing.FakeClock()
+    transport = rights.Watchful(Refusing('User "a" cannot list resource "nodes" in API group "" at'), clock)
+    await transport.request("GET", "/api/v1/nodes")
+    for each in pauses:
+        await clock.advance(each)
+        await transport.request("GET", "/api/v1/nodes")
+    assert len(caplog.records) == times
 
 
 async def test_a_refusal_that_is_no_status_is_passed_on(caplog):
     """Such as the page of a proxy."""
     refusing = Refusing("")
     refusing.body = b"<html>no</html>"
-    assert await rights.Watchful(refusing).request("GET", "/") is refusing
+    assert await rights.Watchful(refusing, testing.FakeClock()).request("GET", "/") is refusing
     assert not caplog.records
