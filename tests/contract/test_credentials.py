@@ -273,6 +273,41 @@ async def test_a_proxy_is_gone_through(door, tmp_path):
     assert proxy.asked == [("CONNECT", f"127.0.0.1:{door.port}")]
 
 
+# --- servers that are not what they should be ---------------------------------------------------------------------
+
+
+async def _asked_in_vain(path):
+    async with client_of(kubeconfig.load(path)) as client:
+        with pytest.raises(api.Unreachable) as caught:
+            await whoami(client)
+    return str(caught.value)
+
+
+async def test_a_server_that_is_not_trusted_is_told_of(door, tmp_path):
+    """In words that say what is wrong with its certificate."""
+    user, place = {"token": "secret-of-jane"}, f"the server at 127.0.0.1:{door.port} is not trusted: "
+    other = base64.b64encode(doors.Authority(testing.FakeClock()).pem).decode()
+    path = write_kubeconfig(tmp_path / "config", door, user, **{"certificate-authority-data": other})
+    assert (await _asked_in_vain(path)).startswith(place)
+    path = write_kubeconfig(tmp_path / "config", door, user, **{"tls-server-name": "api.example"})
+    assert await _asked_in_vain(path) == f"{place}Hostname mismatch, certificate is not valid for 'api.example'."
+
+
+async def _hang_up(reader, writer):
+    writer.close()
+
+
+async def test_a_server_that_is_not_there_is_told_of(door, tmp_path):
+    """In the system's words, without the library's."""
+    user = {"token": "secret-of-jane"}
+    path = write_kubeconfig(tmp_path / "config", door, user, server="https://127.0.0.1:1")
+    assert await _asked_in_vain(path) == "the server at 127.0.0.1:1 cannot be reached: Connection refused"
+    async with await asyncio.start_server(_hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        path = write_kubeconfig(tmp_path / "config", door, user, server=f"https://127.0.0.1:{port}")
+        assert (await _asked_in_vain(path)).startswith(f"the server at 127.0.0.1:{port} cannot be reached: ")
+
+
 # --- impersonation ------------------------------------------------------------------------------------------------
 
 

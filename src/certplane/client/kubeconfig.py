@@ -26,6 +26,7 @@ from certplane.meta import codec
 _ACCOUNT: Final = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _EXTRA: Final = "Impersonate-Extra-"
 NOTHING: Final = credentials.Inline()
+_LOOK: Final = "kubectl config view shows what it has"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ class _Entry:
             try:
                 return credentials.Inline(base64.b64decode(self.text(data), validate=True))
             except binascii.Error as error:
-                raise errors.SetupError(f"{data} in {self.path} is not base64") from error
+                raise errors.SetupError(f"{data} in {self.path} is not base64", (_LOOK,)) from error
         return self.file(file)
 
     def file(self, name: str) -> credentials.Content:
@@ -133,7 +134,7 @@ class _Entry:
         try:
             made.read()
         except credentials.CredentialProblem as error:
-            raise errors.SetupError(f"{name} in {self.path}: {error}") from error
+            raise errors.SetupError(f"{name} in {self.path}: {error}", (_LOOK,)) from error
         return made
 
 
@@ -194,9 +195,7 @@ def _entry(files: Sequence[tuple[pathlib.Path, Mapping[str, Any]]], section: str
         for each in entries if isinstance(entries, list) else ():
             if isinstance(each, dict) and each.get("name") == name and isinstance(each.get(inner), dict):
                 return _Entry(path, each[inner])
-    raise errors.SetupError(
-        f'{_names([path for path, _ in files])} has no {inner} "{name}"', ("kubectl config view shows what it has",)
-    )
+    raise errors.SetupError(f'{_names([path for path, _ in files])} has no {inner} "{name}"', (_LOOK,))
 
 
 def _base(cluster: _Entry) -> str:
@@ -207,7 +206,7 @@ def _base(cluster: _Entry) -> str:
     except ValueError:
         good = False
     if not good or url.query or url.fragment:
-        raise errors.SetupError(f"{cluster.path} names no https server: {text}")
+        raise errors.SetupError(f"{cluster.path} names no https server: {text}", (_LOOK,))
     return text.rstrip("/")
 
 
@@ -298,4 +297,4 @@ def _check(access: Access, path: pathlib.Path) -> None:
         held = access.source
         access.tls_context(access.trusted.read(), held.certificate.read(), held.key.read())
     except credentials.CredentialProblem as error:
-        raise errors.SetupError(f"{path}: {error}", ("kubectl config view shows what it has",)) from error
+        raise errors.SetupError(f"{path}: {error}", (_LOOK,)) from error

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import socket
 import ssl
 import urllib.parse
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -27,7 +29,8 @@ _ANSWER_SECONDS: Final = 75.0
 #: there any more.
 _SILENCE_SECONDS: Final = 900.0
 _KEPT_SECONDS: Final = 90.0
-_CHUNK: Final = 1 << 16
+#: A connection that is silent for half a minute is asked for three times, ten seconds apart.
+_KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 _PATH_SAFE: Final = "/:@!$&'()*+,;=-._~"
 
 
@@ -55,7 +58,7 @@ class _Pool:
     def __init__(self, access: kubeconfig.Access, trusted: bytes, identity: credentials.Identity) -> None:
         self.key = trusted, identity.certificate, identity.key
         tls = access.tls_context(trusted, identity.certificate, identity.key)
-        connector = aiohttp.TCPConnector(ssl=tls, limit=0, keepalive_timeout=_KEPT_SECONDS)
+        connector = aiohttp.TCPConnector(ssl=tls, limit=0, keepalive_timeout=_KEPT_SECONDS, socket_factory=_socket)
         self.session = aiohttp.ClientSession(
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), skip_auto_headers=("User-Agent",)
         )
@@ -188,8 +191,36 @@ class Transport:
         except credentials.CredentialProblem as error:
             raise api.Unreachable(f"no credentials for {self._access.place}: {error}") from error
         except (aiohttp.ClientError, OSError, TimeoutError, ssl.SSLError, ValueError) as error:
-            why = str(error) or type(error).__name__
-            raise api.Unreachable(f"the server at {self._access.place} cannot be reached: {why}") from error
+            raise api.Unreachable(f"the server at {self._access.place} {_problem(error)}") from error
+
+
+def _socket(of: tuple[Any, ...]) -> socket.socket:
+    """A socket that notices when nobody is there any more: a watch may be silent for long, and is not to be so because
+    something between has forgotten the connection.
+    """
+    family, kind, protocol, _, _ = of
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        # Not every system has each of them.
+        if hasattr(socket, name):
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return made
+
+
+def _problem(error: Exception) -> str:
+    """Why there was no answer, without what the library says besides."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        found = error.certificate_error
+        return f"is not trusted: {getattr(found, 'verify_message', '') or found}"
+    inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(inner, ssl.SSLError):
+        return f"cannot be reached: TLS failed: {inner.reason or inner}"
+    if isinstance(inner, socket.gaierror):
+        what = inner.strerror
+    else:
+        what = os.strerror(inner.errno) if isinstance(inner, OSError) and inner.errno else str(inner)
+    return f"cannot be reached: {what or type(inner).__name__}"
 
 
 def _many(fields: Mapping[str, str | Sequence[str]]) -> Any:
