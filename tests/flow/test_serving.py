@@ -135,6 +135,13 @@ async def test_report_changes_nothing():
         for name in ("good", "bad", "early"):
             assert await given.conditions(name) == []
 
+        async def told():
+            found = (await given.admin.list(events.RESOURCE)).items
+            said = {each.involved_object.name: each.message.partition(":")[0] for each in found}
+            return (said.get("good"), said.get("bad")) == ("only reported, not approved", "only reported, not denied")
+
+        await flow.eventually(told)
+
 
 async def test_a_denial_says_why():
     """On the condition, where the kubelet's log quotes it, and as an Event; and it is counted."""

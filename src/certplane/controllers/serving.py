@@ -155,8 +155,10 @@ class Approver:
     async def _act(self, of: csrs.CertificateSigningRequest, verdict: verdicts.Verdict) -> None:
         """Approve or deny, as far as the mode allows; and say it."""
         mode, approves = self._settings.mode, verdict.kind is verdicts.Kind.APPROVE
+        message = verdict.message
         if mode is servingrules.Mode.REPORT:
             decision = WOULD_APPROVE if approves else WOULD_DENY
+            message = f"only reported, not {'approved' if approves else 'denied'}: {message}"
         elif approves or mode is servingrules.Mode.ENFORCE:
             decision = decisions.APPROVED if approves else decisions.DENIED
             condition = csrs.APPROVED if approves else csrs.DENIED
@@ -166,4 +168,4 @@ class Approver:
             self._waiting.drop(of.metadata.name)
         else:
             decision = decisions.NOT_APPROVED
-        self._note(of, decision, verdict.reason, verdict.message)
+        self._note(of, decision, verdict.reason, message)
