@@ -340,6 +340,7 @@ _FAILURES: Final = {
 }
 
 
+@functools.lru_cache(maxsize=2048)
 def verify(request: CertificateRequest) -> None:
     """Check that the request was signed with the key that it names. Raises RequestError; never returns a verdict."""
     if request.signature_oid == _MD5_RSA:
