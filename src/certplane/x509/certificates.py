@@ -100,8 +100,9 @@ def first(text: bytes) -> x509.Certificate | None:
     if block is None or block.label != "CERTIFICATE":
         return None
     try:
-        return x509.load_der_x509_certificate(block.data)
-    except ValueError:
+        # A block may hold several, one after the other.
+        return x509.load_der_x509_certificate(der.Reader(block.data).any().raw)
+    except (ValueError, x509.InvalidVersion):
         return None
 
 

@@ -44,6 +44,14 @@ def test_an_extension_that_is_there_twice_is_no_fault_of_ours():
         certificates.check_bundle(text)
 
 
+def test_of_a_block_with_several_certificates_the_first_one_counts():
+    """Its end is when the cleaner takes the request away."""
+    data = material.ca_certificate(material.key())
+    text = pem.encode("CERTIFICATE", data + data)
+    certificates.check_bundle(text)
+    assert certificates.first_not_after(text) == material.NOW + 10 * material.YEAR
+
+
 def test_an_authority_with_long_names_is_followed():
     """Its name is compared as it stands."""
     name = template.name(csr.Subject(organization=("x" * 100,), common_name="y" * 100))
