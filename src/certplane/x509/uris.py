@@ -20,6 +20,12 @@ from certplane import gotext
 _ALWAYS: Final = frozenset(string.ascii_letters + string.digits + "-_.~")
 #: What stands as it is, part by part; everything else is escaped.
 _HOST: Final = _ALWAYS | frozenset("!$&'()*+,;=:[]<>\"")
+_HOST_CHAR: Final = f"[{re.escape(''.join(sorted(_HOST)))}]"
+#: Of a host only what is not ASCII is escaped, and a per cent sign; of a zone whatever could stand in a host, and the
+#: spaces of Windows.
+_GOOD_HOST: Final = re.compile(rf"(?:{_HOST_CHAR}|%25|%[89A-Fa-f][0-9A-Fa-f])*")
+_ZONE_ESCAPE: Final = f"%(?i:25|20|{'|'.join(f'{ord(each):02x}' for each in sorted(_HOST))})"
+_GOOD_ZONE: Final = re.compile(f"(?:{_HOST_CHAR}|{_ZONE_ESCAPE})*")
 _USER: Final = _ALWAYS | frozenset("$&+,;=")
 _PATH: Final = _ALWAYS | frozenset("$&+,/:;=@")
 _FRAGMENT: Final = _PATH | frozenset("?!()*")
@@ -130,7 +136,7 @@ def _host(scheme: str, host: str) -> str:
     if first >= 0:
         # Databases have several hosts with ports in one URI; the web has not.
         _check_port(host[first if scheme in ("http", "https") else last :])
-    return _unescaped_host(host, _HOST)
+    return _unescaped_host(host, _GOOD_HOST)
 
 
 def _literal(host: str) -> str:
@@ -141,9 +147,9 @@ def _literal(host: str) -> str:
     _check_port(port)
     at = address.find("%25")
     if at < 0:
-        address = _unescaped_host(address, _HOST)
+        address = _unescaped_host(address, _GOOD_HOST)
     else:
-        address = _unescaped_host(address[:at], _HOST) + _unescaped_zone(address[at:])
+        address = _unescaped_host(address[:at], _GOOD_HOST) + _unescaped_host(address[at:], _GOOD_ZONE)
     _check_address(address)
     return f"[{address}]{port}"
 
@@ -190,31 +196,14 @@ def _unescaped(text: str) -> str:
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
 
 
-def _unescaped_host(host: str, allowed: frozenset[str]) -> str:
-    """Of a host only what is not ASCII is escaped, and a per cent sign."""
-    for at, char in enumerate(host):
-        escape = host[at : at + 3]
-        if char == "%" and (not _ESCAPE.fullmatch(escape) or (escape[1] < "8" and escape != "%25")):
-            raise URIProblem(f"invalid URL escape {gotext.quote(escape)}")
-        if char != "%" and char not in allowed:
-            raise URIProblem(f"invalid character {gotext.quote(char)} in host name")
-    return _unescaped(host)
-
-
-def _unescaped_zone(zone: str) -> str:
-    """Of a zone anything is escaped that could stand in a host, and spaces, which Windows has."""
-    for at, char in enumerate(zone):
-        escape = zone[at : at + 3]
-        if char == "%" and not (escape == "%25" or (_ESCAPE.fullmatch(escape) and _may_be_in_zone(escape))):
-            raise URIProblem(f"invalid URL escape {gotext.quote(escape)}")
-        if char != "%" and char not in _HOST:
-            raise URIProblem(f"invalid character {gotext.quote(char)} in host name")
-    return _unescaped(zone)
-
-
-def _may_be_in_zone(escape: str) -> bool:
-    char = chr(int(escape[1:], 16))
-    return char == " " or char in _HOST
+def _unescaped_host(text: str, good: re.Pattern[str]) -> str:
+    """A host, or the zone of an address, of which the pattern tells how far it is good."""
+    end = good.match(text).end()  # type: ignore[union-attr]  # it matches nothing, too
+    if end == len(text):
+        return _unescaped(text)
+    if text[end] == "%":
+        raise URIProblem(f"invalid URL escape {gotext.quote(text[end : end + 3])}")
+    raise URIProblem(f"invalid character {gotext.quote(text[end])} in host name")
 
 
 def _escaped(text: str, allowed: frozenset[str]) -> str:
