@@ -98,7 +98,9 @@ def qualified_name_problems(text: str) -> list[str]:
         if not prefix:
             problems.append("prefix part must be non-empty")
         else:
-            problems.extend(f"prefix part {each}" for each in dns1123_subdomain_problems(prefix))
+            # What may stand in front is judged by newer rules, which say bytes where they count bytes.
+            found = (each.replace("253 characters", "253 bytes") for each in dns1123_subdomain_problems(prefix))
+            problems.extend(f"prefix part {each}" for each in found)
     if not name:
         problems.append("name part must be non-empty")
     elif size(name) > 63:

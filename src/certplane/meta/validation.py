@@ -83,8 +83,8 @@ def _owner_problems(owners: Sequence[objects.OwnerReference]) -> Problems:
     problems: Problems = []
     controller = ""
     for each in owners:
-        version = each.api_version.rpartition("/")[2]
-        if not version:
+        group, _, version = each.api_version.rpartition("/")
+        if not version or "/" in group:
             problems.append(errors.invalid(f"{path}.apiVersion", each.api_version, "version must not be empty"))
         for name, value in (("kind", each.kind), ("name", each.name)):
             if not value:
@@ -92,8 +92,7 @@ def _owner_problems(owners: Sequence[objects.OwnerReference]) -> Problems:
         if not each.uid:
             problems.append(errors.invalid(f"{path}.uid", each.uid, "must not be empty", as_json=True))
         if (each.api_version, each.kind) == ("v1", "Event"):
-            text = f"{each.api_version}, Kind={each.kind} is disallowed from being an owner"
-            problems.append(errors.invalid(path, _go_owner(each), text))
+            problems.append(errors.invalid(path, _go_owner(each), "/v1, Kind=Event is disallowed from being an owner"))
         if each.controller:
             name = f"{each.kind}/{each.name}"
             if controller:
@@ -210,7 +209,7 @@ def drop_duplicate_owners(meta: objects.ObjectMeta) -> Sequence[str]:
     for each in meta.owner_references:
         if each not in kept:
             kept.append(each)
-        elif each.uid not in doubled:
+        else:
             doubled.append(each.uid)
     if not doubled:
         return ()

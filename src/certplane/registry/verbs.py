@@ -203,14 +203,13 @@ class Registry:
             raise errors.NotFound(*of.identity, target.name)
         new = make(None)
         if new.metadata.uid:
+            if style is Style.REPLACE:
+                raise self._other_uid(target, new, "")
             why = (
                 f"uid mismatch: the provided object specified uid {new.metadata.uid}, and no existing object was found"
             )
             raise errors.Conflict.of(*of.identity, target.name, why)
-        if new.metadata.resource_version not in ("", "0"):
-            if style is Style.REPLACE:
-                raise errors.Conflict.of(*of.identity, target.name)
-            new.metadata.resource_version = ""
+        new.metadata.resource_version = ""
         applied = style is Style.APPLY
         return Outcome(await self.create(call, target.namespace, new, applied=applied), created=True)
 
@@ -237,6 +236,9 @@ class Registry:
 
     def _check_version(self, target: Target, stored: document.Document, new: Any, style: Style) -> None:
         of = self.resource
+        old_uid = stored.object.metadata.uid
+        if style is Style.REPLACE and new.metadata.uid not in ("", old_uid):
+            raise self._other_uid(target, new, old_uid)
         version = new.metadata.resource_version
         if version in ("", "0"):
             if not of.unconditional_update:
@@ -246,14 +248,15 @@ class Registry:
             raise errors.UnreasonedError(problem)
         elif int(version) != stored.revision:
             raise errors.Conflict.of(*of.identity, target.name)
-        old_uid = stored.object.metadata.uid
-        if style is Style.REPLACE and new.metadata.uid and new.metadata.uid != old_uid:
-            key = of.key(target.namespace, target.name)
-            why = (
-                f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: "
-                f"Precondition failed: UID in precondition: {new.metadata.uid}, UID in object meta: {old_uid}"
-            )
-            raise errors.Conflict.of(*of.identity, target.name, why)
+
+    def _other_uid(self, target: Target, new: Any, old_uid: str) -> errors.Conflict:
+        """The conflict of a PUT whose object is another one than the stored one, or there is none."""
+        key = self.resource.key(target.namespace, target.name)
+        why = (
+            f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: "
+            f"Precondition failed: UID in precondition: {new.metadata.uid}, UID in object meta: {old_uid}"
+        )
+        return errors.Conflict.of(*self.resource.identity, target.name, why)
 
     def _validate_update(self, call: context.Call, target: Target, new: Any, old: Any) -> None:
         of = self.resource
