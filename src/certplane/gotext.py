@@ -98,6 +98,18 @@ def plain(value: Any) -> str:
     return ("true" if value else "false") if isinstance(value, bool) else str(value)
 
 
+def syntax(value: Any) -> str:
+    """`%#v` of a decoded value."""
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{syntax(name)}:{syntax(each)}" for name, each in sorted(value.items()))
+        return f"map[string]interface {{}}{{{inner}}}"
+    if isinstance(value, list):
+        return "[]interface {}{" + ", ".join(map(syntax, value)) + "}"
+    if value is None:
+        return "interface {}(nil)"
+    return quote(value) if isinstance(value, str) else plain(value)
+
+
 def as_string(value: Any) -> str:
     """`%s` of a decoded value: what is no string says so."""
     if isinstance(value, str):

@@ -39,7 +39,7 @@ from certplane.controllers import (
     tokencleaner,
     trustpublisher,
 )
-from certplane.meta import codec, resource
+from certplane.meta import goyaml, resource
 from certplane.resources import DEFAULT, configmaps, namespaces, nodes, rbac, secrets, serviceaccounts
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.x509 import cafiles, profiles
@@ -327,10 +327,10 @@ def serving_rules(path: pathlib.Path | None) -> servingrules.Settings | None:
     if path is None:
         return None
     try:
-        found = codec.load_yaml(path.read_text("utf-8"))
+        found = goyaml.load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise errors.SetupError(f"the rules in {path} cannot be read: {error}", (_SERVING_HINT,)) from error
-    except codec.YAMLProblem as error:
+    except goyaml.Problem as error:
         raise errors.SetupError(f"the rules in {path} are no YAML: {error}", (_SERVING_HINT,)) from error
     if not isinstance(found, dict):
         raise errors.SetupError(f"the rules in {path} are no mapping", (_SERVING_HINT,))

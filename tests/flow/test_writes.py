@@ -114,7 +114,7 @@ STRICT = "error decoding patch: json: cannot unmarshal "
         (JSON_PATCH, "{}", STRICT + "object into Go value of type []handlers.jsonPatchOp",
          "json: cannot unmarshal object into Go value of type jsonpatch.Patch"),
         (JSON_PATCH, '["x"]', STRICT + "string into Go value of type handlers.jsonPatchOp",
-         "json: cannot unmarshal string into Patch.0 of type jsonpatch.Operation"),
+         "json: cannot unmarshal string into Go value of type jsonpatch.Operation"),
         (JSON_PATCH, '[{"op":1}]', STRICT + "number into Go struct field jsonPatchOp.op of type string", GENERIC),
         (JSON_PATCH, "[", "error decoding patch: unexpected end of JSON input", "unexpected end of JSON input"),
         (MERGE, "{", "error decoding patch: unexpected end of JSON input", "Invalid JSON Patch"),
@@ -462,3 +462,239 @@ async def test_managed_fields_with_a_name_that_is_too_long():
     assert answer["message"] == (
         'ConfigMap "a" is invalid: metadata.managedFields[0].manager: Too long: may not be more than 128 bytes'
     )
+
+
+# --- bodies -------------------------------------------------------------------------------------------------------
+
+HEAD = '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"}'
+YAML = "application/yaml"
+UNFIT = 'ConfigMap in version "v1" cannot be handled as a ConfigMap: '
+
+
+async def posted(plane, text, kind="application/json", query=""):
+    """The answer to the creation of a ConfigMap."""
+    status, answer = await ask(plane, f"{MAPS}?{query}", "POST", body=text.encode(), content_type=kind)
+    return status, json.loads(answer)
+
+
+async def test_members_that_are_there_twice_are_read_into_each_other():
+    """As Go does it: of maps and objects both count, the later member first; a null in between ends what was."""
+    text = (
+        HEAD
+        + ',"data":{"a":"1"},"data":null,"data":{"b":"1","c":"1"},"data":{"c":"2"},"metadata":{"labels":{"x":"y"}}}'
+    )
+    async with flow.running() as plane:
+        status, answer = await posted(plane, text)
+    assert (status, answer["data"]) == (201, {"b": "1", "c": "2"})
+    assert (answer["metadata"]["name"], answer["metadata"]["labels"]) == ("a", {"x": "y"})
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "found"),
+    [
+        (HEAD + ',"nope":1,"nope":2,"data":{"a":"1","a":"2","a":"3"}}', "application/json",
+         'unknown field "nope", duplicate field "data.a"'),
+        (HEAD + ',"a\\"b":1}', "application/json", r'unknown field "a\"b"'),
+        ("metadata: {name: a}\nz: 1\nb: 1\ndata: {a: '1', a: '2'}", YAML,
+         'yaml: unmarshal errors:\n  line 4: key "a" already set in map, unknown field "b", unknown field "z"'),
+        ("metadata: {name: a, labels: &l {a: b}, annotations: {<<: *l, a: c}}", YAML,
+         'yaml: unmarshal errors:\n  line 1: key "a" already set in map'),
+    ],
+)  # fmt: skip
+async def test_what_strict_decoding_finds_in_a_body(text, kind, found):
+    """Everything once; of YAML, which becomes JSON first, doubled keys before the rest, which is sorted."""
+    async with flow.running() as plane:
+        status, answer = await posted(plane, text, kind, "fieldValidation=Strict")
+    assert (status, answer["message"]) == (400, f"{UNFIT}strict decoding error: {found}")
+
+
+async def test_strict_decoding_finds_a_hundred_things():
+    """And no more."""
+    text = HEAD + "".join(f',"n{number}":1' for number in range(150)) + "}"
+    async with flow.running() as plane:
+        _, answer = await posted(plane, text, query="fieldValidation=Strict")
+    assert answer["message"].count("unknown field") == 100
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEAD + ',"binaryData":{"a":["x"]}}', "of type uint8"),
+        ('{"metadata":{"name":"a","creationTimestamp":5}}',
+         "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.creationTimestamp of type string"),
+        ('{"metadata":{"name":"a","creationTimestamp":"2020-01-01T00:00:00Zx"}}',
+         'parsing time "2020-01-01T00:00:00Zx": extra text: "x"'),
+        ('{"metadata":{"name":"a","creationTimestamp":"2020-01-01T00:00:00+25:00"}}',
+         "time zone offset hour out of range"),
+        ('{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"Role"}',
+         "cannot be handled as a ConfigMap: converting (v1.Role) to (core.ConfigMap): unknown conversion"),
+        ('{"apiVersion":"v1","kind":"ConfigMapList"}', "converting (v1.ConfigMapList) to (core.ConfigMap)"),
+        ('{"apiVersion":"a/b/c","kind":"ConfigMap"}', "unexpected GroupVersion string: a/b/c"),
+    ],
+)  # fmt: skip
+async def test_bodies_that_cannot_be_read(text, message):
+    """Each says why, as Go would."""
+    async with flow.running() as plane:
+        status, answer = await posted(plane, text)
+    assert (status, message in answer["message"]) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("value", "generation"),
+    [("5e0", 5), ("0o10", 8), ("010", 8), ("0x10", 16), ("0b10", 2), ("1_000", 1000), ("+5", 5), ("5.0", 5)],
+)
+async def test_numbers_in_yaml(value, generation):
+    """Are written in many ways."""
+    async with flow.running() as plane:
+        _, answer = await posted(plane, f"metadata: {{name: a, generation: {value}}}", YAML)
+    assert answer["metadata"]["generation"] == generation
+
+
+@pytest.mark.parametrize("value", ["1:30", "y", "2020-01-01", "!!str 5", "=", "!foo 5"])
+async def test_words_in_yaml(value):
+    """What is neither a boolean nor a number is a text, whatever YAML 1.1 says of it."""
+    async with flow.running() as plane:
+        status, answer = await posted(plane, f"metadata: {{name: a}}\ndata: {{k: {value}}}", YAML)
+    if value == "y":
+        assert answer["message"].endswith("cannot unmarshal bool into Go struct field ConfigMap.data of type string")
+    else:
+        assert (status, answer["data"]["k"]) == (201, value.rpartition(" ")[2])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: *x", "yaml: unknown anchor 'x' referenced"),
+        ("a:\n  <<: x", "yaml: map merge requires map or sequence of maps as the value"),
+        ("a: !!int x", "yaml: cannot decode !!str `x` as a !!int"),
+        ("a: -.inf", "json: unsupported value: -Inf"),
+        ("{~: a}", 'unsupported map key of type: %!s(<nil>), key: <nil>, value: "a"'),
+        ("{[a]: b}", 'yaml: invalid map key: []interface {}{"a"}'),
+        ("a:\n\tb: c", "yaml: line 2: found character that cannot start any token"),
+        ("a:\n   b: c\n  d: e", "yaml: line 2: did not find expected key"),
+    ],
+)
+async def test_texts_that_are_no_yaml(text, message):
+    """Are refused with go-yaml's words, and its way to count lines."""
+    async with flow.running() as plane:
+        status, answer = await posted(plane, text, YAML)
+    assert (status, f"(must be of type ConfigMap): {message} (" in answer["message"]) == (400, True)
+
+
+@pytest.mark.parametrize(("kind", "status"), [("application/json;", 201), ("application/json;a=b;c", 415)])
+async def test_parameters_of_a_content_type(kind, status):
+    """Do not matter, but have to be some."""
+    async with flow.running() as plane:
+        code, _ = await posted(plane, HEAD + "}", kind)
+    assert code == status
+
+
+# --- metadata -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_put_of_another_object_is_told_so_first():
+    """The uid counts before the resourceVersion."""
+    async with flow.running() as plane:
+        uid = (await made(plane))["metadata"]["uid"]
+        body = json.dumps({"metadata": {"name": "a", "uid": "x", "resourceVersion": "1"}}).encode()
+        status, answer = await ask(plane, f"{MAPS}/a", "PUT", body=body)
+    assert status == 409
+    assert f"Precondition failed: UID in precondition: x, UID in object meta: {uid}" in json.loads(answer)["message"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "status", "message"),
+    [
+        ({"resourceVersion": "5"}, 201, ""),
+        ({"uid": "x"}, 409, "Precondition failed: UID in precondition: x, UID in object meta: "),
+    ],
+)  # fmt: skip
+async def test_a_put_that_creates(metadata, status, message):
+    """Is not about a version; about an object of its own it may not be."""
+    path = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles/a"
+    async with flow.running() as plane:
+        code, answer = await ask(plane, path, "PUT", body=json.dumps({"metadata": {"name": "a", **metadata}}).encode())
+    assert (code, json.loads(answer).get("message", "").endswith(message)) == (status, True)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "why"),
+    [
+        ({"ownerReferences": [{"apiVersion": "a/b/c", "kind": "N", "name": "n", "uid": "u"}]},
+         'metadata.ownerReferences.apiVersion: Invalid value: "a/b/c": version must not be empty'),
+        ({"ownerReferences": [{"apiVersion": "v1", "kind": "Event", "name": "n", "uid": "u"}]},
+         "/v1, Kind=Event is disallowed from being an owner"),
+        ({"labels": {"a." * 127 + "b/c": "1"}}, "prefix part must be no more than 253 bytes"),
+    ],
+)  # fmt: skip
+async def test_metadata_that_is_invalid(metadata, why):
+    """In the words of the rule that is broken."""
+    async with flow.running() as plane:
+        status, answer = await posted(plane, json.dumps({"metadata": {"name": "a", **metadata}}))
+    assert (status, answer["message"].endswith(why)) == (422, True)
+
+
+# --- deletions ----------------------------------------------------------------------------------------------------
+
+
+OPTIONS_SCHEME = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27"
+
+
+async def deleted(plane, body="", query="", kind="application/json"):
+    """The answer to the deletion of the ConfigMap `a`."""
+    status, answer = await ask(plane, f"{MAPS}/a?{query}", "DELETE", body=body.encode(), content_type=kind)
+    return status, json.loads(answer)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "message"),
+    [
+        ("{", "application/json", "couldn't get version/kind; json parse error: unexpected end of JSON input"),
+        ('{"dryRun":"All"}', "application/json",
+         "json: cannot unmarshal string into Go struct field DeleteOptions.dryRun of type []string"),
+        ('{"kind":"ConfigMap","apiVersion":"v1"}', "application/json",
+         f'no kind "ConfigMap" is registered for version "v1" in scheme "{OPTIONS_SCHEME}"'),
+        ("a: b: c", YAML, "yaml: mapping values are not allowed in this context"),
+    ],
+)  # fmt: skip
+async def test_options_of_a_deletion_that_cannot_be_read(body, kind, message):
+    """The text of the decoder, as it is."""
+    async with flow.running() as plane:
+        await made(plane)
+        status, answer = await deleted(plane, body, kind=kind)
+    assert (status, answer["message"]) == (400, message)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2", "apps/v1", "meta.k8s.io/v1"])
+async def test_options_of_a_deletion_are_of_any_version(version):
+    """They are the same everywhere."""
+    async with flow.running() as plane:
+        await made(plane)
+        status, _ = await deleted(plane, json.dumps({"kind": "DeleteOptions", "apiVersion": version}))
+    assert status == 200
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "message"),
+    [
+        ("uid=x", 409, "the UID in the precondition (x) does not match the UID in record"),
+        ("resourceVersion=0", 409, "the ResourceVersion in the precondition (0) does not match the ResourceVersion"),
+        ("propagationPolicy=", 422, 'propagationPolicy: Unsupported value: ""'),
+    ],
+)
+async def test_options_of_a_deletion_in_the_query(query, status, message):
+    """Count when there is no body; preconditions are among them."""
+    async with flow.running() as plane:
+        await made(plane)
+        code, answer = await deleted(plane, query=query)
+        other, _ = await deleted(plane, "{}", query)
+    assert (code, message in answer["message"], other) == (status, True, 200)
+
+
+@pytest.mark.parametrize(("body", "status"), [('{"orphanDependents":false}', 202), ("{}", 200)])
+async def test_a_deletion_that_is_not_done_yet(body, status):
+    """Is accepted, if dependents are to go and that was said in the old way."""
+    async with flow.running() as plane:
+        await made(plane)
+        code, _ = await deleted(plane, body)
+    assert code == status

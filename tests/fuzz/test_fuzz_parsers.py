@@ -12,7 +12,7 @@ import pytest
 from hypothesis import strategies as st
 
 from certplane import errors, gotext
-from certplane.meta import codec, context, gojson, options, patches, protobuf, selectors, shape, strategic
+from certplane.meta import codec, context, gojson, goyaml, options, patches, protobuf, selectors, shape, strategic
 from certplane.registry import paging
 from certplane.server import auditpolicy, exchange, negotiation, requestinfo
 from certplane.x509 import csr, der, pem
@@ -154,18 +154,18 @@ def test_json(data):
 @hypothesis.given(data=documents.yaml_bodies(documents.values.map(lambda tree: {"a": tree})))
 def test_yaml(data):
     """YAML is a tree that JSON can say, or a problem with words."""
-    with contextlib.suppress(codec.YAMLProblem):
-        tree = codec.parse_yaml(data)
+    with contextlib.suppress(goyaml.Problem):
+        tree = goyaml.parse(data)
         codec.encode(gojson.plain(tree, numbers=False))
         if gojson.duplicates(tree):
-            codec.yaml_duplicates(data)
+            goyaml.duplicates(data)
 
 
 @examples(400)
 @hypothesis.given(value=st.recursive(st.one_of(st.none(), st.booleans(), documents.words), st.lists, max_leaves=4))
 def test_yaml_comes_back(value):
     """Text that is written as YAML is the same text when it is read."""
-    assert codec.load_yaml(codec.dump_yaml({"a": value})) == {"a": value}
+    assert goyaml.load(goyaml.dump({"a": value})) == {"a": value}
 
 
 @examples(300)
@@ -261,8 +261,8 @@ def test_depth(kind, depth):
     text = documents.nested(kind, depth).encode()
     of = shape.of(documents.KINDS[0].type)
     begun = time.process_time()
-    with contextlib.suppress(codec.YAMLProblem):
-        codec.parse_yaml(text)
+    with contextlib.suppress(goyaml.Problem):
+        goyaml.parse(text)
     with contextlib.suppress(gojson.SyntaxProblem):
         tree = codec.parse_json(text)
         list(gojson.duplicates(tree))

@@ -22,7 +22,7 @@ from google.protobuf import descriptor_pool, message_factory
 
 from certplane import app, testing
 from certplane.access import authn, tokens
-from certplane.meta import answers, codec, context, protobuf
+from certplane.meta import answers, codec, context, goyaml, protobuf
 from certplane.server import auditpolicy, exchange
 from certplane.store import memory
 from tests.fuzz import documents
@@ -274,7 +274,7 @@ class World:
             await self._read(path, accept) for accept in (documents.JSON, documents.YAML, documents.PROTOBUF)
         ]
         assert (as_json.status, as_yaml.status, as_protobuf.status) == (200, 200, 200)
-        assert codec.load_yaml(as_yaml.body) == json.loads(as_json.body)
+        assert goyaml.load(as_yaml.body) == json.loads(as_json.body)
         decoded = protobuf.decode(as_protobuf.body, of.type, of.api_version).object
         assert (
             codec.decode(codec.encode(decoded), of.type).metadata.name == json.loads(as_json.body)["metadata"]["name"]
@@ -351,7 +351,7 @@ def _document(reply):
     if media == documents.JSON and reply.body:
         return _strict(reply.body)
     if media == documents.YAML and reply.body:
-        return codec.load_yaml(reply.body)
+        return goyaml.load(reply.body)
     if media == documents.PROTOBUF:
         return _from_protobuf(reply.body)
     return None

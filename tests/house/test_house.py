@@ -24,7 +24,7 @@ HOMES = {
     "uvicorn": ("server/listen.py",),
     "uvloop": ("server/listen.py",),
     "httptools": ("server/listen.py",),
-    "yaml": ("meta/codec.py",),
+    "yaml": ("meta/goyaml.py",),
     "google": ("meta",),
     "click": ("cli",),
     "jwt": ("access/tokens.py",),

@@ -10,7 +10,7 @@ import click
 
 from certplane import errors
 from certplane.config import options
-from certplane.meta import codec
+from certplane.meta import goyaml
 
 
 def with_flags(known: Sequence[options.Option]) -> Callable[[Any], Any]:
@@ -46,10 +46,10 @@ def read_file(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        found = codec.load_yaml(pathlib.Path(path).read_text("utf-8"))
+        found = goyaml.load(pathlib.Path(path).read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise errors.SetupError(f"the configuration file {path} cannot be read: {error}") from error
-    except codec.YAMLProblem as error:
+    except goyaml.Problem as error:
         raise errors.SetupError(f"the configuration file {path} is no YAML: {error}") from error
     if found is None:
         return {}

@@ -21,7 +21,7 @@ from typing import Any, Final
 from certplane import clock as clocks
 from certplane import errors
 from certplane.client import credentials, proxies
-from certplane.meta import codec
+from certplane.meta import goyaml
 
 _ACCOUNT: Final = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _EXTRA: Final = "Impersonate-Extra-"
@@ -177,12 +177,12 @@ def _names(paths: Sequence[pathlib.Path]) -> str:
 
 def _read(path: pathlib.Path) -> Mapping[str, Any]:
     try:
-        found = codec.load_yaml(path.read_text("utf-8"))
+        found = goyaml.load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise errors.SetupError(
             f"the kubeconfig {path} cannot be read: {error}", ("--kubeconfig names another file",)
         ) from error
-    except codec.YAMLProblem as error:
+    except goyaml.Problem as error:
         raise errors.SetupError(f"the kubeconfig {path} is no YAML: {error}") from error
     if not isinstance(found, dict):
         raise errors.SetupError(f"{path} is no kubeconfig")

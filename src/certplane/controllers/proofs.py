@@ -26,7 +26,7 @@ from typing import Any, Final, Protocol, TypeVar
 from certplane import clock as clocks
 from certplane import errors
 from certplane.client import informer
-from certplane.meta import codec, names
+from certplane.meta import goyaml, names
 from certplane.resources import nodes
 
 _log = logging.getLogger("certplane.controllers")
@@ -152,9 +152,9 @@ class Claims:
 def read_listing(data: bytes) -> Listing:
     """The inventory in a YAML document: a list of names and addresses for each node. Raises SetupError."""
     try:
-        said = codec.load_yaml(data)
-        problems = [f"{each} is there twice" for each in codec.yaml_duplicates(data)]
-    except codec.YAMLProblem as error:
+        said = goyaml.load(data)
+        problems = [f"{each} is there twice" for each in goyaml.duplicates(data)]
+    except goyaml.Problem as error:
         raise errors.SetupError(str(error)) from error
     if not isinstance(said, dict):
         raise errors.SetupError("it is no mapping of nodes to their names and addresses")

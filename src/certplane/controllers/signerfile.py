@@ -20,7 +20,7 @@ from msgspec import field
 
 from certplane import errors, gotext
 from certplane.controllers import signer
-from certplane.meta import codec, objects, validation
+from certplane.meta import codec, goyaml, objects, validation
 from certplane.meta.objects import always, doc
 from certplane.x509 import cafiles, profiles
 
@@ -120,8 +120,8 @@ class SignersProblem(ValueError):
 def parse(data: bytes) -> Document:
     """The declarations in a file. Raises SignersProblem."""
     try:
-        reading = codec.read(codec.parse_yaml(data), Document)
-    except (codec.YAMLProblem, codec.ReadProblem) as error:
+        reading = codec.read(goyaml.parse(data), Document)
+    except (goyaml.Problem, codec.ReadProblem) as error:
         raise SignersProblem(str(error)) from error
     found: Document = reading.object
     problems = list(reading.strict)

@@ -12,7 +12,7 @@ import pathlib
 from typing import Final
 
 from certplane.kubeadm import pki
-from certplane.meta import codec
+from certplane.meta import goyaml
 
 _CLUSTER: Final = "kubernetes"
 
@@ -65,7 +65,7 @@ def render(user: str, server: str, ca: bytes, credential: tuple[bytes, bytes]) -
             }
         ],
     }
-    return codec.dump_yaml(document).encode("utf-8")
+    return goyaml.dump(document).encode("utf-8")
 
 
 def _base64(data: bytes) -> str:

@@ -10,7 +10,7 @@ Two ways in, because they owe different things:
 
 One way out, `encode`: compact JSON in the order of the fields, escaped as Go escapes it.
 
-This module does not know about kinds, media types or HTTP; it knows Structs and their shapes.
+This module does not know about kinds, media types or HTTP; it knows Structs and their shapes. YAML is in `goyaml`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,11 @@ import binascii
 import dataclasses
 import functools
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
-import yaml
 
 from certplane import clock, errors, gotext
 from certplane.meta import gojson, quantity, shape
@@ -88,6 +86,9 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(name)
 
 
+_STRICT_LIMIT = 100
+
+
 class ReadProblem(errors.CertplaneError):
     """A document does not have the form of its type; the text is Go's. Callers say what it was meant to be."""
 
@@ -99,7 +100,7 @@ class _Reading:
     path: list[str | int] = dataclasses.field(default_factory=list)
     structs: list[str] = dataclasses.field(default_factory=list)
     error: str = ""
-    strict: list[str] = dataclasses.field(default_factory=list)
+    strict: dict[str, None] = dataclasses.field(default_factory=dict)
 
     def field(self) -> str:
         """The path as strict errors print it: `status.conditions[0].type`."""
@@ -113,6 +114,11 @@ class _Reading:
 
     def fail(self, text: str) -> None:
         self.error = self.error or text
+
+    def note(self, what: str) -> None:
+        """What strict decoding finds here: everything once, and not without end."""
+        if len(self.strict) < _STRICT_LIMIT:
+            self.strict.setdefault(f"{what} {gotext.quote(self.field())}")
 
     def mismatch(self, value: Any, go: str, _kind: str) -> None:
         """A value of another type than Go's `go`, which is of this kind: struct, map, slice, string, bool, int64."""
@@ -162,8 +168,9 @@ class _Restoring(_Reading):
     def bad_number(self, literal: str, go: str) -> int:
         number = float(literal)
         if number.is_integer():
-            half = 1 << int(go.removeprefix("int")) - 1
-            return (int(number) + half) % (2 * half) - half
+            unsigned, _, bits = go.rpartition("int")
+            half = 0 if unsigned else 1 << int(bits) - 1
+            return (int(number) + half) % (1 << int(bits)) - half
         self.fail(f"cannot convert float64 to {go}")
         return 0
 
@@ -245,18 +252,33 @@ def _struct_reader(type_: type[msgspec.Struct]) -> _Reader:
             known = fields.get(key)
             path.append(key)
             if known is None:
-                state.strict.append(f'unknown field "{state.field()}"')
+                state.note("unknown field")
             else:
                 attribute, reader = known
-                if attribute in arguments:
-                    state.strict.append(f'duplicate field "{state.field()}"')
+                again = attribute in arguments
+                if again:
+                    state.note("duplicate field")
                 arguments[attribute] = reader(item, state) if item is not None else None
+                if again and isinstance(item, gojson.Pairs):
+                    # Go reads on into what is there already.
+                    arguments[attribute] = reader(_so_far(pairs, key, item), _Reading())
             path.pop()
         state.structs.pop()
         # null is absence: where None is a value of its own, it is the default as well.
         return type_(**{attribute: item for attribute, item in arguments.items() if item is not None})
 
     return read_struct
+
+
+def _so_far(pairs: Iterable[tuple[Any, Any]], key: str, last: gojson.Pairs) -> gojson.Pairs:
+    """The members of all the objects that a document has under one key, up to a certain one; a null empties them."""
+    found = gojson.Pairs()
+    for name, item in pairs:
+        if name == key and (item is None or isinstance(item, gojson.Pairs)):
+            found = gojson.Pairs([*found, *item]) if item is not None else gojson.Pairs()
+        if item is last:
+            break
+    return found
 
 
 def _reader(of: shape.Shape) -> _Reader:
@@ -309,23 +331,27 @@ _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)\Z")
 
 
 def _integer_reader(go: str) -> _Reader:
-    bits = int(go.removeprefix("int"))
+    unsigned, _, bits = go.rpartition("int")
+    low, high = (0, 1 << int(bits)) if unsigned else (-(1 << int(bits) - 1), 1 << int(bits) - 1)
 
     def read_integer(value: Any, state: _Reading) -> int:
         if isinstance(value, gojson.Number):
             if len(value) < 24 and _INTEGER.match(value):
                 number = int(value)
-                if -(1 << bits - 1) <= number < 1 << bits - 1:
+                if low <= number < high:
                     return number
             return state.bad_number(value, go)
         if isinstance(value, int) and not isinstance(value, bool):
-            return value if -(1 << bits - 1) <= value < 1 << bits - 1 else state.bad_number(str(value), go)
+            return value if low <= value < high else state.bad_number(str(value), go)
         if isinstance(value, float):
             return state.bad_number(repr(value), go)
         state.mismatch(value, go, go)
         return 0
 
     return read_integer
+
+
+_read_byte = _integer_reader("uint8")
 
 
 def _read_bytes(value: Any, state: _Reading) -> bytes:
@@ -347,15 +373,7 @@ def _read_bytes(value: Any, state: _Reading) -> bytes:
 
 
 def _read_byte_list(values: list[Any], state: _Reading) -> bytes:
-    read_item = _integer_reader("int64")
-    result = bytearray()
-    for item in values:
-        number = read_item(item, state) if item is not None else 0
-        if 0 <= number < 256:
-            result.append(number)
-        else:
-            state.bad_number(str(item), "uint8")
-    return bytes(result)
+    return bytes(_read_byte(item, state) if item is not None else 0 for item in values)
 
 
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
@@ -416,7 +434,9 @@ def _moment(value: Any, state: _Reading, layout: str) -> Any:
         except (ValueError, OverflowError):
             state.fail(f"parsing time {gotext.quote(value)}: {_out_of_range(match)} out of range")
             return None
-    state.fail(f"parsing time {gotext.quote(value)} as {gotext.quote(layout)}: {_time_fault(value, layout)}")
+    fault = _time_fault(value, layout)
+    meant = "" if fault.startswith("extra text") else f" as {gotext.quote(layout)}"
+    state.fail(f"parsing time {gotext.quote(value)}{meant}: {fault}")
     return None
 
 
@@ -425,7 +445,7 @@ def _out_of_range(match: re.Match[str]) -> str:
     for name, group, low, high in limits:
         if not low <= int(match[group]) <= high:
             return name
-    return "day"
+    return "day" if match[8] == "Z" or match[8][1:] < "24" else "time zone offset hour"
 
 
 def _time_fault(value: str, layout: str) -> str:
@@ -503,211 +523,13 @@ def _map_reader(read_item: _Reader, zero: Callable[[], Any], go: str) -> _Reader
         for key, item in pairs:
             path.append(_MapKey(key))
             if key in result:
-                state.strict.append(f'duplicate field "{state.field()}"')
+                state.note("duplicate field")
             result[key] = read_item(item, state) if item is not None else zero()
             path.pop()
         # Go sorts map keys when it writes them.
         return dict(sorted(result.items())) if len(result) > 1 else result
 
     return read_map
-
-
-# --- YAML ---------------------------------------------------------------------------------------------------------
-
-
-class YAMLProblem(errors.CertplaneError):
-    """Text that is not YAML, or YAML that JSON cannot say."""
-
-
-class _Loader(yaml.CSafeLoader):
-    """YAML as Kubernetes reads it: duplicates kept, no dates, numbers by their text."""
-
-
-def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> gojson.Pairs:
-    loader.flatten_mapping(node)
-    return gojson.Pairs(
-        (_key_text(loader.construct_object(key, deep=True)), loader.construct_object(value, deep=True))
-        for key, value in node.value
-    )
-
-
-def _key_text(key: Any) -> str:
-    if isinstance(key, str):
-        return str(key)
-    if isinstance(key, bool):
-        return "true" if key else "false"
-    if key is None:
-        return "null"
-    raise YAMLProblem(f"unsupported map key of type: {type(key).__name__}, key: {key!r}")
-
-
-def _construct_integer(loader: _Loader, node: yaml.ScalarNode) -> Any:
-    try:
-        return gojson.Number(str(loader.construct_yaml_int(node)))
-    except ValueError:
-        return loader.construct_scalar(node)
-
-
-def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> Any:
-    number = loader.construct_yaml_float(node)
-    if math.isnan(number) or math.isinf(number):
-        raise YAMLProblem("json: unsupported value: NaN or infinity")
-    return gojson.Number(str(int(number)) if number.is_integer() and abs(number) < 1e21 else repr(number))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_integer)
-_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
-_Loader.add_constructor("tag:yaml.org,2002:set", _construct_mapping)
-# Below, the library's own methods: its stubs type them for another loader than the one that inherits them.
-for _tag in ("omap", "pairs"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_yaml_seq)  # type: ignore[type-var]  # see above
-for _tag in ("timestamp", "binary"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_yaml_str)  # type: ignore[type-var]  # see above
-
-_MAX_YAML_ALIASES = 1000
-_MAX_YAML_DEPTH = 256
-_MAX_YAML_NODES = 400_000
-
-
-def parse_yaml(data: bytes) -> Any:
-    """The tree of the first YAML document, of the same form as `parse_json` gives. Raises YAMLProblem."""
-    try:
-        text = data.decode("utf-8")
-        if text.count("*") > _MAX_YAML_ALIASES and _aliases(text) > _MAX_YAML_ALIASES:
-            raise YAMLProblem("yaml: document contains excessive aliasing")
-        _check_yaml_depth(text)
-        return _construct(text)
-    except yaml.MarkedYAMLError as error:
-        raise YAMLProblem(f"error converting YAML to JSON: yaml: {_yaml_line(error)}{error.problem}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise YAMLProblem("error converting YAML to JSON: yaml: control characters are not allowed") from error
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        # An explicit tag on a value that is none of the kind: the library's constructors do not look before they leap.
-        raise YAMLProblem("error converting YAML to JSON: yaml: cannot decode a value as its tag says") from error
-
-
-def _yaml_line(error: yaml.MarkedYAMLError) -> str:
-    """Where Go's parser says that it stopped: lines count from 0 there, and nothing is said of the first one."""
-    marks = [mark for mark in (error.context_mark, error.problem_mark) if mark is not None and mark.line]
-    if not marks:
-        return ""
-    return f"line {marks[0].line + isinstance(error, yaml.scanner.ScannerError)}: "
-
-
-def yaml_duplicates(data: bytes) -> list[str]:
-    """The keys that a mapping of a YAML document has twice, in the words of Go's parser. `parse_yaml` has read it."""
-    found: list[str] = []
-
-    def walk(node: yaml.Node | None) -> None:
-        if isinstance(node, yaml.SequenceNode):
-            for item in node.value:
-                walk(item)
-        elif isinstance(node, yaml.MappingNode):
-            known = set()
-            for key, value in node.value:
-                walk(value)
-                text = str(key.value)
-                if text in known:
-                    found.append(f"line {key.start_mark.line + 1}: key {gotext.quote(text)} already set in map")
-                known.add(text)
-
-    loader = yaml.CSafeLoader(data.decode("utf-8"))
-    try:
-        walk(_first_node(loader))
-    finally:
-        loader.dispose()
-    return found
-
-
-def _first_node(loader: yaml.CSafeLoader) -> yaml.Node | None:
-    """The first document of a text: what comes behind it is not even looked at."""
-    node: yaml.Node | None = loader.get_node() if loader.check_node() else None
-    return node
-
-
-def _construct(text: str) -> Any:
-    loader = _Loader(text)
-    try:
-        node = _first_node(loader)
-        if "*" in text:
-            _check_yaml_expansion(node)
-        return loader.construct_document(node) if node is not None else None
-    finally:
-        loader.dispose()
-
-
-def _check_yaml_expansion(root: yaml.Node | None) -> None:
-    """Refuse what aliases make huge, or endless, when it is written out."""
-    todo: list[Any] = [root]
-    count = 0
-    while todo:
-        node = todo.pop()
-        inner: list[Any] = []
-        if isinstance(node, yaml.SequenceNode):
-            inner = node.value
-        elif isinstance(node, yaml.MappingNode):
-            inner = [part for pair in node.value for part in pair]
-        count += len(inner)
-        if count > _MAX_YAML_NODES:
-            raise YAMLProblem("yaml: document contains excessive aliasing")
-        todo.extend(inner)
-
-
-def _check_yaml_depth(text: str) -> None:
-    # The C loader recurses without looking: what is nested too deep would take the process with it. Its parser does not
-    # recurse. A document with few signs of structure cannot be deep and needs no second look.
-    if sum(map(text.count, "[{-:?")) <= _MAX_YAML_DEPTH:
-        return
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > _MAX_YAML_DEPTH:
-                raise YAMLProblem(f"error converting YAML to JSON: yaml: exceeded max depth of {_MAX_YAML_DEPTH}")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-
-
-def _aliases(text: str) -> int:
-    return sum(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.CSafeLoader))
-
-
-def load_yaml(text: str | bytes) -> Any:
-    """Builtins from a YAML text of a trusted person (configuration, kubeconfig). Raises YAMLProblem."""
-    return gojson.plain(parse_yaml(text.encode("utf-8") if isinstance(text, str) else text), numbers=True)
-
-
-class _Dumper(yaml.CSafeDumper):
-    """YAML as Kubernetes writes it."""
-
-
-def _resolved(dumper: _Dumper, text: str) -> str:
-    found: str = dumper.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]  # PyYAML's stubs
-    return found
-
-
-def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    style = None
-    if "\n" in text:
-        style = "|"
-    elif _resolved(dumper, text) != "tag:yaml.org,2002:str" or _looks_numeric(text):
-        style = '"'
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-def _looks_numeric(text: str) -> bool:
-    return text in ("y", "Y", "n", "N", "=", "<<") or bool(re.fullmatch(r"[-+]?[0-9][0-9_]*([.eE][-+0-9eE]*)?", text))
-
-
-_Dumper.add_representer(str, _represent_text)
-_Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]  # JSON has no references to preserve
-
-
-def dump_yaml(value: Any) -> str:
-    """JSON builtins as a YAML document, keys sorted, in block style."""
-    text: str = yaml.dump(value, Dumper=_Dumper, default_flow_style=False, width=1 << 30, allow_unicode=True)
-    return text
 
 
 def summary(data: bytes, limit: int = 30) -> str:

@@ -65,7 +65,7 @@ def _problems(value: Any, typed: _Typed, where: Path) -> Iterator[tuple[Path, st
     elif of.kind in ("struct", "map"):
         yield from _map_problems(value, of, where)
     elif of.kind in ("string", "bytes", "time", "microtime") and not isinstance(value, str):
-        yield where, f"expected string, got &value.valueUnstructured{{Value:{_go_syntax(value)}}}"
+        yield where, f"expected string, got &value.valueUnstructured{{Value:{gotext.syntax(value)}}}"
     elif of.kind == "boolean" and not isinstance(value, bool):
         yield where, f"expected boolean, got {_pointer(value)}"
     elif of.kind == "integer" and (isinstance(value, bool) or not isinstance(value, int | float)):
@@ -111,16 +111,6 @@ def _map_problems(value: Any, of: shape.Shape, where: Path) -> Iterator[tuple[Pa
 def _pointer(value: Any) -> str:
     """`%v` of a pointer to a struct that holds the value."""
     return f"&{{{gotext.plain(value)}}}"
-
-
-def _go_syntax(value: Any) -> str:
-    """`%#v` of a decoded value."""
-    if isinstance(value, Mapping):
-        inner = ", ".join(f"{_json(name)}:{_go_syntax(each)}" for name, each in sorted(value.items()))
-        return f"map[string]interface {{}}{{{inner}}}"
-    if isinstance(value, list):
-        return "[]interface {}{" + ", ".join(map(_go_syntax, value)) + "}"
-    return "interface {}(nil)" if value is None else _json(value)
 
 
 # --- the parts of a value -----------------------------------------------------------------------------------------

@@ -313,6 +313,13 @@ def _members(path: str, value: Pairs) -> Iterator[tuple[str, Any, bool]]:
         seen.add(key)
 
 
+def sorted_tree(tree: Any) -> Any:
+    """A tree without duplicates, the members of its objects sorted: as Go writes its maps."""
+    if isinstance(tree, Pairs):
+        return Pairs((key, sorted_tree(item)) for key, item in sorted(dict(tree).items()))
+    return [sorted_tree(item) for item in tree] if isinstance(tree, list) else tree
+
+
 def text(tree: Any) -> str:
     """The compact JSON of a tree, as Go writes it: with the order of its members, and numbers as they were spelled."""
     if isinstance(tree, Pairs):

@@ -50,8 +50,8 @@ class WriteOptions:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DeleteOptions:
-    """Of delete and deletecollection. `propagation` is empty if nothing was asked for. With `is_slow_accepted` what is
-    not gone at once is answered as accepted: whoever says that dependents are not to be orphaned has always had that.
+    """Of delete and deletecollection. `propagation` is empty if nothing was asked for. `is_patient`: dependents are to
+    go, which was said in the old way, and then the answer tells whether that is still to be done.
     """
 
     dry_run: bool = False
@@ -59,7 +59,7 @@ class DeleteOptions:
     uid: str | None = None
     resource_version: str | None = None
     grace_period_seconds: int | None = None
-    is_slow_accepted: bool = False
+    is_patient: bool = False
 
 
 def _first(query: Query, name: str) -> str:
@@ -228,6 +228,9 @@ def _from_query(query: Query) -> objects.DeleteOptions:
         grace_period_seconds=_integer(query, "gracePeriodSeconds") if "gracePeriodSeconds" in query else None,
         orphan_dependents=_boolean(query, "orphanDependents"),
         propagation_policy=_first(query, "propagationPolicy") if "propagationPolicy" in query else None,
+        preconditions=objects.Preconditions(
+            uid=_first(query, "uid") or None, resource_version=_first(query, "resourceVersion") or None
+        ),
         dry_run=list(query.get("dryRun", ())),
     )
 

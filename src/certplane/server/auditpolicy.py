@@ -13,7 +13,7 @@ from typing import Annotated, Final
 from msgspec import field
 
 from certplane import errors
-from certplane.meta import codec, context, names, objects
+from certplane.meta import codec, context, goyaml, names, objects
 from certplane.meta.objects import always, doc
 
 #: From nothing to everything.
@@ -173,8 +173,8 @@ def _fits(path: str, pattern: str) -> bool:
 def parse(data: bytes) -> Policy:
     """The policy in a YAML or JSON document. Raises PolicyProblem with everything that is wrong with it."""
     try:
-        reading = codec.read(codec.parse_yaml(data), Document)
-    except (codec.YAMLProblem, codec.ReadProblem) as error:
+        reading = codec.read(goyaml.parse(data), Document)
+    except (goyaml.Problem, codec.ReadProblem) as error:
         raise PolicyProblem(str(error)) from error
     found: Document = reading.object
     problems = list(reading.strict)

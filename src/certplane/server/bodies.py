@@ -6,28 +6,26 @@ Source of the texts: `k8s.io/apiserver/pkg/endpoints/handlers/{create,rest}.go`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from certplane import errors, gotext
-from certplane.meta import codec, context, gojson, objects, protobuf
+from certplane.meta import codec, context, gojson, goyaml, objects, protobuf
 from certplane.server import negotiation
 
 _SCHEME = "pkg/api/legacyscheme/scheme.go:30"
+_OPTIONS_SCHEME = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27"
 _TYPE_META = r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Expected:
-    """What a body should be. `is_known` tells of other (apiVersion, kind) pairs whether this server serves them;
-    `also` are pairs under which the same type may be sent.
-    """
+    """What a body should be. `is_known` tells of other (apiVersion, kind) pairs whether there are such."""
 
     type: type[objects.Type]
     api_version: str
     kind: str
     is_known: Callable[[str, str], bool]
-    also: frozenset[tuple[str, str]] = frozenset()
 
 
 def read(data: bytes, media_type: str, expected: Expected, call: context.Call) -> Any:
@@ -40,21 +38,43 @@ def read(data: bytes, media_type: str, expected: Expected, call: context.Call) -
     except codec.ReadProblem as error:
         raise _unrecognised(expected, str(error), data) from error
     _check_type(api_version or expected.api_version, kind or expected.kind, expected)
-    return strictly(tree, expected, call)
-
-
-def strictly(tree: Any, expected: Expected, call: context.Call) -> Any:
-    """The object that a tree describes, judged as strictly as the call asks for."""
     try:
         reading = codec.read(tree, expected.type)
     except codec.ReadProblem as error:
         raise _unfit(expected, str(error)) from error
-    if reading.strict:
-        if call.field_validation == "Strict":
-            raise _unfit(expected, "strict decoding error: " + ", ".join(reading.strict))
-        if call.field_validation != "Ignore":
-            call.warnings.extend(reading.strict)
+    doubled = goyaml.duplicates(data) if media_type == negotiation.YAML and call.field_validation != "Ignore" else []
+    _judge(doubled, reading.strict, expected, call)
     return reading.object
+
+
+def read_options(data: bytes, media_type: str) -> objects.DeleteOptions:
+    """The options of a deletion, of any version. They are read by a scheme of their own, and nobody dresses up what it
+    says. Raises BadRequest.
+    """
+    if media_type == negotiation.PROTOBUF:
+        decoded: objects.DeleteOptions = protobuf.decode(data, objects.DeleteOptions, "v1").object
+        return decoded
+    try:
+        tree = goyaml.parse(data) if media_type == negotiation.YAML else codec.parse_json(data)
+        api_version, kind = type_of(tree)
+        if kind not in ("", "DeleteOptions"):
+            raise errors.BadRequest(_unregistered(api_version or "v1", kind, _OPTIONS_SCHEME))
+        found: objects.DeleteOptions = codec.read(tree, objects.DeleteOptions).object
+    except gojson.SyntaxProblem as error:
+        raise errors.BadRequest(f"couldn't get version/kind; json parse error: {error}") from error
+    except (goyaml.Problem, codec.ReadProblem) as error:
+        raise errors.BadRequest(str(error)) from error
+    return found
+
+
+def _judge(doubled: Sequence[str], strict: Sequence[str], expected: Expected, call: context.Call) -> None:
+    """Refuse or warn of what strict decoding found: keys that a YAML document has twice, and what does not belong."""
+    if call.field_validation == "Ignore" or not (doubled or strict):
+        return
+    if call.field_validation == "Strict":
+        yaml = ["yaml: unmarshal errors:" + "".join(f"\n  {each}" for each in doubled)] if doubled else []
+        raise _unfit(expected, "strict decoding error: " + ", ".join([*yaml, *strict]))
+    call.warnings.extend([*doubled, *strict])
 
 
 def _unfit(expected: Expected, why: str) -> errors.BadRequest:
@@ -65,11 +85,12 @@ def _unfit(expected: Expected, why: str) -> errors.BadRequest:
 def _parse(data: bytes, media_type: str, expected: Expected) -> Any:
     try:
         if media_type == negotiation.YAML:
-            return codec.parse_yaml(data)
+            # It is made JSON first, by a writer that sorts.
+            return gojson.sorted_tree(goyaml.parse(data))
         return codec.parse_json(data)
     except gojson.SyntaxProblem as error:
         raise _unrecognised(expected, f"couldn't get version/kind; json parse error: {error}", data) from error
-    except codec.YAMLProblem as error:
+    except goyaml.Problem as error:
         raise _unrecognised(expected, str(error), data) from error
 
 
@@ -89,6 +110,8 @@ def type_of(tree: Any) -> tuple[str, str]:
             if type(value) is not str:
                 raise _no_type(f"{codec.go_kind(value)} into Go struct field .{key} of type string")
             found[key] = value
+    if found["apiVersion"].count("/") > 1:
+        raise codec.ReadProblem(f"unexpected GroupVersion string: {found['apiVersion']}")
     return found["apiVersion"], found["kind"]
 
 
@@ -96,29 +119,31 @@ def _no_type(what: str) -> codec.ReadProblem:
     return codec.ReadProblem(f"couldn't get version/kind; json parse error: json: cannot unmarshal {what}")
 
 
+def _unregistered(api_version: str, kind: str, scheme: str) -> str:
+    named = f"no kind {gotext.quote(kind)} is registered for version {gotext.quote(api_version)}"
+    return f"{named} in scheme {gotext.quote(scheme)}"
+
+
 def type_problem(api_version: str, kind: str, expected: Expected) -> str:
     """Why a document of this type cannot be read as what is expected; empty if it can."""
     if not expected.is_known(api_version, kind):
-        return (
-            f"no kind {gotext.quote(kind)} is registered for version {gotext.quote(api_version)} "
-            f"in scheme {gotext.quote(_SCHEME)}"
-        )
+        return _unregistered(api_version, kind, _SCHEME)
     group, _, version = api_version.rpartition("/")
     if (group, kind) == (expected.api_version.rpartition("/")[0], expected.kind):
         return ""
-    return f"converting ({version}.{kind}) to ({_package(api_version)}.{expected.kind}): unknown conversion"
+    return f"converting ({version}.{kind}) to ({_package(expected.api_version)}.{expected.kind}): unknown conversion"
 
 
 def _check_type(api_version: str, kind: str, expected: Expected) -> None:
-    if (api_version, kind) == (expected.api_version, expected.kind) or (api_version, kind) in expected.also:
+    if (api_version, kind) == (expected.api_version, expected.kind):
         return
-    if expected.is_known(api_version, kind) and api_version != expected.api_version:
-        raise errors.BadRequest(
-            f"the API version in the data ({api_version}) does not match "
-            f"the expected API version ({expected.api_version})"
-        )
-    version, why = gotext.quote(api_version.rpartition("/")[2]), type_problem(api_version, kind, expected)
-    raise errors.BadRequest(f"{kind} in version {version} cannot be handled as a {expected.kind}: {why}")
+    why = type_problem(api_version, kind, expected)
+    if why:
+        version = gotext.quote(api_version.rpartition("/")[2])
+        raise errors.BadRequest(f"{kind} in version {version} cannot be handled as a {expected.kind}: {why}")
+    raise errors.BadRequest(
+        f"the API version in the data ({api_version}) does not match the expected API version ({expected.api_version})"
+    )
 
 
 def _package(api_version: str) -> str:

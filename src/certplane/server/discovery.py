@@ -25,7 +25,7 @@ from typing import Any, Final
 import certplane
 from certplane import clock as clocks
 from certplane import errors
-from certplane.meta import codec, openapi_v2, protobuf, resource, schema
+from certplane.meta import codec, goyaml, openapi_v2, protobuf, resource, schema
 from certplane.server import negotiation
 
 #: The Kubernetes version whose API this is. Clients compare it with their own.
@@ -267,7 +267,7 @@ def _encode(document: Mapping[str, Any], form: negotiation.Form) -> bytes:
     if form.media_type == negotiation.PROTOBUF:
         return protobuf.encode_document(document)
     if form.media_type == negotiation.YAML:
-        return codec.dump_yaml(document).encode("utf-8")
+        return goyaml.dump(document).encode("utf-8")
     return _indented(document) if form.pretty else codec.encode(document) + b"\n"
 
 

@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import structs
 
 from certplane import clock as clocks
 from certplane import errors
-from certplane.meta import codec, context, objects, options, resource, selectors, shape
+from certplane.meta import codec, context, options, resource, selectors, shape
 from certplane.registry import document, ownership, reads, verbs
 from certplane.server import bodies, exchange, negotiation, patching, rendering, tables, watches
 
 #: Answers an action: gets the decoded object and the call, returns the object to send.
 Answer = Callable[[Any, context.Call], Awaitable[Any]]
+
+#: The kinds that each group has in every version, and some that every Kubernetes server knows: what does not belong to
+#: this server, or not here, is told from what is not there at all.
+_COMMON: Final = (
+    "CreateOptions", "DeleteOptions", "GetOptions", "ListOptions", "PatchOptions", "UpdateOptions", "WatchEvent",
+)  # fmt: skip
+_ELSEWHERE: Final = (("v1", "List"), ("v1", "Pod"), ("v1", "Service"), ("v1", "Status"), ("apps/v1", "Deployment"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,7 +88,10 @@ class API:
         self._endpoints = {_path_key(each.resource): each for each in endpoints}
         self._actions = {each.action.path: each for each in actions}
         self._versions = {key[:2] for key in (*self._endpoints, *self._actions)}
-        self._known = {(each, of.resource.kind) for of in endpoints for each in of.resource.api_versions}
+        self._known = set(_ELSEWHERE)
+        for each in endpoints:
+            kinds = (each.resource.kind, each.resource.list_kind, *_COMMON)
+            self._known |= {(version, kind) for version in each.resource.api_versions for kind in kinds}
         self._known |= {(each.action.api_version, each.action.kind) for each in actions}
         self._clock = clock
         self._watches = watching
@@ -239,7 +249,7 @@ class API:
         call, how = await self._deletion(request)
         outcome = await request.endpoint.registry.delete(call, request.target, _conditions(how))
         if not outcome.deleted:
-            return self._reply(202 if how.is_slow_accepted else 200, outcome.document, request)
+            return self._reply(202 if how.is_patient else 200, outcome.document, request)
         return self._deleted(outcome.document, request)
 
     def _deleted(self, gone: document.Document, request: Request) -> exchange.Reply:
@@ -277,21 +287,12 @@ class API:
         sent = None
         if body:
             media_type = negotiation.body_type(request.exchange.headers.get(b"content-type"))
-            sent = self._delete_options(body, media_type, request)
+            sent = bodies.read_options(body, media_type)
             _note(request.exchange, sent)
         how = options.delete_options(request.exchange.query, sent)
         call = request.call
         call.dry_run = how.dry_run
         return call, how
-
-    def _delete_options(self, body: bytes, media_type: str, request: Request) -> objects.DeleteOptions:
-        group_version = request.endpoint.resource.api_version
-        also = frozenset({("meta.k8s.io/v1", "DeleteOptions"), (group_version, "DeleteOptions")})
-        expected = bodies.Expected(objects.DeleteOptions, "v1", "DeleteOptions", self._is_known, also)
-        quiet = _silent(request.call)
-        quiet.field_validation = "Ignore"
-        read: objects.DeleteOptions = bodies.read(body, media_type, expected, quiet)
-        return read
 
     # --- actions --------------------------------------------------------------------------------------------------
 
@@ -374,16 +375,16 @@ def _of_one(how: options.ListOptions, name: str) -> options.ListOptions:
     return how
 
 
+def _conditions(how: options.DeleteOptions) -> verbs.Deletion:
+    return verbs.Deletion(how.uid, how.resource_version, how.propagation)
+
+
 def _apply_options(call: context.Call, how: options.WriteOptions) -> context.Call:
     call.dry_run = how.dry_run
     call.field_manager = how.field_manager
     call.field_validation = how.field_validation
     call.force = how.force
     return call
-
-
-def _conditions(how: options.DeleteOptions) -> verbs.Deletion:
-    return verbs.Deletion(how.uid, how.resource_version, how.propagation)
 
 
 def _silent(call: context.Call) -> context.Call:

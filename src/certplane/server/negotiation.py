@@ -133,10 +133,10 @@ _BODY_TYPES: Final = frozenset(ACCEPTED)
 
 def body_type(content_type: str) -> str:
     """The media type of a body; parameters do not matter, nothing means JSON. Raises UnsupportedMediaType."""
-    media = content_type.partition(";")[0].strip().lower()
+    media, *parameters = (part.strip().lower() for part in content_type.split(";"))
     if not media:
         return JSON
-    if media not in _BODY_TYPES:
+    if media not in _BODY_TYPES or any(each and "=" not in each for each in parameters):
         raise errors.UnsupportedMediaType(
             f"the body of the request was in an unknown format - accepted media types include: {_LISTED}"
         )

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from certplane import errors, gotext
-from certplane.meta import apply, codec, context, gojson, patches, resource, shape, strategic
+from certplane.meta import apply, codec, context, gojson, goyaml, patches, resource, shape, strategic
 from certplane.registry import document, ownership, verbs
 from certplane.server import bodies
 
@@ -86,16 +86,16 @@ class Patch:
 
     def _parse_apply(self) -> Any:
         try:
-            tree = codec.parse_yaml(self._body)
-        except codec.YAMLProblem as error:
-            raise errors.BadRequest(f"error decoding YAML: {error}") from error
+            tree = goyaml.parse(self._body)
+        except goyaml.Problem as error:
+            raise errors.BadRequest(f"error decoding YAML: error converting YAML to JSON: {error}") from error
         if tree is None:
             return {}
         if not isinstance(tree, gojson.Pairs):
             raise errors.BadRequest(
                 f"error decoding YAML: error unmarshaling JSON: while decoding JSON: {_no_map(tree)}"
             )
-        self._strict = tuple(codec.yaml_duplicates(self._body)) if any(gojson.duplicates(tree)) else ()
+        self._strict = tuple(goyaml.duplicates(self._body)) if any(gojson.duplicates(tree)) else ()
         return gojson.plain(tree, numbers=True)
 
     # --- the object -----------------------------------------------------------------------------------------------
@@ -186,8 +186,8 @@ def _read_operations(body: bytes, *, judged: bool) -> tuple[Any, Iterable[str]]:
         if isinstance(each, gojson.Pairs):
             strict.extend(_operation_problems(each, f"[{position}]") if judged else ())
         elif each is not None:
-            where = f"Patch.{position} of type jsonpatch.Operation"
-            raise _no_operations(each, "Go value of type handlers.jsonPatchOp" if judged else where, judged=judged)
+            where = "handlers.jsonPatchOp" if judged else "jsonpatch.Operation"
+            raise _no_operations(each, f"Go value of type {where}", judged=judged)
     return tree, strict
 
 

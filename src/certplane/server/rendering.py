@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from certplane import gotext
-from certplane.meta import codec, protobuf, resource
+from certplane.meta import codec, goyaml, protobuf, resource
 from certplane.registry import document, reads
 from certplane.server import negotiation, tables
 
@@ -37,7 +37,7 @@ def pretty(document_: bytes) -> bytes:
 def encode_json(value: bytes, form: negotiation.Form) -> bytes:
     """A finished JSON document as the body of an answer in JSON or YAML."""
     if form.media_type == negotiation.YAML:
-        return codec.dump_yaml(msgspec.json.decode(value)).encode("utf-8")
+        return goyaml.dump(msgspec.json.decode(value)).encode("utf-8")
     return pretty(value) if form.pretty else value + b"\n"
 
 

@@ -6,7 +6,7 @@ import pathlib
 import re
 
 from certplane.controllers import proofs, serving, servingrules, verdicts
-from certplane.meta import codec
+from certplane.meta import goyaml
 from tests.flow import approving
 
 DOCS = pathlib.Path(__file__).resolve().parents[3] / "docs"
@@ -59,11 +59,11 @@ def test_every_source_and_every_mode_is_told():
 def test_the_example_works():
     """As it stands there, and with the default for what suffices."""
     (example,) = blocks(section("In short"))
-    made = servingrules.parse(codec.load_yaml(example))
+    made = servingrules.parse(goyaml.load(example))
     assert made.rules.alternatives == (("node", "cidrs"), ("node", "patterns"))
     (default,) = blocks(section("What each source proves"))
     everything = {"inventory": "x", "cidrs": ["10.0.0.0/8"], "patterns": ["{node}"], "dns": True}
-    said = servingrules.parse({**everything, **codec.load_yaml(default)})
+    said = servingrules.parse({**everything, **goyaml.load(default)})
     assert said.rules.alternatives == servingrules.parse(everything).rules.alternatives
 
 
@@ -78,7 +78,7 @@ def test_the_rights_are_those_with_which_the_tests_work():
     (text,) = blocks(section("Rights"))
     told = [
         (group, plural, tuple(rule["verbs"]), tuple(rule.get("resourceNames", ())))
-        for rule in codec.load_yaml(text)["rules"]
+        for rule in goyaml.load(text)["rules"]
         for group in rule["apiGroups"]
         for plural in rule["resources"]
     ]
