@@ -166,13 +166,16 @@ class Plane:
         return self.cache.collection(self._by_plural[plural].prefix)
 
     def _authorizer(self) -> rbac.Authorizer:
-        return nodes.Authorizer(self._collection, self._object, self._find)
+        return nodes.Authorizer(self._collection, self._object, self._find, {each.plural for each in self._how.kinds})
+
+    def _home(self, of: admission.Review) -> None:
+        lifecycle.hook(lambda name: self._find("namespaces", "", name))(of)
 
     def _registries(self) -> dict[str, verbs.Registry]:
         of = self.authorizer
         hooks = admission.Admission(
             mutate=(
-                lifecycle.hook(lambda name: self._find("namespaces", "", name)),
+                self._home,
                 nodes.restriction(self._find),
                 escalation.hook(of),
             ),
@@ -244,10 +247,10 @@ class Plane:
         answers = reviews.answers(self.authorizer, self._tokens)
         documents: dict[str, discovery.Document] = {}
         if self._accounts is not None:
-            answers = {**answers, serviceaccounts.TOKEN_REQUESTS.plural: _awaited(self._accounts.answer)}
+            answers = {**answers, serviceaccounts.TOKEN_REQUESTS.plural: _token_answer(self._accounts, self._home)}
             documents = _issuer_documents(self._accounts, self._how.address)
         answered = [each for each in resources.ACTIONS if each.plural in answers]
-        actions = [handlers.ActionEndpoint(each, answers[each.plural]) for each in answered]
+        actions = [handlers.ActionEndpoint(each, nodes.restricted(answers[each.plural])) for each in answered]
         return routes.Routes(
             api=handlers.API(endpoints, actions, self.clock, self.watches),
             discovery=discovery.Discovery(
@@ -273,7 +276,7 @@ class Plane:
         return health.Health([*checks, *signing])
 
     def _authenticate(self, of: exchange.Exchange) -> context.User:
-        offered = authn.Credentials(of.peer_chain, of.headers.get(b"authorization"), of.source)
+        offered = authn.Credentials(of.peer_chain, of.headers.get(b"authorization"), of.source, of.warnings.append)
         return self._authenticator.authenticate(offered, of.received)
 
     def _impersonate(
@@ -338,11 +341,13 @@ def _path(of: resource.Resource) -> str:
     return f"{of.api_version}/{of.plural}"
 
 
-def _awaited(answer: Callable[[Any, context.Call], Any]) -> handlers.Answer:
-    """An answer that waits for nothing, for those who wait."""
+def _token_answer(accounts: tokens.ServiceAccountTokens, home: admission.Hook) -> handlers.Answer:
+    """Answers TokenRequests, where things may be made at all: `home` is the check of namespaces."""
 
     async def act(asked: Any, call: context.Call) -> Any:
-        return answer(asked, call)
+        info, of = call.info, serviceaccounts.RESOURCE
+        home(admission.Review("create", of, info.subresource, info.namespace, info.name, asked, None, call))
+        return accounts.answer(asked, call)
 
     return act
 

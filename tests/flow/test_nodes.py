@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from certplane import errors
+from certplane.access import tokens
 from certplane.meta import context
-from certplane.resources import nodes
+from certplane.resources import nodes, rbac, reviews, serviceaccounts
+from certplane.x509 import keys
 from tests.flow import plane as flow
 
 KUBELET = context.User("system:node:n1", groups=("system:nodes", "system:authenticated"))
@@ -85,3 +87,45 @@ async def test_where_a_node_came_from_is_said_once():
         made.spec.provider_id, made.spec.pod_cidr, made.spec.pod_cidrs = "x://2", "10.2.0.0/24", ["10.2.0.0/24"]
         with pytest.raises(errors.Invalid, match=r"may not change podCIDR.*may not change providerID"):
             await client.update(nodes.RESOURCE, made)
+
+
+async def test_a_kubelet_gets_tokens_for_pods_only():
+    """Whatever rights it has been given besides: a token that ends with no pod would outlive what it is for."""
+    async with flow.running(issuer=tokens.Issuer("https://x", keys.generate("ECDSA-P256"), ("https://x",))) as plane:
+        admin = plane.client(flow.ADMIN)
+        rule = rbac.PolicyRule(verbs=["create"], api_groups=[""], resources=["serviceaccounts/token"])
+        role = rbac.ClusterRole(rules=[rule])
+        role.metadata.name = "tokens"
+        await admin.create(rbac.CLUSTER_ROLES, role)
+        group = rbac.Subject(kind="Group", api_group=rbac.GROUP, name="system:nodes")
+        binding = rbac.ClusterRoleBinding(subjects=[group], role_ref=rbac.RoleRef(rbac.GROUP, "ClusterRole", "tokens"))
+        binding.metadata.name = "tokens"
+        await admin.create(rbac.CLUSTER_ROLE_BINDINGS, binding)
+        kubelet = plane.client(KUBELET)
+
+        async def ask(ref=None):
+            asked = serviceaccounts.TokenRequest(spec=serviceaccounts.TokenRequestSpec(bound_object_ref=ref))
+            await kubelet.ask(serviceaccounts.TOKEN_REQUESTS, asked, "default", "default")
+
+        with pytest.raises(errors.Forbidden, match="node requested token not bound to a pod"):
+            await ask()
+        ref = serviceaccounts.BoundObjectReference(kind="Node", api_version="v1", name="n1")
+        with pytest.raises(errors.Forbidden, match="node requested token not bound to a pod"):
+            await ask(ref)
+        ref = serviceaccounts.BoundObjectReference(kind="Pod", api_version="v1", name="p")
+        with pytest.raises(errors.Forbidden, match="node requested token with a pod binding without a uid"):
+            await ask(ref)
+        with pytest.raises(errors.NotFound, match='pod "p" not found'):
+            await ask(serviceaccounts.BoundObjectReference(kind="Pod", api_version="v1", name="p", uid="u"))
+
+
+async def test_a_node_without_a_name_may_not_even_ask_who_it_is():
+    """Nobody knows what to restrict it to."""
+    nameless = context.User("system:node:", groups=("system:nodes", "system:authenticated"))
+    async with flow.running() as plane:
+        with pytest.raises(errors.Forbidden) as caught:
+            await plane.client(nameless).create(reviews.SELF_SUBJECT_REVIEWS, reviews.SelfSubjectReview())
+        assert caught.value.message == (
+            'selfsubjectreviews.authentication.k8s.io "Unknown" is forbidden: '
+            'could not determine node from user "system:node:"'
+        )

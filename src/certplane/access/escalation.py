@@ -103,23 +103,15 @@ def _guard_binding(authorizer: access.Authorizer, of: admission.Review, user: co
         context.Attributes(user, "bind", ref.api_group, "*", plural, "", ref.name, of.namespace)
     ).allowed:
         return
-    _check_lookup(ref, of.namespace)
+    homeless = ref.kind == "Role" and not of.namespace
+    problem = "Namespace parameter required." if homeless else names.lookup_problem(ref.name)
+    if problem:
+        raise errors.BadRequest(problem)
     try:
         rules = authorizer.role_rules(ref, of.namespace)
     except errors.NotFound as error:
         raise _not_found(of, ref.name) from error
     _require(authorizer, of, user, rules)
-
-
-def _check_lookup(ref: rbac.RoleRef, namespace: str) -> None:
-    """Refuse a reference under which nothing can be stored, in the words of a lookup."""
-    if ref.kind == "Role" and not namespace:
-        raise errors.BadRequest("Namespace parameter required.")
-    if not ref.name:
-        raise errors.BadRequest("Name parameter required.")
-    problems = names.path_segment_problems(ref.name)
-    if problems:
-        raise errors.BadRequest(f"Name parameter invalid: {gotext.quote(ref.name)}: {';'.join(problems)}")
 
 
 def _require(

@@ -8,12 +8,12 @@ may ask for certificates of its own name only. Source: kubernetes, `plugin/pkg/a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
 
 from certplane import errors, gotext
 from certplane.access import defaults, rbac
-from certplane.meta import context
+from certplane.meta import context, objects, selectors
 from certplane.registry import admission
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import nodes as machines
@@ -22,16 +22,17 @@ from certplane.x509 import csr, profiles
 
 _PREFIX: Final = "system:node:"
 _GROUP: Final = "system:nodes"
-_RULES: Final = tuple(
-    map(rbac.CompiledRule, (*defaults.NODE_RULES, *defaults.OPTIONAL_NODE_RULES["clustertrustbundles"]))
-)
-_POD_REQUESTS: Final = "podcertificaterequests"
+_POD_REQUESTS: Final = (csrs.RESOURCE.group, "podcertificaterequests")
+_UNKNOWN: Final = "Unknown"
 _LEASES: Final = ("coordination.k8s.io", "leases")
 _LEASE_NAMESPACE: Final = "kube-node-lease"
 _OTHER_LEASES: Final = f"can only access leases in the {gotext.quote(_LEASE_NAMESPACE)} system namespace"
 _OTHER_LEASE: Final = "can only access node lease with the same name as the requesting node"
 #: An object by plural, namespace and name; None if there is none.
 Find = Callable[[str, str, str], Any | None]
+Answer = Callable[[Any, context.Call], Awaitable[Any]]
+#: Why a node, given by name, may not do something, perhaps without a word; None if it may.
+Judge = Callable[[context.Attributes, str], str | None]
 _RESTRICTED: Final = (profiles.KUBELET_SERVING, profiles.KUBE_APISERVER_CLIENT_KUBELET)
 
 
@@ -44,49 +45,57 @@ class Authorizer(rbac.Authorizer):
     """RBAC, and before it what every node may do."""
 
     def __init__(
-        self, collection: Callable[[str], watchcache.Collection], decode: Callable[[str], rbac.Decode], find: Find
+        self,
+        collection: Callable[[str], watchcache.Collection],
+        decode: Callable[[str], rbac.Decode],
+        find: Find,
+        kinds: Collection[str],
     ) -> None:
+        """`find` gives an object, `kinds` are the plurals of all kinds that are served: some bring rights of nodes."""
         super().__init__(collection, decode)
         self._find = find
+        optional = (rule for plural in kinds for rule in defaults.OPTIONAL_NODE_RULES.get(plural, ()))
+        self._rules = tuple(map(rbac.CompiledRule, (*defaults.NODE_RULES, *optional)))
+        self._judges = dict(_JUDGES)
+        self._judges[_POD_REQUESTS] = self._judge_pod_request if _POD_REQUESTS[1] in kinds else _judge_nothing
 
     def authorize(self, of: context.Attributes) -> rbac.Decision:
         if not is_node(of.user):
             return super().authorize(of)
-        if of.user.name == _PREFIX:
-            problem: str | None = f"unknown node for user {gotext.quote(of.user.name)}"
-        elif (of.group, of.resource) == (csrs.RESOURCE.group, _POD_REQUESTS):
-            problem = self._pod_request_problem(of)
-        else:
-            problem = _problem(of, of.user.name.removeprefix(_PREFIX))
+        node = of.user.name.removeprefix(_PREFIX)
+        problem = self._problem(of, node) if node else f"unknown node for user {gotext.quote(of.user.name)}"
         return rbac.Decision(True) if problem is None else _with_reason(super().authorize(of), problem)
 
-    def _pod_request_problem(self, of: context.Attributes) -> str | None:
-        """Why a node may not do this with PodCertificateRequests; None if it may. It sees those of its pods only."""
+    def _problem(self, of: context.Attributes, node: str) -> str | None:
+        """Why a node may not do something, perhaps without a word; None if it may."""
+        judge = self._judges.get((of.group, of.resource)) if of.is_resource else None
+        if judge is not None:
+            return judge(of, node)
+        return None if any(rule.allows(of) for rule in self._rules) else ""
+
+    def _judge_pod_request(self, of: context.Attributes, node: str) -> str | None:
+        """A node sees the requests of its own pods only."""
         if of.subresource:
             return "nodes may not access the status subresource of PodCertificateRequests"
         if of.verb == "create":
             return None
-        if of.verb in ("list", "watch"):
-            if _selects(of, "spec.nodeName", of.user.name.removeprefix(_PREFIX)):
-                return None
-            return "can only list/watch podcertificaterequests with nodeName field selector"
         if of.verb == "get":
-            node = of.user.name.removeprefix(_PREFIX)
-            found = self._find(_POD_REQUESTS, of.namespace, of.name)
+            found = self._find(_POD_REQUESTS[1], of.namespace, of.name)
             return None if found is not None and found.spec.node_name == node else _unrelated(of, node)
-        return f"nodes may not {of.verb} podcertificaterequests"
+        if of.verb not in ("list", "watch"):
+            return f"nodes may not {of.verb} podcertificaterequests"
+        if _selects(of, "spec.nodeName", node):
+            return None
+        return "can only list/watch podcertificaterequests with nodeName field selector"
 
 
 def _selects(of: context.Attributes, field: str, value: str) -> bool:
-    return f"{field}={value}" in of.field_selector.replace("==", "=").split(",")
+    return selectors.Term(field, "=", value) in of.field_selector.terms
 
 
-def _problem(of: context.Attributes, node: str) -> str | None:
-    """Why a node may not do something, perhaps without a word; None if it may."""
-    judge = _JUDGES.get((of.group, of.resource)) if of.is_resource else None
-    if judge is not None:
-        return judge(of, node)
-    return None if any(rule.allows(of) for rule in _RULES) else ""
+def _judge_nothing(of: context.Attributes, node: str) -> str:
+    del of, node
+    return ""
 
 
 def _unrelated(of: context.Attributes, node: str) -> str:
@@ -114,7 +123,9 @@ def _judge_claim(of: context.Attributes, node: str) -> str:
     return _unrelated(of, node) if of.verb in ("update", "patch") else "can only get/update/patch this type"
 
 
-def _judge_token(of: context.Attributes, node: str) -> str:
+def _judge_account(of: context.Attributes, node: str) -> str:
+    if of.verb == "get" and not of.subresource:
+        return _judge_read(of, node)
     if of.verb != "create" or not of.name:
         return "can only create tokens for individual service accounts"
     return _unrelated(of, node) if of.subresource == "token" else "can only create token subresource of serviceaccount"
@@ -140,6 +151,23 @@ def _judge_csi_node(of: context.Attributes, node: str) -> str | None:
     if of.verb == "create" or of.name == node:
         return None
     return "can only access CSINode with the same name as the requesting node"
+
+
+def _judge_slice(of: context.Attributes, node: str) -> str | None:
+    if of.subresource:
+        return "cannot authorize ResourceSlice subresources"
+    if of.verb == "create":
+        return None
+    if of.verb in ("get", "update", "patch", "delete"):
+        return _unrelated(of, node)
+    if of.verb in ("watch", "list", "deletecollection"):
+        if _selects(of, "spec.nodeName", node):
+            return None
+        return "can only list/watch/deletecollection resourceslices with nodeName field selector"
+    return (
+        "only the following verbs are allowed for a ResourceSlice: "
+        "get, watch, list, create, update, patch, delete, deletecollection"
+    )
 
 
 def _judge_node(of: context.Attributes, node: str) -> str | None:
@@ -172,15 +200,16 @@ _POD_WRITES: Final = frozenset(
 )
 
 #: What is allowed to a node only for what belongs to it, which takes more than a rule to know.
-_JUDGES: Final[Mapping[tuple[str, str], Callable[[context.Attributes, str], str | None]]] = {
+_JUDGES: Final[Mapping[tuple[str, str], Judge]] = {
     ("", "configmaps"): _judge_read,
     ("", "secrets"): _judge_read,
     ("", "persistentvolumeclaims"): _judge_claim,
     ("", "persistentvolumes"): _judge_get,
     ("resource.k8s.io", "resourceclaims"): _judge_get,
     ("storage.k8s.io", "volumeattachments"): _judge_get,
-    ("", "serviceaccounts"): _judge_token,
+    ("", "serviceaccounts"): _judge_account,
     _LEASES: _judge_lease,
+    ("resource.k8s.io", "resourceslices"): _judge_slice,
     ("storage.k8s.io", "csinodes"): _judge_csi_node,
     ("", "nodes"): _judge_node,
     ("", "pods"): _judge_pod,
@@ -203,7 +232,7 @@ def restriction(find: Find) -> admission.Hook:
         if not is_node(user):
             return
         if user.name == _PREFIX:
-            raise _refusal(of, f"could not determine node from user {gotext.quote(user.name)}")
+            raise _refusal(of, _nameless(user))
         kind = (of.resource.group, of.resource.plural)
         if kind == (machines.RESOURCE.group, machines.RESOURCE.plural):
             _check_own_node(of)
@@ -211,31 +240,62 @@ def restriction(find: Find) -> admission.Hook:
             _check_lease(of)
         elif (*kind, of.subresource, of.operation) == (csrs.RESOURCE.group, csrs.RESOURCE.plural, "", "create"):
             _check_csr(of)
-        elif kind == (csrs.RESOURCE.group, _POD_REQUESTS):
+        elif kind == _POD_REQUESTS:
             _check_pod_request(of, find)
 
     return check
+
+
+def restricted(answer: Answer) -> Answer:
+    """The same answer, but not to everything that a node may ask: a token only for a pod that runs on it."""
+
+    async def act(asked: Any, call: context.Call) -> Any:
+        problem = _question_problem(asked, call) if is_node(call.user) else ""
+        if problem:
+            name = call.info.name or _sent_name(asked.metadata)
+            raise errors.Forbidden.of(call.info.resource, call.info.group, name, problem)
+        return await answer(asked, call)
+
+    return act
+
+
+def _question_problem(asked: Any, call: context.Call) -> str:
+    if call.user.name == _PREFIX:
+        return _nameless(call.user)
+    if (call.info.resource, call.info.subresource) != ("serviceaccounts", "token"):
+        return ""
+    ref = asked.spec.bound_object_ref
+    if ref is None or (ref.api_version, ref.kind) != ("v1", "Pod") or not ref.name:
+        return "node requested token not bound to a pod"
+    if not ref.uid:
+        return "node requested token with a pod binding without a uid"
+    # No pods run here.
+    raise errors.NotFound("pod", "", ref.name)
+
+
+def _nameless(user: context.User) -> str:
+    return f"could not determine node from user {gotext.quote(user.name)}"
 
 
 def _check_own_node(of: admission.Review) -> None:
     """A node says something about itself only, and nothing that others judge it by."""
     own = of.call.user.name.removeprefix(_PREFIX)
     node, name = gotext.quote(own), of.name
+    if name != own:
+        raise _refusal(of, f"node {node} is not allowed to modify node {gotext.quote(name)}")
     if of.operation == "create":
         wrong = _not_its_own_labels(of.new.metadata.labels, {})
         if wrong:
             raise _refusal(of, f"node {node} is not allowed to set the following labels: {', '.join(wrong)}")
-    if name != own:
-        raise _refusal(of, f"node {node} is not allowed to modify node {gotext.quote(name)}")
     if of.operation != "update":
         return
     if of.new.spec.taints != of.old.spec.taints:
         raise _refusal(of, f"node {node} is not allowed to modify taints")
+    if of.new.metadata.owner_references != of.old.metadata.owner_references:
+        raise _refusal(of, f"node {node} is not allowed to modify ownerReferences")
     wrong = _not_its_own_labels(of.new.metadata.labels, of.old.metadata.labels)
     if wrong:
         raise _refusal(of, f"is not allowed to modify labels: {', '.join(wrong)}")
-    if of.new.metadata.owner_references != of.old.metadata.owner_references:
-        raise _refusal(of, f"node {node} is not allowed to modify ownerReferences")
 
 
 def _not_its_own_labels(new: Mapping[str, str], old: Mapping[str, str]) -> list[str]:
@@ -309,4 +369,10 @@ def _not_retrieved(kind: str, named: str, name: str) -> str:
 
 
 def _refusal(of: admission.Review, why: str) -> errors.Forbidden:
-    return errors.Forbidden.of(of.resource.plural, of.resource.group, of.name, why)
+    name = of.name or (_sent_name(of.new.metadata) if of.new is not None else _UNKNOWN)
+    return errors.Forbidden.of(of.resource.plural, of.resource.group, name, why)
+
+
+def _sent_name(meta: objects.ObjectMeta) -> str:
+    """What admission calls an object that has not got its name yet."""
+    return meta.name or meta.generate_name or _UNKNOWN

@@ -5,19 +5,17 @@ Source: kubernetes, `pkg/registry/authorization`, `pkg/registry/authentication`,
 
 from __future__ import annotations
 
-import re
+import functools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from certplane import clock, errors
-from certplane.access import authn, rbac
-from certplane.meta import codec, context, names, objects, selectors
+from certplane.access import authn, nodes, rbac
+from certplane.meta import codec, context, objects, selectors, validation
 from certplane.resources import reviews
 
 Problems = list[errors.FieldProblem]
 Answer = Callable[[Any, context.Call], Awaitable[Any]]
-
-_NODE: Final = re.compile(r"system:node:.+")
 
 
 def answers(authorizer: rbac.Authorizer, tokens: authn.BearerTokens) -> Mapping[str, Answer]:
@@ -25,22 +23,16 @@ def answers(authorizer: rbac.Authorizer, tokens: authn.BearerTokens) -> Mapping[
 
     async def subject(asked: Any, call: context.Call) -> Any:
         del call
-        _check(reviews.AUTHORIZATION, asked, _spec_problems(asked.spec, needs_user=True), {})
+        _refuse([*_spec_problems(asked.spec, needs_user=True), *_meta_problems(asked.metadata)])
         return _answered(authorizer, asked, _subject_user(asked.spec))
 
     async def local(asked: Any, call: context.Call) -> Any:
-        namespace = call.info.namespace
-        if asked.metadata.namespace != namespace:
-            if asked.metadata.namespace:
-                raise errors.BadRequest(
-                    "the namespace of the provided object does not match the namespace sent on the request"
-                )
-            asked.metadata.namespace = namespace
-        _check(reviews.AUTHORIZATION, asked, _local_problems(asked, namespace), {"namespace"})
+        del call
+        _refuse(_local_problems(asked))
         return _answered(authorizer, asked, _subject_user(asked.spec))
 
     async def self_access(asked: Any, call: context.Call) -> Any:
-        _check(reviews.AUTHORIZATION, asked, _spec_problems(asked.spec, needs_user=False), {})
+        _refuse([*_spec_problems(asked.spec, needs_user=False), *_meta_problems(asked.metadata)])
         return _answered(authorizer, asked, call.user)
 
     async def self_rules(asked: Any, call: context.Call) -> Any:
@@ -71,15 +63,18 @@ def answers(authorizer: rbac.Authorizer, tokens: authn.BearerTokens) -> Mapping[
 # --- access -------------------------------------------------------------------------------------------------------
 
 
-def _check(group: str, asked: Any, problems: Problems, allowed: set[str] | dict[str, str]) -> None:
+def _refuse(problems: Problems) -> None:
     """Refuse a review that is no proper question. The real server reports it without its Kind."""
-    meta = codec.to_builtins(asked.metadata)
-    meta.pop("managedFields", None)
-    if set(meta) - set(allowed):
-        text = "must be empty except for namespace" if allowed else "must be empty"
-        problems = [*problems, errors.invalid("metadata", meta, text)]
     if problems:
-        raise errors.Invalid("", group, "", problems)
+        raise errors.Invalid("", reviews.AUTHORIZATION, "", problems)
+
+
+def _meta_problems(meta: objects.ObjectMeta, *, namespaced: bool = False) -> Problems:
+    """A question has no metadata. Who asked for which of its fields is recorded all the same."""
+    found: dict[str, Any] = codec.to_builtins(meta)
+    if set(found) <= ({"managedFields", "namespace"} if namespaced else {"managedFields"}):
+        return []
+    return [errors.invalid("metadata", found, "must be empty except for namespace" if namespaced else "must be empty")]
 
 
 def _spec_problems(spec: Any, *, needs_user: bool) -> Problems:
@@ -95,27 +90,43 @@ def _spec_problems(spec: Any, *, needs_user: bool) -> Problems:
     if needs_user and not spec.user and not spec.groups:
         problems.append(errors.invalid("spec.user", "", "at least one of user or group must be specified"))
     if asked is not None:
-        problems.extend(_selector_problems(asked.field_selector, "spec.resourceAttributes.fieldSelector"))
-        problems.extend(_selector_problems(asked.label_selector, "spec.resourceAttributes.labelSelector"))
+        problems.extend(
+            _selector_problems(asked.field_selector, "spec.resourceAttributes.fieldSelector", _field_problems)
+        )
+        problems.extend(
+            _selector_problems(
+                asked.label_selector,
+                "spec.resourceAttributes.labelSelector",
+                functools.partial(validation.selector_requirement_problems, any_operator=True),
+            )
+        )
     return problems
 
 
-def _selector_problems(of: Any, path: str) -> Problems:
+def _selector_problems(of: Any, path: str, requirement_problems: Callable[[Any, str], Problems]) -> Problems:
     if of is None:
         return []
+    problems: Problems = []
     if of.raw_selector and of.requirements:
         why = "may not specified at the same time as requirements"
-        return [errors.invalid(f"{path}.rawSelector", of.raw_selector, why)]
+        problems.append(errors.invalid(f"{path}.rawSelector", of.raw_selector, why))
     if not of.raw_selector and not of.requirements:
         why = f"when {path} is specified, requirements or rawSelector is required"
-        return [errors.required(f"{path}.requirements", why)]
-    return []
+        problems.append(errors.required(f"{path}.requirements", why))
+    for at, each in enumerate(of.requirements):
+        problems.extend(requirement_problems(each, f"{path}.requirements[{at}]"))
+    return problems
 
 
-def _local_problems(asked: Any, namespace: str) -> Problems:
-    problems = _spec_problems(asked.spec, needs_user=True)
+def _field_problems(of: reviews.FieldSelectorRequirement, path: str) -> Problems:
+    key = [] if of.key else [errors.required(f"{path}.key", "must be specified")]
+    return [*key, *validation.operator_problems(of.operator, of.values, path, any_operator=True)]
+
+
+def _local_problems(asked: Any) -> Problems:
+    problems = [*_spec_problems(asked.spec, needs_user=True), *_meta_problems(asked.metadata, namespaced=True)]
     attributes, path = asked.spec.resource_attributes, asked.spec.non_resource_attributes
-    if attributes is not None and attributes.namespace != namespace:
+    if attributes is not None and attributes.namespace != asked.metadata.namespace:
         why = "must match metadata.namespace"
         problems.append(errors.invalid("spec.resourceAttributes.namespace", attributes.namespace, why))
     if path is not None:
@@ -132,6 +143,7 @@ def _subject_user(spec: Any) -> context.User:
 
 def _answered(authorizer: rbac.Authorizer, asked: Any, user: context.User) -> Any:
     attributes, path = asked.spec.resource_attributes, asked.spec.non_resource_attributes
+    problems: list[str] = []
     if path is not None:
         question = context.Attributes(user=user, verb=path.verb, path=path.path, is_resource=False)
     else:
@@ -144,53 +156,57 @@ def _answered(authorizer: rbac.Authorizer, asked: Any, user: context.User) -> An
             subresource=attributes.subresource,
             name=attributes.name,
             namespace=attributes.namespace,
+            field_selector=_field_selector(attributes.field_selector, problems),
         )
+        _read_labels(attributes.label_selector, problems)
     decision = authorizer.authorize(question)
     asked.status = reviews.SubjectAccessReviewStatus(
-        allowed=decision.allowed,
-        reason=decision.reason,
-        evaluation_error=_selector_errors(attributes) if attributes is not None else "",
+        allowed=decision.allowed, reason=decision.reason, evaluation_error="; ".join(problems)
     )
     return asked
 
 
-def _selector_errors(of: Any) -> str:
-    """What of the selectors could not be understood. Nothing that RBAC decides depends on it."""
-    found = (
-        _selector_error("fieldSelector", of.field_selector, selectors.parse_fields, _is_field_requirement),
-        _selector_error("labelSelector", of.label_selector, selectors.parse_labels, _is_label_requirement),
-    )
-    return "; ".join(each for each in found if each)
+_TERM_OPERATORS: Final = {"In": "=", "NotIn": "!="}
 
 
-def _selector_error(
-    name: str, of: Any, parse: Callable[[str], Any], understands: Callable[[str, str, list[str]], bool]
-) -> str:
+def _field_selector(of: Any, problems: list[str]) -> selectors.FieldSelector:
+    """The field selector of the request in question, as far as it can be understood; what cannot is reported."""
     if of is None:
-        return ""
+        return selectors.EVERYTHING
     if of.raw_selector:
         try:
-            parse(of.raw_selector)
+            return selectors.parse_fields(of.raw_selector)
         except errors.BadRequest:
-            understood = [False]
-        else:
-            understood = []
-    else:
-        understood = [understands(each.key, each.operator, each.values) for each in of.requirements]
-    if all(understood):
-        return ""
-    how = "partially ignored" if any(understood) else "ignored"
-    return f"spec.resourceAttributes.{name} {how} due to parse error"
+            problems.append(_ignored("fieldSelector"))
+            return selectors.EVERYTHING
+    terms = tuple(
+        selectors.Term(each.key, _TERM_OPERATORS[each.operator], each.values[0])
+        for each in of.requirements
+        if each.operator in _TERM_OPERATORS and len(each.values) == 1
+    )
+    if len(terms) < len(of.requirements):
+        problems.append(_ignored("fieldSelector", partially=bool(terms)))
+    return selectors.FieldSelector(terms)
 
 
-def _is_field_requirement(key: str, operator: str, values: list[str]) -> bool:
-    del key
-    return operator in ("In", "NotIn") and len(values) == 1
+def _read_labels(of: Any, problems: list[str]) -> None:
+    """Report what of the label selector cannot be understood. Nothing that is decided here depends on labels."""
+    if of is None:
+        return
+    if of.raw_selector:
+        try:
+            selectors.parse_labels(of.raw_selector)
+        except errors.BadRequest:
+            problems.append(_ignored("labelSelector"))
+        return
+    understood = [not validation.selector_requirement_problems(each, "") for each in of.requirements]
+    if not all(understood):
+        problems.append(_ignored("labelSelector", partially=any(understood)))
 
 
-def _is_label_requirement(key: str, operator: str, values: list[str]) -> bool:
-    fits = bool(values) if operator in ("In", "NotIn") else operator in ("Exists", "DoesNotExist") and not values
-    return fits and not names.qualified_name_problems(key) and not any(map(names.label_value_problems, values))
+def _ignored(selector: str, *, partially: bool = False) -> str:
+    how = "partially ignored" if partially else "ignored"
+    return f"spec.resourceAttributes.{selector} {how} due to parse error"
 
 
 def _rules(authorizer: rbac.Authorizer, asked: Any, call: context.Call) -> Any:
@@ -210,12 +226,12 @@ def _rules(authorizer: rbac.Authorizer, asked: Any, call: context.Call) -> Any:
             status.non_resource_rules.append(
                 reviews.NonResourceRule(verbs=rule.verbs, non_resource_urls=rule.non_resource_urls)
             )
-    if lost:
+    problems = [rbac.not_found(each) for each in lost]
+    if nodes.is_node(call.user):
         status.incomplete = True
-        status.evaluation_error = rbac.aggregate(list(map(rbac.not_found, lost)))
-    if _NODE.match(call.user.name) and "system:nodes" in call.user.groups:
-        status.incomplete = True
-        status.evaluation_error = "node authorizer does not support user rule resolution"
+        problems.insert(0, "node authorizer does not support user rule resolution")
+    if problems:
+        status.evaluation_error = rbac.aggregate(problems)
     # The real server answers with a new object: neither metadata nor spec come back.
     return type(asked)(kind=asked.kind, api_version=asked.api_version, status=status)
 

@@ -28,7 +28,7 @@ from jwt.types import Options
 
 from certplane import clock, errors, gotext
 from certplane.access import authn
-from certplane.meta import context, objects
+from certplane.meta import context, names, objects
 from certplane.resources import secrets, serviceaccounts
 from certplane.x509 import keys
 
@@ -39,6 +39,8 @@ Find = Callable[[str, str, str], Any | None]
 
 _LEEWAY: Final = datetime.timedelta(seconds=60)
 _ACCOUNT: Final = "system:serviceaccount:"
+#: What a token may be bound to. Of pods there are none here.
+_BINDABLE: Final = {"Pod": "pods", "Node": "nodes", "Secret": "secrets"}
 _PRIVATE: Final = "kubernetes.io"
 _NODE: Final = "authentication.kubernetes.io/node-"
 
@@ -99,16 +101,18 @@ class ServiceAccountTokens:
         """A TokenRequest with its token. Raises NotFound, Invalid, BadRequest, Conflict."""
         namespace, name = call.info.namespace, call.info.name
         meta = asked.metadata
-        for field, sent, wanted in (("name", meta.name, name), ("namespace", meta.namespace, namespace)):
-            if sent and sent != wanted:
-                why = f"must match the service account {field} if specified"
-                problem = errors.invalid(f"metadata.{field}", sent, why)
-                raise errors.Invalid(asked.kind, serviceaccounts.TOKEN_REQUESTS.group, name, [problem])
+        if meta.name and meta.name != name:
+            problem = errors.invalid("metadata.name", meta.name, "must match the service account name if specified")
+            raise errors.Invalid(asked.kind, serviceaccounts.TOKEN_REQUESTS.group, name, [problem])
         account = self._find("serviceaccounts", namespace, name)
         if account is None:
             raise errors.NotFound("serviceaccounts", "", name)
+        uid = account.metadata.uid
+        if meta.uid and meta.uid != uid:
+            why = f"the UID in the token request ({meta.uid}) does not match the UID of the service account ({uid})"
+            raise errors.Conflict.of(asked.kind, serviceaccounts.TOKEN_REQUESTS.group, name, why)
         asked.spec.audiences = asked.spec.audiences or list(self._issuer.audiences)
-        meta.name, meta.namespace, meta.uid = name, namespace, meta.uid or objects.new_uid()
+        meta.name, meta.uid = name, uid
         meta.creation_timestamp = clock.rfc3339(call.now)
         problems = serviceaccounts.TOKEN_REQUESTS.validate(asked)
         if problems:
@@ -120,24 +124,23 @@ class ServiceAccountTokens:
             call.warnings.append(f"requested expiration of {seconds} seconds shortened to {shortened} seconds")
             asked.spec.expiration_seconds = seconds = shortened
         until = call.now + datetime.timedelta(seconds=seconds)
-        asked.status.expiration_timestamp = clock.rfc3339(until)
-        if not call.dry_run:
-            asked.status.token = self._sign(account, bound, asked.spec.audiences, (call.now, until))
+        # A dry run is no exception: nothing is stored either way.
+        token = self._sign(account, bound, asked.spec.audiences, (call.now, until))
+        asked.status = serviceaccounts.TokenRequestStatus(token=token, expiration_timestamp=clock.rfc3339(until))
         return asked
 
     def _bound(self, ref: serviceaccounts.BoundObjectReference | None, namespace: str) -> Mapping[str, Any]:
         """The claim about the object that the token ends with."""
         if ref is None:
             return {}
-        kind = ref.kind if ref.api_version == "v1" else ""
-        if kind == "Pod":
-            # There are no pods here, and there never will be one of this name.
-            raise errors.NotFound("pods", "", ref.name)
-        if kind not in ("Secret", "Node"):
-            group, _, version = ref.api_version.rpartition("/")
+        group, _, version = ref.api_version.rpartition("/")
+        plural = "" if group else _BINDABLE.get(ref.kind, "")
+        if not plural:
             raise errors.BadRequest(f"cannot bind token to object of type {group}/{version}, Kind={ref.kind}")
-        plural = kind.lower() + "s"
-        found = self._find(plural, "" if kind == "Node" else namespace, ref.name)
+        problem = names.lookup_problem(ref.name)
+        if problem:
+            raise errors.BadRequest(problem)
+        found = self._find(plural, "" if ref.kind == "Node" else namespace, ref.name)
         if found is None:
             raise errors.NotFound(plural, "", ref.name)
         uid = found.metadata.uid
@@ -146,8 +149,8 @@ class ServiceAccountTokens:
                 f"the UID in the bound object reference ({ref.uid}) does not match the UID in record. "
                 "The object might have been deleted and then recreated"
             )
-            raise errors.Conflict.of(plural, "", ref.name, why)
-        return {kind.lower(): {"name": ref.name, "uid": uid}}
+            raise errors.Conflict.of(ref.kind, "", ref.name, why)
+        return {ref.kind.lower(): {"name": ref.name, "uid": uid}}
 
     def _sign(
         self,
@@ -205,7 +208,8 @@ class ServiceAccountTokens:
             except jwt.PyJWTError:
                 continue
             return claims
-        raise authn.Rejected("service account token has a signature that none of the keys made")
+        # None of the keys has made the signature; in the words of the library that the real server verifies with.
+        raise authn.Rejected("go-jose/go-jose: error in cryptographic primitive")
 
     def _user(self, claims: Mapping[str, Any], now: datetime.datetime) -> context.User:
         about = claims.get(_PRIVATE)
@@ -333,5 +337,5 @@ class BootstrapTokens:
 def extra_groups(data: Mapping[str, bytes]) -> Sequence[str] | None:
     """The further groups of a bootstrap token; None if one of them is not allowed to it."""
     text = data.get("auth-extra-groups", b"").decode("utf-8", "replace")
-    groups = [each for each in text.split(",") if each] if text else []
+    groups = text.split(",") if text else []
     return groups if all(_EXTRA_GROUP.match(each) for each in groups) else None

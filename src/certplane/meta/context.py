@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from certplane import clock as clocks
+from certplane.meta import selectors
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ class RequestInfo(msgspec.Struct, frozen=True):
     """What method and path say about a request, before anything is looked up.
 
     `verb` is the API's (get, list, watch, create, update, patch, delete, deletecollection) for resources, and the
-    lower-cased HTTP method for other paths. `parts` are the path's segments after the version.
+    lower-cased HTTP method for other paths. `parts` are the path's segments after the version, `field_selector` what is
+    asked of the objects of a collection.
     """
 
     path: str
@@ -44,6 +46,7 @@ class RequestInfo(msgspec.Struct, frozen=True):
     subresource: str = ""
     name: str = ""
     parts: tuple[str, ...] = ()
+    field_selector: selectors.FieldSelector = selectors.EVERYTHING
 
 
 class Attributes(msgspec.Struct, frozen=True):
@@ -60,7 +63,7 @@ class Attributes(msgspec.Struct, frozen=True):
     name: str = ""
     namespace: str = ""
     path: str = ""
-    field_selector: str = ""
+    field_selector: selectors.FieldSelector = selectors.EVERYTHING
     is_resource: bool = True
 
 

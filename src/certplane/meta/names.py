@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from certplane import gotext
+
 _LABEL: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN: Final = rf"{_LABEL}(\.{_LABEL})*"
 _QUALIFIED: Final = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
@@ -121,6 +123,14 @@ def path_segment_problems(text: str, *, is_prefix: bool = False) -> list[str]:
     if not is_prefix and text in (".", ".."):
         return [f"may not be '{text}'"]
     return [f"may not contain '{char}'" for char in "/%" if char in text]
+
+
+def lookup_problem(name: str) -> str:
+    """Why nothing can be looked up under a name; empty if something can."""
+    if not name:
+        return "Name parameter required."
+    problems = path_segment_problems(name)
+    return f"Name parameter invalid: {gotext.quote(name)}: {';'.join(problems)}" if problems else ""
 
 
 def config_key_problems(key: str) -> list[str]:

@@ -94,8 +94,8 @@ class Resource:
     what a client may leave out. `selectable` are the field selectors besides metadata.name (and metadata.namespace
     where `selects_namespace`). `unknown_selector(label)` is the text of the 400 for any other field. `hub` is set if
     the objects are stored in another form. `former` are versions that served the kind once: a patch may still say so.
-    `perishable` objects are forgotten some time after their last change. An
-    `optional` kind is served only where somebody asks for it.
+    `perishable` objects are forgotten some time after their last change. An `optional` kind is served only where
+    somebody asks for it. `returns_deleted`: who deletes an object gets it back.
     """
 
     group: str
@@ -127,6 +127,7 @@ class Resource:
     columns: tuple[Column, ...] = ()
     creates_on_update: bool = False
     unconditional_update: bool = True
+    returns_deleted: bool = False
     hub: Hub | None = None
     former: tuple[str, ...] = ()
     perishable: bool = False

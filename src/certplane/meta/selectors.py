@@ -269,6 +269,10 @@ class FieldSelector:
         return ",".join(f"{term.field}{term.operator}{_escape(term.value)}" for term in self.terms)
 
 
+#: The selector that asks for nothing in particular.
+EVERYTHING: Final = FieldSelector()
+
+
 def _escape(value: str) -> str:
     return value.replace("\\", "\\\\").replace(",", "\\,").replace("=", "\\=")
 

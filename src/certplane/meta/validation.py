@@ -221,6 +221,31 @@ def drop_duplicate_owners(meta: objects.ObjectMeta) -> Sequence[str]:
     )
 
 
+def selector_requirement_problems(
+    of: objects.LabelSelectorRequirement, path: str, *, any_operator: bool = False
+) -> Problems:
+    """What is wrong with one expression of a label selector. `any_operator`: there may be some unknown here."""
+    problems = [
+        *operator_problems(of.operator, of.values, path, any_operator=any_operator),
+        *(errors.invalid(f"{path}.key", of.key, why) for why in names.qualified_name_problems(of.key)),
+    ]
+    for at, value in enumerate(of.values):
+        problems.extend(errors.invalid(f"{path}.values[{at}]", value, why) for why in names.label_value_problems(value))
+    return problems
+
+
+def operator_problems(operator: str, values: Sequence[str], path: str, *, any_operator: bool = False) -> Problems:
+    """What is wrong with the operator of an expression, and with how many values it has."""
+    if operator in ("In", "NotIn"):
+        why = "must be specified when `operator` is 'In' or 'NotIn'"
+        return [] if values else [errors.required(f"{path}.values", why)]
+    if operator in ("Exists", "DoesNotExist"):
+        why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
+        return [errors.forbidden(f"{path}.values", why)] if values else []
+    why = "not a valid selector operator"
+    return [] if any_operator else [errors.invalid(f"{path}.operator", operator, why, as_json=True)]
+
+
 def signer_name_problems(name: str, path: str) -> Problems:
     """What is wrong with the name of a signer: a domain of at least two labels, one slash, and labels."""
     if not name:

@@ -110,7 +110,7 @@ class Registry:
         """
         of = self.resource
         _fill_type(of, new)
-        _clear_system_metadata(new.metadata)
+        clear_system_metadata(new.metadata)
         new.metadata.namespace = namespace if of.namespaced else ""
         of.default(new)
         call.warnings.extend(validation.drop_duplicate_owners(new.metadata))
@@ -431,7 +431,8 @@ def _fill_type(of: resource.Resource, new: Any) -> None:
     new.kind, new.api_version = of.kind, of.api_version
 
 
-def _clear_system_metadata(meta: objects.ObjectMeta) -> None:
+def clear_system_metadata(meta: objects.ObjectMeta) -> None:
+    """Forget what only a server says of an object."""
     meta.uid = meta.self_link = ""
     meta.creation_timestamp = meta.deletion_timestamp = meta.deletion_grace_period_seconds = None
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Final
 from msgspec import field
 
 from certplane import errors
-from certplane.meta import names, objects, resource
+from certplane.meta import names, objects, resource, validation
 from certplane.meta.objects import always, doc
 
 GROUP: Final = "rbac.authorization.k8s.io"
@@ -170,25 +170,7 @@ def _selector_problems(of: objects.LabelSelector, path: str) -> Problems:
             errors.invalid(f"{path}.matchLabels", value, each) for each in names.label_value_problems(value)
         )
     for at, each in enumerate(of.match_expressions):
-        where = f"{path}.matchExpressions[{at}]"
-        if each.operator in ("In", "NotIn"):
-            if not each.values:
-                why = "must be specified when `operator` is 'In' or 'NotIn'"
-                problems.append(errors.required(f"{where}.values", why))
-        elif each.operator in ("Exists", "DoesNotExist"):
-            if each.values:
-                why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
-                problems.append(errors.forbidden(f"{where}.values", why))
-        else:
-            why = "not a valid selector operator"
-            problems.append(errors.invalid(f"{where}.operator", each.operator, why, as_json=True))
-        problems.extend(
-            errors.invalid(f"{where}.key", each.key, why) for why in names.qualified_name_problems(each.key)
-        )
-        for index, value in enumerate(each.values):
-            problems.extend(
-                errors.invalid(f"{where}.values[{index}]", value, why) for why in names.label_value_problems(value)
-            )
+        problems.extend(validation.selector_requirement_problems(each, f"{path}.matchExpressions[{at}]"))
     # Whatever is wrong with a part is said once more of the whole.
     return [*problems, errors.invalid(path, None, "invalid label selector.")] if problems else []
 

@@ -140,6 +140,7 @@ RESOURCE: Final = resource.Resource(
     name_problems=names.dns1123_subdomain_problems,
     warnings=_warnings,
     unknown_selector=None,
+    returns_deleted=True,
     columns=(
         resource.Column("Name", "Name of the account.", lambda of, _: of.metadata.name, format="name"),
         resource.Column("Age", "Time since the account was created.", resource.age),

@@ -250,6 +250,8 @@ class API:
         outcome = await request.endpoint.registry.delete(call, request.target, _conditions(how))
         if not outcome.deleted:
             return self._reply(202 if how.is_patient else 200, outcome.document, request)
+        if request.endpoint.resource.returns_deleted:
+            return self._reply(200, outcome.document, request)
         return self._deleted(outcome.document, request)
 
     def _deleted(self, gone: document.Document, request: Request) -> exchange.Reply:
@@ -298,9 +300,9 @@ class API:
 
     async def _act(self, of: exchange.Exchange, endpoint: ActionEndpoint) -> exchange.Reply:
         action, info = endpoint.action, of.info
-        if bool(info.name) != (action.parent is not None) or (info.namespace and not action.namespaced):
+        if bool(info.name) != (action.parent is not None) or bool(info.namespace) != action.namespaced:
             raise errors.NoSuchPath
-        if info.verb != "create" or (action.namespaced and not info.namespace):
+        if info.verb != "create":
             raise errors.MethodNotAllowed
         accept = ",".join(of.headers.all(b"accept"))
         form = negotiation.negotiate(accept, negotiation.NO_TRANSFORMS, watching=False)
@@ -313,6 +315,10 @@ class API:
         asked = bodies.read(body, media_type, expected, call)
         asked.kind, asked.api_version = action.kind, action.api_version
         _note(of, asked)
+        _check_namespace(action, info, asked)
+        asked.metadata.namespace = info.namespace
+        if action.parent is None:
+            verbs.clear_system_metadata(asked.metadata)
         action.default(asked)
         by = ownership.writer(call, action.api_version, info.subresource)
         ownership.record(None, asked, shape.of(action.type), by)
@@ -403,7 +409,7 @@ def _check_name(kind: resource.Resource, info: context.RequestInfo, new: Any) ->
         raise errors.BadRequest(f"the name of the object ({name}) does not match the name on the URL ({info.name})")
 
 
-def _check_namespace(kind: resource.Resource, info: context.RequestInfo, new: Any) -> None:
+def _check_namespace(kind: resource.Resource | resource.Action, info: context.RequestInfo, new: Any) -> None:
     sent = new.metadata.namespace
     if kind.namespaced and sent and sent != info.namespace:
         raise errors.BadRequest("the namespace of the provided object does not match the namespace sent on the request")

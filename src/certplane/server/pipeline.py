@@ -249,7 +249,7 @@ def _make_attributes(of: exchange.Exchange) -> context.Attributes:
         name=info.name,
         namespace=info.namespace,
         path=of.path,
-        field_selector=of.parameter("fieldSelector"),
+        field_selector=info.field_selector,
         is_resource=info.is_resource,
     )
 

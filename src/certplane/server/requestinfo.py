@@ -24,7 +24,8 @@ def parse(method: str, path: str, query: Mapping[str, Sequence[str]]) -> context
     group = parts[1] if parts[0] == "apis" else ""
     version, *rest = parts[2:] if parts[0] == "apis" else parts[1:]
     verb = _VERBS.get(method, "")
-    if rest[0] == "watch":
+    by_path = rest[0] == "watch"
+    if by_path:
         verb = "watch"
         rest = rest[1:]
     if not rest:
@@ -36,9 +37,11 @@ def parse(method: str, path: str, query: Mapping[str, Sequence[str]]) -> context
             rest = rest[2:]
     resource = rest[0]
     name = rest[1] if len(rest) > 1 else ""
+    # A watch by path does not always heed a selector, so nobody may rely on it.
+    selected = selectors.EVERYTHING if name or by_path else _selected(query)
     if not name:
         # Only lists and watches by query: a selector neither names what a deletion is about, nor a watch by path.
-        name = _selected_name(query) if verb == "get" else ""
+        name = _selected_name(selected) if verb == "get" else ""
         verb = _collection_verb(verb, query)
     return context.RequestInfo(
         path=path,
@@ -51,6 +54,7 @@ def parse(method: str, path: str, query: Mapping[str, Sequence[str]]) -> context
         subresource=rest[2] if len(rest) > 2 else "",
         name=name,
         parts=tuple(rest),
+        field_selector=selected,
     )
 
 
@@ -60,12 +64,17 @@ def _collection_verb(verb: str, query: Mapping[str, Sequence[str]]) -> str:
     return _COLLECTION_VERBS.get(verb, verb)
 
 
-def _selected_name(query: Mapping[str, Sequence[str]]) -> str:
-    """The name that a field selector pins a collection to, so that RBAC's resourceNames apply to it."""
+def _selected(query: Mapping[str, Sequence[str]]) -> selectors.FieldSelector:
+    """What the query asks of the objects of a collection; nothing if nobody can read it."""
     if "fieldSelector" not in query:
-        return ""
+        return selectors.EVERYTHING
     try:
-        name = selectors.parse_fields(query["fieldSelector"][0]).exact("metadata.name")
+        return selectors.parse_fields(query["fieldSelector"][0])
     except Exception:
-        return ""
+        return selectors.EVERYTHING
+
+
+def _selected_name(by: selectors.FieldSelector) -> str:
+    """The name that a field selector pins a collection to, so that RBAC's resourceNames apply to it."""
+    name = by.exact("metadata.name")
     return name if name and not names.path_segment_problems(name) else ""
