@@ -13,6 +13,7 @@ from certplane import errors, testing
 from certplane.access import authn, tokens
 from certplane.meta import context
 from certplane.resources import reviews, secrets, serviceaccounts
+from certplane.server import exchange
 from certplane.x509 import keys
 from tests.flow import plane as flow
 
@@ -171,3 +172,79 @@ def test_a_bootstrap_token_is_good_if_all_of_it_is(changes, groups):
     found = source.recognise("abcdef.0123456789abcdef", (), testing.FakeClock().now())
     expected = None if groups is None else context.User("system:bootstrap:abcdef", "", groups)
     assert (found and found.user) == expected
+
+
+async def test_a_request_for_a_token_names_its_account_or_nothing():
+    """Its UID is the account's; whoever knows another one means an account that is gone."""
+    async with flow.running(issuer=_issuer()) as plane:
+        made = await _token(plane)
+        account = await plane.client(flow.ADMIN).get(serviceaccounts.RESOURCE, "robot", "default")
+        assert made.metadata.uid == account.metadata.uid
+        asked = serviceaccounts.TokenRequest()
+        asked.metadata.uid = "other"
+        with pytest.raises(errors.Conflict, match=r"the UID in the token request \(other\) does not match the UID of"):
+            await plane.client(flow.ADMIN).ask(serviceaccounts.TOKEN_REQUESTS, asked, "robot", "default")
+
+
+@pytest.mark.parametrize(
+    ("ref", "error", "message"),
+    [
+        ({"kind": "Secret"}, errors.BadRequest, "Name parameter required."),
+        ({"kind": "Pod", "name": "a/b"}, errors.BadRequest, "Name parameter invalid: \"a/b\": may not contain '/'"),
+        ({"kind": "Pod", "name": "p"}, errors.NotFound, 'pods "p" not found'),
+        (
+            {"kind": "Secret", "name": "s", "api_version": "apps/v1"},
+            errors.BadRequest,
+            "cannot bind token to object of type apps/v1, Kind=Secret",
+        ),
+    ],
+)
+async def test_a_token_is_bound_to_what_can_be_found(ref, error, message):
+    """The version of the core group is not asked for; its objects are."""
+    async with flow.running(issuer=_issuer()) as plane:
+        with pytest.raises(error) as caught:
+            await _token(plane, bound_object_ref=serviceaccounts.BoundObjectReference(**ref))
+        assert caught.value.message == message
+
+
+async def test_there_are_no_tokens_in_a_namespace_that_is_not_there():
+    """The namespace is what is missing."""
+    async with flow.running(issuer=_issuer()) as plane:
+        asked = serviceaccounts.TokenRequest()
+        with pytest.raises(errors.NotFound, match='namespaces "gone" not found'):
+            await plane.client(flow.ADMIN).ask(serviceaccounts.TOKEN_REQUESTS, asked, "robot", "gone")
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        (b"", []),
+        (b"system:bootstrappers:a,system:bootstrappers:b", ["system:bootstrappers:a", "system:bootstrappers:b"]),
+        (b"system:bootstrappers:a,", None),
+        (b"system:bootstrappers:a, system:bootstrappers:b", None),
+        (b"system:masters", None),
+        (b"system:bootstrappers:a\n", None),
+    ],
+)
+def test_a_group_that_a_bootstrap_token_must_not_give_spoils_it(groups, expected):
+    """An empty one too: a list that ends in a comma is not what somebody meant."""
+    found = tokens.extra_groups({"auth-extra-groups": groups})
+    assert (found if found is None else list(found)) == expected
+
+
+@pytest.mark.parametrize(("header", "warned"), [("Bearer  x", True), ("Bearer", False), ("Basic  x", False)])
+def test_a_token_behind_two_blanks_is_ignored_with_a_warning(header, warned):
+    """So whoever sent it does not wonder why he is nobody."""
+    said = []
+    offered = authn.Credentials(authorization=header, warn=said.append)
+    assert authn.BearerTokens((ISSUER,)).recognise(offered, testing.FakeClock().now()) is None
+    assert bool(said) is warned
+
+
+async def test_who_deletes_an_account_gets_it_back():
+    """Its UID tells which one it was; other kinds answer with a Status."""
+    async with flow.running(issuer=_issuer()) as plane:
+        await _token(plane)
+        path = "/api/v1/namespaces/default/serviceaccounts/robot"
+        reply = await plane.handler(exchange.Exchange("DELETE", path, "", exchange.Headers([]), identity=flow.ADMIN))
+        assert json.loads(reply.body)["kind"] == "ServiceAccount"

@@ -31,15 +31,19 @@ AUTHENTICATED: Final = "system:authenticated"
 UNAUTHENTICATED: Final = "system:unauthenticated"
 CREDENTIAL_ID: Final = "authentication.kubernetes.io/credential-id"
 _KNOWN_CHAINS: Final = 4096
+_STRAY_SPACE: Final = "the provided Authorization header contains extra space before the bearer token, and is ignored"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a request offers. `peer_chain` is DER, leaf first; `authorization` the header, empty if there is none."""
+    """What a request offers. `peer_chain` is DER, leaf first; `authorization` the header, empty if there is none;
+    `warn` tells whoever asks what is odd about it.
+    """
 
     peer_chain: Sequence[bytes] = ()
     authorization: str = ""
     source: str = ""
+    warn: Callable[[str], None] = lambda _: None
 
 
 class Rejected(ValueError):
@@ -173,6 +177,8 @@ class BearerTokens:
 
     def recognise(self, offered: Credentials, now: datetime.datetime) -> context.User | None:
         token = bearer_token(offered.authorization)
+        if not token and _has_stray_space(offered.authorization):
+            offered.warn(_STRAY_SPACE)
         return self.judge(token, self.audiences, now).user if token else None
 
     def judge(self, token: str, audiences: Sequence[str], now: datetime.datetime) -> Recognised:
@@ -196,10 +202,19 @@ class BearerTokens:
 
 def bearer_token(authorization: str) -> str:
     """The token in an Authorization header; empty if it is of another kind, or has none."""
+    parts = _bearer_parts(authorization)
+    return parts[1] if len(parts) > 1 else ""
+
+
+def _bearer_parts(authorization: str) -> list[str]:
     parts = authorization.strip().split(" ")
-    if len(parts) < 2 or parts[0].lower() != "bearer":
-        return ""
-    return parts[1]
+    return parts if parts[0].lower() == "bearer" else []
+
+
+def _has_stray_space(authorization: str) -> bool:
+    """Whether there would be a token if it stood where it belongs."""
+    parts = _bearer_parts(authorization)
+    return len(parts) > 2 and not parts[1]
 
 
 class Authenticator:

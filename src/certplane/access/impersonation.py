@@ -47,7 +47,7 @@ def requested(headers: Iterable[tuple[bytes, bytes]]) -> context.User | None:
     for raw_field, raw_value in headers:
         if not raw_field.startswith(PREFIX):
             continue
-        field, value = raw_field.decode("latin-1"), raw_value.decode("utf-8", "replace")
+        field, value = raw_field.decode("latin-1"), raw_value.strip(b" \t").decode("utf-8", "replace")
         if field == "impersonate-user":
             name = name or value
         elif field == "impersonate-uid":
