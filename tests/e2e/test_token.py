@@ -12,6 +12,7 @@ import subprocess
 import pytest
 
 import demo
+from tests.e2e import requests
 
 
 def _run(server, *arguments):
@@ -57,6 +58,7 @@ def test_a_token_lets_in_until_it_is_deleted(own_server):
         (["create", "--ttl", "soon"], "not a duration: soon"),
         (["create", "--usages", "everything"], "there is no usage everything"),
         (["create", "--groups", "system:masters"], "there is no group system:masters"),
+        (["create", "--usages", "signing"], "a token that nobody authenticates with gives no groups"),
         (["delete", "nosuch"], 'secrets "bootstrap-token-nosuch" not found'),
     ],
 )
@@ -78,3 +80,24 @@ def test_a_server_that_is_not_there_is_said(own_server, tmp_path):
         command = [demo.CERTPLANE, "token", "--kubeconfig", str(tmp_path / name), "list"]
         found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert (found.returncode, error in found.stderr, "Traceback" in found.stderr) == (2, True, False)
+
+
+def test_what_is_no_token_is_told_of_and_not_listed(own_server, tmp_path):
+    """Somebody wrote a Secret by hand: the tokens beside it are listed all the same."""
+    good = _run(own_server, "create").stdout.strip()
+    with contextlib.closing(requests.client(own_server, tmp_path)) as admin:
+        for id_, data in {
+            "abcde1": {"token-id": "other1", "token-secret": "0123456789abcdef"},
+            "abcde2": {"token-id": "abcde2", "token-secret": "short"},
+        }.items():
+            meta = {"name": f"bootstrap-token-{id_}"}
+            body = json.dumps({"metadata": meta, "type": "bootstrap.kubernetes.io/token", "stringData": data}).encode()
+            path, fields = "/api/v1/namespaces/kube-system/secrets", {"Content-Type": "application/json"}
+            assert admin.request("admin", "POST", path, fields, body).status == 201
+    listed = _run(own_server, "list")
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["TOKEN", good]
+    assert listed.stderr.splitlines() == [
+        "warning: bootstrap-token-abcde1 is no token: its name does not end in its token-id",
+        ("warning: bootstrap-token-abcde2 is no token: "
+        "its token-id and token-secret are not of the form [a-z0-9]{6}.[a-z0-9]{16}"),
+    ]

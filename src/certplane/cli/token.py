@@ -66,9 +66,14 @@ def create(path: pathlib.Path, /, wanted: str, **how: str) -> None:
     new.data = {"token-id": id_.encode(), "token-secret": secret.encode()}
     if lifetime:
         new.data["expiration"] = clocks.rfc3339(clocks.SystemClock().now() + lifetime).encode()
-    for usage in _list(how["usages"], _USAGES.__contains__, "usage", "signing and authentication are possible"):
-        new.data[_USAGE + usage] = b"true"
+    usages = _list(how["usages"], _USAGES.__contains__, "usage", "signing and authentication are possible")
+    new.data |= {_USAGE + usage: b"true" for usage in usages}
     groups = _list(how["groups"], lambda each: bool(_GROUP.fullmatch(each)), "group", f"such as {_DEFAULT_GROUP}")
+    if groups and "authentication" not in usages:
+        raise errors.SetupError(
+            "a token that nobody authenticates with gives no groups",
+            ("--usages signing,authentication lets whoever has it come in", '--groups "" makes one without groups'),
+        )
     if groups:
         new.data[_GROUPS] = ",".join(groups).encode()
     if how["description"]:
@@ -89,7 +94,15 @@ def generate() -> None:
 def list_(path: pathlib.Path, output: str) -> None:
     """Show the tokens: what they are good for, and for how long."""
     found = _ask(path, lambda client: client.list(secrets.RESOURCE, secrets.BOOTSTRAP_NAMESPACE)).items
-    rows = [_row(each) for each in found if each.type == secrets.BOOTSTRAP_TOKEN]
+    rows = []
+    for each in found:
+        if each.type != secrets.BOOTSTRAP_TOKEN:
+            continue
+        problem = _problem(each)
+        if problem:
+            click.echo(f"warning: {each.metadata.name} is no token: {problem}", err=True)
+        else:
+            rows.append(_row(each))
     if output == "json":
         click.echo(json.dumps(rows, indent=2))
     elif rows:
@@ -160,10 +173,20 @@ def _ask(path: pathlib.Path, what: Any) -> Any:
 # --- what is shown ------------------------------------------------------------------------------------------------
 
 
+def _problem(of: secrets.Secret) -> str:
+    """Why a Secret of the right type is no token that anybody could come with; empty if it is one."""
+    data = {key: of.data.get(key, b"").decode("utf-8", "replace") for key in ("token-id", "token-secret")}
+    if of.metadata.name != secrets.BOOTSTRAP_PREFIX + data["token-id"]:
+        return "its name does not end in its token-id"
+    if _TOKEN.fullmatch(f"{data['token-id']}.{data['token-secret']}") is None:
+        return "its token-id and token-secret are not of the form [a-z0-9]{6}.[a-z0-9]{16}"
+    return ""
+
+
 def _row(of: secrets.Secret) -> dict[str, Any]:
     data = {key: value.decode("utf-8", "replace") for key, value in of.data.items()}
     left = secrets.time_left(of, clocks.SystemClock().now())
-    usages = [each for each in _USAGES if data.get(_USAGE + each) == "true"]
+    usages = sorted(key.removeprefix(_USAGE) for key in data if key.startswith(_USAGE) and data[key] == "true")
     return {
         "token": f"{data.get('token-id', '')}.{data.get('token-secret', '')}",
         "ttl": "<forever>" if left is None else gotext.human_duration(left) if left else "<invalid>",
