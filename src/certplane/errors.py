@@ -120,6 +120,11 @@ def too_many(path: str, count: int, limit: int) -> FieldProblem:
     return FieldProblem("FieldValueTooMany", path, f"Too many: {count}: must have at most {limit} {unit}")
 
 
+def internal(path: str, detail: str) -> FieldProblem:
+    """The value could not be judged."""
+    return FieldProblem("InternalError", path, f"Internal error: {detail}")
+
+
 # --- Status -------------------------------------------------------------------------------------------------------
 
 

@@ -64,7 +64,7 @@ async def test_a_kubelet_says_nothing_about_others():
 @pytest.mark.parametrize(
     ("spec", "problem"),
     [
-        ({"taints": [nodes.Taint(key="a b", effect="NoSchedule")]}, r"spec\.taints\[0\]\.key"),
+        ({"taints": [nodes.Taint(key="a b", effect="NoSchedule")]}, r"metadata\.taints\[0\]\.key"),
         ({"taints": [nodes.Taint(key="a", effect="Never")]}, 'effect: Unsupported value: "Never"'),
         ({"taints": [nodes.Taint(key="a")]}, "effect: Required value"),
         ({"taints": [nodes.Taint(key="a", effect="NoExecute")] * 2}, "unique by key and effect"),

@@ -206,35 +206,70 @@ class Node(objects.Object):
 
 
 def _validate(new: Node) -> Problems:
-    problems = [*_taint_problems(new.spec.taints), *_amount_problems(new.status)]
-    cidrs = new.spec.pod_cidrs
-    families = [_family(each) for each in cidrs]
-    why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
-    problems += [
-        errors.invalid(f"spec.podCIDRs[{at}]", cidrs[at], why) for at, family in enumerate(families) if family is None
+    return [*_taint_problems(new.spec.taints), *_amount_problems(new.status), *_cidrs_problems(new.spec.pod_cidrs)]
+
+
+def _cidrs_problems(cidrs: Sequence[str]) -> Problems:
+    path = "spec.podCIDRs"
+    problems = [
+        errors.invalid(f"{path}[{at}]", each, why) for at, each in enumerate(cidrs) if (why := _cidr_problem(each))
     ]
-    if None not in families and len(set(families)) < len(families):
-        problems.append(errors.invalid("spec.podCIDRs", cidrs, "may specify no more than one CIDR for each IP family"))
-    repeated = [at for at, each in enumerate(cidrs) if each in cidrs[:at]]
-    return [*problems, *(errors.duplicate(f"spec.podCIDRs[{at}]", cidrs[at]) for at in repeated)]
+    if len(cidrs) < 2:
+        return problems
+    networks = [_network(each) for each in cidrs]
+    families = {each.version for each in networks if each is not None}
+    if None in networks:
+        at = networks.index(None)
+        why = (
+            f"failed to check with dual stack with error:invalid CIDR[{at}]: <nil> (invalid CIDR address: {cidrs[at]})"
+        )
+        problems.append(errors.internal(path, f"invalid PodCIDRs. {why}"))
+    if None in networks or len(families) < len(networks):
+        problems.append(errors.invalid(path, list(cidrs), "may specify no more than one CIDR for each IP family"))
+    return problems
 
 
-def _family(cidr: str) -> int | None:
-    """4 or 6; None if it is no CIDR. Python would also take an address alone, or a mask of four bytes."""
+def _cidr_problem(cidr: str) -> str:
+    """Why a text is no network; empty if it is one."""
+    network = _network(cidr)
+    if network is None:
+        return "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+    address, _, bits = cidr.partition("/")
+    if _without_zeros(address) != address or str(int(bits)) != bits:
+        return "must not have leading 0s in IP or prefix length"
+    if network.version == 6 and ipaddress.IPv6Address(address).ipv4_mapped is not None:
+        return "must not have an IPv4-mapped IPv6 address"
+    if ipaddress.ip_address(address) != network.network_address:
+        return "must not have bits set beyond the prefix length"
+    return ""
+
+
+def _network(cidr: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """Read as once in Go, when numbers could begin with zeros. Python would also take an address alone, or a mask of
+    four bytes.
+    """
     address, _, bits = cidr.partition("/")
     if not (bits.isascii() and bits.isdigit()) or "%" in address:
         return None
     try:
-        return ipaddress.ip_network(cidr, strict=False).version
+        return ipaddress.ip_network(f"{_without_zeros(address)}/{int(bits)}", strict=False)
     except ValueError:
         return None
+
+
+def _without_zeros(address: str) -> str:
+    """An IPv4 address, or anything else as it is, without zeros that mean nothing."""
+    parts = address.split(".")
+    decimal = all(each.isascii() and each.isdigit() for each in parts)
+    return ".".join(each.lstrip("0") or "0" for each in parts) if decimal else address
 
 
 def _taint_problems(taints: Sequence[Taint]) -> Problems:
     problems: Problems = []
     seen: set[tuple[str, str]] = set()
     for at, each in enumerate(taints):
-        path = f"spec.taints[{at}]"
+        # Kubernetes looks for them elsewhere than it keeps them.
+        path = f"metadata.taints[{at}]"
         problems += [errors.invalid(f"{path}.key", each.key, why) for why in names.qualified_name_problems(each.key)]
         wrong = names.label_value_problems(each.value)
         if wrong:
@@ -315,6 +350,10 @@ def _default(new: Node) -> None:
         status.allocatable = dict(status.capacity)
 
 
+def _warnings(new: Node) -> Sequence[str]:
+    return ("spec.externalID: this field is deprecated, and is unused by Kubernetes",) if new.spec.external_id else ()
+
+
 # --- columns ------------------------------------------------------------------------------------------------------
 
 
@@ -331,6 +370,13 @@ def _roles(of: Node, now: datetime.datetime) -> str:
     found = {key.removeprefix(_ROLE_PREFIX) for key in labels if key.startswith(_ROLE_PREFIX)} - {""}
     found |= {labels[_ROLE_LABEL]} if labels.get(_ROLE_LABEL) else set()
     return ",".join(sorted(found)) or "<none>"
+
+
+def _kernel(of: Node, now: datetime.datetime) -> str:
+    del now
+    info = of.status.node_info
+    version = info.kernel_version or "<unknown>"
+    return f"{version} ({info.architecture})" if info.architecture else version
 
 
 def _address(of: Node, type_: str) -> str:
@@ -351,6 +397,7 @@ RESOURCE: Final = resource.Resource(
     name_problems=names.dns1123_subdomain_problems,
     validate=_validate,
     validate_update=_validate_update,
+    warnings=_warnings,
     selectable={"spec.unschedulable": lambda of: "true" if of.spec.unschedulable else "false"},
     selects_namespace=False,
     unknown_selector=lambda label: f"field label not supported: {label}",
@@ -374,9 +421,7 @@ RESOURCE: Final = resource.Resource(
         resource.Column(
             "OS-Image", "The system.", lambda of, _: of.status.node_info.os_image or "<unknown>", priority=1
         ),
-        resource.Column(
-            "Kernel-Version", "The kernel.", lambda of, _: of.status.node_info.kernel_version or "<unknown>", priority=1
-        ),
+        resource.Column("Kernel-Version", "The kernel, and for which processors.", _kernel, priority=1),
         resource.Column(
             "Container-Runtime",
             "What runs containers.",

@@ -56,6 +56,13 @@ def test_a_silent_node_has_columns():
     }
 
 
+def test_a_kernel_is_for_processors():
+    """Which ones stands behind its version, if that is known."""
+    for version, architecture, expected in (("6.1", "amd64", "6.1 (amd64)"), ("6.1", "", "6.1"), ("", "", "<unknown>")):
+        info = nodes.NodeSystemInfo(kernel_version=version, architecture=architecture)
+        assert cells(node(node_info=info))["Kernel-Version"] == expected
+
+
 def test_a_node_shows_what_it_said():
     """Versions, and the first address of each kind."""
     info = nodes.NodeSystemInfo(
@@ -194,6 +201,10 @@ def test_the_numbers_of_the_messages_are_those_of_kubernetes():
 # --- validation ---------------------------------------------------------------------------------------------------
 
 CIDR = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+BEYOND = "must not have bits set beyond the prefix length"
+ZEROS = "must not have leading 0s in IP or prefix length"
+MAPPED = "must not have an IPv4-mapped IPv6 address"
+UNKNOWN = "invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR"
 FAMILY = "may specify no more than one CIDR for each IP family"
 
 
@@ -202,27 +213,43 @@ FAMILY = "may specify no more than one CIDR for each IP family"
     [
         (["10.0.0.0/24"], []),
         (["10.0.0.0/24", "fd00::/64"], []),
-        (["10.0.0.7/24"], []),
+        (["10.0.0.7/24"], [f'spec.podCIDRs[0]: Invalid value: "10.0.0.7/24": {BEYOND}']),
+        (["fd00::7/64"], [f'spec.podCIDRs[0]: Invalid value: "fd00::7/64": {BEYOND}']),
+        (["010.0.0.0/24"], [f'spec.podCIDRs[0]: Invalid value: "010.0.0.0/24": {ZEROS}']),
+        (["fd00::/064"], [f'spec.podCIDRs[0]: Invalid value: "fd00::/064": {ZEROS}']),
+        (["::ffff:10.0.0.0/120"], [f'spec.podCIDRs[0]: Invalid value: "::ffff:10.0.0.0/120": {MAPPED}']),
         (["10.0.0.0"], [f'spec.podCIDRs[0]: Invalid value: "10.0.0.0": {CIDR}']),
         (["10.0.0.0/255.0.0.0"], [f'spec.podCIDRs[0]: Invalid value: "10.0.0.0/255.0.0.0": {CIDR}']),
         (["fd00::%1/64"], [f'spec.podCIDRs[0]: Invalid value: "fd00::%1/64": {CIDR}']),
-        (["10.0.0.0/24", "a"], [f'spec.podCIDRs[1]: Invalid value: "a": {CIDR}']),
+        (
+            ["10.0.0.0/24", "a"],
+            [
+                f'spec.podCIDRs[1]: Invalid value: "a": {CIDR}',
+                f"spec.podCIDRs: Internal error: {UNKNOWN}[1]: <nil> (invalid CIDR address: a)",
+                f'spec.podCIDRs: Invalid value: ["10.0.0.0/24","a"]: {FAMILY}',
+            ],
+        ),
         (
             ["10.0.0.0/24", "10.0.1.0/24"],
             [f'spec.podCIDRs: Invalid value: ["10.0.0.0/24","10.0.1.0/24"]: {FAMILY}'],
         ),
         (
             ["fd00::/64", "fd00::/64"],
-            [
-                f'spec.podCIDRs: Invalid value: ["fd00::/64","fd00::/64"]: {FAMILY}',
-                'spec.podCIDRs[1]: Duplicate value: "fd00::/64"',
-            ],
+            [f'spec.podCIDRs: Invalid value: ["fd00::/64","fd00::/64"]: {FAMILY}'],
         ),
     ],
 )
 def test_pods_have_addresses_of_each_family_once(cidrs, expected):
     """An address with a number of bits; not an address alone, and no mask."""
     assert texts(nodes.RESOURCE.validate(node({"pod_cidrs": cidrs}))) == expected
+
+
+def test_what_nobody_uses_any_more_is_taken_with_a_warning():
+    """An external id is kept, and said to mean nothing."""
+    assert nodes.RESOURCE.warnings(node({"external_id": "x"})) == (
+        "spec.externalID: this field is deprecated, and is unused by Kubernetes",
+    )
+    assert nodes.RESOURCE.warnings(node()) == ()
 
 
 def test_taints_are_judged():
@@ -237,12 +264,14 @@ def test_taints_are_judged():
     again = f'{{"Key":"a","Value":"x","Effect":"NoExecute","TimeAdded":"{LATER}"}}'
     known = '"NoSchedule", "PreferNoSchedule", "NoExecute"'
     found = texts(nodes.RESOURCE.validate(node({"taints": taints})))
-    assert found[0].startswith('spec.taints[0].value: Invalid value: "b c": a valid label must be')
+    assert found[0].startswith('metadata.taints[0].value: Invalid value: "b c": a valid label must be')
     assert found[1:3] == [
-        f"spec.taints[2]: Duplicate value: {again}: taints must be unique by key and effect pair",
-        f'spec.taints[3].effect: Unsupported value: "Never": supported values: {known}',
+        f"metadata.taints[2]: Duplicate value: {again}: taints must be unique by key and effect pair",
+        f'metadata.taints[3].effect: Unsupported value: "Never": supported values: {known}',
     ]
-    assert [each.partition(":")[0] for each in found[3:]] == ["spec.taints[4].key"] * 2 + ["spec.taints[4].effect"]
+    assert [each.partition(":")[0] for each in found[3:]] == ["metadata.taints[4].key"] * 2 + [
+        "metadata.taints[4].effect"
+    ]
 
 
 @pytest.mark.parametrize(
