@@ -7,13 +7,16 @@ import json
 import pytest
 
 from certplane import errors
+from certplane.access import tokens
 from certplane.cli import audit as audit_command
 from certplane.meta import context
 from certplane.resources import certificatesigningrequests as csrs
-from certplane.resources import configmaps, secrets
+from certplane.resources import configmaps, secrets, serviceaccounts
 from certplane.server import auditpolicy, exchange
+from certplane.x509 import keys
 from tests.flow import plane as flow
 
+PARTIAL_LIST = "PartialObjectMetadataList"
 BOB = context.User("bob", groups=("system:authenticated",))
 
 
@@ -286,3 +289,61 @@ async def test_bytes_that_are_no_text_are_recorded_without_harm():
         (event,) = log.events(verb="list", stage="ResponseComplete")
         assert event["impersonatedUser"]["username"] == "\ufffd"
         assert log.events(verb="patch", stage="ResponseComplete")
+
+
+async def _records(method, rest="", level="RequestResponse", **request):
+    """The last record of one request about CertificateSigningRequests; `a` is there."""
+    log = Log()
+    async with flow.running(audit_sink=log, audit_policy=_everything(level, users=["admin"])) as plane:
+        await plane.client(flow.ADMIN).create(csrs.RESOURCE, flow.new_csr())
+        await _send(plane, flow.ADMIN, method, rest, **request)
+        return log.events()[-1]
+
+
+@pytest.mark.parametrize(
+    ("method", "rest", "accept", "expected"),
+    [
+        ("GET", "/none", "application/json", ("Status", 404)),
+        ("GET", "/a", "application/json;as=Table;v=v1;g=meta.k8s.io", ("Table", 200)),
+        ("GET", "", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", (PARTIAL_LIST, 200)),
+        ("GET", "/a", "application/yaml", ("CertificateSigningRequest", 200)),
+        ("GET", "/a", "application/vnd.kubernetes.protobuf", ("CertificateSigningRequest", 200)),
+        ("DELETE", "/a", "application/json", ("Status", 200)),
+        ("GET", "/a", "image/png", (None, 406)),
+    ],
+)
+async def test_answers_are_recorded_as_they_were_given(method, rest, accept, expected):
+    """Refusals, deletions and other forms too, always in JSON; nothing where no form could be agreed on."""
+    record = await _records(method, rest, headers=[(b"accept", accept.encode())])
+    assert (record.get("responseObject", {}).get("kind"), record["responseStatus"]["code"]) == expected
+    if expected == (None, 406):
+        assert record["responseStatus"] == {"metadata": {}, "code": 406}
+
+
+async def test_what_was_sent_is_recorded_with_its_type():
+    """A client may leave it out; of options of a deletion the version is Kubernetes' own."""
+    body = b'{"metadata":{"name":"b"},"spec":{"signerName":"example.com/a"}}'
+    made = (await _records("POST", body=body))["requestObject"]
+    assert (made["apiVersion"], made["kind"]) == ("certificates.k8s.io/v1", "CertificateSigningRequest")
+    gone = (await _records("DELETE", "/a", body=b'{"propagationPolicy":"Background"}'))["requestObject"]
+    assert gone == {
+        "kind": "DeleteOptions",
+        "apiVersion": "meta.k8s.io/__internal",
+        "propagationPolicy": "Background",
+    }
+
+
+async def test_tokens_that_are_given_out_are_named_in_the_record():
+    """By their id, which is also in every record of what is done with them."""
+    log = Log()
+    issuer = tokens.Issuer(name="issuer", key=keys.generate("ECDSA-P256"), audiences=("issuer",))
+    async with flow.running(audit_sink=log, audit_policy=_everything(), issuer=issuer) as plane:
+        client = plane.client(flow.ADMIN)
+        account = serviceaccounts.ServiceAccount()
+        account.metadata.name = "robot"
+        await client.create(serviceaccounts.RESOURCE, account, "default")
+        asked = serviceaccounts.TokenRequest()
+        await client.ask(serviceaccounts.TOKEN_REQUESTS, asked, "robot", "default")
+        (record,) = log.events(stage="ResponseComplete", verb="create", level="Metadata")
+        assert record["objectRef"]["subresource"] == "token"
+        assert record["annotations"]["authentication.kubernetes.io/issued-credential-id"].startswith("JTI=")

@@ -38,6 +38,8 @@ _log = logging.getLogger("certplane.access")
 Find = Callable[[str, str, str], Any | None]
 
 _LEEWAY: Final = datetime.timedelta(seconds=60)
+#: Names, in the audit record, the token that was given out.
+_ISSUED: Final = "authentication.kubernetes.io/issued-credential-id"
 _ACCOUNT: Final = "system:serviceaccount:"
 #: What a token may be bound to. Of pods there are none here.
 _BINDABLE: Final = {"Pod": "pods", "Node": "nodes", "Secret": "secrets"}
@@ -125,7 +127,10 @@ class ServiceAccountTokens:
             asked.spec.expiration_seconds = seconds = shortened
         until = call.now + datetime.timedelta(seconds=seconds)
         # A dry run is no exception: nothing is stored either way.
-        token = self._sign(account, bound, asked.spec.audiences, (call.now, until))
+        claims = self._told(account, bound, asked.spec.audiences, (call.now, until))
+        call.annotations[_ISSUED] = f"JTI={claims['jti']}"
+        # The header has no typ: clients compare it with what Kubernetes sends.
+        token = jwt.encode(claims, self._issuer.key, self._algorithm, headers={"kid": self._kid, "typ": ""})
         asked.status = serviceaccounts.TokenRequestStatus(token=token, expiration_timestamp=clock.rfc3339(until))
         return asked
 
@@ -152,17 +157,18 @@ class ServiceAccountTokens:
             raise errors.Conflict.of(ref.kind, "", ref.name, why)
         return {ref.kind.lower(): {"name": ref.name, "uid": uid}}
 
-    def _sign(
+    def _told(
         self,
         account: serviceaccounts.ServiceAccount,
         bound: Mapping[str, Any],
         audiences: Sequence[str],
         lifetime: tuple[datetime.datetime, datetime.datetime],
-    ) -> str:
+    ) -> dict[str, Any]:
+        """What a new token says."""
         since, until = (int(each.timestamp()) for each in lifetime)
         meta = account.metadata
         about = {"namespace": meta.namespace, "serviceaccount": {"name": meta.name, "uid": meta.uid}, **bound}
-        claims = {
+        return {
             "aud": list(audiences),
             "exp": until,
             "iat": since,
@@ -172,8 +178,6 @@ class ServiceAccountTokens:
             "nbf": since,
             "sub": f"{_ACCOUNT}{meta.namespace}:{meta.name}",
         }
-        # The header has no typ: clients compare it with what Kubernetes sends.
-        return jwt.encode(claims, self._issuer.key, self._algorithm, headers={"kid": self._kid, "typ": ""})
 
     # --- knowing one again ----------------------------------------------------------------------------------------
 

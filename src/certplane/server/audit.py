@@ -125,11 +125,15 @@ class Audit:
         nobody = context.User("")
         judgement = self._policy.judge(structs.replace(attributes, user=nobody))
         if judgement.level != auditpolicy.NONE:
-            self._write(auditpolicy.STARTED, of, Record(judgement, nobody), status)
+            record = Record(judgement, nobody)
+            record.note_response(lambda: codec.encode(status))
+            self._write(auditpolicy.STARTED, of, record, _bare(status))
 
     def finish(self, of: exchange.Exchange, record: Record, reply: exchange.Reply) -> None:
         """Write how it ended; of a watch, that it began, and how it ended when it does."""
-        status = _status(reply)
+        status, outcome = _status(reply), reply.outcome
+        if outcome is not None:
+            record.note_response(lambda: codec.encode(outcome))
         if reply.stream is None:
             self._write(auditpolicy.COMPLETE, of, record, status)
             return
@@ -293,9 +297,12 @@ def _wordless(status: Mapping[str, Any]) -> Mapping[str, Any]:
 def _status(reply: exchange.Reply) -> Mapping[str, Any]:
     if reply.outcome is None:
         return {"metadata": {}, "code": reply.status}
-    # The Status that was sent, without what every one of them says of itself.
-    found = {key: value for key, value in reply.outcome.items() if key not in ("kind", "apiVersion")}
-    return {"metadata": {}, **found, "code": reply.status}
+    return {**_bare(reply.outcome), "code": reply.status}
+
+
+def _bare(status: Mapping[str, Any]) -> dict[str, Any]:
+    """A Status as it was sent, without what every one of them says of itself."""
+    return {"metadata": {}, **{key: value for key, value in status.items() if key not in ("kind", "apiVersion")}}
 
 
 def sources(peer: str, headers: exchange.Headers) -> Sequence[str]:

@@ -216,7 +216,7 @@ class API:
         media_type = negotiation.body_type(request.exchange.headers.get(b"content-type"))
         expected = self._expected(kind)
         first = bodies.read(body, media_type, expected, call)
-        _note(request.exchange, first)
+        _note_object(request.exchange, kind, first)
         _check_name(kind, info, first)
         ready = [first]
 
@@ -280,8 +280,7 @@ class API:
     def _listed(self, found: reads.Listing, view: rendering.View, request: Request) -> exchange.Reply:
         kind = request.endpoint.resource
         if request.exchange.note_response is not None:
-            plain = structs.replace(view, form=negotiation.Form())
-            request.exchange.note_response(lambda: rendering.listing(kind, found, plain))
+            request.exchange.note_response(lambda: rendering.listing(kind, found, _as_json(view)))
         return exchange.Reply(200, request.form.media_type, rendering.listing(kind, found, view))
 
     async def _deletion(self, request: Request) -> tuple[context.Call, options.DeleteOptions]:
@@ -290,6 +289,7 @@ class API:
         if body:
             media_type = negotiation.body_type(request.exchange.headers.get(b"content-type"))
             sent = bodies.read_options(body, media_type)
+            sent.kind, sent.api_version = "DeleteOptions", _INTERNAL
             _note(request.exchange, sent)
         how = options.delete_options(request.exchange.query, sent)
         call = request.call
@@ -313,8 +313,8 @@ class API:
         media_type = negotiation.body_type(of.headers.get(b"content-type"))
         expected = bodies.Expected(action.type, action.api_version, action.kind, self._is_known)
         asked = bodies.read(body, media_type, expected, call)
+        _note_object(of, action, asked)
         asked.kind, asked.api_version = action.kind, action.api_version
-        _note(of, asked)
         _check_namespace(action, info, asked)
         asked.metadata.namespace = info.namespace
         if action.parent is None:
@@ -339,14 +339,32 @@ class API:
         body = await request.exchange.body()
         media_type = negotiation.body_type(request.exchange.headers.get(b"content-type"))
         read = bodies.read(body, media_type, self._expected(request.endpoint.resource), call)
-        _note(request.exchange, read)
+        _note_object(request.exchange, request.endpoint.resource, read)
         return read
 
     def _reply(self, code: int, of: document.Document, request: Request) -> exchange.Reply:
-        if request.exchange.note_response is not None:
-            request.exchange.note_response(lambda: of.wire)
         _refuse_wrong_partial(request.form, request.endpoint.resource, is_list=False)
-        return exchange.Reply(code, request.form.media_type, rendering.one(of, request.view))
+        view = request.view
+        if request.exchange.note_response is not None:
+            request.exchange.note_response(lambda: rendering.one(of, _as_json(view)))
+        return exchange.Reply(code, request.form.media_type, rendering.one(of, view))
+
+
+#: The version under which Kubernetes records how something is to be deleted.
+_INTERNAL: Final = "meta.k8s.io/__internal"
+
+
+def _as_json(view: rendering.View) -> rendering.View:
+    """The same view, for the record: in JSON, whatever was negotiated."""
+    return structs.replace(view, form=dataclasses.replace(view.form, media_type=negotiation.JSON, pretty=False))
+
+
+def _note_object(of: exchange.Exchange, kind: resource.Resource | resource.Action, sent: Any) -> None:
+    """Have an object recorded, where that is wanted, as Kubernetes reads it: with its type and what may be left out."""
+    if of.note_request is not None:
+        sent.kind, sent.api_version = kind.kind, kind.api_version
+        kind.default(sent)
+        of.note_request(sent)
 
 
 def _note(of: exchange.Exchange, sent: Any) -> None:

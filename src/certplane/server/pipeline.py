@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import logging
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from certplane import clock as clocks
@@ -121,7 +121,7 @@ async def _authenticate(services: Services, of: exchange.Exchange, proceed: exch
         of.user = of.identity if of.identity is not None else services.authenticate(of)
     except errors.Unauthorized as error:
         if services.audit is not None:
-            services.audit.refused(of, _attributes(of), {"metadata": {}, **_said(error.status())})
+            services.audit.refused(of, _attributes(of), error.status())
         raise
     return await proceed(of)
 
@@ -144,10 +144,6 @@ async def _audit(services: Services, of: exchange.Exchange, proceed: exchange.Ha
     record.constraint = of.constraint
     services.audit.finish(of, record, reply)
     return reply
-
-
-def _said(status: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in status.items() if key not in ("kind", "apiVersion")}
 
 
 async def _impersonate(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
@@ -284,7 +280,9 @@ def refusal(error: errors.APIError, of: exchange.Exchange) -> exchange.Reply:
         return plain(error.code, error.message + "\n")
     form = negotiation.status_form(of.headers.get(b"accept"), pretty=of.wants_pretty)
     status = error.status()
-    reply = exchange.Reply(error.code, form.media_type, rendering.status(status, form), outcome=status)
+    # That nothing could be agreed on is told, and recorded by its code alone.
+    told = None if isinstance(error, errors.NotAcceptable) else status
+    reply = exchange.Reply(error.code, form.media_type, rendering.status(status, form), outcome=told)
     if error.retry_after:
         reply.headers.append((b"retry-after", str(error.retry_after).encode("ascii")))
     return reply
