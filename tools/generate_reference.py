@@ -74,13 +74,17 @@ for each signer, which reports without making the server unready.
 
 | metric | meaning |
 |---|---|
-| `apiserver_request_total`, `apiserver_request_duration_seconds` | requests, by verb, resource and code |
+| `apiserver_request_total`, `apiserver_request_duration_seconds` | requests, by verb, dry run, resource and code |
 | `certplane_signer_ready` | 1 if a signer has an authority, else 0 with the reason |
 | `certplane_csr_decisions_total` | what controllers decided, by signer, decision and reason |
-| `apiserver_current_inflight_requests`, `apiserver_longrunning_requests` | what is under way |
+| `apiserver_current_inflight_requests`, `apiserver_longrunning_requests` | what is under way: requests, and watches |
+| `apiserver_resource_objects` | objects that are stored, by group and resource |
 | `apiserver_client_certificate_expiration_seconds` | how long the client certificates of requests are still valid |
 | `apiserver_certificates_registry_csr_requested_duration_total` | certificates whose requests asked for a duration |
 | `apiserver_certificates_registry_csr_honored_duration_total` | those of them that got about that duration |
+| `apiserver_audit_event_total`, `apiserver_audit_level_total` | audit records, and requests by the level of theirs |
+| `apiserver_audit_error_total` | audit records that could not be written |
+| `root_ca_cert_publisher_sync_*`, `clustertrustbundle_publisher_sync_*` | what was published, by code, and how long |
 | `workqueue_*` | the controllers' queues, under the names of client-go |
 
 ### The audit log

@@ -122,7 +122,9 @@ async def _run(settings: serve.Settings, clock: clocks.Clock) -> None:
     try:
         bound = listen.bind(settings.host, settings.port)
         with contextlib.closing(bound):
-            await _serve(app.Plane(store, clock, how), listen.Plug(bound, tls), settings.data_dir)
+            plane = app.Plane(store, clock, how)
+            plane.telemetry.audit.lost = lambda: log.lost
+            await _serve(plane, listen.Plug(bound, tls), settings.data_dir)
     finally:
         await store.close()
         log.close()

@@ -98,7 +98,8 @@ class Plane:
         self.authorizer = self._authorizer()
         self.registries = self._registries()
         self.watches = watches.Watches(clock)
-        self.telemetry.watches(lambda: len(self.watches))
+        self.telemetry.watches(self.watches.count)
+        self.telemetry.objects(self._stored)
         self._ready = False
         self._draining = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -202,13 +203,18 @@ class Plane:
         return signerfile.domains(list(self._how.declared.signers)) if self._how.declared is not None else []
 
     def _audit(self) -> audit.Audit | None:
-        if self._how.audit_sink is None:
+        sink, figures = self._how.audit_sink, self.telemetry.audit
+        if sink is None:
             return None
 
         def asks_itself(of: exchange.Exchange) -> bool:
             return of.identity is _CONTROLLER_MANAGER
 
-        return audit.Audit(self._how.audit_policy, self._how.audit_sink, self.clock, skip=asks_itself)
+        return audit.Audit(self._how.audit_policy, sink, self.clock, figures, skip=asks_itself)
+
+    def _stored(self) -> Mapping[tuple[str, str], int]:
+        """How many objects of each kind there are."""
+        return {(of.group, of.plural): len(self.cache.collection(of.prefix)) for of in self._by_plural.values()}
 
     def _methods(self) -> Sequence[authn.Method]:
         if self._how.client_ca is None:

@@ -14,8 +14,8 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, TextIO
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, TextIO
 
 import prometheus_client
 from prometheus_client import (
@@ -56,7 +56,7 @@ _SECONDS: Final = (
 ROOT_CA: Final = "root_ca_cert_publisher"
 TRUST_BUNDLE: Final = "clustertrustbundle_publisher"
 _PUBLISH_SECONDS: Final = tuple(0.001 * 2**power for power in range(15))
-_QUEUE_SECONDS: Final = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1, 10)
+_QUEUE_SECONDS: Final = tuple(10.0**power for power in range(-8, 2))
 
 _LIFETIMES: Final = (
     0, 1800, 3600, 7200, 21600, 43200, 86400, 172800, 345600, 604800, 2592000, 7776000, 15552000, 31104000,
@@ -64,11 +64,19 @@ _LIFETIMES: Final = (
 
 _MOST_LABELS: Final = 2000
 
-_REQUEST_LABELS: Final = ("verb", "group", "version", "resource", "subresource", "scope")
-_OTHERS: Final = ("other", "", "", "", "", "")
+_ABOUT: Final = ("group", "version", "resource", "subresource", "scope", "component")
+_REQUEST_LABELS: Final = ("verb", "dry_run", *_ABOUT)
+_OTHERS: Final = ("other", "", "", "", "", "", "", "")
+#: What serves resources, as opposed to other paths: the word of kube-apiserver.
+COMPONENT: Final = "apiserver"
 
-#: What a request was about: verb, group, version, resource, subresource, scope.
-RequestLabels = tuple[str, str, str, str, str, str]
+#: What a request was about: verb, dry run, group, version, resource, subresource, scope, component.
+RequestLabels = tuple[str, str, str, str, str, str, str, str]
+#: What a watch is about: group, version, resource, subresource, scope, component.
+WatchLabels = tuple[str, str, str, str, str, str]
+
+#: Signers whose names are labels; all others are one.
+_NAMED_SIGNERS: Final = "kubernetes.io/"
 
 
 class Telemetry:
@@ -79,8 +87,8 @@ class Telemetry:
         process_collector.ProcessCollector(registry=self._registry)
         platform_collector.PlatformCollector(registry=self._registry)
         gc_collector.GCCollector(registry=self._registry)
+        self.audit = AuditTelemetry()
         self._requests = _Requests()
-        self._registry.register(self._requests)
         self._signers = prometheus_client.Gauge(
             "certplane_signer_ready",
             "1 if a signer has an authority to sign with; 0, with the reason, if its requests stay unissued.",
@@ -88,49 +96,45 @@ class Telemetry:
             registry=self._registry,
         )
         self._signer_problems: dict[str, str] = {}
-        self._decisions = prometheus_client.Counter(
-            "certplane_csr_decisions",
-            "What controllers decided about requests.",
-            ("signer", "decision", "reason"),
-            registry=self._registry,
+        self._decisions = _Counts(
+            "certplane_csr_decisions", "What controllers decided about requests.", "signer", "decision", "reason"
         )
-        self._in_flight = prometheus_client.Gauge(
+        self._in_flight = _Gauges(
             "apiserver_current_inflight_requests",
             "Requests that are being answered now, without watches.",
-            ("request_kind",),
-            registry=self._registry,
+            "request_kind",
         )
-        self._watches = prometheus_client.Gauge(
-            "apiserver_longrunning_requests", "Watches that are open now.", ("verb",), registry=self._registry
+        self._watches = _Gauges("apiserver_longrunning_requests", "Watches that are open now.", "verb", *_ABOUT)
+        self._objects = _Gauges("apiserver_resource_objects", "Objects that are stored.", "group", "resource")
+        self._expirations = _Histograms(
+            "apiserver_client_certificate_expiration_seconds",
+            "Seconds that the client certificates of requests were still valid.",
+            _LIFETIMES,
         )
-        self._expirations = _Expirations()
-        self._registry.register(self._expirations)
-        self._requested = prometheus_client.Counter(
+        self._requested = _Counts(
             "apiserver_certificates_registry_csr_requested_duration",
             "Issued requests that asked for a duration.",
-            ("signerName",),
-            registry=self._registry,
+            "signerName",
         )
-        self._honored = prometheus_client.Counter(
+        self._honored = _Counts(
             "apiserver_certificates_registry_csr_honored_duration",
             "Issued requests that got about the duration that they asked for.",
-            ("signerName",),
-            registry=self._registry,
+            "signerName",
         )
-        self._queues = _Queues(self._registry)
+        self._queues = _Queues()
         self._published = {
             name: (
-                prometheus_client.Counter(
-                    f"{name}_sync", "What was published, by the code of the last answer.", ("code",),
-                    registry=self._registry,
-                ),
-                prometheus_client.Histogram(
-                    f"{name}_sync_duration_seconds", "Seconds that it took.", ("code",), buckets=_PUBLISH_SECONDS,
-                    registry=self._registry,
-                ),
+                _Counts(f"{name}_sync", "What was published, by the code of the last answer.", "code"),
+                _Histograms(f"{name}_sync_duration_seconds", "Seconds that it took.", _PUBLISH_SECONDS, "code"),
             )
             for name in (ROOT_CA, TRUST_BUNDLE)
-        }  # fmt: skip
+        }
+        collectors: list[registry.Collector] = [
+            self._requests, self._in_flight, self._watches, self._objects, self._expirations, self._requested,
+            self._honored, self.audit, self._decisions, self._queues, *itertools.chain(*self._published.values()),
+        ]  # fmt: skip
+        for each in collectors:
+            self._registry.register(each)
 
     def request(self, labels: RequestLabels, code: int, seconds: float) -> None:
         """Count one request and its time."""
@@ -138,22 +142,27 @@ class Telemetry:
 
     def in_flight(self, reads: Callable[[], float], writes: Callable[[], float]) -> None:
         """Where to look for the number of requests under way."""
-        self._in_flight.labels("readOnly").set_function(reads)
-        self._in_flight.labels("mutating").set_function(writes)
+        self._in_flight.look = lambda: {("readOnly",): reads(), ("mutating",): writes()}
 
-    def watches(self, count: Callable[[], float]) -> None:
+    def watches(self, count: Callable[[], Mapping[WatchLabels, int]]) -> None:
         """Where to look for the number of open watches."""
-        self._watches.labels("WATCH").set_function(count)
+        self._watches.look = lambda: {("WATCH", *labels): number for labels, number in count().items()}
+
+    def objects(self, count: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        """Where to look for the number of stored objects, by group and resource."""
+        self._objects.look = count
 
     def client_certificate(self, seconds_left: float) -> None:
         """Note how long the certificate of a request will still be valid."""
-        self._expirations.times.add(seconds_left)
+        self._expirations.observe(seconds_left)
 
     def duration(self, signer: str, *, honored: bool) -> None:
         """Count a certificate whose request asked for a duration."""
-        self._requested.labels(signer).inc()
+        # Names of signers are whatever users come up with.
+        label = signer if signer.startswith(_NAMED_SIGNERS) else "other"
+        self._requested.add(label)
         if honored:
-            self._honored.labels(signer).inc()
+            self._honored.add(label)
 
     def signer(self, name: str, problem: str) -> None:
         """Whether a signer works: `problem` is empty if it does. Replaces what was said before."""
@@ -165,21 +174,24 @@ class Telemetry:
 
     def decision(self, signer: str, decision: str, reason: str) -> None:
         """Count what a controller decided about a request."""
-        self._decisions.labels(signer, decision, reason).inc()
+        self._decisions.add(signer, decision, reason)
 
     def published(self, what: str, code: int, seconds: float) -> None:
         """Count one round of a publisher, ROOT_CA or TRUST_BUNDLE."""
         total, durations = self._published[what]
-        total.labels(str(code)).inc()
-        durations.labels(str(code)).observe(seconds)
+        total.add(str(code))
+        durations.observe(seconds, str(code))
 
     def queue(self, name: str) -> QueueTelemetry:
         """The figures of one work queue."""
-        return QueueTelemetry(self._queues, name)
+        return self._queues.queue(name)
 
     def render(self) -> bytes:
         """All of it, in Prometheus' text format."""
         return exposition.generate_latest(self._registry)
+
+
+# --- what is counted in plain numbers, and shown on demand ---------------------------------------------------------
 
 
 class _Times:
@@ -196,6 +208,14 @@ class _Times:
         self._counts[bisect.bisect_left(self._bounds, seconds)] += 1
         self._sum += seconds
 
+    @classmethod
+    def together(cls, several: Sequence[_Times]) -> _Times:
+        """The sum of histograms with the same bounds."""
+        made = cls(several[0]._bounds)
+        made._counts = [sum(counts) for counts in zip(*(each._counts for each in several), strict=True)]
+        made._sum = sum(each._sum for each in several)
+        return made
+
     def into(self, family: metrics_core.HistogramMetricFamily, labels: Sequence[str] = ()) -> None:
         """Add what was counted to a family of the library's."""
         bounds = (*(repr(float(each)) for each in self._bounds), "+Inf")
@@ -203,20 +223,102 @@ class _Times:
         family.add_metric(labels, list(zip(bounds, counts, strict=True)), self._sum)
 
 
-class _Expirations(registry.Collector):
-    """How long client certificates are still valid when they are used."""
+class _Counts(registry.Collector):
+    """A counter. Its name has no `_total` here, and has it where it is shown."""
 
-    def __init__(self) -> None:
-        self.times = _Times(_LIFETIMES)
+    def __init__(self, name: str, text: str, *labels: str) -> None:
+        self._name = name
+        self._text = text
+        self._labels = labels
+        self._found: dict[tuple[str, ...], int] = {}
+
+    def add(self, *labels: str) -> None:
+        self._found[labels] = self._found.get(labels, 0) + 1
 
     def collect(self) -> Iterator[metrics_core.Metric]:
         """What there is to see, as the library's family."""
-        family = metrics_core.HistogramMetricFamily(
-            "apiserver_client_certificate_expiration_seconds",
-            "Seconds that the client certificates of requests were still valid.",
-        )
-        self.times.into(family)
+        family = metrics_core.CounterMetricFamily(self._name, self._text, labels=self._labels)
+        for labels, count in list(self._found.items()):
+            family.add_metric(labels, count)
         yield family
+
+
+class _Histograms(registry.Collector):
+    """How values are spread over bounds. Without labels it is shown from the beginning."""
+
+    def __init__(self, name: str, text: str, bounds: Sequence[float], *labels: str) -> None:
+        self._name = name
+        self._text = text
+        self._bounds = bounds
+        self._labels = labels
+        self._found: dict[tuple[str, ...], _Times] = {} if labels else {(): _Times(bounds)}
+
+    def observe(self, value: float, *labels: str) -> None:
+        times = self._found.get(labels)
+        if times is None:
+            times = self._found[labels] = _Times(self._bounds)
+        times.add(value)
+
+    def collect(self) -> Iterator[metrics_core.Metric]:
+        """What there is to see, as the library's family."""
+        family = metrics_core.HistogramMetricFamily(self._name, self._text, labels=self._labels)
+        for labels, times in list(self._found.items()):
+            times.into(family, labels)
+        yield family
+
+
+def _nothing() -> Mapping[Any, float]:
+    return {}
+
+
+class _Gauges(registry.Collector):
+    """Numbers that are looked up when somebody asks for them: `look` gives them by labels."""
+
+    def __init__(self, name: str, text: str, *labels: str) -> None:
+        self._name = name
+        self._text = text
+        self._labels = labels
+        self.look: Callable[[], Mapping[Any, float]] = _nothing
+
+    def collect(self) -> Iterator[metrics_core.Metric]:
+        """What there is to see, as the library's family."""
+        family = metrics_core.GaugeMetricFamily(self._name, self._text, labels=self._labels)
+        for labels, value in self.look().items():
+            family.add_metric(labels, value)
+        yield family
+
+
+class AuditTelemetry(registry.Collector):
+    """What became of the records of requests. `lost` tells how many could not be written."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.levels: dict[str, int] = {}
+        self.lost: Callable[[], int] = lambda: 0
+
+    def judged(self, level: str) -> None:
+        """A request is recorded at a level."""
+        self.levels[level] = self.levels.get(level, 0) + 1
+
+    def collect(self) -> Iterator[metrics_core.Metric]:
+        """What there is to see, as the library's families."""
+        yield metrics_core.CounterMetricFamily("apiserver_audit_event", "Audit records written.", value=self.events)
+        levels = metrics_core.CounterMetricFamily(
+            "apiserver_audit_level", "Requests, by the level at which they are recorded.", labels=("level",)
+        )
+        for level, count in self.levels.items():
+            levels.add_metric((level,), count)
+        yield levels
+        lost = metrics_core.CounterMetricFamily(
+            "apiserver_audit_error", "Audit records that could not be written.", labels=("plugin",)
+        )
+        lost.add_metric(("log",), self.lost())
+        yield lost
+        yield metrics_core.CounterMetricFamily(
+            "apiserver_audit_requests_rejected",
+            "Requests refused because they could not be recorded. There are none: records fail no request.",
+            value=0,
+        )
 
 
 class _Requests(registry.Collector):
@@ -260,37 +362,61 @@ class _Requests(registry.Collector):
         yield durations
 
 
-class _Queues:
-    def __init__(self, registry: prometheus_client.CollectorRegistry) -> None:
-        label = ("name",)
-        self.depth = prometheus_client.Gauge("workqueue_depth", "Items that wait.", label, registry=registry)
-        self.adds = prometheus_client.Counter("workqueue_adds", "Items ever added.", label, registry=registry)
-        self.retries = prometheus_client.Counter("workqueue_retries", "Items added again.", label, registry=registry)
-        self.waiting = prometheus_client.Histogram(
-            "workqueue_queue_duration_seconds",
-            "Seconds that items waited.",
-            label,
-            buckets=_QUEUE_SECONDS,
-            registry=registry,
-        )
-        self.working = prometheus_client.Histogram(
-            "workqueue_work_duration_seconds",
-            "Seconds that items took.",
-            label,
-            buckets=_QUEUE_SECONDS,
-            registry=registry,
-        )
-
-
 class QueueTelemetry:
-    """The figures of one work queue, under their upstream names."""
+    """The figures of one work queue. Those of queues with the same name are shown as one."""
 
-    def __init__(self, queues: _Queues, name: str) -> None:
-        self.depth = queues.depth.labels(name)
-        self.adds = queues.adds.labels(name)
-        self.retries = queues.retries.labels(name)
-        self.waiting = queues.waiting.labels(name)
-        self.working = queues.working.labels(name)
+    def __init__(self) -> None:
+        self.adds = 0
+        self.retries = 0
+        self.waiting = _Times(_QUEUE_SECONDS)
+        self.working = _Times(_QUEUE_SECONDS)
+        #: How many items wait, and for how many seconds each that is not done has been worked on.
+        self.depth: Callable[[], int] = lambda: 0
+        self.running: Callable[[], Sequence[float]] = lambda: ()
+
+
+class _Queues(registry.Collector):
+    """All work queues, under the names of client-go."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, list[QueueTelemetry]] = {}
+
+    def queue(self, name: str) -> QueueTelemetry:
+        made = QueueTelemetry()
+        self._known.setdefault(name, []).append(made)
+        return made
+
+    def collect(self) -> Iterator[metrics_core.Metric]:
+        """What there is to see, as the library's families."""
+        label = ("name",)
+        depth = metrics_core.GaugeMetricFamily("workqueue_depth", "Items that wait.", labels=label)
+        adds = metrics_core.CounterMetricFamily("workqueue_adds", "Items ever added.", labels=label)
+        retries = metrics_core.CounterMetricFamily("workqueue_retries", "Items added again.", labels=label)
+        unfinished = metrics_core.GaugeMetricFamily(
+            "workqueue_unfinished_work_seconds",
+            "Seconds spent on items that are not done. Large values tell of workers that are stuck.",
+            labels=label,
+        )
+        longest = metrics_core.GaugeMetricFamily(
+            "workqueue_longest_running_processor_seconds", "Seconds spent on the oldest of them.", labels=label
+        )
+        waiting = metrics_core.HistogramMetricFamily(
+            "workqueue_queue_duration_seconds", "Seconds that items waited.", labels=label
+        )
+        working = metrics_core.HistogramMetricFamily(
+            "workqueue_work_duration_seconds", "Seconds that items took.", labels=label
+        )
+        for name, queues in self._known.items():
+            labels = (name,)
+            running = [seconds for each in queues for seconds in each.running()]
+            depth.add_metric(labels, sum(each.depth() for each in queues))
+            adds.add_metric(labels, sum(each.adds for each in queues))
+            retries.add_metric(labels, sum(each.retries for each in queues))
+            unfinished.add_metric(labels, sum(running))
+            longest.add_metric(labels, max(running, default=0.0))
+            _Times.together([each.waiting for each in queues]).into(waiting, labels)
+            _Times.together([each.working for each in queues]).into(working, labels)
+        yield from (depth, adds, retries, unfinished, longest, waiting, working)
 
 
 # --- the log ------------------------------------------------------------------------------------------------------

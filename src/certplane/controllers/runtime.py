@@ -60,6 +60,8 @@ class Queue:
         self._refilled = clock.monotonic()
         self._arrived = asyncio.Event()
         self._delayed: dict[str, tuple[float, asyncio.Task[None]]] = {}
+        figures.depth = self.__len__
+        figures.running = lambda: [clock.monotonic() - since for since in self._working.values()]
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -71,8 +73,7 @@ class Queue:
         elif name not in self._since:
             self._since[name] = self.clock.monotonic()
             self._waiting.append(name)
-            self._figures.adds.inc()
-            self._figures.depth.set(len(self._waiting))
+            self._figures.adds += 1
             self._arrived.set()
 
     async def get(self) -> str:
@@ -82,14 +83,13 @@ class Queue:
             await self._arrived.wait()
         name = self._waiting.popleft()
         now = self.clock.monotonic()
-        self._figures.waiting.observe(now - self._since.pop(name))
-        self._figures.depth.set(len(self._waiting))
+        self._figures.waiting.add(now - self._since.pop(name))
         self._working[name] = now
         return name
 
     def done(self, name: str) -> None:
         """A name has been worked on."""
-        self._figures.working.observe(self.clock.monotonic() - self._working.pop(name))
+        self._figures.working.add(self.clock.monotonic() - self._working.pop(name))
         if name in self._again:
             self._again.discard(name)
             self.add(name)
@@ -102,7 +102,7 @@ class Queue:
         """It went wrong: bring the name back later; the seconds until then."""
         failures = self._failures.get(name, 0)
         self._failures[name] = failures + 1
-        self._figures.retries.inc()
+        self._figures.retries += 1
         # The exponent is capped before the power is taken: names fail for months.
         delay: float = max(min(self._first_delay * 2 ** min(failures, 20), _LONGEST_DELAY), self._reserve())
         self.add_after(name, delay)

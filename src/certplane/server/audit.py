@@ -21,6 +21,7 @@ import msgspec
 from msgspec import structs
 
 from certplane import clock as clocks
+from certplane import telemetry
 from certplane.meta import codec, context, objects
 from certplane.server import auditpolicy, exchange
 
@@ -102,10 +103,12 @@ class Audit:
         policy: auditpolicy.Policy,
         sink: Sink,
         clock: clocks.Clock,
+        figures: telemetry.AuditTelemetry,
         *,
         skip: Callable[[exchange.Exchange], bool] = lambda _: False,
     ) -> None:
         """`skip` tells of requests that are not recorded under any policy: what the server asks itself."""
+        self._figures = figures
         self._skip = skip
         self._policy = policy
         self._sink = sink
@@ -113,8 +116,11 @@ class Audit:
 
     def begin(self, of: exchange.Exchange, attributes: context.Attributes) -> Record | None:
         """Open the record of a request, and write its first stage; None if nothing of it is recorded."""
+        if self._skip(of):
+            return None
         judgement = self._policy.judge(attributes)
-        if judgement.level == auditpolicy.NONE or self._skip(of):
+        self._figures.judged(judgement.level)
+        if judgement.level == auditpolicy.NONE:
             return None
         record = Record(judgement, of.user)
         self._write(auditpolicy.RECEIVED, of, record, None)
@@ -124,6 +130,7 @@ class Audit:
         """Write of a request whose sender nobody recognised."""
         nobody = context.User("")
         judgement = self._policy.judge(structs.replace(attributes, user=nobody))
+        self._figures.judged(judgement.level)
         if judgement.level != auditpolicy.NONE:
             record = Record(judgement, nobody)
             record.note_response(lambda: codec.encode(status))
@@ -161,6 +168,7 @@ class Audit:
             try:
                 event = _event(stage, of, record, status, self._clock.now())
                 self._sink(codec.encode(event) + b"\n", may_wait=of.info.verb in _READS)
+                self._figures.events += 1
             except Exception:
                 # What was asked for is done: that it cannot be written down must not undo the answer.
                 _log.exception("a request could not be recorded", extra={"request_id": of.request_id})

@@ -191,7 +191,7 @@ class API:
             # The watch may have had less time than the revision: then it just ends.
             short = 0 < how.timeout_seconds <= reads.PATIENCE
             return exchange.Reply(200, content_type, b"" if short else framer.error(error.status()))
-        feed = self._watches.feed(stream, framer, how)
+        feed = self._watches.feed(stream, framer, how, request.info)
         return exchange.Reply(200, content_type, stream=feed)
 
     # --- writes ---------------------------------------------------------------------------------------------------

@@ -186,7 +186,7 @@ async def _account(services: Services, of: exchange.Exchange, proceed: exchange.
     finally:
         if ticket is not None:
             services.in_flight.leave(ticket)
-        services.telemetry.request(_labels(of.info), code, services.clock.monotonic() - begun)
+        services.telemetry.request(_labels(of), code, services.clock.monotonic() - begun)
 
 
 #: The code under which requests are counted that never came whole; nobody gets it as an answer.
@@ -199,19 +199,24 @@ def _come_again() -> exchange.Reply:
     return reply
 
 
-def _labels(info: context.RequestInfo) -> telemetry.RequestLabels:
+def _labels(of: exchange.Exchange) -> telemetry.RequestLabels:
     """What a request is counted under: few values, whatever clients send."""
+    info = of.info
+    verb = _METHODS.get(info.verb, "other")
     if not info.is_resource:
-        return _METHODS.get(info.verb, "other"), "", "", "", "", ""
-    scope = "resource" if info.name else "namespace" if info.namespace else "cluster"
-    verb = _METHODS.get(info.verb) or info.verb.upper()
-    return verb, info.group, info.version, info.resource, info.subresource, scope
+        return verb, "", "", "", "", "", "", ""
+    if verb == "PATCH" and of.headers.get(b"content-type").startswith(_APPLY):
+        verb = "APPLY"
+    dry_run = "All" if of.query and "All" in of.query.get("dryRun", ()) else ""
+    scope = requestinfo.scope(info)
+    return verb, dry_run, info.group, info.version, info.resource, info.subresource, scope, telemetry.COMPONENT
 
 
+_APPLY: Final = "application/apply-patch+"
 #: The words under which kube-apiserver counts verbs.
 _METHODS: Final = {
     "create": "POST", "update": "PUT", "get": "GET", "post": "POST", "put": "PUT", "head": "HEAD", "options": "OPTIONS",
-    "patch": "PATCH", "delete": "DELETE", "list": "LIST", "watch": "WATCH", "deletecollection": "DELETECOLLECTION",
+    "patch": "PATCH", "delete": "DELETE", "list": "LIST", "watch": "WATCH", "deletecollection": "DELETE",
 }  # fmt: skip
 
 

@@ -78,3 +78,10 @@ def _selected_name(by: selectors.FieldSelector) -> str:
     """The name that a field selector pins a collection to, so that RBAC's resourceNames apply to it."""
     name = by.exact("metadata.name")
     return name if name and not names.path_segment_problems(name) else ""
+
+
+def scope(of: context.RequestInfo) -> str:
+    """How much a request is about, as it is counted: one object, a namespace, or everything."""
+    if of.name or of.verb == "create":
+        return "resource"
+    return "namespace" if of.namespace else "cluster"

@@ -7,15 +7,16 @@ The first three are ends without a word; the last sends an ERROR event, upon whi
 from __future__ import annotations
 
 import asyncio
+import collections
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 from certplane import clock as clocks
-from certplane import errors
-from certplane.meta import options
+from certplane import errors, telemetry
+from certplane.meta import context, options
 from certplane.registry import reads
-from certplane.server import rendering
+from certplane.server import rendering, requestinfo
 from certplane.store import watchcache
 
 #: Seconds between bookmarks for those who want them; the last one comes so many seconds before the end.
@@ -30,11 +31,18 @@ class Watches:
 
     def __init__(self, clock: clocks.Clock) -> None:
         self._clock = clock
-        self._open: set[watchcache.Watcher] = set()
+        self._open: dict[watchcache.Watcher, context.RequestInfo] = {}
         self._draining = False
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def count(self) -> Mapping[telemetry.WatchLabels, int]:
+        """How many there are, by what they are about."""
+        return collections.Counter(
+            (of.group, of.version, of.resource, of.subresource, requestinfo.scope(of), telemetry.COMPONENT)
+            for of in self._open.values()
+        )
 
     def drain(self) -> None:
         """End all watches, and those that are begun from now on, as if their time were up."""
@@ -43,11 +51,11 @@ class Watches:
             watcher.close()
 
     async def feed(
-        self, stream: reads.Stream, framer: rendering.Framer, how: options.ListOptions
+        self, stream: reads.Stream, framer: rendering.Framer, how: options.ListOptions, about: context.RequestInfo
     ) -> AsyncIterator[bytes]:
         """The body of one watch."""
         watcher = stream.watcher
-        self._open.add(watcher)
+        self._open[watcher] = about
         keeper = asyncio.ensure_future(self._keep(watcher, how))
         try:
             begin = b"".join([framer.event("ADDED", each) for each in stream.initial])
@@ -66,7 +74,7 @@ class Watches:
         finally:
             keeper.cancel()
             watcher.close()
-            self._open.discard(watcher)
+            del self._open[watcher]
 
     async def _keep(self, watcher: watchcache.Watcher, how: options.ListOptions) -> None:
         """Remind the watch of its bookmarks, and end it when its time is up."""

@@ -10,7 +10,7 @@ import signal
 
 import pytest
 
-from certplane import testing
+from certplane import telemetry, testing
 from certplane.meta import context
 from certplane.server import audit, auditlog, auditpolicy, exchange
 
@@ -247,7 +247,8 @@ def test_times_in_records_have_microseconds():
     """As clients of the log expect them."""
     clock = testing.FakeClock(datetime.datetime(2026, 1, 1, 0, 0, 0, 546147, tzinfo=datetime.UTC))
     lines = []
-    made = audit.Audit(_policy({"level": "Metadata"}), lambda line, may_wait: lines.append(line), clock)
+    figures = telemetry.AuditTelemetry()
+    made = audit.Audit(_policy({"level": "Metadata"}), lambda line, may_wait: lines.append(line), clock, figures)
     of = exchange.Exchange("GET", "/version", "", exchange.Headers([(b"user-agent", b"x/1")]), source="127.0.0.1")
     of.info = context.RequestInfo("/version", "get", is_resource=False)
     of.request_id, of.received, of.user = "id", clock.now(), JANE
