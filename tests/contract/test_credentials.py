@@ -9,6 +9,7 @@ import json
 import os
 import stat
 import sys
+import tempfile
 
 import pytest
 import yaml
@@ -98,6 +99,17 @@ async def test_a_certificate_is_taken_anew_when_its_files_change(door, tmp_path)
             assert await whoami(client) == "jane"
             await door.client(flow.ADMIN).create(flow.csrs.RESOURCE, flow.new_csr("a"))
             assert (await anext(events)).object.metadata.name == "a"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the key is in a file for a moment")
+async def test_a_certificate_needs_no_place_on_disk(door, tmp_path, monkeypatch):
+    """The containers of a pod may have none that they could write to."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    certificate, key = door.ca.client(JANE)
+    inline = {"client-certificate-data": certificate, "client-key-data": key}
+    user = {name: base64.b64encode(content).decode() for name, content in inline.items()}
+    async with client_of(kubeconfig.load(write_kubeconfig(tmp_path / "config", door, user))) as client:
+        assert await whoami(client) == "jane"
 
 
 async def test_a_pod_is_who_its_service_account_is(door, tmp_path):

@@ -16,7 +16,7 @@ import ssl
 import tempfile
 import urllib.parse
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from certplane import clock as clocks
 from certplane import errors
@@ -66,14 +66,19 @@ class Access:
 
 
 def _load_pair(settings: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    # The library reads a pair from a file only. This one is nobody else's, and gone before anything is done with it.
-    handle, name = tempfile.mkstemp()
-    try:
-        with os.fdopen(handle, "wb") as sink:
-            sink.write(certificate + b"\n" + key)
-        settings.load_cert_chain(name)
-    finally:
-        os.unlink(name)
+    # The library reads a pair from a file only. This one is in memory where the system can do that: the key gets on no
+    # disk, and a container need not have a place to write to.
+    with _scratch() as sink:
+        sink.write(certificate + b"\n" + key)
+        sink.flush()
+        settings.load_cert_chain(sink.name if isinstance(sink.name, str) else f"/proc/self/fd/{sink.fileno()}")
+
+
+def _scratch() -> IO[bytes]:
+    """A file that is nobody else's, and gone when it is closed."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("pair"), "wb")
+    return tempfile.NamedTemporaryFile()
 
 
 # --- a pod --------------------------------------------------------------------------------------------------------
