@@ -11,6 +11,7 @@ does not come again.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -49,6 +50,19 @@ _BEGINNING: Final = 5.0
 _LONG_AGO: Final = 2 * 3600.0
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Read:
+    """An answer that was read already. Implements `api.Chunks`."""
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: AsyncIterator[bytes]
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
 class Watchful:
     """A transport that says which rights are missing. Implements `api.Transport`."""
 
@@ -82,7 +96,12 @@ class Watchful:
         headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[api.Chunks]:
         async with self._transport.stream(method, path, query=query, headers=headers) as answer:
-            yield answer
+            if answer.status != 403:
+                yield answer
+                return
+            body = b"".join([chunk async for chunk in answer.chunks])
+            self._say(body)
+            yield _Read(answer.status, answer.headers, _once(body))
 
     def _say(self, body: bytes) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 
@@ -74,6 +75,18 @@ class Refusing:
     async def request(self, *arguments, **named):
         return self
 
+    @contextlib.asynccontextmanager
+    async def stream(self, *arguments, **named):
+        yield self
+
+    @property
+    def chunks(self):
+        return self._pieces()
+
+    async def _pieces(self):
+        yield self.body[:10]
+        yield self.body[10:]
+
 
 @pytest.mark.parametrize(
     ("place", "more"),
@@ -103,6 +116,18 @@ async def test_a_refusal_that_does_not_come_again_is_not_told(pauses, times, cap
         await clock.advance(each)
         await transport.request("GET", "/api/v1/nodes")
     assert len(caplog.records) == times
+
+
+async def test_a_watch_that_is_refused_is_told_too(caplog):
+    """And whoever wanted it learns the reason as before."""
+    clock = testing.FakeClock()
+    refusing = Refusing('User "a" cannot watch resource "nodes" in API group "" at the cluster scope')
+    transport = rights.Watchful(refusing, clock)
+    for _ in range(2):
+        async with transport.stream("GET", "/api/v1/nodes") as answer:
+            assert b"".join([chunk async for chunk in answer.chunks]) == refusing.body
+        await clock.advance(10)
+    assert [each.rule for each in caplog.records] == ["- {apiGroups: [''], resources: [nodes], verbs: [watch]}"]
 
 
 async def test_a_refusal_that_is_no_status_is_passed_on(caplog):
