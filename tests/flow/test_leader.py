@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 
 import pytest
 
@@ -93,6 +94,20 @@ async def test_one_of_several_leads():
         second = (await _lease(plane)).spec
         assert second.acquire_time == first.acquire_time
         assert second.renew_time > first.renew_time
+
+
+async def test_who_waits_says_for_whom(caplog):
+    """Once for each that leads meanwhile."""
+    caplog.set_level(logging.INFO, "certplane.controllers")
+    async with flow.running(controllers=frozenset()) as plane, copies(plane, "a"):
+        await _advance(plane, 1)
+        async with copies(plane, "b"):
+            await _advance(plane, 10)
+            lease = await _lease(plane)
+            lease.spec.holder_identity = "c"
+            await plane.client(flow.ADMIN).update(leases.RESOURCE, lease)
+            await _advance(plane, 10)
+    assert [each.identity for each in caplog.records if each.getMessage() == "another copy leads"] == ["a", "c"]
 
 
 async def test_another_takes_over_when_the_leader_is_silent():

@@ -73,7 +73,12 @@ class Leader:
 
     async def acquire(self) -> None:
         """Wait until this copy leads."""
+        told = ""
         while not await self._try():
+            holder = self._holder()
+            if holder != told and holder:
+                _log.info("another copy leads", extra={"lease": self._terms.name, "identity": holder})
+            told = holder
             await self._clock.sleep(self._terms.retry * (1 + random.random() * (_JITTER - 1)))  # noqa: S311 - no secret
         _log.info("leading", extra={"lease": self._terms.name, "identity": self._terms.identity})
 
