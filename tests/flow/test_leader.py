@@ -25,8 +25,11 @@ class Network:
     def __init__(self, plane):
         self._inner = local.Transport(plane.handler, flow.ADMIN, "copy")
         self.is_up = True
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def request(self, *arguments, **named):
+        await self.answers.wait()
         if not self.is_up:
             raise api.Unreachable("cut")
         return await self._inner.request(*arguments, **named)
@@ -140,6 +143,19 @@ async def test_a_leader_that_gives_up_is_followed_at_once():
             await a.stop()
             await _advance(plane, 3)
             assert b.leader.leads
+
+
+async def test_a_leader_that_stops_does_not_wait_for_a_server_that_is_silent():
+    """Once its time is over there is nothing left to give up."""
+    async with flow.running(controllers=frozenset()) as plane, copies(plane, "a") as (a,):
+        await _advance(plane, 1)
+        await a.stop()
+        a.network.answers.clear()
+        releasing = asyncio.ensure_future(a.leader.release())
+        await _advance(plane, 8)
+        assert not releasing.done()
+        await _advance(plane, 3)
+        assert releasing.done()
 
 
 async def test_who_stood_still_writes_nothing_more():

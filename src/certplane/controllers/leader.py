@@ -15,8 +15,8 @@ import contextlib
 import dataclasses
 import logging
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from typing import Any, Final
 
 from certplane import clock as clocks
 from certplane import errors
@@ -87,18 +87,19 @@ class Leader:
         assert self._renewed_at is not None  # noqa: S101 - acquire comes first
         while True:
             await self._clock.sleep(self._terms.retry)
-            left = self._renewed_at + self._terms.deadline - self._clock.monotonic()
-            if not await self._renewed_within(left):
+            if not await self._within(self._left(self._renewed_at), self._until_renewed()):
                 self._renewed_at = None
                 raise Lost(self._loss())
 
     async def release(self) -> None:
-        """Give the lease up, so that another copy need not wait for its end."""
-        if not self.leads or self._seen is None:
+        """Give the lease up, so that another copy need not wait for its end. A server that does not answer is not
+        waited for any longer than this copy would have led.
+        """
+        if self._renewed_at is None or not self.leads:
             return
+        left = self._left(self._renewed_at)
         self._renewed_at = None
-        with contextlib.suppress(errors.APIError, api.Unreachable):
-            await self._client.update(leases.RESOURCE, self._made("", _GIVEN_UP_SECONDS, renews=False))
+        await self._within(left, self._given_up())
 
     def _loss(self) -> str:
         holder, name = self._holder(), self._terms.name
@@ -106,8 +107,12 @@ class Leader:
             return f"the lease {name} is held by {holder or 'nobody'} now"
         return f"the lease {name} could not be renewed in {self._terms.deadline:g}s"
 
-    async def _renewed_within(self, seconds: float) -> bool:
-        trying = asyncio.ensure_future(self._until_renewed())
+    def _left(self, renewed_at: float) -> float:
+        return renewed_at + self._terms.deadline - self._clock.monotonic()
+
+    async def _within(self, seconds: float, work: Coroutine[Any, Any, bool]) -> bool:
+        """What the work comes to; False if it takes longer."""
+        trying = asyncio.ensure_future(work)
         waiting = asyncio.ensure_future(self._clock.sleep(max(seconds, 0)))
         try:
             await asyncio.wait({trying, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -116,6 +121,11 @@ class Leader:
             trying.cancel()
             waiting.cancel()
             await asyncio.gather(trying, waiting, return_exceptions=True)
+
+    async def _given_up(self) -> bool:
+        with contextlib.suppress(errors.APIError, api.Unreachable):
+            await self._client.update(leases.RESOURCE, self._made("", _GIVEN_UP_SECONDS, renews=False))
+        return True
 
     async def _until_renewed(self) -> bool:
         while not await self._try():
