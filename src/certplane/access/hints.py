@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from certplane.registry import admission
 from certplane.resources import certificatesigningrequests as csrs
-from certplane.x509 import csr, profiles
+from certplane.x509 import csr, profiles, weak
 
 _LONGEST: Final = 240
 #: How alike two names have to be for one to be taken for the other.
@@ -66,6 +66,13 @@ def hints(name: str, asked: profiles.Asked, known: Mapping[str, Signer], problem
     if why is not None:
         yield f"{name} will not sign this: {why}{_instead(name, asked, known)}"
         return
+    broken = weak.problems(asked.request.public_key)
+    if broken:
+        # No other signer would.
+        yield f"{name} will not sign this: the public key is refused: {'; '.join(broken)}"
+        return
+    if asked.request.wants_authority and signer.profile.authority is None:
+        yield f"{name} issues no CA certificates: this will not become one"
     missing = problem(signer)
     if missing:
         yield f"{name} cannot sign now: {missing}"

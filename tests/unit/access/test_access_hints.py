@@ -8,7 +8,7 @@ import datetime
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from certplane.access import hints
@@ -33,13 +33,15 @@ def known(**own):
     }
 
 
-def asked(common_name="jane", organizations=(), usages=CLIENT, dns=(), expiration=None):
+def asked(common_name="jane", organizations=(), usages=CLIENT, *, dns=(), expiration=None, key=KEY, is_ca=False):
     attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, each) for each in organizations]
     attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, common_name))
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(attributes))
     if dns:
         builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(each) for each in dns]), False)
-    request = csr.parse(builder.sign(KEY, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    if is_ca:
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    request = csr.parse(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
     return profiles.Asked(request, usages, "jane", expiration)
 
 
@@ -97,6 +99,28 @@ NODE = {"common_name": "system:node:n1", "organizations": ("system:nodes",)}
 def test_hints(name, what, told):
     """Nothing where all is well; else what is wrong, and the nearest signer that would do."""
     assert list(hints.hints(name, what, known(), lambda of: of.problem)) == told
+
+
+def test_a_key_that_no_signer_takes_is_told_of():
+    """It would become Failed once it is approved."""
+    weak = asked(key=rsa.generate_private_key(65537, 1024))
+    found = list(hints.hints(profiles.KUBE_APISERVER_CLIENT, weak, known(), lambda of: of.problem))
+    assert found == [
+        (
+            "kubernetes.io/kube-apiserver-client will not sign this: the public key is refused: the RSA modulus has "
+            "1024 bits, and 2048 are needed"
+        )
+    ]
+
+
+def test_whoever_asks_for_a_ca_is_told_that_none_will_come():
+    """Kubernetes' signers ignore the wish; users' own refuse it, or grant it."""
+    found = list(hints.hints(profiles.KUBE_APISERVER_CLIENT, asked(is_ca=True), known(), lambda of: of.problem))
+    assert found == ["kubernetes.io/kube-apiserver-client issues no CA certificates: this will not become one"]
+    signers = known(ca={"authority": True}, leaf={})
+    assert list(hints.hints("example.com/ca", asked(is_ca=True), signers, lambda of: of.problem)) == []
+    (refused,) = hints.hints("example.com/leaf", asked(is_ca=True), signers, lambda of: of.problem)
+    assert "CA certificate" in refused
 
 
 def test_a_signer_without_a_key_is_told_of():
