@@ -86,7 +86,7 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(name)
 
 
-_STRICT_LIMIT = 100
+STRICT_LIMIT = 100
 
 
 class ReadProblem(errors.CertplaneError):
@@ -117,7 +117,7 @@ class _Reading:
 
     def note(self, what: str) -> None:
         """What strict decoding finds here: everything once, and not without end."""
-        if len(self.strict) < _STRICT_LIMIT:
+        if len(self.strict) < STRICT_LIMIT:
             self.strict.setdefault(f"{what} {gotext.quote(self.field())}")
 
     def mismatch(self, value: Any, go: str, _kind: str) -> None:

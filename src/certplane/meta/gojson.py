@@ -290,27 +290,31 @@ def duplicates(tree: Any, at: str = "") -> Iterator[str]:
     """The members that a document names twice, in its order, as strict decoding reports them: `duplicate field
     "a.b[0].c"`. `at` is where the tree stands.
     """
-    todo: list[Iterator[tuple[str, Any, bool]]] = [iter([(at, tree, False)])]
+    # Where something stands is put together only where it is told: in deep documents that is as long as they are.
+    path, todo = [at], [_members(tree)]
     while todo:
         found = next(todo[-1], None)
         if found is None:
             todo.pop()
+            path.pop()
             continue
-        path, value, again = found
+        step, value, again = found
         if again:
-            yield f'duplicate field "{path}"'
-        if isinstance(value, Pairs):
-            todo.append(_members(path, value))
-        elif isinstance(value, list):
-            todo.append((f"{path}[{position}]", item, False) for position, item in enumerate(value))
+            where = "".join((*path, step))
+            yield f'duplicate field "{where if at else where.removeprefix(".")}"'
+        path.append(step)
+        todo.append(_members(value))
 
 
-def _members(path: str, value: Pairs) -> Iterator[tuple[str, Any, bool]]:
-    """The members of an object: where they stand, their values, and whether the name was there before."""
+def _members(of: Any) -> Iterator[tuple[str, Any, bool]]:
+    """What is in an object or a list: the step to it, its value, and whether the name was there before."""
     seen: set[str] = set()
-    for key, item in value:
-        yield (f"{path}.{key}" if path else key), item, key in seen
-        seen.add(key)
+    if isinstance(of, Pairs):
+        for key, item in of:
+            yield f".{key}", item, key in seen
+            seen.add(key)
+    elif isinstance(of, list):
+        yield from ((f"[{position}]", item, False) for position, item in enumerate(of))
 
 
 def sorted_tree(tree: Any) -> Any:

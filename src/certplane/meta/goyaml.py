@@ -90,7 +90,14 @@ def _construct_integer(_: _Loader, node: yaml.ScalarNode) -> gojson.Number:
         number = int(text, 8) if re.match("[-+]?0[0-7]+\\Z", text) else int(text, 0)
     except ValueError as error:
         raise _undecodable(node, "int") from error
-    return gojson.Number(str(number)) if -(1 << 63) <= number < 1 << 64 else _float(float(number))
+    return gojson.Number(str(number)) if -(1 << 63) <= number < 1 << 64 else _float(_as_float(number))
+
+
+def _as_float(number: int) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
 
 
 def _construct_float(_: _Loader, node: yaml.ScalarNode) -> gojson.Number:

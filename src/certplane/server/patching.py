@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
@@ -65,7 +66,10 @@ class Patch:
         if self._type == STRATEGIC:
             return self._merge_strategically(codec.to_builtins(stored.object))
         change = patches.json_patch if self._type == JSON_PATCH else patches.merge_patch
-        patched = patches.closed(change(codec.parse_json(stored.wire), self._content))
+        changed = change(codec.parse_json(stored.wire), self._content)
+        # Operations can nest what none of them has nested.
+        patches.check_depth(changed)
+        patched = patches.closed(changed)
         try:
             return self._read(patched)
         except codec.ReadProblem as error:
@@ -81,7 +85,7 @@ class Patch:
         judged = self._call.field_validation != "Ignore"
         read = {JSON_PATCH: _read_operations, MERGE: _read_merge, STRATEGIC: _read_strategic}[self._type]
         tree, strict = read(self._body, judged=judged)
-        self._strict = tuple(strict) if judged else ()
+        self._strict = tuple(itertools.islice(strict, codec.STRICT_LIMIT)) if judged else ()
         return tree
 
     def _parse_apply(self) -> Any:
