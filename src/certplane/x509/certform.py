@@ -7,10 +7,11 @@ that it does not know the outline is enough. RFC 5280 section 4; Go `crypto/x509
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from certplane import gotext
 from certplane.x509 import csr, der, publickeys
@@ -60,6 +61,20 @@ class _told:  # noqa: N801 - reads as the sentence it is
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, der.DERProblem):
             raise FormProblem(self._text) from error
+
+
+_Checked = TypeVar("_Checked")
+_SHORT: Final = 128
+
+
+def _remembered(read: Callable[[bytes], _Checked]) -> Callable[[bytes], _Checked]:
+    """A reader that remembers what it found in short pieces: one authority writes the same ones all the time."""
+    remembered = functools.lru_cache(maxsize=256)(read)
+
+    def reader(piece: bytes) -> _Checked:
+        return remembered(piece) if len(piece) <= _SHORT else read(piece)
+
+    return reader
 
 
 def _check_one(whole: der.StrictReader) -> None:
@@ -117,8 +132,14 @@ def _algorithm(reader: der.StrictReader) -> tuple[str, bytes]:
 def _check_name(tbs: der.StrictReader) -> None:
     with _told("x509: malformed issuer"):
         # Of the subject Go says the same.
-        name = der.StrictReader(tbs.read(_SEQUENCE).content)
+        name = tbs.read(_SEQUENCE).content
+    _check_rdns(name)
+
+
+@_remembered
+def _check_rdns(content: bytes) -> None:
     wrong = "x509: invalid RDNSequence"
+    name = der.StrictReader(content)
     while not name.empty:
         with _told(wrong):
             rdn = name.inside(_SET)
@@ -173,20 +194,30 @@ def _check_rest(tbs: der.StrictReader, version: int) -> None:
         return
     with _told("x509: malformed extensions"):
         extensions = tbs.inside(_EXTENSIONS).inside()
-    found: dict[str, tuple[bool, bytes]] = {}
+    found: dict[str, bytes] = {}
     while not extensions.empty:
         with _told("x509: malformed extension"):
-            extension = extensions.inside()
-        oid, critical, value = _extension(extension)
+            extension = extensions.read(_SEQUENCE).content
+        oid = _outline(extension)[0]
         if oid in found:
             raise FormProblem(f"x509: certificate contains duplicate extension with OID {gotext.quote(oid)}")
-        found[oid] = critical, value
-    for oid, (critical, value) in found.items():
-        if oid in _CHECKS:
-            _CHECKS[oid](value, critical)
+        found[oid] = extension
+    for extension in found.values():
+        _check_extension(extension)
 
 
-def _extension(reader: der.StrictReader) -> tuple[str, bool, bytes]:
+@_remembered
+def _check_extension(content: bytes) -> None:
+    oid, critical, value = _outline(content)
+    check = _CHECKS.get(oid)
+    if check is not None:
+        check(value, critical)
+
+
+@_remembered
+def _outline(content: bytes) -> tuple[str, bool, bytes]:
+    """The OID of an extension, whether it is critical, and its value."""
+    reader = der.StrictReader(content)
     with _told("x509: malformed extension OID field"):
         oid = der.oid(reader.read(_OID))
     critical = False
