@@ -129,7 +129,8 @@ Both versions of an optional kind show the same objects, and so do the two forms
 - CBOR, and YAML watches: neither does Kubernetes.
 - `certificates.k8s.io/v1alpha1`; the requests of `v1beta1`, which Kubernetes removed in 1.22.
 - Secrets of type kubernetes.io/service-account-token are stored and not filled with a token: TokenRequest gives one.
-- The garbage collector: owner references are kept and not followed.
+- The garbage collector: owner references are kept and not followed; what is deleted in the foreground, or orphaning,
+  waits until somebody removes its finalizer.
 - API priority and fairness: one limit for reads, one for writes.
 - The authenticating front proxy, OIDC and webhook authentication.
 """
