@@ -15,7 +15,7 @@ from certplane import errors, gotext
 from certplane.meta import codec, context, gojson, goyaml, options, patches, protobuf, selectors, shape, strategic
 from certplane.registry import paging
 from certplane.server import auditpolicy, exchange, negotiation, requestinfo
-from certplane.x509 import csr, der, pem
+from certplane.x509 import certform, csr, der, pem
 from tests.fuzz import documents, strategies
 from tests.fuzz.world import examples
 
@@ -101,20 +101,28 @@ URIS = st.lists(
 @examples(300)
 @hypothesis.given(uri=URIS)
 def test_names_of_requests(uri):
-    """Any address in a request is read or refused."""
-    san = b"\x30" + bytes([len(uri) + 2]) + b"\x86" + bytes([len(uri)]) + uri.encode()
-    extension = _sequence(b"\x06\x03\x55\x1d\x11" + b"\x04" + bytes([len(san)]) + san)
-    asked = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x09\x0e" + _set(_sequence(extension))
+    """Any address in a request is read or refused; what is read can be written into a certificate."""
+    names = der.encode(0x30, der.encode(0x86, uri.encode()))
+    extension = der.encode(0x30, b"\x06\x03\x55\x1d\x11" + der.encode(0x04, names))
+    asked = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x09\x0e" + der.encode(0x31, der.encode(0x30, extension))
     information, *rest = der.Reader(der.Reader(documents.PKCS10_DER).read(der.SEQUENCE, "").content)
     parts = [each.raw for each in der.Reader(information.content)][:3]
-    attributes = _sequence(asked)
-    parts.append(b"\xa0\x82" + len(attributes).to_bytes(2, "big") + attributes)
-    with contextlib.suppress(csr.RequestError):
-        assert csr.parse_der(_sequence(_sequence(b"".join(parts)) + b"".join(each.raw for each in rest))).uris == (uri,)
+    parts.append(der.encode(0xA0, der.encode(0x30, asked)))
+    whole = der.encode(0x30, der.encode(0x30, b"".join(parts)) + b"".join(each.raw for each in rest))
+    found, problem = ("",), ""
+    try:
+        found = csr.parse_der(whole).uris
+    except csr.RequestError as error:
+        problem = str(error)
+    assert problem.startswith("x509: cannot parse URI") or (not problem and found[0].isascii())
 
 
-def _set(content):
-    return b"\x31\x82" + len(content).to_bytes(2, "big") + content
+@examples(500)
+@hypothesis.given(data=documents.scratched(st.just(pem.first(documents.CERTIFICATE_PEM).data), 4))
+def test_certificates(data):
+    """A certificate that was tampered with has the form of one, or is refused."""
+    with contextlib.suppress(certform.FormProblem):
+        assert certform.check(data) >= 0
 
 
 @examples(750)
