@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from certplane.x509 import csr, der, template
+from certplane.x509 import csr, der, recall, template
 
 _UTC_TIME: Final = 23
 _GENERALIZED_TIME: Final = 24
@@ -150,23 +150,16 @@ def _extensions(fields: list[der.Element]) -> tuple[tuple[template.Extension, ..
     holders = [each for each in fields if (each.class_, each.tag) == (der.CONTEXT, _EXTENSIONS)]
     if not holders:
         return (), bool(fields)
-    return tuple(map(_extension, parts(holders[0].content))), len(fields) > 1
+    return tuple(_read_extension(each.raw) for each in parts(holders[0].content)), len(fields) > 1
 
 
-def _extension(of: der.Element) -> template.Extension:
-    return _small_extension(of.raw) if len(of.raw) <= _SMALL else _read_extension(of.raw)
-
-
+# Of what a signer issues, nearly all extensions are the same bytes, and short; the names are not.
+@recall.short(256, 64)
 def _read_extension(raw: bytes) -> template.Extension:
     name, *flag, value = _members(der.Reader(raw).any(), 2, 3)
     if any((each.tag, each.content) != (der.BOOLEAN, b"\xff") for each in flag) or value.tag != der.OCTET_STRING:
         raise der.structure("an extension is malformed")
     return template.Extension(_KNOWN.get(name.raw) or der.oid(name), bool(flag), value.content)
-
-
-#: Of what a signer issues, nearly all extensions are the same bytes, and short; the names are not.
-_SMALL: Final = 64
-_small_extension: Final = functools.lru_cache(maxsize=256)(_read_extension)
 
 
 _KNOWN: Final = {

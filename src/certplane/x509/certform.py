@@ -7,14 +7,13 @@ that it does not know the outline is enough. RFC 5280 section 4; Go `crypto/x509
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import re
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final
 
 from certplane import gotext
-from certplane.x509 import csr, der, publickeys
+from certplane.x509 import csr, der, publickeys, recall
 
 _SEQUENCE, _SET, _INTEGER, _BITS, _OCTETS, _OID, _BOOLEAN = 0x30, 0x31, 0x02, 0x03, 0x04, 0x06, 0x01
 _UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
@@ -63,18 +62,8 @@ class _told:  # noqa: N801 - reads as the sentence it is
             raise FormProblem(self._text) from error
 
 
-_Checked = TypeVar("_Checked")
-_SHORT: Final = 128
-
-
-def _remembered(read: Callable[[bytes], _Checked]) -> Callable[[bytes], _Checked]:
-    """A reader that remembers what it found in short pieces: one authority writes the same ones all the time."""
-    remembered = functools.lru_cache(maxsize=256)(read)
-
-    def reader(piece: bytes) -> _Checked:
-        return remembered(piece) if len(piece) <= _SHORT else read(piece)
-
-    return reader
+#: One authority writes the same short pieces all the time.
+_remembered = recall.short(256, 128)
 
 
 def _check_one(whole: der.StrictReader) -> None:

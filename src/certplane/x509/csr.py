@@ -11,7 +11,6 @@ know: who may have such a certificate.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import ipaddress
 from typing import Final, NamedTuple
 
@@ -20,7 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from certplane import gotext
-from certplane.x509 import der, pem, publickeys, uris
+from certplane.x509 import der, pem, publickeys, recall, uris
 
 _EXTENSION_REQUEST: Final = "1.2.840.113549.1.9.14"
 _SAN: Final = "2.5.29.17"
@@ -108,7 +107,11 @@ class CertificateRequest:
         return self.subject.organization
 
 
-@functools.lru_cache(maxsize=2048)
+#: Bytes of a request: a thousand names fit, and all that are remembered are some megabytes.
+LONGEST_REMEMBERED: Final = 32 * 1024
+
+
+@recall.short(2048, LONGEST_REMEMBERED)
 def parse(text: bytes) -> CertificateRequest:
     """The request in the first PEM block of a text. Raises RequestError."""
     block = pem.first(text)

@@ -8,10 +8,11 @@ because what to make of an odd request must not depend on the mood of a library.
 from __future__ import annotations
 
 import datetime
-import functools
 import re
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
+
+from certplane.x509 import recall
 
 SEQUENCE: Final = 16
 SET: Final = 17
@@ -258,7 +259,7 @@ def oid(of: Element) -> str:
     return _dotted(of.content)
 
 
-@functools.lru_cache(maxsize=256)
+@recall.short(256, 32)
 def _dotted(content: bytes) -> str:
     if not content:
         raise syntax("zero length OBJECT IDENTIFIER")

@@ -34,16 +34,22 @@ class Wishes:
     extended_usages: frozenset[str] | None = None
 
 
-@functools.lru_cache(maxsize=2048)
 def read(request: csr.CertificateRequest) -> Wishes:
     """Raises csr.RequestError for an extension that says nothing sensible."""
+    return _remembered(request) if len(request.der) <= csr.LONGEST_REMEMBERED else _read(request)
+
+
+def _read(request: csr.CertificateRequest) -> Wishes:
     try:
-        return _read(request)
+        return _found(request)
     except der.DERProblem as error:
         raise csr.RequestError(str(error)) from error
 
 
-def _read(request: csr.CertificateRequest) -> Wishes:
+_remembered: Final = functools.lru_cache(maxsize=2048)(_read)
+
+
+def _found(request: csr.CertificateRequest) -> Wishes:
     info = der.Reader(der.Reader(request.signed).read(der.SEQUENCE, "").content)
     _, name = info.any(), info.any()
     found = request.extensions

@@ -168,6 +168,13 @@ def test_a_thousand_names():
     assert findings == []
 
 
+def test_only_short_requests_are_remembered():
+    """Whoever sends long ones does not fill the memory."""
+    short, long = (material.odd_request(JANE, sans(*[dns("a.example")] * count)) for count in (1, 5000))
+    assert csr.parse(short) is csr.parse(short)
+    assert csr.parse(long) is not csr.parse(long)
+
+
 def test_international_names():
     """In their encoded form they are issued; as they are written they are no names."""
     made, findings = issued(material.odd_request(JANE, sans(dns("xn--bcher-kva.example"))))
