@@ -64,7 +64,17 @@ _OPAQUE: Final[Mapping[str, Document]] = {
     _VERSION_INFO: {
         "description": "Info says which version of the API the server has, and how the server was built.",
         "type": "object",
-        "required": ["major", "minor", "gitVersion"],
+        "required": [
+            "major",
+            "minor",
+            "gitVersion",
+            "gitCommit",
+            "gitTreeState",
+            "buildDate",
+            "goVersion",
+            "compiler",
+            "platform",
+        ],
         "properties": {
             name: {"type": "string", "description": description, **({"default": ""} if default else {})}
             for name, description, default in (
@@ -75,6 +85,12 @@ _OPAQUE: Final[Mapping[str, Document]] = {
                 ("minCompatibilityMajor", "Oldest major version it can work beside.", False),
                 ("minCompatibilityMinor", "Oldest minor version it can work beside.", False),
                 ("gitVersion", "Whole version, with that of the server behind a plus sign.", True),
+                ("gitCommit", "Revision of the source, where it is known.", True),
+                ("gitTreeState", "What the server was built from: clean, dirty, or archive.", True),
+                ("buildDate", "When the server was built.", True),
+                ("goVersion", "Version of Go, for servers written in it.", True),
+                ("compiler", "What runs the server.", True),
+                ("platform", "System and architecture that the server runs on.", True),
             )
         },
     },
@@ -101,6 +117,8 @@ class _Schemas:
     def ref(self, struct: type[msgspec.Struct], kinds: Iterable[Document] = ()) -> Document:
         """A reference to the schema of a type, which is added. `kinds` are what clients find it by."""
         name = self._name(struct.__name__)
+        if not kinds and struct.__name__ in answers.BY_KIND:
+            kinds = [_common(struct.__name__)]
         if name not in self.found:
             self.found[name] = {}  # against endless descent, should a type contain itself
             self.found[name] = self._struct(struct, list(kinds))
@@ -137,7 +155,7 @@ class _Schemas:
     def shared(self, type_: type[objects.Type], *, in_group: bool = False) -> Document:
         """A reference to a document type that every group has; with `in_group`, under its own name as well."""
         kind = type_.__name__
-        kinds = [{"group": "", "kind": kind, "version": "v1"}]
+        kinds = [_common(kind)]
         if in_group and self._group:
             kinds.append(self.gvk(kind))
         return self.ref(type_, kinds)
@@ -196,6 +214,11 @@ class _Schemas:
             return {"type": "object", "additionalProperties": element}
         type_ = "string" if of.kind == "bytes" else of.kind
         return {"type": type_, "format": of.format} if of.format else {"type": type_}
+
+
+def _common(kind: str) -> Document:
+    """What clients find the schema by of a document that is the same in all groups."""
+    return {"group": "", "kind": kind, "version": "v1"}
 
 
 #: What a value is that was left out, for the kinds of value where the documents say it.
@@ -314,7 +337,8 @@ _ITEM: Final = ("get", "update", "delete", "patch")
 class _Subject:
     """What an operation is about: the schema of its objects, their kind, and the words around it in ids and texts.
 
-    `noun` is the kind in the id, and `gvk` what the operation is found by, where they are not the kind's own.
+    `noun` is the kind in the id, and `gvk` what the operation is found by, where they are not the kind's own. What is
+    With `returns_deleted` it is shown as it was when it is deleted.
     """
 
     kind: str
@@ -324,6 +348,7 @@ class _Subject:
     subresource: str = ""
     noun: str = ""
     gvk: Document | None = None
+    returns_deleted: bool = False
 
 
 class _Builder:
@@ -348,7 +373,7 @@ class _Builder:
         schema = self.schemas.kind(of.type, of.kind)
         listed = self.schemas.list_of(of.type, of.kind, of.list_kind)
         scope = "Namespaced" if of.namespaced else ""
-        subject = _Subject(of.kind, schema, listed, scope)
+        subject = _Subject(of.kind, schema, listed, scope, returns_deleted=of.returns_deleted)
         inside = f"namespaces/{{namespace}}/{of.plural}" if of.namespaced else of.plural
         self._add(inside, subject, [each for each in _COLLECTION if each in of.verbs])
         self._add(f"{inside}/{{name}}", subject, [each for each in _ITEM if each in of.verbs])
@@ -392,7 +417,7 @@ class _Builder:
     def _operation(self, verb: str, subject: _Subject) -> Document:
         how = _VERBS[verb]
         what = subject.list_schema if verb == "list" else subject.schema
-        if verb in ("delete", "deletecollection"):
+        if verb == "deletecollection" or (verb == "delete" and not subject.returns_deleted):
             what = self.schemas.shared(answers.Status)
         behind = f" through /{subject.subresource}" if subject.subresource else ""
         noun = f"{subject.scope}{subject.noun or subject.kind}{subject.subresource.capitalize()}"

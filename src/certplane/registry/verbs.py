@@ -329,13 +329,13 @@ class Registry:
         again = "The object might have been deleted and then recreated"
         if how.uid is not None and how.uid != meta.uid:
             why = f"the UID in the precondition ({how.uid}) does not match the UID in record ({meta.uid}). {again}"
-            raise errors.Conflict.of(of.kind, of.stored.group, target.name, why)
+            raise errors.Conflict.of(of.stored.kind, of.stored.group, target.name, why)
         if how.resource_version is not None and how.resource_version != meta.resource_version:
             why = (
                 f"the ResourceVersion in the precondition ({how.resource_version}) does not match the "
                 f"ResourceVersion in record ({meta.resource_version}). The object might have been modified"
             )
-            raise errors.Conflict.of(of.kind, of.stored.group, target.name, why)
+            raise errors.Conflict.of(of.stored.kind, of.stored.group, target.name, why)
 
     async def _store_delete(
         self, call: context.Call, stored: document.Document, entry: watchcache.Entry, how: Deletion

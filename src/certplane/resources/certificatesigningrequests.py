@@ -71,7 +71,7 @@ class CertificateSigningRequestSpec(objects.Type):
 
     request: Annotated[
         bytes | None,
-        doc("The certificate request: PKCS#10, in PEM.", list_type="atomic", required=True),
+        doc("The certificate request: PKCS#10, in PEM.", required=True),
     ] = always(lambda: None)
     signer_name: Annotated[
         str,
@@ -90,11 +90,12 @@ class CertificateSigningRequestSpec(objects.Type):
         ),
     ] = None
     usages: Annotated[
-        list[Annotated[str, doc("", go="v1.KeyUsage", enum=())]],
+        list[Annotated[str, doc("", go="v1.KeyUsage")]],
         doc(
             "What the key is to be used for. For clients: digital signature, client auth; for servers: digital "
             "signature, server auth; with RSA keys also key encipherment.",
             list_type="atomic",
+            enum=USAGES,
         ),
     ] = field(default_factory=list)
     username: Annotated[str, doc("Who created the request. Filled in by the server.")] = ""
@@ -118,10 +119,7 @@ class CertificateSigningRequestStatus(objects.Type):
     ] = field(default_factory=list)
     certificate: Annotated[
         bytes,
-        doc(
-            "The certificate, in PEM, perhaps followed by intermediates. Written once, by the signer, after approval.",
-            list_type="atomic",
-        ),
+        doc("The certificate, in PEM, perhaps followed by intermediates. Written once, by the signer, after approval."),
     ] = b""
 
 

@@ -44,6 +44,7 @@ class EventSeries(objects.Type):
 class Event(objects.Object):
     """Event tells people what happened to an object. Programs should not act on events: they may be lost."""
 
+    metadata: Annotated[objects.ObjectMeta, doc("What every object has.", required=True)] = always(objects.ObjectMeta)
     involved_object: Annotated[objects.ObjectReference, doc("The object that it happened to.", required=True)] = always(
         objects.ObjectReference
     )

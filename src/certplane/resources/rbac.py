@@ -90,7 +90,7 @@ class RoleRef(objects.Type):
 
     atomic: ClassVar[bool] = True
 
-    api_group: Annotated[str, doc("rbac.authorization.k8s.io.", required=True)] = always(str)
+    api_group: Annotated[str, doc("rbac.authorization.k8s.io.")] = always(str)
     kind: Annotated[str, doc("Role or ClusterRole.", required=True)] = always(str)
     name: Annotated[str, doc("Name of the role.", required=True)] = always(str)
 

@@ -194,7 +194,7 @@ class SelfSubjectReview(objects.Object):
 class TokenReviewSpec(objects.Type):
     """TokenReviewSpec is the question: whose token is this?"""
 
-    token: Annotated[str, doc("The token.")] = ""
+    token: Annotated[str, doc("The token.", required=True)] = ""
     audiences: Annotated[
         list[str], doc("Who the token should be meant for; this server, if empty.", list_type="atomic")
     ] = field(default_factory=list)
