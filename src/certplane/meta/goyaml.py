@@ -302,5 +302,5 @@ _Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]  # JSON 
 
 def dump(value: Any) -> str:
     """JSON builtins as a YAML document, keys sorted, in block style."""
-    text: str = yaml.dump(value, Dumper=_Dumper, default_flow_style=False, width=1 << 30, allow_unicode=True)
+    text: str = yaml.dump(value, Dumper=_Dumper, default_flow_style=False, allow_unicode=True)
     return text

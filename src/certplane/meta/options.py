@@ -240,6 +240,12 @@ def _from_query(query: Query) -> objects.DeleteOptions:
 _DURATION: Final = re.compile(r"[+-]?(0|([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+", re.ASCII)
 
 
+_AMOUNT: Final = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", re.ASCII)
+_TOO_MANY_DIGITS: Final = 19
+_UNIT: Final = re.compile(r"[^.0-9]+")
+_UNITS: Final = frozenset({"ns", "us", "µs", "\u03bcs", "ms", "s", "m", "h"})
+
+
 def timeout(query: Query) -> float | None:
     """The seconds that a client gives a request with the `timeout` parameter, a Go duration. Raises BadRequest."""
     text = _first(query, "timeout") if query else ""
@@ -247,6 +253,19 @@ def timeout(query: Query) -> float | None:
         return None
     found = gotext.parse_duration(text.lstrip("+-").replace("\u03bcs", "us")) if _DURATION.fullmatch(text) else None
     if found is None:
-        why = f"time: invalid duration {gotext.quote(text)}"
+        why = f"time: {_no_duration(text)} duration {gotext.quote(text)}"
         raise errors.BadRequest(f"invalid timeout specified in the request URL - {why}")
     return found.total_seconds() if not text.startswith("-") else None
+
+
+def _no_duration(text: str) -> str:
+    """What Go finds first that keeps a text from being a duration."""
+    at = 1 if text[0] in "+-" else 0
+    while (number := _AMOUNT.match(text, at)) and len(number[0].partition(".")[0].lstrip("0")) < _TOO_MANY_DIGITS:
+        unit = _UNIT.match(text, number.end())
+        if unit is None:
+            return "missing unit in"
+        if unit[0] not in _UNITS:
+            return f"unknown unit {gotext.quote(unit[0])} in"
+        at = unit.end()
+    return "invalid"

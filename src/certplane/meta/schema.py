@@ -337,8 +337,8 @@ _ITEM: Final = ("get", "update", "delete", "patch")
 class _Subject:
     """What an operation is about: the schema of its objects, their kind, and the words around it in ids and texts.
 
-    `noun` is the kind in the id, and `gvk` what the operation is found by, where they are not the kind's own. What is
-    With `returns_deleted` it is shown as it was when it is deleted.
+    `noun` is the kind in the id, and `gvk` what the operation is found by, where they are not the kind's own. With
+    `returns_deleted` it is shown as it was when it is deleted.
     """
 
     kind: str

@@ -321,7 +321,7 @@ def _unescape(value: str) -> str:
         elif char == "\\":
             escaped = True
         elif char in ",=":
-            raise errors.BadRequest(f"invalid field selector: unescaped character in value: {char}")
+            raise errors.BadRequest(f"invalid field selector: unescaped character in value: {ord(char)}")
         else:
             result += char
     if escaped:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -123,10 +124,16 @@ def _too_large() -> errors.RequestEntityTooLarge:
     return errors.RequestEntityTooLarge(f"limit is {BODY_LIMIT}")
 
 
+#: An escape that is none, or the separator of old.
+_BROKEN: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|;")
+
+
 def parse_query(raw: str) -> Mapping[str, Sequence[str]]:
-    """The parameters of a query string, in order, empty values kept."""
+    """The parameters of a query string, in order, empty values kept; those that Go does not understand left out."""
     if not raw:
         return {}
+    if _BROKEN.search(raw):
+        raw = "&".join(pair for pair in raw.split("&") if not _BROKEN.search(pair))
     found: dict[str, list[str]] = {}
     for name, value in urllib.parse.parse_qsl(raw, keep_blank_values=True, max_num_fields=None):
         found.setdefault(name, []).append(value)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import weakref
 from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -59,7 +60,7 @@ class Subject:
     serial_number: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+@dataclasses.dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class CertificateRequest:
     """A parsed request: its key, and the DER of that as it was sent; its names, with URIs as Go prints them; the
     requested extensions, by OID, as they stand.
@@ -343,9 +344,18 @@ _FAILURES: Final = {
 }
 
 
-@functools.lru_cache(maxsize=2048)
+#: Those that were signed with their keys: several ask about each, one after the other.
+_proven: weakref.WeakSet[CertificateRequest] = weakref.WeakSet()
+
+
 def verify(request: CertificateRequest) -> None:
     """Check that the request was signed with the key that it names. Raises RequestError; never returns a verdict."""
+    if request not in _proven:
+        _verify(request)
+        _proven.add(request)
+
+
+def _verify(request: CertificateRequest) -> None:
     if request.signature_oid == _MD5_RSA:
         raise RequestError("x509: cannot verify signature: insecure algorithm MD5-RSA")
     scheme = _scheme(request)
