@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
-from certplane import clock, errors
+from certplane import clock, errors, gotext
 from certplane.meta import options, selectors
 from certplane.registry import document, paging, verbs
 from certplane.store import contract, watchcache
@@ -89,31 +89,35 @@ class Reader:
     async def list(self, namespace: str, how: options.ListOptions) -> Listing:
         """Raises BadRequest for bad selectors, tokens and revisions; Expired; Timeout."""
         matches = self._predicate(how)
+        # "Whatever is at hand" comes whole; another spelling of the number does not mean that.
+        limit = 0 if how.resource_version == "0" else max(how.limit, 0)
         if how.continue_token:
             token = paging.decode(how.continue_token)
             if how.resource_version not in ("", "0"):
                 raise errors.BadRequest("specifying resource version is not allowed when using continue")
-            return await self._page(namespace, how.limit, matches, token.start, max(token.revision, 0))
+            return await self._page(namespace, limit, matches, token.start, max(token.revision, 0))
         wanted = paging.parse_revision(how.resource_version)
         await self._registry.cache.fresh()
-        limit = max(how.limit, 0)
         if not wanted:
             only = self._only(namespace, how)
             if only:
                 return self._page_of_one(only, matches)
-            return await self._page(namespace, limit if not how.resource_version else 0, matches, "", 0)
+            return await self._page(namespace, limit, matches, "", 0)
         if wanted > self._registry.cache.revision:
             await self._wait_for(wanted)
         exact = how.resource_version_match == "Exact" or (limit > 0 and not how.resource_version_match)
         return await self._page(namespace, limit, matches, "", wanted if exact else 0)
 
     async def watch(self, namespace: str, how: options.ListOptions) -> Stream:
-        """Raises BadRequest; Expired when the revision is too old; Timeout when it is in the future."""
+        """Raises BadRequest; Expired when the revision is too old; Timeout when there should be objects of the future.
+
+        A watch from a revision that is yet to come begins there.
+        """
         collection, cache = self._collection, self._registry.cache
         matches = self._predicate(how)
         wanted = _late_revision(how.resource_version)
         await cache.fresh()
-        if wanted > cache.revision:
+        if how.send_initial_events and wanted > cache.revision:
             await self._wait_for(wanted, how.timeout_seconds or PATIENCE)
         from_start = how.send_initial_events if how.send_initial_events is not None else wanted == 0
         after = None if from_start or wanted == 0 else wanted
@@ -267,7 +271,7 @@ class Reader:
 def _unknown_label(text: Callable[[str], str] | None, label: str) -> str:
     if text is not None:
         return text(label)
-    return f'"{label}" is not a known field selector: only "metadata.name", "metadata.namespace"'
+    return f'{gotext.quote(label)} is not a known field selector: only "metadata.name", "metadata.namespace"'
 
 
 def _late_revision(text: str) -> int:

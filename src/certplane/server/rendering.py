@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec import structs
 
 from certplane import gotext
-from certplane.meta import codec, goyaml, protobuf, resource
+from certplane.meta import codec, goyaml, objects, protobuf, resource
 from certplane.registry import document, reads
 from certplane.server import negotiation, tables
 
@@ -56,17 +57,23 @@ def one(of: document.Document, view: View) -> bytes:
         meta = {"resourceVersion": str(of.revision)} if of.revision else {}
         return encode_json(tables.table(tables.columns(of.resource), [row], form.meta_version, meta), form)
     if form.transform:
-        shown = tables.partial(of, form.meta_version)
-        if form.media_type == negotiation.PROTOBUF:
-            return protobuf.encode(shown, shown.api_version, shown.kind)
-        return encode_json(codec.encode(shown), form)
+        return _partial(of.object, form)
     if form.media_type == negotiation.PROTOBUF:
         return protobuf.encode(of.object, of.resource.api_version, of.resource.kind)
     return encode_json(of.wire, form)
 
 
-def answer(value: Any, of: resource.Action, form: negotiation.Form) -> bytes:
+def _partial(of: objects.Object, form: negotiation.Form) -> bytes:
+    shown = tables.partial(of, form.meta_version)
+    if form.media_type == negotiation.PROTOBUF:
+        return protobuf.encode(shown, shown.api_version, shown.kind)
+    return encode_json(codec.encode(shown), form)
+
+
+def answer(value: objects.Object, of: resource.Action, form: negotiation.Form) -> bytes:
     """The answer of an action."""
+    if form.transform:
+        return _partial(value, form)
     if form.media_type == negotiation.PROTOBUF:
         return protobuf.encode(value, of.api_version, of.kind)
     return encode_json(codec.encode(value), form)
@@ -84,7 +91,7 @@ def listing(kind: resource.Resource, of: reads.Listing, view: View) -> bytes:
         rows = [tables.row(each, view.include, form.meta_version, view.now) for each in of.documents]
         return encode_json(tables.table(tables.columns(kind), rows, form.meta_version, meta), form)
     if form.transform:
-        items = [tables.partial(each, form.meta_version) for each in of.documents]
+        items = [tables.partial(each.object, form.meta_version) for each in of.documents]
         head = {"kind": "PartialObjectMetadataList", "apiVersion": f"meta.k8s.io/{form.meta_version}"}
         if form.media_type == negotiation.PROTOBUF:
             return protobuf.encode_list(items, head["apiVersion"], head["kind"], meta)
@@ -103,6 +110,10 @@ def listing(kind: resource.Resource, of: reads.Listing, view: View) -> bytes:
 def stream_type(form: negotiation.Form) -> str:
     """The content type of a watch."""
     return f"{negotiation.PROTOBUF};stream=watch" if form.media_type == negotiation.PROTOBUF else form.media_type
+
+
+class NotShown(Exception):
+    """An event that the form of a watch has no room for: single objects are no lists."""
 
 
 class Framer:
@@ -126,7 +137,7 @@ class Framer:
         return self.event(notice.type, notice.document)
 
     def event(self, type_: str, of: document.Document) -> bytes:
-        """One object in one event."""
+        """One object in one event. Raises NotShown."""
         form = self._view.form
         if form.transform == "Table":
             definitions = None if self._columns_sent else tables.columns(self._kind)
@@ -134,8 +145,10 @@ class Framer:
             row = tables.row(of, self._view.include, form.meta_version, self._view.now)
             meta = {"resourceVersion": of.object.metadata.resource_version}
             return self._json_event(type_, tables.table(definitions, [row], form.meta_version, meta))
+        if form.transform == "PartialObjectMetadataList":
+            raise NotShown
         if form.transform:
-            shown = tables.partial(of, form.meta_version)
+            shown = tables.partial(of.object, form.meta_version)
             if form.media_type == negotiation.PROTOBUF:
                 return protobuf.encode_watch_event(type_, shown, shown.api_version, shown.kind)
             return self._json_event(type_, codec.encode(shown))
@@ -150,7 +163,13 @@ class Framer:
         blank.metadata.resource_version = str(revision)
         if initial_end:
             blank.metadata.annotations = {INITIAL_END: "true"}
-        return self.event("BOOKMARK", document.finished(self._kind, blank))
+        view = self._view
+        if initial_end and view.include == "None":
+            # The mark is in the metadata, so this one row has some.
+            self._view = structs.replace(view, include="Metadata")
+        frame = self.event("BOOKMARK", document.finished(self._kind, blank))
+        self._view = view
+        return frame
 
     def error(self, of: Mapping[str, Any]) -> bytes:
         """The last event of a watch that cannot go on."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from certplane import errors, gotext
-from certplane.meta import answers, codec, resource
+from certplane.meta import answers, codec, objects, resource
 from certplane.registry import document
 
 _INCLUDES: Final = ("", "Metadata", "Object", "None")
@@ -54,14 +54,13 @@ def _embedded(of: document.Document, include: str, version: str) -> Any:
         return msgspec.Raw(of.wire)
     if include == "None":
         return None
-    return partial(of, version)
+    return partial(of.object, version)
 
 
-def partial(of: document.Document, version: str) -> answers.PartialObjectMetadata:
+def partial(of: objects.Object, version: str) -> answers.PartialObjectMetadata:
     """The metadata alone."""
-    api_version = f"meta.k8s.io/{version}"
     return answers.PartialObjectMetadata(
-        kind="PartialObjectMetadata", api_version=api_version, metadata=of.object.metadata
+        kind="PartialObjectMetadata", api_version=f"meta.k8s.io/{version}", metadata=of.metadata
     )
 
 

@@ -55,6 +55,10 @@ class Watches:
     ) -> AsyncIterator[bytes]:
         """The body of one watch."""
         watcher = stream.watcher
+        if how.timeout_seconds < 0:
+            # Its time was up before it began.
+            watcher.close()
+            return
         self._open[watcher] = about
         keeper = asyncio.ensure_future(self._keep(watcher, how))
         try:
@@ -65,12 +69,17 @@ class Watches:
             if self._draining:
                 return
             async for notices in stream.notices:
-                # A batch without notices is the keeper's reminder that a bookmark is due.
-                yield (
-                    rendering.many(notices, framer) if notices else framer.bookmark(watcher.revision, initial_end=False)
-                )
+                if notices:
+                    yield rendering.many(notices, framer)
+                # No notices are the keeper's reminder that a bookmark is due; one that says where the watch began
+                # would say nothing.
+                elif watcher.revision > stream.revision:
+                    yield framer.bookmark(watcher.revision, initial_end=False)
             if watcher.overflowed:
                 yield framer.error(errors.Expired("too old resource version: the watch fell behind").status())
+        except rendering.NotShown:
+            # The answer has begun and cannot become a refusal.
+            return
         finally:
             keeper.cancel()
             watcher.close()
@@ -79,13 +88,19 @@ class Watches:
     async def _keep(self, watcher: watchcache.Watcher, how: options.ListOptions) -> None:
         """Remind the watch of its bookmarks, and end it when its time is up."""
         end = self._clock.monotonic() + _lifetime(how)
-        while (left := end - self._clock.monotonic()) > 0:
-            if how.allow_watch_bookmarks and left > _LAST_BOOKMARK:
-                await self._clock.sleep(min(left - _LAST_BOOKMARK, _BOOKMARK_INTERVAL))
-                watcher.wake()
-            else:
-                await self._clock.sleep(left)
+        if how.allow_watch_bookmarks:
+            await self._remind(watcher, end - _LAST_BOOKMARK)
+        await self._clock.sleep(max(end - self._clock.monotonic(), 0.0))
         watcher.close()
+
+    async def _remind(self, watcher: watchcache.Watcher, last: float) -> None:
+        """Wake the watch at each interval, and at the time of the last bookmark."""
+        left = last - self._clock.monotonic()
+        while left > 0:
+            await self._clock.sleep(min(left, _BOOKMARK_INTERVAL))
+            watcher.wake()
+            # Clocks may wake early by a trifle, for which nobody needs another bookmark.
+            left = last - self._clock.monotonic() if left > _BOOKMARK_INTERVAL else 0.0
 
 
 def _lifetime(how: options.ListOptions) -> float:

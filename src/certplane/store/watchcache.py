@@ -58,8 +58,9 @@ class Watcher:
     `overflowed` tells, after the end, that events were lost because they were not taken in time.
     """
 
-    def __init__(self, collection: Collection, prefix: str, backlog: int) -> None:
+    def __init__(self, collection: Collection, prefix: str, backlog: int, after: int = 0) -> None:
         self.prefix = prefix
+        self._after = after
         self.overflowed = False
         self._collection = collection
         self._backlog = backlog
@@ -91,6 +92,8 @@ class Watcher:
 
     def offer(self, events: Sequence[Event]) -> None:
         """Events that concern this watch. Called by the collection."""
+        if events[0].revision <= self._after:
+            events = [each for each in events if each.revision > self._after]
         if len(self._events) + len(events) > self._backlog:
             self.overflowed = True
             self._events = []
@@ -100,7 +103,9 @@ class Watcher:
         self._notify()
 
     def wake(self) -> None:
-        """Make the iteration step, even if there is nothing new."""
+        """Make the iteration step, even if there is nothing new: if the watch has come to where it begins."""
+        if self._collection.revision < self._after:
+            return
         self._woken = True
         self._notify()
 
@@ -159,10 +164,11 @@ class Collection:
 
     def watch(self, after: int | None = None, prefix: str = "", *, backlog: int = BACKLOG) -> Watcher:
         """A watch on what comes from now on; or on everything after a revision, if the window reaches back that far.
+        The revision may be one that is yet to come.
 
         Raises Compacted if it does not.
         """
-        watcher = Watcher(self, prefix or self.prefix, backlog)
+        watcher = Watcher(self, prefix or self.prefix, backlog, after or 0)
         if after is not None and after < self._cache.revision:
             if after < self._complete_after:
                 raise contract.Compacted(after, self._complete_after + 1)
