@@ -173,10 +173,65 @@ class APIVersions(Type):
     ] = msgspec.field(default_factory=_no_addresses, name="serverAddressByClientCIDRs")
 
 
+class GroupVersionKind(Type):
+    """GroupVersionKind names a type; an empty group and version are those of where it stands."""
+
+    group: str = always(str)
+    version: str = always(str)
+    kind: str = always(str)
+
+
+class APISubresourceDiscovery(Type):
+    """APISubresourceDiscovery is a subresource in aggregated discovery."""
+
+    subresource: str = always(str)
+    response_kind: GroupVersionKind | None = None
+    accepted_types: list[GroupVersionKind] = msgspec.field(default_factory=list)
+    verbs: list[str] = always(list)
+
+
+class APIResourceDiscovery(Type):
+    """APIResourceDiscovery is a resource, with what is below it, in aggregated discovery."""
+
+    resource: str = always(str)
+    response_kind: GroupVersionKind | None = None
+    scope: str = always(str)
+    singular_resource: str = always(str)
+    verbs: list[str] = always(list)
+    short_names: list[str] = msgspec.field(default_factory=list)
+    categories: list[str] = msgspec.field(default_factory=list)
+    subresources: list[APISubresourceDiscovery] = msgspec.field(default_factory=list)
+
+
+class APIVersionDiscovery(Type):
+    """APIVersionDiscovery is one version of a group in aggregated discovery."""
+
+    version: str = always(str)
+    resources: list[APIResourceDiscovery] = msgspec.field(default_factory=list)
+    freshness: str = ""
+
+
+class APIGroupDiscovery(Type):
+    """APIGroupDiscovery is one group in aggregated discovery."""
+
+    metadata: objects.ObjectMeta = always(objects.ObjectMeta)
+    versions: list[APIVersionDiscovery] = msgspec.field(default_factory=list)
+
+
+class APIGroupDiscoveryList(Type):
+    """APIGroupDiscoveryList is everything that the server has, in one document."""
+
+    kind: str = ""
+    api_version: str = ""
+    metadata: ListMeta = always(ListMeta)
+    items: list[APIGroupDiscovery] = always(list)
+
+
 #: The types above that are documents of their own, by kind.
 BY_KIND: Final[dict[str, type[Type]]] = {
     each.__name__: each
     for each in (
         Status, PartialObjectMetadata, PartialObjectMetadataList, APIResourceList, APIGroup, APIGroupList, APIVersions,
+        APIGroupDiscoveryList,
     )
 }  # fmt: skip

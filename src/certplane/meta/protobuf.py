@@ -29,6 +29,7 @@ from google.protobuf import descriptor, descriptor_pool, message, message_factor
 from certplane import errors
 from certplane.meta import answers, codec, objects, quantity, shape
 from certplane.meta.pb import (
+    apidiscovery_v2_pb2,
     authentication_v1_pb2,
     authorization_v1_pb2,
     certificates_v1_pb2,
@@ -45,7 +46,7 @@ PREFIX: Final = b"k8s\x00"
 
 _MODULES: Final = (
     core_v1_pb2, authentication_v1_pb2, authorization_v1_pb2, certificates_v1_pb2, certificates_v1beta1_pb2,
-    coordination_v1_pb2, events_v1_pb2, rbac_v1_pb2, meta_v1_pb2, runtime_pb2,
+    coordination_v1_pb2, events_v1_pb2, rbac_v1_pb2, apidiscovery_v2_pb2, meta_v1_pb2, runtime_pb2,
 )  # fmt: skip
 _SHARED: Final = meta_v1_pb2.DESCRIPTOR.package
 _CORE: Final = core_v1_pb2.DESCRIPTOR.package
@@ -192,16 +193,35 @@ def _message(obj: msgspec.Struct, name: str, api_version: str) -> message.Messag
 
 @functools.cache
 def _writer(struct: type[msgspec.Struct], of: descriptor.Descriptor) -> _Writer:
-    steps = [(field.attribute, _field_writer(field.shape, name, of)) for field, name in _pairs(struct, of)]
+    pairs = _pairs(struct, of)
+    steps = [(field.attribute, _step(field, name, of)) for field, name in pairs]
+    times = [name for field, name in pairs if _is_always_written(field)]
 
     def write(target: message.Message, value: Any) -> None:
         target.SetInParent()
+        for name in times:
+            getattr(target, name).SetInParent()
         for attribute, step in steps:
             item = getattr(value, attribute)
             if item is not None:
                 step(target, item)
 
     return write
+
+
+def _is_always_written(field: shape.Field) -> bool:
+    """Whether a time that is not set is there nevertheless, empty: where Go has no pointer."""
+    # JSON has null in the same fields, but for one.
+    return field.shape.kind in ("time", "microtime") and (
+        (field.nullable and not field.omitempty) or field.name == "creationTimestamp"
+    )
+
+
+def _step(field: shape.Field, name: str, of: descriptor.Descriptor) -> _Writer:
+    if field.shape.kind == "bytes" and not field.nullable:
+        # Where JSON leaves out no bytes, they are what Go has none of.
+        return lambda target, value: _write_raw(target, name, value)
+    return _field_writer(field.shape, name, of)
 
 
 def _field_writer(field: shape.Shape, name: str, of: descriptor.Descriptor) -> _Writer:

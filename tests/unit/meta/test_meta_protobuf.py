@@ -8,7 +8,8 @@ import pytest
 
 from certplane import errors
 from certplane.meta import answers, objects, protobuf
-from certplane.meta.pb import meta_v1_pb2, runtime_pb2
+from certplane.meta.pb import certificates_v1_pb2, meta_v1_pb2, runtime_pb2
+from certplane.resources import certificatesigningrequests as csrs
 
 
 class LeaseSpec(objects.Type):
@@ -87,6 +88,21 @@ def test_pointers_are_written_only_if_set() -> None:
     """None is left out, zero is not; plain fields are always written, as Go does."""
     raw = protobuf.decode(protobuf.encode(lease(lease_duration_seconds=0), LEASES, "Lease"), Lease, LEASES).raw
     assert b"\x12\x02\x10\x00" == raw[-4:]
+
+
+def test_what_go_has_no_pointer_for_is_there_though_empty() -> None:
+    """A time that JSON shows as null is an empty message; so is when an object was created. No bytes are none."""
+    request = csrs.CertificateSigningRequest()
+    request.status.conditions = [csrs.CertificateSigningRequestCondition(type="Approved")]
+    body = protobuf.encode(request, "certificates.k8s.io/v1", "CertificateSigningRequest")
+    found = certificates_v1_pb2.CertificateSigningRequest.FromString(_raw(body))
+    assert found.status.conditions[0].HasField("lastUpdateTime")
+    assert not found.status.HasField("certificate")
+    assert (found.metadata.HasField("creationTimestamp"), found.metadata.HasField("deletionTimestamp")) == (True, False)
+
+
+def _raw(body: bytes) -> bytes:
+    return runtime_pb2.Unknown.FromString(body[4:]).raw
 
 
 def test_the_envelope_says_what_is_inside() -> None:

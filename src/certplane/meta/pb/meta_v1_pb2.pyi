@@ -132,6 +132,16 @@ class GroupVersionForDiscovery(_message.Message):
     version: str
     def __init__(self, groupVersion: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
+class GroupVersionKind(_message.Message):
+    __slots__ = ("group", "version", "kind")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    group: str
+    version: str
+    kind: str
+    def __init__(self, group: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[str] = ...) -> None: ...
+
 class LabelSelector(_message.Message):
     __slots__ = ("matchLabels", "matchExpressions")
     class MatchLabelsEntry(_message.Message):
