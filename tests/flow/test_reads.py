@@ -311,3 +311,217 @@ async def test_last_bookmark_comes_before_the_end(seconds, times):
             await clock.advance(1)
         await asyncio.wait_for(reader, 5)
     assert seen == times
+
+
+@pytest.mark.parametrize(("path", "accept"), [("?watch=1", ""), ("", ""), ("/a", "")])
+async def test_the_first_accept_header_counts(path, accept):
+    """Several are not joined: what the first one says is what is wanted."""
+    del accept
+    async with flow.running() as plane:
+        await filled(plane, "a")
+        fields = [(b"accept", b"text/html"), (b"accept", b"application/json")]
+        where, _, query = (CSRS + path).partition("?")
+        reply = await flow.assembled(plane)(
+            exchange.Exchange("GET", where, query, exchange.Headers(fields), identity=flow.ADMIN)
+        )
+    assert reply.status == 406
+
+
+PARTIAL = "application/json;as=PartialObjectMetadata{};v=v1;g=meta.k8s.io"
+
+
+async def test_watch_in_the_form_of_a_list_ends_without_a_word():
+    """An event is about one object, which is no list; where there is none, nothing is wrong."""
+    async with flow.running() as plane:
+        await filled(plane, "a")
+        of = exchange.Exchange(
+            "GET",
+            CSRS,
+            "watch=1",
+            exchange.Headers([(b"accept", PARTIAL.format("List").encode())]),
+            identity=flow.ADMIN,
+        )
+        reply = await flow.assembled(plane)(of)
+        assert reply.status == 200
+        assert [piece async for piece in reply.stream] == []
+
+
+async def test_metadata_of_a_review_and_of_what_was_deleted():
+    """A review has metadata to show; the list of what was deleted is refused as a single object."""
+    async with flow.running() as plane:
+        await filled(plane, "a")
+        path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+        code, body = await ask(plane, path, "POST", body=b"{}", accept=PARTIAL.format(""))
+        assert (code, json.loads(body)["kind"]) == (201, "PartialObjectMetadata")
+        code, body = await ask(plane, path, "POST", body=b"{}", accept=PARTIAL.format("List"))
+        assert (code, json.loads(body)["message"].rpartition(" ")[2]) == (406, "(*authentication.SelfSubjectReview)")
+        code, body = await ask(plane, CSRS, "DELETE", accept=PARTIAL.format(""))
+        assert (code, json.loads(body)["message"].rpartition(" ")[2]) == (
+            406,
+            "(*certificates.CertificateSigningRequestList)",
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [(".", "may not be '.'"), ("..", "may not be '..'"), ("%", "may not contain '%'")]
+)
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_names_that_no_object_can_have(name, why, method):
+    """They are refused as such, not looked for."""
+    async with flow.running() as plane:
+        code, body = await ask(plane, f"{CSRS}/{name}", method)
+    assert (code, json.loads(body)["message"]) == (400, f'Name parameter invalid: "{name}": {why}')
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/api/v1/namespaces/default/finalize", 405),
+        ("PATCH", "/api/v1/namespaces/default/finalize", 405),
+        ("POST", "/apis/authorization.k8s.io/v1/localsubjectaccessreviews", 404),
+        ("GET", f"{GROUP}/watch/certificatesigningrequests/a/status", 404),
+        ("OPTIONS", f"{GROUP}/watch/certificatesigningrequests", 405),
+        ("POST", f"{GROUP}/watch/certificatesigningrequests", 405),
+    ],
+)
+async def test_paths_without_the_method(method, path, status):
+    """A path is unknown, or known and has no such method."""
+    async with flow.running() as plane:
+        await filled(plane, "a")
+        code, _ = await ask(plane, path, method, body=b"{}")
+    assert code == status
+
+
+@pytest.mark.parametrize(("query", "count"), [("limit=1;continue=x", 2), ("limit=1&limit=%zz", 1), ("limit=%zz", 2)])
+async def test_parameters_that_are_none_do_not_count(query, count):
+    """A semicolon is no separator any more, and makes a parameter as void as a broken escape does."""
+    async with flow.running() as plane:
+        await filled(plane, "a", "b")
+        _, body = await ask(plane, f"{CSRS}?{query}")
+    assert len(json.loads(body)["items"]) == count
+
+
+@pytest.mark.parametrize(("version", "count"), [("0", 2), ("00", 1), ("", 1)])
+async def test_whatever_is_at_hand_comes_whole(version, count):
+    """A limit does not count with version 0, a continue token does; another spelling of 0 is just no version."""
+    async with flow.running() as plane:
+        await filled(plane, "a", "b", "c")
+        _, body = await ask(plane, f"{CSRS}?limit=1")
+        more = json.loads(body)["metadata"]["continue"]
+        _, body = await ask(plane, f"{CSRS}?limit=1&resourceVersion={version}")
+        assert len(json.loads(body)["items"]) == (3 if version == "0" else 1)
+        if version != "00":
+            _, body = await ask(plane, f"{CSRS}?limit=1&resourceVersion={version}&continue={more}")
+            assert len(json.loads(body)["items"]) == count
+
+
+@pytest.mark.parametrize(
+    ("token", "why"),
+    [
+        ("YQ%0A", "invalid character 'a' looking for beginning of value"),
+        ("YR", "invalid character 'a' looking for beginning of value"),
+        ("Y", "illegal base64 data at input byte 0"),
+        ("YQ=", "illegal base64 data at input byte 2"),
+    ],
+)
+async def test_how_tokens_are_spelt(token, why):
+    """Line ends and bits left over do not matter, padding does."""
+    async with flow.running() as plane:
+        code, body = await ask(plane, f"{CSRS}?continue={token}")
+    assert (code, json.loads(body)["message"].rpartition("not valid: ")[2]) == (400, why)
+
+
+async def test_members_of_a_token_are_found_in_any_case():
+    """As Go finds them."""
+    async with flow.running() as plane:
+        await filled(plane, "a", "b")
+        code, body = await ask(plane, f"{CSRS}?continue={token({'V': VERSION, 'RV': -1, 'Start': 'b'})}")
+    assert (code, len(json.loads(body)["items"])) == (200, 1)
+
+
+async def watched(plane, query, until):
+    """The events of a watch up to its end, while `until` runs."""
+    of = exchange.Exchange("GET", CSRS, f"watch=1&{query}", exchange.Headers([]), identity=flow.ADMIN)
+    reply = await flow.assembled(plane)(of)
+    assert reply.status == 200
+
+    async def read():
+        return [json.loads(line) async for piece in reply.stream for line in piece.splitlines()]
+
+    reader = asyncio.ensure_future(read())
+    await until
+    return await asyncio.wait_for(reader, 5)
+
+
+async def test_watch_from_a_revision_that_is_yet_to_come():
+    """It is open at once and begins there: what comes before is not shown, and no bookmark points behind it."""
+    clock = testing.FakeClock()
+    async with flow.running(clock=clock) as plane:
+
+        async def later():
+            await filled(plane, "a", "b")
+            for _ in range(5):
+                await clock.advance(1)
+
+        begin = await plane.store.revision() + 1
+        query = f"resourceVersion={begin}&timeoutSeconds=4&allowWatchBookmarks=true"
+        events = await watched(plane, query, later())
+        assert [each["object"]["metadata"].get("name") for each in events][:1] == ["b"]
+        query = "resourceVersion=1000000&timeoutSeconds=4&allowWatchBookmarks=true"
+        assert await watched(plane, query, later_without(clock)) == []
+
+
+async def later_without(clock):
+    for _ in range(5):
+        await clock.advance(1)
+
+
+async def test_time_that_is_up_before_it_begins():
+    """A negative timeout is no error, and leaves no time for the objects there are."""
+    async with flow.running() as plane:
+        await filled(plane, "a")
+        assert await watched(plane, "timeoutSeconds=-1", asyncio.sleep(0)) == []
+
+
+async def test_mark_behind_the_initial_events_is_shown_in_any_table():
+    """Even in one that shows no objects: it stands in their metadata."""
+    accept = "application/json;as=Table;v=v1;g=meta.k8s.io"
+    initial = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+    async with flow.running() as plane:
+        await filled(plane, "a")
+        _, body = await ask(plane, f"{CSRS}?watch=1&{initial}&includeObject=None", accept=accept)
+    first, mark = (json.loads(line)["object"]["rows"][0]["object"] for line in body.splitlines())
+    assert first is None
+    assert mark["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+
+
+async def test_deleted_account_is_the_answer():
+    """As it was, and in the form that was asked for; others are answered with a Status."""
+    path = "/api/v1/namespaces/default/serviceaccounts"
+    async with flow.running() as plane:
+        for accept, kind in (("", "ServiceAccount"), (PARTIAL.format(""), "PartialObjectMetadata")):
+            await ask(plane, path, "POST", body=b'{"metadata":{"name":"a"}}')
+            code, body = await ask(plane, f"{path}/a", "DELETE", accept=accept)
+            assert (code, json.loads(body)["kind"], json.loads(body)["metadata"]["name"]) == (200, kind, "a")
+
+
+@pytest.mark.parametrize(
+    ("selector", "why"),
+    [
+        ("metadata.name%3Da%3Db", "invalid field selector: unescaped character in value: 61"),
+        ("a%22b%3Dc", r'"a\"b" is not a known field selector: only "metadata.name", "metadata.namespace"'),
+    ],
+)
+async def test_characters_in_field_selectors(selector, why):
+    """One that should be escaped is told by its number; a field is quoted as Go does."""
+    async with flow.running() as plane:
+        _, body = await ask(plane, f"/api/v1/configmaps?fieldSelector={selector}")
+    assert json.loads(body)["message"] == why
+
+
+async def test_errors_name_the_resource_of_the_path():
+    """An event of one group is not found in that group, though it is stored as one of the other."""
+    async with flow.running() as plane:
+        for group, named in (("/apis/events.k8s.io/v1", "events.events.k8s.io"), ("/api/v1", "events")):
+            _, body = await ask(plane, f"{group}/namespaces/default/events/a")
+            assert json.loads(body)["message"] == f'{named} "a" not found'

@@ -26,14 +26,13 @@ import certplane
 from certplane import clock as clocks
 from certplane import errors
 from certplane.meta import codec, goyaml, openapi_v2, protobuf, resource, schema
-from certplane.server import negotiation
+from certplane.server import exchange, negotiation
 
 #: The Kubernetes version whose API this is. Clients compare it with their own.
 API_VERSION: Final = "1.36.2"
 _MINOR_VERSION: Final = API_VERSION.rpartition(".")[0]
 
 _JSON: Final = "application/json"
-_AS_JSON: Final = (_JSON, "application/*", "*/*")
 _TEXT: Final = "text/plain; charset=utf-8"
 _AGGREGATED: Final = "APIGroupDiscoveryList"
 _AGGREGATED_GROUP: Final = "apidiscovery.k8s.io"
@@ -62,6 +61,26 @@ class Document:
     content_type: str
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
+
+    def for_(self, asked: exchange.Headers) -> Document:
+        """The answer to a request with conditions: itself, or that it is still the same.
+
+        As Go's `http.ServeContent` does, RFC 9110 section 13: tags are compared weakly and count for more than times.
+        """
+        if self.status != 200:
+            return self
+        known = dict(self.headers)
+        tags = asked.get(b"if-none-match")
+        if tags:
+            # No tag of our own is like any tag, too.
+            offered = [tag.strip().removeprefix("W/") for tag in tags.split(",")]
+            same = "*" in offered or known.get("Etag", "") in offered
+        else:
+            same = _is_since(known.get("Last-Modified", ""), asked.get(b"if-modified-since"))
+        if not same:
+            return self
+        kept = [each for each in self.headers if each[0] != "Last-Modified" or "Etag" not in known]
+        return Document(304, "", b"", tuple(kept))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,41 +135,50 @@ class Discovery:
         self._versions = _group_versions(resources, actions)
         self._plain = _plain_documents(self._versions, server_address)
         self._encoded: dict[tuple[str, negotiation.Form], bytes] = {}
-        self._aggregated: dict[tuple[str, str], _Hashed] = {}
+        self._aggregated_documents = {
+            "/api": _tagged(_aggregated([each for each in self._versions if not each.group])),
+            "/apis": _tagged(_aggregated([each for each in self._versions if each.group])),
+        }
+        self._unrouted = {"/apis", *(f"/apis/{each.group}" for each in self._versions if each.group)}
 
-    def answer(
-        self,
-        path: str,
-        accept: str,
-        query: Mapping[str, Sequence[str]],
-        if_none_match: str,
-        *,
-        pretty: bool = False,
-    ) -> Document | None:
-        """The answer to a GET; None if the path is none of ours. `pretty` indents the plain documents.
+    def answer(self, of: exchange.Exchange) -> Document | None:
+        """The answer to a request; None if the path is none of ours.
 
-        `accept` and `if_none_match` are header values, empty if they were not sent. Raises NotAcceptable.
+        Documents that are older than routes do not look at the method. Raises MethodNotAllowed, NotAcceptable, and
+        NoSuchPath for what would be in a group that there is.
         """
-        if path == "/":
+        if of.path == "/":
             return self._root()
-        if path.removesuffix("/") in self._others:
-            return _finished(self._others[path.removesuffix("/")], accept)
-        if path == "/openapi/v2":
-            return self._v2(accept, if_none_match)
-        if path == "/openapi/v3":
-            return Document(200, _TEXT, self._v3_index, (("Last-Modified", self._modified),))
-        if path.startswith("/openapi/v3/"):
-            return self._v3(path.removeprefix("/openapi/v3/"), accept, query, if_none_match)
-        trimmed = path.removesuffix("/")
-        if trimmed == "/version":
-            return _version(accept)
-        if trimmed not in self._plain:
-            return None
-        if trimmed in ("/api", "/apis"):
-            version = _aggregated_version(accept)
-            if version:
-                return self._aggregate(trimmed, version, if_none_match)
-        return self._discover(trimmed, accept, pretty)
+        if of.path.startswith("/openapi/"):
+            return self._openapi(of)
+        path = of.path.removesuffix("/")
+        if path not in self._unrouted:
+            if not self._is_routed(path):
+                return None
+            if of.method != "GET":
+                raise errors.MethodNotAllowed
+            negotiation.check_route(of.headers.get(b"accept"), self._offered(path))
+        if path == "/version":
+            return Document(200, _JSON, _indented(version_information()))
+        if path in self._others:
+            return self._others[path]
+        # With a slash behind it, the root of the groups does not know of the aggregated form.
+        form = _aggregated_form(of.headers.get(b"accept")) if path == "/api" or of.path == "/apis" else None
+        return self._discover(path, of) if form is None else self._aggregate(path, form, of)
+
+    def _is_routed(self, path: str) -> bool:
+        """Whether a route leads here. Raises NoSuchPath if one leads past: to another version of a group."""
+        if path in self._plain or path in self._others or path == "/version":
+            return True
+        root, _, rest = path.removeprefix("/").partition("/")
+        if rest and (root == "api" or (root == "apis" and f"/apis/{rest.partition('/')[0]}" in self._plain)):
+            raise errors.NoSuchPath
+        return False
+
+    def _offered(self, path: str) -> str:
+        if path in self._others:
+            return self._others[path].content_type
+        return _JSON if path == "/version" else negotiation.LISTED
 
     def _root(self) -> Document:
         paths = sorted({*_OTHER_PATHS, *self._plain, *self._others, "/apis/"})
@@ -158,27 +186,28 @@ class Discovery:
 
     # --- discovery ------------------------------------------------------------------------------------------------
 
-    def _discover(self, path: str, accept: str, pretty: bool) -> Document:
-        form = negotiation.negotiate(accept, negotiation.NO_TRANSFORMS, watching=False)
-        if pretty:
+    def _discover(self, path: str, of: exchange.Exchange) -> Document:
+        form = negotiation.negotiate(of.headers.get(b"accept"), negotiation.NO_TRANSFORMS)
+        if of.wants_pretty:
             form = dataclasses.replace(form, pretty=True)
         body = self._encoded.get((path, form))
         if body is None:
             body = self._encoded[path, form] = _encode(self._plain[path], form)
         return Document(200, form.media_type, body)
 
-    def _aggregate(self, path: str, version: str, if_none_match: str) -> Document:
-        found = self._aggregated.get((path, version))
-        if found is None:
-            is_core = path == "/api"
-            document = _aggregated([each for each in self._versions if (not each.group) == is_core], version)
-            found = _hashed(document, end=b"\n")
-            self._aggregated[path, version] = found
-        headers = (("Cache-Control", "public"), ("Etag", found.etag), ("Vary", "Accept"))
-        if _matches(if_none_match, found):
+    def _aggregate(self, path: str, form: negotiation.Form, of: exchange.Exchange) -> Document:
+        document, etag = self._aggregated_documents[path]
+        headers = (("Cache-Control", "public"), ("Etag", etag), ("Vary", "Accept"))
+        # Here the real server compares the whole field.
+        if of.headers.get(b"if-none-match") == etag:
             return Document(304, "", b"", headers)
-        content_type = f"{_JSON};g={_AGGREGATED_GROUP};v={version};as={_AGGREGATED}"
-        return Document(200, content_type, found.body, headers)
+        if of.wants_pretty:
+            form = dataclasses.replace(form, pretty=True)
+        body = self._encoded.get((path, form))
+        if body is None:
+            body = self._encoded[path, form] = _encode(document, form)
+        parameters = f";g={_AGGREGATED_GROUP};v={form.meta_version};as={_AGGREGATED}"
+        return Document(200, form.media_type + parameters, body, headers)
 
     # --- OpenAPI --------------------------------------------------------------------------------------------------
 
@@ -213,54 +242,53 @@ class Discovery:
         body = openapi_v2.encode(self._v2_document)
         return _Hashed(body, schema.digest(body))
 
-    def _v3(self, path: str, accept: str, query: Mapping[str, Sequence[str]], if_none_match: str) -> Document:
+    def _openapi(self, of: exchange.Exchange) -> Document | None:
+        accept = of.headers.get(b"accept")
+        if of.path == "/openapi/v2":
+            return self._v2(accept).for_(of.headers)
+        if of.path == "/openapi/v3":
+            return Document(200, _TEXT, self._v3_index, (("Last-Modified", self._modified),)).for_(of.headers)
+        if of.path.startswith("/openapi/v3/"):
+            return self._v3(of.path.removeprefix("/openapi/v3/"), accept, of.parameter("hash")).for_(of.headers)
+        return None
+
+    def _v3(self, path: str, accept: str, asked: str) -> Document:
         found = self._v3_bodies.get(path)
         if found is None:
             return Document(404, "", b"")
+        vary = ("Vary", "Accept")
         if not _accepts(accept, (_JSON,)):
-            return Document(406, "", b"")
-        headers: tuple[tuple[str, str], ...] = (("Etag", found.etag), ("Vary", "Accept"))
-        asked = query.get("hash", ("",))[0]
+            return Document(406, "", b"", (vary,))
+        headers: tuple[tuple[str, str], ...] = (("Etag", found.etag), vary)
         if asked and asked != found.hash:
             return Document(301, _JSON, b"", (*headers, ("Location", _v3_url(path, found))))
         headers = (*headers, ("Last-Modified", self._modified))
         if asked:
             expires = email.utils.format_datetime(self._clock.now() + _YEAR, usegmt=True)
             headers = (*headers, ("Cache-Control", "public, immutable"), ("Expires", expires))
-        if _matches(if_none_match, found):
-            return Document(304, "", b"", headers)
         return Document(200, _JSON, found.body, headers)
 
-    def _v2(self, accept: str, if_none_match: str) -> Document:
+    def _v2(self, accept: str) -> Document:
+        vary = (("Vary", "Accept-Encoding"), ("Vary", "Accept"))
         chosen = _accepts(accept, (_JSON, *_BINARY_V2))
         if not chosen:
-            return Document(406, "", b"")
+            return Document(406, "", b"", vary)
         found = self._v2_json if chosen == _JSON else self._v2_binary
-        headers = (
-            ("Etag", found.etag),
-            ("Last-Modified", self._modified),
-            ("Vary", "Accept-Encoding"),
-            ("Vary", "Accept"),
-        )
-        if _matches(if_none_match, found):
-            return Document(304, "", b"", headers)
+        headers = (("Etag", found.etag), ("Last-Modified", self._modified), *vary)
         return Document(200, _JSON if chosen == _JSON else _BINARY_V2[-1], found.body, headers)
-
-
-def _finished(of: Document, accept: str) -> Document:
-    """A document that comes in one form only. Raises NotAcceptable."""
-    if _accepts(accept, (of.content_type,)):
-        return of
-    raise errors.NotAcceptable(f"406: Not Acceptable\n\nAvailable representations: {of.content_type}", {})
 
 
 def _v3_url(path: str, found: _Hashed) -> str:
     return f"/openapi/v3/{path}?hash={found.hash}"
 
 
-def _hashed(document: Mapping[str, Any], end: bytes = b"") -> _Hashed:
-    body = codec.encode(document) + end
+def _hashed(document: Mapping[str, Any]) -> _Hashed:
+    body = codec.encode(document)
     return _Hashed(body, schema.digest(body))
+
+
+def _tagged(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    return document, f'"{schema.digest(codec.encode(document))}"'
 
 
 def _encode(document: Mapping[str, Any], form: negotiation.Form) -> bytes:
@@ -275,43 +303,35 @@ def _indented(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, indent=2).encode("ascii")
 
 
-def _matches(if_none_match: str, found: _Hashed) -> bool:
-    # RFC 9110 section 13.1.2: weak comparison, any of a list.
-    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return found.etag in tags or "*" in tags
+def _is_since(modified: str, moment: str) -> bool:
+    """Whether what was last modified then is no newer than a date that a client sent. Both may be empty or nonsense."""
+    try:
+        return email.utils.parsedate_to_datetime(modified) <= email.utils.parsedate_to_datetime(moment)
+    except (TypeError, ValueError):
+        return False
 
 
 # --- what clients accept ------------------------------------------------------------------------------------------
 
 
-def _clauses(accept: str) -> list[tuple[str, dict[str, str]]]:
-    """The media types of an Accept header with their parameters, best first."""
-    found: list[tuple[float, str, dict[str, str]]] = []
-    for clause in accept.split(","):
-        media, *parts = (part.strip() for part in clause.split(";"))
-        parameters = {name.strip(): value.strip() for name, _, value in (part.partition("=") for part in parts)}
-        quality = parameters.pop("q", "1")
-        weight = float(quality) if re.fullmatch(r"[01](\.[0-9]{0,3})?", quality) else 1.0
-        found.append((weight, media.lower(), parameters))
-    found.sort(key=lambda each: -each[0])
-    return [(media, parameters) for _, media, parameters in found]
-
-
-def _aggregated_version(accept: str) -> str:
-    """The version of aggregated discovery that is asked for, be it after plain forms; empty if there is none."""
-    for media, parameters in _clauses(accept):
-        wanted = (parameters.get("as"), parameters.get("g"))
+def _aggregated_form(accept: str) -> negotiation.Form | None:
+    """The form of aggregated discovery that is asked for, be it after plain ones; None if it is not."""
+    for clause in negotiation.clauses(accept):
+        parameters = dict(clause.parameters)
         version = parameters.get("v", "")
-        if media in _AS_JSON and wanted == (_AGGREGATED, _AGGREGATED_GROUP) and version in _AGGREGATED_VERSIONS:
-            return version
-    return ""
+        if (parameters.get("as"), parameters.get("g")) != (_AGGREGATED, _AGGREGATED_GROUP):
+            continue
+        for media_type in negotiation.ACCEPTED:
+            if clause.takes(media_type) and version in _AGGREGATED_VERSIONS:
+                return negotiation.Form(media_type, _AGGREGATED, version)
+    return None
 
 
 def _accepts(accept: str, offered: Sequence[str]) -> str:
     """The first of the offered media types that is wanted most; empty if none is."""
-    for media, _ in _clauses(accept or "*/*"):
+    for clause in negotiation.clauses(accept or "*/*"):
         for each in offered:
-            if media in (each, "*/*", f"{each.partition('/')[0]}/*"):
+            if clause.takes(each):
                 return each
     return ""
 
@@ -420,7 +440,7 @@ def _resource_entries(of: resource.Resource) -> Iterable[dict[str, Any]]:
 # --- aggregated discovery -----------------------------------------------------------------------------------------
 
 
-def _aggregated(versions: Sequence[_GroupVersion], version: str) -> dict[str, Any]:
+def _aggregated(versions: Sequence[_GroupVersion]) -> dict[str, Any]:
     """Everything about some groups in one document, of kind APIGroupDiscoveryList."""
     items: dict[str, list[dict[str, Any]]] = {}
     for each in versions:
@@ -431,7 +451,7 @@ def _aggregated(versions: Sequence[_GroupVersion], version: str) -> dict[str, An
         items.setdefault(each.group, []).append({"version": each.version, "resources": entries, "freshness": "Current"})
     return {
         "kind": _AGGREGATED,
-        "apiVersion": f"{_AGGREGATED_GROUP}/{version}",
+        "apiVersion": f"{_AGGREGATED_GROUP}/{_AGGREGATED_VERSIONS[-1]}",
         "metadata": {},
         "items": [
             {"metadata": {"name": group} if group else {}, "versions": entries} for group, entries in items.items()
@@ -478,12 +498,6 @@ def _aggregated_resource(of: resource.Resource, actions: Sequence[resource.Actio
 
 
 # --- version ------------------------------------------------------------------------------------------------------
-
-
-def _version(accept: str) -> Document:
-    if accept.strip() and not any(media in (_JSON, "*/*") for media, _ in _clauses(accept)):
-        raise errors.NotAcceptable(f"406: Not Acceptable\n\nAvailable representations: {_JSON}")
-    return Document(200, _JSON, _indented(version_information()))
 
 
 def version_information() -> dict[str, str]:

@@ -14,8 +14,8 @@ import msgspec
 from msgspec import structs
 
 from certplane import clock as clocks
-from certplane import errors
-from certplane.meta import codec, context, options, resource, selectors, shape
+from certplane import errors, gotext
+from certplane.meta import codec, context, names, options, resource, selectors, shape
 from certplane.registry import document, ownership, reads, verbs
 from certplane.server import bodies, exchange, negotiation, patching, rendering, tables, watches
 
@@ -71,6 +71,10 @@ class Request(msgspec.Struct, frozen=True):
 
     @property
     def target(self) -> verbs.Target:
+        """What the path names. Raises BadRequest for a name that no object can have."""
+        problems = names.path_segment_problems(self.info.name)
+        if problems:
+            raise errors.BadRequest(f"Name parameter invalid: {gotext.quote(self.info.name)}: {';'.join(problems)}")
         door = self.endpoint.resource.subresource(self.info.subresource) if self.info.subresource else None
         return verbs.Target(self.info.namespace, self.info.name, door)
 
@@ -110,7 +114,7 @@ class API:
         """Answer one request on a resource path."""
         info = of.info
         key = (info.group, info.version, info.resource)
-        if len(info.parts) > 3 or "." in info.parts or ".." in info.parts:
+        if len(info.parts) > 3:
             raise errors.NoSuchPath
         action = self._actions.get((*key, info.subresource))
         if action is not None:
@@ -136,14 +140,18 @@ class API:
         ):
             raise errors.NoSuchPath
         door = kind.subresource(info.subresource) if info.subresource else None
-        if info.subresource and door is None:
+        if info.subresource and (door is None or info.verb == "watch"):
             raise errors.NoSuchPath
         verb = self._verbs.get(info.verb)
-        if verb is None or of.method == "HEAD" or not _is_served(kind, door, info):
+        # HEAD is no read, and not all that comes to a path of watches is a watch.
+        reads_otherwise = info.verb in ("get", "list", "watch") and of.method != "GET"
+        if verb is None or reads_otherwise or not _is_served(kind, door, info):
             raise errors.MethodNotAllowed
         transforms = negotiation.ALL_TRANSFORMS if door is None or door.has_table else negotiation.PARTIAL
-        accept = ",".join(of.headers.all(b"accept"))
-        form = negotiation.negotiate(accept, transforms, info.verb == "watch")
+        accept = of.headers.get(b"accept")
+        lists = info.verb in ("list", "watch")
+        negotiation.check_route(accept, negotiation.LISTED_WITH_STREAMS if lists else negotiation.LISTED)
+        form = negotiation.negotiate(accept, transforms)
         if of.wants_pretty:
             form = dataclasses.replace(form, pretty=True)
         return await verb(Request(of, endpoint, form, self._call(of)))
@@ -163,22 +171,19 @@ class API:
     # --- reads ----------------------------------------------------------------------------------------------------
 
     async def _get(self, request: Request) -> exchange.Reply:
-        info = request.info
-        found = await request.endpoint.reader.get(
-            info.namespace, info.name, request.exchange.parameter("resourceVersion")
-        )
+        target, revision = request.target, request.exchange.parameter("resourceVersion")
+        found = await request.endpoint.reader.get(target.namespace, target.name, revision)
         return self._reply(200, found, request)
 
     async def _list(self, request: Request) -> exchange.Reply:
         how = options.list_options(request.exchange.query)
         view = request.view
         found = await request.endpoint.reader.list(request.info.namespace, how)
-        kind = request.endpoint.resource
-        _refuse_wrong_partial(request.form, kind, is_list=True)
         return self._listed(found, view, request)
 
     async def _watch(self, request: Request) -> exchange.Reply:
         how = options.list_options(request.exchange.query)
+        negotiation.check_stream(request.form)
         if request.info.name:
             how = _of_one(how, request.info.name)
         framer = rendering.Framer(request.endpoint.resource, request.view)
@@ -279,6 +284,7 @@ class API:
 
     def _listed(self, found: reads.Listing, view: rendering.View, request: Request) -> exchange.Reply:
         kind = request.endpoint.resource
+        _refuse_wrong_partial(request.form, kind.group, kind.list_kind, is_list=True)
         if request.exchange.note_response is not None:
             request.exchange.note_response(lambda: rendering.listing(kind, found, _as_json(view)))
         return exchange.Reply(200, request.form.media_type, rendering.listing(kind, found, view))
@@ -304,8 +310,9 @@ class API:
             raise errors.NoSuchPath
         if info.verb != "create":
             raise errors.MethodNotAllowed
-        accept = ",".join(of.headers.all(b"accept"))
-        form = negotiation.negotiate(accept, negotiation.NO_TRANSFORMS, watching=False)
+        accept = of.headers.get(b"accept")
+        negotiation.check_route(accept, negotiation.LISTED)
+        form = negotiation.negotiate(accept, negotiation.PARTIAL)
         if of.wants_pretty:
             form = dataclasses.replace(form, pretty=True)
         call = _apply_options(self._call(of), options.create_options(of.query))
@@ -325,6 +332,7 @@ class API:
         answered = await endpoint.answer(asked, call)
         if of.note_response is not None:
             of.note_response(lambda: codec.encode(answered))
+        _refuse_wrong_partial(form, action.group, action.kind, is_list=False)
         return exchange.Reply(201, form.media_type, rendering.answer(answered, action, form))
 
     # --- what they share ------------------------------------------------------------------------------------------
@@ -343,7 +351,7 @@ class API:
         return read
 
     def _reply(self, code: int, of: document.Document, request: Request) -> exchange.Reply:
-        _refuse_wrong_partial(request.form, request.endpoint.resource, is_list=False)
+        _refuse_wrong_partial(request.form, of.resource.group, of.resource.kind, is_list=False)
         view = request.view
         if request.exchange.note_response is not None:
             request.exchange.note_response(lambda: rendering.one(of, _as_json(view)))
@@ -433,13 +441,11 @@ def _check_namespace(kind: resource.Resource | resource.Action, info: context.Re
         raise errors.BadRequest("the namespace of the provided object does not match the namespace sent on the request")
 
 
-def _refuse_wrong_partial(form: negotiation.Form, kind: resource.Resource, *, is_list: bool) -> None:
-    package = kind.group.partition(".")[0] or "core"
+def _refuse_wrong_partial(form: negotiation.Form, group: str, kind: str, *, is_list: bool) -> None:
+    name = f"*{group.partition('.')[0] or 'core'}.{kind}"
     if is_list and form.transform == "PartialObjectMetadata":
-        name = f"*{package}.{kind.list_kind}"
         raise errors.NotAcceptable(f"you requested PartialObjectMetadata, but the requested object is a list ({name})")
     if not is_list and form.transform == "PartialObjectMetadataList":
-        name = f"*{package}.{kind.kind}"
         raise errors.NotAcceptable(
             f"you requested PartialObjectMetadataList, but the requested object is not a list ({name})"
         )

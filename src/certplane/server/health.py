@@ -43,9 +43,9 @@ class Health:
 
     def answer(self, path: str, query: Mapping[str, Sequence[str]]) -> Verdict | None:
         """The verdict for a path; None if there is no such check."""
-        root, _, name = path.strip("/").partition("/")
+        root, below, name = path.removeprefix("/").partition("/")
         checks = [each for each in self._checks if root == "readyz" or not each.ready_only]
-        if name:
+        if below:
             return self._one(name, checks)
         excluded = {item for value in query.get("exclude", ()) for item in value.split(",")}
         lines = []

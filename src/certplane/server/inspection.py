@@ -10,6 +10,7 @@ from certplane.server import exchange, health, pipeline
 
 _METRICS: Final = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
 _HEALTH: Final = ("/healthz", "/livez", "/readyz")
+_CHECKS: Final = tuple(f"{each}/" for each in _HEALTH)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -22,14 +23,14 @@ class Inspection:
     def answer(self, of: exchange.Exchange) -> exchange.Reply | None:
         """None for a path that is about something else. Raises PageNotFound for a check that does not exist."""
         path = of.path
-        if path.startswith(_HEALTH):
+        if path in _HEALTH or path.startswith(_CHECKS):
             verdict = self.health.answer(path, of.query)
             if verdict is None:
                 raise errors.PageNotFound
             if verdict.single:
                 return exchange.Reply(verdict.status, "text/plain; charset=utf-8", verdict.text.encode())
             return pipeline.plain(verdict.status, verdict.text)
-        if path == "/metrics" and of.method == "GET":
+        if path == "/metrics":
             return exchange.Reply(200, _METRICS, self.telemetry.render())
         return None
 

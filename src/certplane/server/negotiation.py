@@ -1,12 +1,16 @@
 """Which form an answer takes, and in which form a body came.
 
-Source: `k8s.io/apiserver/pkg/endpoints/handlers/negotiation`; api-concepts, "Alternate representations of resources".
+Sources: `k8s.io/apiserver/pkg/endpoints/handlers/negotiation`; `github.com/munnerz/goautoneg` for the header;
+`github.com/emicklei/go-restful`, `jsr311.go`, for what a route refuses before; api-concepts, "Alternate representations
+of resources".
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import re
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from certplane import errors
@@ -15,8 +19,10 @@ JSON: Final = "application/json"
 YAML: Final = "application/yaml"
 PROTOBUF: Final = "application/vnd.kubernetes.protobuf"
 ACCEPTED: Final = (JSON, YAML, PROTOBUF)
-_LISTED: Final = ", ".join(ACCEPTED)
+#: What routes offer, in the words of a refusal. Reads of a collection may become watches, so they offer streams, too.
+LISTED: Final = ", ".join(ACCEPTED)
 _STREAMS: Final = f"{JSON};stream=watch, {PROTOBUF};stream=watch"
+LISTED_WITH_STREAMS: Final = f"{LISTED}, {_STREAMS}"
 _META_VERSIONS: Final = ("v1", "v1beta1")
 
 #: What an endpoint can turn its objects into, besides sending them as they are.
@@ -36,58 +42,92 @@ class Form:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Clause:
+class Clause:
+    """A media range of an Accept header. Case matters in all of it."""
+
     type: str
-    parameters: tuple[tuple[str, str], ...]
-    quality: float
+    subtype: str
+    quality: float = 1.0
+    parameters: tuple[tuple[str, str], ...] = ()
+
+    def takes(self, media_type: str) -> bool:
+        """Whether a media type is in the range."""
+        type_, _, subtype = media_type.partition("/")
+        return self.type in (type_, "*") and self.subtype in (subtype, "*")
+
+    def comes_before(self, other: Clause) -> bool:
+        # No order in the mathematical sense: a range without a star comes forward whatever its quality is.
+        return (
+            self.quality > other.quality
+            or (self.type != "*" and other.type == "*")
+            or (self.subtype != "*" and other.subtype == "*")
+        )
 
 
 @functools.lru_cache(maxsize=512)
-def _clauses(accept: str) -> tuple[_Clause, ...]:
-    found = []
+def clauses(accept: str) -> tuple[Clause, ...]:
+    """The media ranges of an Accept header, best first. What is none is passed over."""
+    found: list[Clause] = []
     for part in accept.split(","):
-        media, *parameters = [each.strip() for each in part.split(";")]
-        media = media.lower()
-        if media == "*":
-            media = "*/*"
-        if media.count("/") != 1:
+        media, *parameters = part.split(";")
+        clause = _clause(media.strip(" "), parameters)
+        if clause is None:
             continue
-        pairs = []
-        quality = 1.0
-        for parameter in parameters:
-            key, _, value = parameter.partition("=")
-            if key.strip() == "q":
-                quality = _quality(value)
-            else:
-                pairs.append((key.strip(), value.strip().strip('"')))
-        found.append(_Clause(media, tuple(pairs), quality))
-    return tuple(sorted(found, key=lambda each: (-each.quality, each.type == "*/*")))
+        # The real server sorts by insertion, which decides what an order that is none comes to.
+        place = len(found)
+        while place and clause.comes_before(found[place - 1]):
+            place -= 1
+        found.insert(place, clause)
+    return tuple(found)
+
+
+def _clause(media: str, parameters: Sequence[str]) -> Clause | None:
+    type_, _, subtype = ("*/*" if media == "*" else media).partition("/")
+    if not subtype or "/" in subtype:
+        return None
+    quality, pairs = 1.0, []
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if not value or "=" in value[:-1]:
+            continue
+        if name.strip(" ") == "q":
+            quality = _quality(value)
+        else:
+            pairs.append((name.strip(" "), value.strip(" ")))
+    return Clause(type_.strip(" "), subtype.strip(" "), quality, tuple(pairs))
+
+
+_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def _quality(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 1.0
+    return float(text) if _NUMBER.fullmatch(text) else 0.0
 
 
 @functools.lru_cache(maxsize=1024)
-def negotiate(accept: str, transforms: tuple[str, ...], watching: bool) -> Form:
-    """The form that the first acceptable clause of an Accept header asks for. Raises NotAcceptable.
+def negotiate(accept: str, transforms: tuple[str, ...]) -> Form:
+    """The form that the first acceptable clause of an Accept header asks for. An empty header means JSON.
 
-    An empty header means JSON. Watches have no YAML.
+    Raises NoSuchForm.
     """
-    if not accept.strip():
+    if not accept:
         return Form()
-    clauses = _clauses(accept)
-    for clause in clauses:
+    for clause in clauses(accept):
         form = _form(clause, transforms)
-        if form is not None and not (watching and form.media_type == YAML):
+        if form is not None:
             return form
-    if any(clause.type in (*ACCEPTED, "*/*") for clause in clauses):
-        raise NoSuchForm
-    listed = f"{_LISTED}, {_STREAMS}" if watching else _LISTED
-    raise errors.NotAcceptable(f"406: Not Acceptable\n\nAvailable representations: {listed}", {})
+    raise NoSuchForm(LISTED)
+
+
+@functools.lru_cache(maxsize=1024)
+def check_route(accept: str, offered: str) -> None:
+    """Whether a route has anything to offer, by the names of media types alone. Raises NotAcceptable.
+
+    That comes before ranges are looked at: of the stars only the one that takes everything counts here.
+    """
+    named = {part.partition(";")[0].strip(" ") for part in (accept or "*/*").split(",")}
+    if named.isdisjoint(("*/*", *offered.split(", "))):
+        raise errors.NotAcceptable(f"406: Not Acceptable\n\nAvailable representations: {offered}", {})
 
 
 class NoSuchForm(errors.APIError):
@@ -95,21 +135,29 @@ class NoSuchForm(errors.APIError):
 
     code, reason = 406, "NotAcceptable"
 
-    def __init__(self) -> None:
-        super().__init__(f"only the following media types are accepted: {_LISTED}")
+    def __init__(self, accepted: str) -> None:
+        super().__init__(f"only the following media types are accepted: {accepted}")
 
 
-def _form(clause: _Clause, transforms: tuple[str, ...]) -> Form | None:
-    if clause.type == "*/*":
-        media_type = JSON
-    elif clause.type in ACCEPTED:
-        media_type = clause.type
-    else:
-        return None
-    parameters = dict(clause.parameters)
+def check_stream(form: Form) -> None:
+    """Whether a watch can be had in a form. Raises NoSuchForm."""
+    if form.media_type == YAML:
+        raise NoSuchForm(_STREAMS)
+
+
+def _form(clause: Clause, transforms: tuple[str, ...]) -> Form | None:
+    for media_type in ACCEPTED:
+        if clause.takes(media_type):
+            form = _transformed(media_type, dict(clause.parameters), transforms)
+            if form is not None:
+                return form
+    return None
+
+
+def _transformed(media_type: str, parameters: Mapping[str, str], transforms: tuple[str, ...]) -> Form | None:
     transform = parameters.get("as", "")
     version = parameters.get("v", "")
-    if parameters.get("stream", "watch") not in ("", "watch") or parameters.get("sv", "v1") not in ("", "v1"):
+    if parameters.get("stream", "watch") != "watch" or parameters.get("sv", "v1") != "v1":
         return None
     if not parameters.keys().isdisjoint(("as", "g", "v")):
         if transform not in transforms or parameters.get("g") != "meta.k8s.io" or version not in _META_VERSIONS:
@@ -121,7 +169,7 @@ def _form(clause: _Clause, transforms: tuple[str, ...]) -> Form | None:
 
 def status_form(accept: str, *, pretty: bool = False) -> Form:
     """The form of a Status: the first one asked for that is not transformed, else JSON for people."""
-    for clause in _clauses(accept):
+    for clause in clauses(accept):
         form = _form(clause, NO_TRANSFORMS)
         if form is not None:
             return dataclasses.replace(form, pretty=form.pretty or pretty)
@@ -129,15 +177,19 @@ def status_form(accept: str, *, pretty: bool = False) -> Form:
 
 
 _BODY_TYPES: Final = frozenset(ACCEPTED)
+#: RFC 9110 section 5.6.6, without the semicolon that comes before; there may be one behind.
+_PARAMETERS: Final = re.compile(
+    r"""\s*(?:[\w!#$%&'*+.^`|~-]+=(?:[\w!#$%&'*+.^`|~-]+|"(?:[^"\\]|\\.)*")\s*(?:;\s*|$))*""", re.ASCII
+)
 
 
 def body_type(content_type: str) -> str:
-    """The media type of a body; parameters do not matter, nothing means JSON. Raises UnsupportedMediaType."""
-    media, *parameters = (part.strip().lower() for part in content_type.split(";"))
-    if not media:
+    """The media type of a body; parameters only have to be such, nothing means JSON. Raises UnsupportedMediaType."""
+    if not content_type:
         return JSON
-    if media not in _BODY_TYPES or any(each and "=" not in each for each in parameters):
+    media = content_type.partition(";")[0].strip().lower()
+    if media not in _BODY_TYPES or not _PARAMETERS.fullmatch(content_type.partition(";")[2]):
         raise errors.UnsupportedMediaType(
-            f"the body of the request was in an unknown format - accepted media types include: {_LISTED}"
+            f"the body of the request was in an unknown format - accepted media types include: {LISTED}"
         )
     return media

@@ -24,12 +24,8 @@ class Routes:
         return found if found is not None else self._document(of)
 
     def _document(self, of: exchange.Exchange) -> exchange.Reply:
-        accept = ",".join(of.headers.all(b"accept"))
-        etag = of.headers.get(b"if-none-match")
-        found = self.discovery.answer(of.path, accept, of.query, etag, pretty=of.wants_pretty)
+        found = self.discovery.answer(of)
         if found is None:
             raise errors.PageNotFound
-        if of.method not in ("GET", "HEAD"):
-            raise errors.MethodNotAllowed
         headers = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in found.headers]
         return exchange.Reply(found.status, found.content_type, found.body, headers=headers)

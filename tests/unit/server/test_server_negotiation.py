@@ -3,6 +3,7 @@
 import pytest
 
 from certplane import errors
+from certplane.meta import codec
 from certplane.server import negotiation
 from certplane.server.negotiation import ALL_TRANSFORMS, JSON, NO_TRANSFORMS, PROTOBUF, YAML, Form
 
@@ -26,50 +27,96 @@ TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 )
 def test_first_acceptable_clause(accept, transforms, expected):
     """The clause with the highest quality that can be served decides; its order breaks ties."""
-    assert expected == negotiation.negotiate(accept, transforms, watching=False)
+    assert expected == negotiation.negotiate(accept, transforms)
 
 
-@pytest.mark.parametrize("accept", ["text/html", "application/*", "application/cbor"])
+@pytest.mark.parametrize(
+    "accept", ["text/html", "application/*", "application/cbor", "*", "APPLICATION/JSON", "application/", "/", ","]
+)
 def test_unserved_types(accept):
-    """A type that is not served is refused with the list of those that are."""
+    """What names no type that a route has is refused with the list of those; the only star that counts takes all."""
     with pytest.raises(errors.NotAcceptable, match="Available representations: application/json, application/yaml"):
-        negotiation.negotiate(accept, ALL_TRANSFORMS, watching=False)
+        negotiation.check_route(accept, negotiation.LISTED)
+
+
+@pytest.mark.parametrize(
+    "accept", ["", "text/html;q=1, */*;q=0.1", "application/json;q=0", "text/html, application/yaml"]
+)
+def test_served_types(accept):
+    """One that a route has is enough, wherever it stands and however little it is wanted."""
+    negotiation.check_route(accept, negotiation.LISTED)
 
 
 def test_watch_has_no_yaml():
     """A watch cannot be had in YAML, and the refusal lists the streams."""
-    with pytest.raises(errors.APIError) as caught:
-        negotiation.negotiate("application/yaml", ALL_TRANSFORMS, watching=True)
+    negotiation.check_stream(Form(JSON))
 
-    assert 406 == caught.value.code
+    with pytest.raises(errors.APIError, match="application/json;stream=watch, application/vnd"):
+        negotiation.check_stream(Form(YAML))
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("application/json;q=0.5,application/yaml;q=0.5", JSON),
+        ("*/*,application/yaml;q=0.1", YAML),
+        ("application/json;q=abc,application/yaml;q=0.1", YAML),
+        ("application/json; q = 0.9,application/yaml;q=0.1", YAML),
+        ("application/json;x;q=0.1;=,application/yaml;q=0.2", YAML),
+        ("application/*;q=0.5,application/yaml;q=0.1", YAML),
+        ("*", JSON),
+    ],
+)
+def test_order_of_ranges(accept, expected):
+    """The best quality first, but a range with a star behind one without; a quality that is none is the lowest."""
+    assert expected == negotiation.negotiate(accept, NO_TRANSFORMS).media_type
 
 
 def test_unknown_transformation():
     """A known type in an unknown shape gets the other text of a 406."""
     with pytest.raises(negotiation.NoSuchForm, match="only the following media types are accepted"):
-        negotiation.negotiate("application/json;as=Table;v=v1;g=example.com", ALL_TRANSFORMS, watching=False)
+        negotiation.negotiate("application/json;as=Table;v=v1;g=example.com", ALL_TRANSFORMS)
 
 
-@pytest.mark.parametrize("parameters", ["v=v1;g=meta.k8s.io", "v=v1", "stream=events", "sv=v2"])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "v=v1;g=meta.k8s.io",
+        "v=v1",
+        "stream=events",
+        "sv=v2",
+        'as="Table";v="v1";g="meta.k8s.io"',
+        "as=table;v=v1;g=meta.k8s.io",
+        "AS=Table;v=v1;g=meta.k8s.io",
+    ],
+)
 def test_parameters_that_ask_for_something_else(parameters):
     """A clause is skipped that names a version but no form, another stream than that of a watch, or another server."""
     with pytest.raises(negotiation.NoSuchForm):
-        negotiation.negotiate(f"application/json;{parameters}", ALL_TRANSFORMS, watching=False)
+        negotiation.negotiate(f"application/json;{parameters}", ALL_TRANSFORMS)
 
-    found = negotiation.negotiate(f"application/json;{parameters},{YAML};stream=watch", ALL_TRANSFORMS, watching=False)
+    found = negotiation.negotiate(f"application/json;{parameters},{YAML};stream=watch", ALL_TRANSFORMS)
     assert found == Form(YAML)
 
 
 @pytest.mark.parametrize(
     ("content_type", "expected"),
-    [("", JSON), ("application/json; charset=utf-8", JSON), ("Application/YAML", YAML), (PROTOBUF, PROTOBUF)],
+    [
+        ("", JSON),
+        ("application/json; charset=utf-8", JSON),
+        ("Application/YAML", YAML),
+        (PROTOBUF, PROTOBUF),
+        ('application/json;a="b;c\\"" ;d=e;', JSON),
+    ],
 )
 def test_body_types(content_type, expected):
     """Parameters and case do not matter; nothing means JSON."""
     assert expected == negotiation.body_type(content_type)
 
 
-@pytest.mark.parametrize("content_type", ["*/*", "text/plain", "application/cbor"])
+@pytest.mark.parametrize(
+    "content_type", ["*/*", "text/plain", "application/cbor", ";", "application/json;x", 'application/json;a="b']
+)
 def test_unknown_body_types(content_type):
     """Other bodies are refused before they are read."""
     with pytest.raises(errors.UnsupportedMediaType, match="unknown format"):
@@ -99,3 +146,9 @@ def test_status_falls_back_to_json():
 def test_form_of_a_status(accept, expected):
     """The first clause that asks for no transformation decides; without one it is JSON for people."""
     assert expected == negotiation.status_form(accept)
+
+
+def test_long_texts_in_yaml():
+    """They are folded at the first space behind 80 columns, as Go does."""
+    text = codec.dump_yaml({"message": "ab " * 30})
+    assert [len(line) for line in text.splitlines()] == [81, 21]
