@@ -176,6 +176,21 @@ async def test_required_fields(path, name, required):
     assert found["required"] == required
 
 
+@pytest.mark.parametrize(
+    ("name", "field", "values"),
+    [
+        ("NamespaceStatus", "phase", ["Active", "Terminating"]),
+        ("NodeStatus", "phase", ["Pending", "Running", "Terminated"]),
+        ("Taint", "effect", ["NoExecute", "NoSchedule", "PreferNoSchedule"]),
+    ],
+)
+async def test_values_that_are_enumerated(name, field, values):
+    """All of them, sorted."""
+    async with flow.running() as plane:
+        found = (await schemas(plane, "api/v1"))["components"]["schemas"][f"io.k8s.api.core.v1.{name}"]
+    assert found["properties"][field]["enum"] == values
+
+
 async def test_the_version_is_as_its_schema_says():
     """No field more and none less."""
     async with flow.running() as plane:

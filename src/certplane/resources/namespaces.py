@@ -45,7 +45,10 @@ class NamespaceSpec(objects.Type):
 class NamespaceStatus(objects.Type):
     """NamespaceStatus says where a namespace is in its life."""
 
-    phase: Annotated[str, doc("Active, or Terminating once it is being deleted.", go="v1.NamespacePhase")] = ""
+    phase: Annotated[
+        str,
+        doc("Active, or Terminating once it is being deleted.", go="v1.NamespacePhase", enum=("Active", "Terminating")),
+    ] = ""
     conditions: Annotated[
         list[NamespaceCondition],
         doc(

@@ -32,8 +32,14 @@ class Taint(objects.Type):
     key: Annotated[str, doc("Name of the taint.", required=True)] = always(str)
     value: Annotated[str, doc("Value of the taint.")] = ""
     effect: Annotated[
-        str, doc("NoSchedule, PreferNoSchedule or NoExecute.", go="v1.TaintEffect", required=True)
-    ] = always(str)  # fmt: skip
+        str,
+        doc(
+            "What is kept away: NoSchedule, PreferNoSchedule or NoExecute.",
+            go="v1.TaintEffect",
+            required=True,
+            enum=("NoSchedule", "PreferNoSchedule", "NoExecute"),
+        ),
+    ] = always(str)
     time_added: Annotated[objects.Time | None, doc("When the taint was added.")] = None
 
 
@@ -139,7 +145,7 @@ class NodeRuntimeHandlerFeatures(objects.Type):
 class NodeRuntimeHandler(objects.Type):
     """NodeRuntimeHandler is a way in which a node can run containers."""
 
-    name: Annotated[str, doc("Its name; empty for the default one.")] = ""
+    name: Annotated[str, doc("Its name; empty for the default one.")] = always(str)
     features: Annotated[NodeRuntimeHandlerFeatures | None, doc("What it can do.")] = None
 
 
@@ -154,7 +160,7 @@ class NodeStatus(objects.Type):
 
     capacity: Annotated[dict[str, objects.Quantity], doc("What the node has.")] = field(default_factory=dict)
     allocatable: Annotated[dict[str, objects.Quantity], doc("What of it pods can have.")] = field(default_factory=dict)
-    phase: Annotated[str, doc("No longer used.", go="v1.NodePhase")] = ""
+    phase: Annotated[str, doc("No longer used.", go="v1.NodePhase", enum=("Pending", "Running", "Terminated"))] = ""
     conditions: Annotated[
         list[NodeCondition],
         doc(
