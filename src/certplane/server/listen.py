@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import gzip
 import logging
+import re
 import socket
 import ssl
 import urllib.parse
@@ -290,6 +291,9 @@ async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
             return
 
 
+_VARY_ENCODING: Final = (b"vary", b"Accept-Encoding")
+
+
 async def _send_reply(of: exchange.Exchange, reply: exchange.Reply, receive: Receive, send: Send) -> None:
     headers = list(reply.headers)
     if reply.content_type:
@@ -299,7 +303,9 @@ async def _send_reply(of: exchange.Exchange, reply: exchange.Reply, receive: Rec
         if len(body) > _COMPRESSION_BYTES and _reads_gzip(of):
             # In a thread: it takes a while, and lets go of the interpreter.
             body = await asyncio.to_thread(gzip.compress, body, _COMPRESSION_LEVEL, mtime=0)
-            headers += ((b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding"))
+            headers.append((b"content-encoding", b"gzip"))
+            if _VARY_ENCODING not in headers:
+                headers.append(_VARY_ENCODING)
         headers.append((b"content-length", str(len(body)).encode("ascii")))
         await _send_whole(_cycle(send), reply.status, headers, b"" if of.method == "HEAD" else body)
         return
@@ -338,9 +344,14 @@ async def _send_whole(
     cycle.on_response()
 
 
+#: RFC 9110 section 12.4.2: what is given no weight is not wanted.
+_NO_WEIGHT: Final = re.compile(r"q=0(\.0*)?")
+
+
 def _reads_gzip(of: exchange.Exchange) -> bool:
     offered = ",".join(of.headers.all(b"accept-encoding"))
-    return any(each.partition(";")[0].strip() == "gzip" for each in offered.split(","))
+    forms = (each.replace(" ", "").partition(";") for each in offered.split(","))
+    return any(name == "gzip" and not _NO_WEIGHT.fullmatch(weight) for name, _, weight in forms)
 
 
 async def _send_stream(stream: AsyncIterator[bytes], receive: Receive, send: Send) -> None:
