@@ -698,3 +698,83 @@ async def test_a_deletion_that_is_not_done_yet(body, status):
         await made(plane)
         code, _ = await deleted(plane, body)
     assert code == status
+
+
+async def test_a_list_whose_items_cannot_be_told_apart():
+    """Takes all owners with it; what is applied on top of it is refused."""
+    path = "/api/v1/namespaces/default/serviceaccounts"
+    named = json.dumps({"metadata": {"name": "a"}, "secrets": [{"name": "x"}]}).encode()
+    nameless = json.dumps({"metadata": {"name": "a"}, "secrets": [{}]}).encode()
+    config = json.dumps(
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "a"}, "secrets": []}
+    ).encode()
+    async with flow.running() as plane:
+        await ask(plane, path, "POST", body=named)
+        _, answer = await ask(plane, f"{path}/a", "PUT", body=nameless)
+        status, refused = await ask(plane, f"{path}/a?fieldManager=m", "PATCH", body=config, content_type=APPLY)
+    assert "managedFields" not in json.loads(answer)["metadata"]
+    assert status == 500
+    assert "omits all key fields" in json.loads(refused)["message"]
+
+
+async def test_a_moment_that_is_none_is_found_when_the_object_is_made():
+    """To the typed view it may be any scalar."""
+    async with flow.running() as plane:
+        _, number = await applied(plane, {"metadata": {"creationTimestamp": 5}})
+        _, none = await applied(plane, {"metadata": {"creationTimestamp": {}}})
+    assert number["message"] == (
+        "failed to convert new object (/a; /v1, Kind=ConfigMap) to proper version: unable to convert unstructured "
+        "object to /v1, Kind=ConfigMap: json: cannot unmarshal number into Go value of type string"
+    )
+    assert none["message"].endswith(".metadata.creationTimestamp: expected any scalar, got &{map[]}")
+
+
+async def test_what_else_is_known_of_a_user_is_a_type_of_its_own():
+    """Whose name Go prints."""
+    path = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+    body = json.dumps({"metadata": {"name": "a"}, "spec": {"extra": {"a": "b"}}}).encode()
+    async with flow.running() as plane:
+        _, answer = await ask(plane, path, "POST", body=body)
+    assert (
+        "Go struct field CertificateSigningRequestSpec.spec.extra of type v1.ExtraValue"
+        in json.loads(answer)["message"]
+    )
+
+
+# --- what is looked at first --------------------------------------------------------------------------------------
+
+HUGE = "x" * (3 * 1024 * 1024 + 1)
+
+
+@pytest.mark.parametrize(("kind", "status"), [("text/plain", 415), (MERGE, 406)])
+async def test_a_patch_that_is_none_comes_before_an_answer_that_is_none(kind, status):
+    """Of the two media types, that of the patch counts first."""
+    async with flow.running() as plane:
+        code, _ = await ask(plane, f"{MAPS}/a", "PATCH", body=b"{}", content_type=kind, accept="text/html")
+    assert code == status
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "kind", "body", "status"),
+    [
+        ("POST", f"{MAPS}?dryRun=x", "text/plain", HUGE, 415),
+        ("POST", f"{MAPS}?dryRun=x", YAML, HUGE, 413),
+        ("POST", f"{MAPS}?dryRun=x", YAML, "{", 422),
+        ("PUT", f"{MAPS}/a?dryRun=x", "text/plain", HUGE, 413),
+        ("PUT", f"{MAPS}/a?dryRun=x", "text/plain", "{", 422),
+        ("PUT", f"{MAPS}/a", "text/plain", "{", 415),
+        ("PATCH", f"{MAPS}/a?dryRun=x", "text/plain", HUGE, 415),
+        ("PATCH", f"{MAPS}/a?dryRun=x", "APPLICATION/MERGE-PATCH+JSON", "{}", 415),
+        ("PATCH", f"{MAPS}/a?dryRun=x", MERGE, HUGE, 413),
+        ("PATCH", f"{MAPS}/a?dryRun=x", MERGE, "{", 422),
+        ("DELETE", f"{MAPS}/a?dryRun=x", "text/plain", HUGE, 413),
+        ("DELETE", f"{MAPS}/a?dryRun=x", "text/plain", "{", 415),
+        ("DELETE", f"{MAPS}/a?dryRun=x", YAML, "{", 400),
+        ("DELETE", f"{MAPS}?resourceVersionMatch=Exact", "text/plain", "{", 422),
+    ],
+)
+async def test_what_is_wrong_first(method, path, kind, body, status):
+    """Each verb looks at the content type, the size, the options and the content in an order of its own."""
+    async with flow.running() as plane:
+        code, _ = await ask(plane, path, method, body=body.encode(), content_type=kind)
+    assert code == status

@@ -107,7 +107,11 @@ def update(
         # Tracking begins with the creation, or with the first apply.
         return []
     before = _bare(live) if live is not None else _blank(of)
-    return _encode(_updated(before, _bare(new), of, writer, _convertible(managers, writer)))
+    try:
+        return _encode(_updated(before, _bare(new), of, writer, _convertible(managers, writer)))
+    except fieldsets.SchemaProblem:
+        # Of lists whose items cannot be told apart nobody owns anything; nor of anything else, then.
+        return []
 
 
 def apply(
@@ -127,10 +131,13 @@ def apply(
         raise errors.UnreasonedError(f"failed to create typed patch object ({naming(config)}): {error}") from error
     before = _bare(live) if live is not None else _blank(of)
     managers = _decode((live or {}).get("metadata", {}).get("managedFields") or []) or {}
-    if live is not None and not managers:
-        first = dataclasses.replace(writer, manager=_BEFORE, subresource="")
-        managers = _updated(_blank(of), before, of, first, managers)
-    result, managers = _applied(before, config, of, writer, _convertible(managers, writer), force=force)
+    try:
+        if live is not None and not managers:
+            first = dataclasses.replace(writer, manager=_BEFORE, subresource="")
+            managers = _updated(_blank(of), before, of, first, managers)
+        result, managers = _applied(before, config, of, writer, _convertible(managers, writer), force=force)
+    except fieldsets.SchemaProblem as error:
+        raise errors.UnreasonedError(f"failed to create typed live object ({naming(before)}): {error}") from error
     meta = {**result.get("metadata", {}), "managedFields": _encode(managers)}
     if not meta["managedFields"]:
         del meta["managedFields"]
@@ -164,11 +171,7 @@ def _string(of: Any, name: str) -> str:
 def _updated(
     before: Mapping[str, Any], after: Mapping[str, Any], of: shape.Shape, writer: Writer, managers: _Managers
 ) -> _Managers:
-    try:
-        changes = fieldsets.compare(before, after, of)
-    except fieldsets.SchemaProblem:
-        # What cannot be compared is left to validation; ownership stays as it was.
-        return managers
+    changes = fieldsets.compare(before, after, of)
     # What the writer cannot change is not gone either, whatever it sent: it will be put back.
     touched, gone = (_without(each, writer.ignored) for each in (changes.touched, changes.removed))
     managers = _dispossessed(managers, None, touched | gone)

@@ -64,7 +64,10 @@ def _problems(value: Any, typed: _Typed, where: Path) -> Iterator[tuple[Path, st
         yield from _list_problems(value, typed, where)
     elif of.kind in ("struct", "map"):
         yield from _map_problems(value, of, where)
-    elif of.kind in ("string", "bytes", "time", "microtime") and not isinstance(value, str):
+    elif of.kind in ("time", "microtime", "quantity") and isinstance(value, Mapping | list):
+        # Types that decode themselves say no more of themselves than this.
+        yield where, f"expected any scalar, got {_pointer(value)}"
+    elif of.kind in ("string", "bytes") and not isinstance(value, str):
         yield where, f"expected string, got &value.valueUnstructured{{Value:{gotext.syntax(value)}}}"
     elif of.kind == "boolean" and not isinstance(value, bool):
         yield where, f"expected boolean, got {_pointer(value)}"

@@ -77,6 +77,8 @@ Quantity = Annotated[
 ]
 Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1, extra={"format": "int32"})]
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1, extra={"format": "int64"})]
+#: What an authenticator has to tell of a user under one key.
+ExtraValue = Annotated[list[str], msgspec.Meta(extra={"go": "v1.ExtraValue"})]
 #: Any JSON value, kept as it was written.
 RawJSON = Annotated[msgspec.Raw, msgspec.Meta(extra={"format": "raw"})]
 #: No JSON value at all.

@@ -39,8 +39,6 @@ USAGES: Final = (
 _SORTED_USAGES: Final = tuple(sorted(USAGES))
 _SHORTEST_SECONDS: Final = 600
 
-ExtraValue = Annotated[list[str], doc("", go="v1.ExtraValue")]
-
 
 class CertificateSigningRequestCondition(objects.Type):
     """CertificateSigningRequestCondition is one fact about a request: that it was approved, denied, or has failed."""
@@ -105,7 +103,7 @@ class CertificateSigningRequestSpec(objects.Type):
         doc("Groups of the one who created the request. Filled in by the server.", list_type="atomic"),
     ] = field(default_factory=list)
     extra: Annotated[
-        dict[str, ExtraValue],
+        dict[str, objects.ExtraValue],
         doc("What else authentication knew of the one who created the request. Filled in by the server."),
     ] = field(default_factory=dict)
 

@@ -73,7 +73,7 @@ class SubjectAccessReviewSpec(objects.Type):
     non_resource_attributes: Annotated[NonResourceAttributes | None, doc("Asks about another path.")] = None
     user: Annotated[str, doc("User in question. Groups are asked about as given.")] = ""
     groups: Annotated[list[str], doc("Groups in question.", list_type="atomic")] = field(default_factory=list)
-    extra: Annotated[dict[str, list[str]], doc("What else authentication knows of the user.")] = field(
+    extra: Annotated[dict[str, objects.ExtraValue], doc("What else authentication knows of the user.")] = field(
         default_factory=dict
     )
     uid: Annotated[str, doc("UID of the user in question.")] = ""
@@ -176,7 +176,9 @@ class UserInfo(objects.Type):
     username: Annotated[str, doc("Name of the user.")] = ""
     uid: Annotated[str, doc("UID of the user.")] = ""
     groups: Annotated[list[str], doc("Groups of the user.", list_type="atomic")] = field(default_factory=list)
-    extra: Annotated[dict[str, list[str]], doc("What else is known of the user.")] = field(default_factory=dict)
+    extra: Annotated[dict[str, objects.ExtraValue], doc("What else is known of the user.")] = field(
+        default_factory=dict
+    )
 
 
 class SelfSubjectReviewStatus(objects.Type):

@@ -147,6 +147,9 @@ class API:
         reads_otherwise = info.verb in ("get", "list", "watch") and of.method != "GET"
         if verb is None or reads_otherwise or not _is_served(kind, door, info):
             raise errors.MethodNotAllowed
+        if info.verb == "patch":
+            # What is no patch at all is refused before anybody asks how to answer it.
+            patching.patch_type(of.headers.get(b"content-type"))
         transforms = negotiation.ALL_TRANSFORMS if door is None or door.has_table else negotiation.PARTIAL
         accept = of.headers.get(b"accept")
         lists = info.verb in ("list", "watch")
@@ -208,16 +211,19 @@ class API:
         kind = request.endpoint.resource
         if kind.namespaced and not info.namespace:
             raise errors.MethodNotAllowed
+        media_type = negotiation.body_type(request.exchange.headers.get(b"content-type"))
+        body = await request.exchange.body()
         call = _apply_options(request.call, options.create_options(request.exchange.query))
-        new = await self._body(request, call)
+        new = bodies.read(body, media_type, self._expected(kind), call)
+        _note_object(request.exchange, kind, new)
         _check_namespace(kind, info, new)
         made = await request.endpoint.registry.create(call, info.namespace, new)
         return self._reply(201, made, request)
 
     async def _update(self, request: Request) -> exchange.Reply:
         info, kind = request.info, request.endpoint.resource
-        call = _apply_options(request.call, options.update_options(request.exchange.query))
         body = await request.exchange.body()
+        call = _apply_options(request.call, options.update_options(request.exchange.query))
         media_type = negotiation.body_type(request.exchange.headers.get(b"content-type"))
         expected = self._expected(kind)
         first = bodies.read(body, media_type, expected, call)
@@ -236,8 +242,8 @@ class API:
         kind = request.endpoint.resource
         patch_type = patching.patch_type(request.exchange.headers.get(b"content-type"))
         applies = patch_type == patching.APPLY
-        call = _apply_options(request.call, options.patch_options(request.exchange.query, applies=applies))
         body = await request.exchange.body()
+        call = _apply_options(request.call, options.patch_options(request.exchange.query, applies=applies))
         _note(request.exchange, body)
         patch = patching.Patch(patch_type, body, self._expected(kind), kind, call)
 
@@ -271,9 +277,10 @@ class API:
     async def _delete_collection(self, request: Request) -> exchange.Reply:
         if request.endpoint.resource.namespaced and not request.info.namespace:
             raise errors.MethodNotAllowed
+        which = options.list_options(request.exchange.query)
         call, how = await self._deletion(request)
         conditions = _conditions(how)
-        found = await request.endpoint.reader.list(request.info.namespace, options.list_options(request.exchange.query))
+        found = await request.endpoint.reader.list(request.info.namespace, which)
         for each in found.documents:
             meta = each.object.metadata
             try:
@@ -315,9 +322,9 @@ class API:
         form = negotiation.negotiate(accept, negotiation.PARTIAL)
         if of.wants_pretty:
             form = dataclasses.replace(form, pretty=True)
-        call = _apply_options(self._call(of), options.create_options(of.query))
-        body = await of.body()
         media_type = negotiation.body_type(of.headers.get(b"content-type"))
+        body = await of.body()
+        call = _apply_options(self._call(of), options.create_options(of.query))
         expected = bodies.Expected(action.type, action.api_version, action.kind, self._is_known)
         asked = bodies.read(body, media_type, expected, call)
         _note_object(of, action, asked)
@@ -342,13 +349,6 @@ class API:
 
     def _expected(self, kind: resource.Resource) -> bodies.Expected:
         return bodies.Expected(kind.type, kind.api_version, kind.kind, self._is_known)
-
-    async def _body(self, request: Request, call: context.Call) -> Any:
-        body = await request.exchange.body()
-        media_type = negotiation.body_type(request.exchange.headers.get(b"content-type"))
-        read = bodies.read(body, media_type, self._expected(request.endpoint.resource), call)
-        _note_object(request.exchange, request.endpoint.resource, read)
-        return read
 
     def _reply(self, code: int, of: document.Document, request: Request) -> exchange.Reply:
         _refuse_wrong_partial(request.form, of.resource.group, of.resource.kind, is_list=False)

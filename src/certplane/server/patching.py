@@ -33,7 +33,8 @@ class _WrongPatchType(errors.UnsupportedMediaType):
 
 def patch_type(content_type: str) -> str:
     """The kind of patch that a content type names. Raises UnsupportedMediaType."""
-    media = content_type.partition(";")[0].strip().lower()
+    # Compared as it is: a media type in capitals is none of these.
+    media = content_type.partition(";")[0]
     if media not in _TYPES:
         raise _WrongPatchType
     return media
