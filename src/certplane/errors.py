@@ -193,10 +193,9 @@ class Forbidden(APIError):
 
     @classmethod
     def of(cls, resource: str, group: str, name: str, why: str) -> Forbidden:
-        subject = _qualified(resource, group)
-        if name:
-            subject += f" {gotext.quote(name)}"
-        return cls(f"{subject} is forbidden: {why}", _object_details(name, group, resource))
+        subject = f"{_qualified(resource, group)} {gotext.quote(name)}" if name else _qualified(resource, group)
+        said = f"{subject} is forbidden: {why}" if resource else f"forbidden: {why}"
+        return cls(said, _object_details(name, group, resource))
 
 
 class NotFound(APIError):

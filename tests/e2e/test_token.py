@@ -98,6 +98,8 @@ def test_what_is_no_token_is_told_of_and_not_listed(own_server, tmp_path):
     assert [line.split()[0] for line in listed.stdout.splitlines()] == ["TOKEN", good]
     assert listed.stderr.splitlines() == [
         "warning: bootstrap-token-abcde1 is no token: its name does not end in its token-id",
-        ("warning: bootstrap-token-abcde2 is no token: "
-        "its token-id and token-secret are not of the form [a-z0-9]{6}.[a-z0-9]{16}"),
+        (
+            "warning: bootstrap-token-abcde2 is no token: "
+            "its token-id and token-secret are not of the form [a-z0-9]{6}.[a-z0-9]{16}"
+        ),
     ]

@@ -119,6 +119,15 @@ async def test_a_kubelet_gets_tokens_for_pods_only():
             await ask(serviceaccounts.BoundObjectReference(kind="Pod", api_version="v1", name="p", uid="u"))
 
 
+async def test_a_kubelet_registers_under_its_own_name():
+    """Not under one that is still to be made up, whatever it begins with."""
+    async with flow.running() as plane:
+        unnamed = nodes.Node()
+        unnamed.metadata.generate_name = "n1"
+        with pytest.raises(errors.Forbidden, match=r'node "n1" is not allowed to modify node ""'):
+            await plane.client(KUBELET).create(nodes.RESOURCE, unnamed)
+
+
 async def test_a_node_without_a_name_may_not_even_ask_who_it_is():
     """Nobody knows what to restrict it to."""
     nameless = context.User("system:node:", groups=("system:nodes", "system:authenticated"))

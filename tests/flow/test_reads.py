@@ -269,7 +269,10 @@ async def test_node_keeps_its_lease():
         (
             {
                 "labelSelector": {
-                    "requirements": [{"key": "a", "operator": "In"}, {"key": "b", "operator": "Exists", "values": []}]
+                    "requirements": [
+                        {"key": "a", "operator": "Later"},
+                        {"key": "b", "operator": "Exists", "values": []},
+                    ]
                 }
             },
             "spec.resourceAttributes.labelSelector partially ignored due to parse error",
@@ -525,3 +528,20 @@ async def test_errors_name_the_resource_of_the_path():
         for group, named in (("/apis/events.k8s.io/v1", "events.events.k8s.io"), ("/api/v1", "events")):
             _, body = await ask(plane, f"{group}/namespaces/default/events/a")
             assert json.loads(body)["message"] == f'{named} "a" not found'
+
+
+@pytest.mark.parametrize("method", ["DELETE", "POST", "PUT", "PATCH"])
+async def test_a_path_that_says_watch_is_only_read(method):
+    """Whoever sends another method to it hears that it is none there, and nothing happens."""
+    async with flow.running() as plane:
+        path = "/apis/certificates.k8s.io/v1/watch/certificatesigningrequests/a"
+        reply = await plane.handler(exchange.Exchange(method, path, "", exchange.Headers([]), identity=flow.ADMIN))
+        assert reply.status == 405
+
+
+async def test_a_path_without_a_resource_is_forbidden_without_a_name():
+    """Two slashes leave the resource empty, and what follows is no name of anything."""
+    async with flow.running() as plane:
+        path = "/api/v1/namespaces/default//configmaps"
+        reply = await plane.handler(exchange.Exchange("GET", path, "", exchange.Headers([]), identity=flow.JANE))
+        assert json.loads(reply.body)["message"].startswith('forbidden: User "jane" cannot get resource ""')

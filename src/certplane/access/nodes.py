@@ -280,7 +280,7 @@ def _nameless(user: context.User) -> str:
 def _check_own_node(of: admission.Review) -> None:
     """A node says something about itself only, and nothing that others judge it by."""
     own = of.call.user.name.removeprefix(_PREFIX)
-    node, name = gotext.quote(own), of.name
+    node, name = gotext.quote(own), of.new.metadata.name if of.operation == "create" else of.name
     if name != own:
         raise _refusal(of, f"node {node} is not allowed to modify node {gotext.quote(name)}")
     if of.operation == "create":
@@ -345,9 +345,11 @@ def _check_lease(of: admission.Review) -> None:
 
 
 def _check_pod_request(of: admission.Review, find: Find) -> None:
-    """A node vouches for the pods that run on it. No pods run here, so nothing can prove that it does."""
-    if of.operation != "create" or of.subresource:
-        raise _refusal(of, f"nodes may not {of.operation} podcertificaterequests")
+    """A node vouches for the pods that run on it. No pods run here, so nothing can prove that one does."""
+    if of.operation != "create":
+        raise _refusal(of, f"unexpected operation {of.operation.upper()}")
+    if of.subresource:
+        raise _refusal(of, f"unexpected subresource {of.subresource}")
     spec, node = of.new.spec, of.call.user.name.removeprefix(_PREFIX)
     if spec.node_name != node:
         named, own = gotext.quote(spec.node_name), gotext.quote(node)

@@ -104,3 +104,18 @@ def test_selected_name(method, path, query, expected):
     info = requestinfo.parse(method, path, {**query, "fieldSelector": ["metadata.name=a"]})
     assert (info.verb, info.name) == expected
     assert requestinfo.parse("GET", CSRS, {"fieldSelector": ["metadata.name=.."]}).name == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/api/v1/configmaps", ("a", "b=c")),
+        ("/api/v1/watch/configmaps", None),
+        ("/api/v1/namespaces/x/configmaps/a", None),
+    ],
+)
+def test_the_field_selector_of_a_collection(path, expected):
+    """It is read once, condition by condition; where a single object or an old path is asked for, it says nothing."""
+    selected = requestinfo.parse("GET", path, {"fieldSelector": [r"metadata.name=a,spec.x=b\=c"]}).field_selector
+    found = tuple(term.value for term in selected.terms)
+    assert found == (expected or ())
