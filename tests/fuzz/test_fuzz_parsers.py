@@ -211,11 +211,12 @@ def test_request_lines(query, path, method):
 
 
 @examples(400)
-@hypothesis.given(accept=strategies.accepts, watching=st.booleans())
-def test_accept(accept, watching):
-    """A form, or the refusal to answer in none."""
+@hypothesis.given(accept=strategies.accepts)
+def test_accept(accept):
+    """A form, or the refusal to answer in none; be it of the route or of its forms."""
     with contextlib.suppress(errors.APIError):
-        form = negotiation.negotiate(accept, negotiation.ALL_TRANSFORMS, watching)
+        negotiation.check_route(accept, negotiation.LISTED)
+        form = negotiation.negotiate(accept, negotiation.ALL_TRANSFORMS)
         assert form.media_type in negotiation.ACCEPTED
     assert negotiation.status_form(accept).transform == ""
 
