@@ -87,6 +87,31 @@ async def test_aggregated_roles_follow_what_they_collect():
         await flow.eventually(none_left)
 
 
+async def test_rules_that_somebody_wrote_stay_until_there_are_others():
+    """A role that selects nothing yet keeps what it came with; what was collected is the controller's, and goes."""
+    own = rbac.PolicyRule(verbs=["get"], api_groups=["example.com"], resources=["own"])
+    rule = rbac.PolicyRule(verbs=["get"], api_groups=["example.com"], resources=["things"])
+    async with flow.running() as plane:
+        client = plane.client(flow.ADMIN)
+        await client.create(rbac.CLUSTER_ROLES, _role("sum", selector={"part": "yes"}, rules=[own]))
+        await testing.settle()
+        found = await client.get(rbac.CLUSTER_ROLES, "sum")
+        assert found.rules == [own]
+        assert [each.manager for each in found.metadata.managed_fields] == ["certplane"]
+        await client.create(rbac.CLUSTER_ROLES, _role("one", {"part": "yes"}, [rule]))
+
+        async def collected():
+            return (await client.get(rbac.CLUSTER_ROLES, "sum")).rules == [rule]
+
+        await flow.eventually(collected)
+        await client.delete(rbac.CLUSTER_ROLES, "one")
+
+        async def none_left():
+            return (await client.get(rbac.CLUSTER_ROLES, "sum")).rules is None
+
+        await flow.eventually(none_left)
+
+
 async def test_the_default_roles_for_users_are_collected():
     """admin holds what edit holds, and edit what view holds."""
     async with flow.running() as plane:

@@ -151,12 +151,8 @@ _ROLES: Final[Mapping[str, _Rules]] = {
         _rule(_READ, "node.k8s.io", "runtimeclasses"),
         _rule(("get",), "resource.k8s.io", "resourceclaims"),
         _rule(("deletecollection",), "resource.k8s.io", "resourceslices"),
-        _rule(("get",), "", "serviceaccounts"),
     ),
 }  # fmt: skip
-
-#: What the node authorizer grants to every node, without a binding.
-NODE_RULES: Final = _ROLES["system:node"]
 
 _AGGREGATED: Final = ("admin", "edit", "view")
 #: Rights on kinds that this server does not have are listed too: so the roles read as in any cluster, and reviews that
@@ -273,11 +269,19 @@ _OPTIONAL_CONTROLLERS: Final[Mapping[str, Mapping[str, _Rules]]] = {
 }
 _OPTIONAL_NAMES: Final = frozenset(name for roles in _OPTIONAL.values() for name in roles)
 
-#: What the node authorizer grants to every node besides, where these kinds are served.
-OPTIONAL_NODE_RULES: Final[Mapping[str, _Rules]] = {
-    "clustertrustbundles": (_rule(_READ, _CERTIFICATES, "clustertrustbundles"),),
-    "podcertificaterequests": (_rule(("create", *_READ), _CERTIFICATES, "podcertificaterequests"),),
-}
+_NODE: Final = "system:node"
+
+
+def node_rules(kinds: Collection[str]) -> _Rules:
+    """What the node authorizer grants to every node, without a binding, where `kinds` (plurals) are served."""
+    rules = [*_ROLES[_NODE]]
+    if "clustertrustbundles" in kinds:
+        rules.append(_rule(_READ, _CERTIFICATES, "clustertrustbundles"))
+    rules.append(_rule(("get",), "", "serviceaccounts"))
+    if "podcertificaterequests" in kinds:
+        rules.append(_rule(("create", *_READ), _CERTIFICATES, "podcertificaterequests"))
+    return tuple(rules)
+
 
 #: Bindings that have the name of their ClusterRole: users and groups.
 _BINDINGS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
@@ -381,7 +385,7 @@ def wanted(kinds: Collection[str] = (), domains: Sequence[str] = (), *, judges_s
     which our controllers sign. `judges_serving`: one of them approves kubelets' serving certificates.
     """
     extra = {name: rules for plural, roles in _OPTIONAL.items() if plural in kinds for name, rules in roles.items()}
-    extra["system:node"] = (*NODE_RULES, *(rule for plural in kinds for rule in OPTIONAL_NODE_RULES.get(plural, ())))
+    extra[_NODE] = node_rules(kinds)
     accounts = dict(_CONTROLLERS)
     for plural in kinds:
         accounts |= _OPTIONAL_CONTROLLERS.get(plural, {})

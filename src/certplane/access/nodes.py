@@ -54,8 +54,7 @@ class Authorizer(rbac.Authorizer):
         """`find` gives an object, `kinds` are the plurals of all kinds that are served: some bring rights of nodes."""
         super().__init__(collection, decode)
         self._find = find
-        optional = (rule for plural in kinds for rule in defaults.OPTIONAL_NODE_RULES.get(plural, ()))
-        self._rules = tuple(map(rbac.CompiledRule, (*defaults.NODE_RULES, *optional)))
+        self._rules = tuple(map(rbac.CompiledRule, defaults.node_rules(kinds)))
         self._judges = dict(_JUDGES)
         self._judges[_POD_REQUESTS] = self._judge_pod_request if _POD_REQUESTS[1] in kinds else _judge_nothing
 

@@ -6,7 +6,7 @@ Source: kubernetes, `pkg/controller/clusterroleaggregation`; controllers.md 9.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from certplane.client import api, informer
 from certplane.meta import codec, selectors
@@ -50,5 +50,8 @@ class Aggregator:
         rules = collected(of, self._roles.objects.values())
         if rules == (of.rules or []):
             return
-        said = {"metadata": {"name": name}, "rules": [codec.to_builtins(each) for each in rules]}
+        said: dict[str, Any] = {"metadata": {"name": name}}
+        if rules:
+            said["rules"] = [codec.to_builtins(each) for each in rules]
+        # Without any, what was applied before goes, and what somebody else wrote stays.
         await self._client.apply(rbac.CLUSTER_ROLES, said, manager=ACCOUNT)

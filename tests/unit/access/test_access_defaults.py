@@ -54,3 +54,12 @@ def test_events_are_granted_in_both_of_their_groups_by_one_rule():
     for name in ("view", "edit"):
         rules = [each for each in found[f"system:aggregate-to-{name}"].rules if "events" in each.resources]
         assert [each.api_groups for each in rules] == [["", "events.k8s.io"]]
+
+
+def test_the_rules_of_nodes_have_one_order_whichever_kinds_are_served():
+    """Or a role would look changed after a restart."""
+    optional = ("podcertificaterequests", "clustertrustbundles")
+    for kinds in (set(optional), optional, optional[::-1]):
+        resources = [each.resources for each in defaults.node_rules(kinds)[-3:]]
+        assert resources == [["clustertrustbundles"], ["serviceaccounts"], ["podcertificaterequests"]]
+    assert defaults.node_rules(())[-1].resources == ["serviceaccounts"]
