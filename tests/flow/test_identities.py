@@ -248,3 +248,25 @@ async def test_who_deletes_an_account_gets_it_back():
         path = "/api/v1/namespaces/default/serviceaccounts/robot"
         reply = await plane.handler(exchange.Exchange("DELETE", path, "", exchange.Headers([]), identity=flow.ADMIN))
         assert json.loads(reply.body)["kind"] == "ServiceAccount"
+
+
+async def test_a_deprecated_annotation_is_warned_of_when_it_is_set():
+    """Once: later changes of the account are none of it."""
+    key = "kubernetes.io/enforce-mountable-secrets"
+    text = f"metadata.annotations[{key}]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted"
+    body = json.dumps({"metadata": {"name": "robot", "annotations": {key: "true"}}}).encode()
+    patch = json.dumps({"metadata": {"labels": {"a": "b"}}}).encode()
+
+    async def send(plane, method, path, media_type, body):
+        async def chunks():
+            yield body
+
+        fields = exchange.Headers([(b"content-type", media_type)])
+        reply = await plane.handler(exchange.Exchange(method, path, "", fields, chunks, identity=flow.ADMIN))
+        return [value.decode() for name, value in reply.headers if name == b"warning"]
+
+    async with flow.running() as plane:
+        path = "/api/v1/namespaces/default/serviceaccounts"
+        (warning,) = await send(plane, "POST", path, b"application/json", body)
+        assert text in warning
+        assert await send(plane, "PATCH", f"{path}/robot", b"application/merge-patch+json", patch) == []

@@ -5,7 +5,6 @@ Source: kubernetes, `pkg/registry/core/serviceaccount`, `pkg/apis/authentication
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, ClassVar, Final
 
 from msgspec import field
@@ -27,7 +26,7 @@ class LocalObjectReference(objects.Type):
 
     atomic: ClassVar[bool] = True
 
-    name: Annotated[str, doc("Name of the object.")] = always(str)
+    name: Annotated[str, doc("Name of the object.")] = ""
 
 
 class ServiceAccount(objects.Object):
@@ -89,13 +88,13 @@ class TokenRequest(objects.Object):
 
 
 def _prepare_create(new: ServiceAccount, call: context.Call) -> None:
-    del call
     _keep_names(new)
+    _warn(new, None, call)
 
 
 def _prepare_update(new: ServiceAccount, old: ServiceAccount, call: context.Call) -> None:
-    del old, call
     _keep_names(new)
+    _warn(new, old, call)
 
 
 def _keep_names(new: ServiceAccount) -> None:
@@ -103,11 +102,11 @@ def _keep_names(new: ServiceAccount) -> None:
     new.secrets = [objects.ObjectReference(name=each.name) for each in new.secrets]
 
 
-def _warnings(new: ServiceAccount) -> Sequence[str]:
-    if _MOUNTABLE not in new.metadata.annotations:
-        return ()
-    why = "deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"
-    return (f"metadata.annotations[{_MOUNTABLE}]: {why}",)
+def _warn(new: ServiceAccount, old: ServiceAccount | None, call: context.Call) -> None:
+    """Tell whoever sets the annotation that it is on its way out; who only keeps it has heard it."""
+    if _MOUNTABLE in new.metadata.annotations and (old is None or _MOUNTABLE not in old.metadata.annotations):
+        why = "deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"
+        call.warn(f"metadata.annotations[{_MOUNTABLE}]: {why}")
 
 
 def _default_token(new: TokenRequest) -> None:
@@ -138,7 +137,6 @@ RESOURCE: Final = resource.Resource(
     prepare_create=_prepare_create,
     prepare_update=_prepare_update,
     name_problems=names.dns1123_subdomain_problems,
-    warnings=_warnings,
     unknown_selector=None,
     returns_deleted=True,
     columns=(
