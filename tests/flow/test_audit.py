@@ -212,7 +212,7 @@ async def test_whom_nobody_recognises_is_recorded_without_a_name():
 
 
 async def test_managed_fields_are_left_out_where_that_is_asked_for():
-    """Of the object, and of the items of a list."""
+    """Of the object, of the items of a list, and of what the rows of a table stand for."""
     log = Log()
     policy = _everything(omitManagedFields=True)
     async with flow.running(audit_sink=log, audit_policy=policy) as plane:
@@ -224,6 +224,13 @@ async def test_managed_fields_are_left_out_where_that_is_asked_for():
         recorded = log.events(stage="ResponseComplete", verb="create")[-1]["responseObject"]
         assert recorded["data"] == {"a": "b"}
         assert "managedFields" not in json.dumps(log.events(verb="list"))
+        accept = [(b"accept", b"application/json;as=Table;v=v1;g=meta.k8s.io")]
+        path = "/api/v1/namespaces/default/configmaps/c"
+        query = "includeObject=Object"
+        await plane.handler(exchange.Exchange("GET", path, query, exchange.Headers(accept), identity=flow.ADMIN))
+        table = log.events(verb="get")[-1]["responseObject"]
+        assert table["rows"][0]["object"]["data"] == {"a": "b"}
+        assert "managedFields" not in json.dumps(table)
 
 
 def test_a_log_that_is_damaged_is_read_as_far_as_it_goes():

@@ -78,7 +78,8 @@ class Record:
         if not self.judgement.omit_managed_fields:
             return _raw(encoded)
         document = msgspec.json.decode(encoded)
-        for each in (document, *(document.get("items") or ())):
+        rows = [row["object"] for row in document.get("rows") or () if row.get("object")]
+        for each in (document, *(document.get("items") or ()), *rows):
             if isinstance(each.get("metadata"), dict):
                 each["metadata"].pop("managedFields", None)
         return _raw(codec.encode(document))

@@ -90,6 +90,8 @@ class Judgement:
 
 
 _NOTHING: Final = Judgement(NONE)
+#: Stands for every group, resource or path.
+_ANY: Final = "*"
 
 
 class PolicyProblem(ValueError):
@@ -147,11 +149,11 @@ class _Rule:
         if not self._resources:
             return True
         combined = f"{of.resource}/{of.subresource}" if of.subresource else of.resource
-        forms = {"*", combined, f"{of.resource}/*"}
+        forms = {_ANY, combined, f"{of.resource}/*"}
         if of.subresource:
             forms.add(f"*/{of.subresource}")
         for each in self._resources:
-            if each.group != of.group:
+            if each.group not in (of.group, _ANY):
                 continue
             if not each.resources:
                 return True
@@ -217,7 +219,7 @@ def _url_problems(rule: PolicyRule, path: str) -> list[errors.FieldProblem]:
         why = "rules cannot apply to both regular resources and non-resource URLs"
         problems.append(errors.invalid(path, rule.non_resource_urls, why))
     for at, each in enumerate(rule.non_resource_urls):
-        if each == "*":
+        if each == _ANY:
             continue
         if not each.startswith("/"):
             why = "non-resource URL rules must begin with a '/' character"
@@ -230,7 +232,7 @@ def _url_problems(rule: PolicyRule, path: str) -> list[errors.FieldProblem]:
 
 def _resource_problems(of: GroupResources, path: str) -> list[errors.FieldProblem]:
     problems = []
-    if of.group:
+    if of.group not in ("", _ANY):
         problems = [
             errors.invalid(f"{path}.group", of.group, why) for why in names.dns1123_subdomain_problems(of.group)
         ]

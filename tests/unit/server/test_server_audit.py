@@ -54,6 +54,7 @@ def _path(path, user=JANE):
             _asks(subresource="x"),
         ),
         ({"resources": [{"group": "", "resources": ["*"]}]}, _asks(subresource="x"), _asks(group="apps")),
+        ({"resources": [{"group": "*", "resources": ["configmaps"]}]}, _asks(group="apps"), _asks(resource="pods")),
         (
             {"resources": [{"group": "", "resources": ["configmaps"], "resourceNames": ["a"]}]},
             _asks(name="a"),
