@@ -11,6 +11,7 @@ import base64
 import copy
 import dataclasses
 import datetime
+import enum
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,6 +28,16 @@ def _nothing(*_: Any) -> None:
 
 def _no_problems(*_: Any) -> Problems:
     return []
+
+
+class Recheck(enum.Enum):
+    """How much of the metadata a kind judges again when it is changed, after what holds of all kinds: the causes of a
+    422 show it.
+    """
+
+    NOTHING = enum.auto()
+    CHANGE = enum.auto()
+    ALL = enum.auto()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,6 +80,7 @@ class Subresource:
     ignored_fields: tuple[str, ...] = ()
     has_table: bool = False
     verbs: tuple[str, ...] = ("get", "patch", "update")
+    rechecks: Recheck = Recheck.ALL
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -117,6 +129,7 @@ class Resource:
     default: Callable[[Any], None] = _nothing
     validate: Callable[[Any], Problems] = _no_problems
     validate_update: Callable[[Any, Any], Problems] = _no_problems
+    rechecks: Recheck = Recheck.ALL
     canonicalise: Callable[[Any], None] = _nothing
     warnings: Callable[[Any], Sequence[str]] = lambda _: ()
     name_problems: Callable[[str], Sequence[str]] = lambda _: ()

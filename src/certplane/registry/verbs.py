@@ -259,14 +259,12 @@ class Registry:
         return errors.Conflict.of(*self.resource.identity, target.name, why)
 
     def _validate_update(self, call: context.Call, target: Target, new: Any, old: Any) -> None:
-        of = self.resource
-        common = [
-            *validation.validate_meta(new.metadata, of.name_problems, namespaced=of.namespaced),
-            *validation.validate_meta_update(new.metadata, old.metadata),
-        ]
-        # The generic layer and each kind both look at the metadata, and the causes of a 422 show it.
-        own = target.door.validate(new, old, call.now) if target.door is not None else of.validate_update(new, old)
-        problems = [*common, *common, *own]
+        of, door = self.resource, target.door
+        whole = validation.validate_meta(new.metadata, of.name_problems, namespaced=of.namespaced)
+        change = validation.validate_meta_update(new.metadata, old.metadata)
+        again = {resource.Recheck.NOTHING: [], resource.Recheck.CHANGE: change, resource.Recheck.ALL: [*whole, *change]}
+        own = door.validate(new, old, call.now) if door is not None else of.validate_update(new, old)
+        problems = [*whole, *change, *again[(door or of).rechecks], *own]
         if problems:
             raise errors.Invalid(of.kind, of.stored.group, target.name, problems)
         call.warnings.extend(of.warnings(new))

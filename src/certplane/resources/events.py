@@ -321,6 +321,7 @@ RESOURCE: Final = resource.Resource(
     ),
     validate=_validate,
     validate_update=lambda new, _: _validate(new),
+    rechecks=resource.Recheck.NOTHING,
     selectable={
         **_selectable("involvedObject", "reportingComponent"),
         "source": lambda of: of.source.component or of.reporting_component,
@@ -353,6 +354,7 @@ NEW_RESOURCE: Final = resource.Resource(
     name_problems=names.dns1123_subdomain_problems,
     validate=_validate_new,
     validate_update=_validate_new_update,
+    rechecks=resource.Recheck.CHANGE,
     selectable={
         path: _of_stored(look) for path, look in _selectable("regarding", "reportingController").items()
     },

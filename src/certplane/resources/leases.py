@@ -79,6 +79,7 @@ RESOURCE: Final = resource.Resource(
     name_problems=names.dns1123_subdomain_problems,
     validate=_validate,
     validate_update=lambda new, _: _validate(new),
+    rechecks=resource.Recheck.CHANGE,
     creates_on_update=True,
     unconditional_update=False,
     columns=(

@@ -156,11 +156,17 @@ RESOURCE: Final = resource.Resource(
             "finalize",
             owns=("spec.finalizers",),
             validate=_validate_finalize,
+            rechecks=resource.Recheck.CHANGE,
             ignored_fields=("status",),
             verbs=("update",),
         ),
         resource.Subresource(
-            "status", owns=("status",), validate=_validate_status, ignored_fields=("spec",), has_table=True
+            "status",
+            owns=("status",),
+            validate=_validate_status,
+            rechecks=resource.Recheck.CHANGE,
+            ignored_fields=("spec",),
+            has_table=True,
         ),
     ),
     columns=(

@@ -412,6 +412,7 @@ RESOURCE: Final = resource.Resource(
             "status",
             owns=("status",),
             validate=lambda new, old, _: _validate_change(new, old),
+            rechecks=resource.Recheck.CHANGE,
             ignored_fields=("spec",),
             has_table=True,
         ),

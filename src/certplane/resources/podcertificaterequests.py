@@ -520,6 +520,7 @@ RESOURCE: Final = resource.Resource(
     name_problems=names.dns1123_subdomain_problems,
     validate=validate,
     validate_update=validate_update,
+    rechecks=resource.Recheck.CHANGE,
     selectable={
         "spec.signerName": lambda of: of.spec.signer_name,
         "spec.podName": lambda of: of.spec.pod_name,
@@ -533,6 +534,7 @@ RESOURCE: Final = resource.Resource(
             owns=("status",),
             prepare=_keep_metadata,
             validate=status_problems,
+            rechecks=resource.Recheck.CHANGE,
             ignored_fields=("spec",),
             has_table=True,
         ),
