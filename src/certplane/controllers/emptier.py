@@ -21,8 +21,9 @@ NAME: Final = "namespace-controller"
 ACCOUNT: Final = "namespace-controller"
 QUEUE: Final = "namespace"
 WORKERS: Final = 2
-#: Seconds until what waits for somebody else's finalizer is looked at again.
-PATIENCE: Final = 8.0
+#: Seconds until what waits for somebody else's finalizer is looked at again. Kubernetes takes eight; a look costs a
+#: few reads of the cache here, and whoever removed the finalizer waits for the namespace to go.
+PATIENCE: Final = 1.0
 _FINALIZER: Final = "kubernetes"
 
 #: By the name of a kind, as conditions write it: what is left of it.
