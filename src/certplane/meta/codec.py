@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import dataclasses
 import functools
 import json
@@ -408,7 +409,7 @@ def _padding_fault(raw: str, position: int, quantum: int) -> int:
 
 
 _TIME_LAYOUT = "2006-01-02T15:04:05Z07:00"
-_TIME = re.compile(r"(\d{4})-(\d{2})-(\d{2})T(\d{2}):(\d{2}):(\d{2})([.,]\d+)?(Z|[+-]\d{2}:\d{2})\Z", re.ASCII)
+_TIME = re.compile(r"(\d{4}-\d{2}-\d{2}T)(\d{1,2})(:\d{2}:\d{2})([.,]\d+)?(Z|[+-]\d{2}:\d{2})\Z", re.ASCII)
 
 
 def _read_time(value: Any, state: _Reading) -> str | None:
@@ -427,39 +428,36 @@ def _moment(value: Any, state: _Reading, layout: str) -> Any:
         return None
     match = _TIME.match(value)
     # Where the layout has six digits, six are read.
-    if match is not None and ("." not in layout or len(match[7] or "") == 7):
-        try:
-            fraction = (match[7] or "").replace(",", ".")[:7]
-            return clock.parse_rfc3339(f"{value[:19]}{fraction}{match[8].replace('Z', '+00:00')}")
-        except (ValueError, OverflowError):
-            state.fail(f"parsing time {gotext.quote(value)}: {_out_of_range(match)} out of range")
-            return None
-    fault = _time_fault(value, layout)
-    meant = "" if fault.startswith("extra text") else f" as {gotext.quote(layout)}"
-    state.fail(f"parsing time {gotext.quote(value)}{meant}: {fault}")
+    if match is not None and ("." not in layout or len(match[4] or "") == 7):
+        date, hour, rest, fraction, zone = match.groups("")
+        text = f"{date}{hour:>02}{rest}{fraction.replace(',', '.')[:7]}{zone.replace('Z', '+00:00')}"
+        with contextlib.suppress(ValueError, OverflowError):
+            return clock.parse_rfc3339(text)
+    state.fail(f"parsing time {gotext.quote(value)}{_time_fault(value, layout)}")
     return None
 
 
-def _out_of_range(match: re.Match[str]) -> str:
-    limits = (("month", 2, 1, 12), ("hour", 4, 0, 23), ("minute", 5, 0, 59), ("second", 6, 0, 59))
-    for name, group, low, high in limits:
-        if not low <= int(match[group]) <= high:
-            return name
-    return "day" if match[8] == "Z" or match[8][1:] < "24" else "time zone offset hour"
-
-
 def _time_fault(value: str, layout: str) -> str:
-    steps = (("2006", r"\d{4}"), ("-", "-"), ("01", r"\d{2}"), ("-", "-"), ("02", r"\d{2}"), ("T", "T"),
-             ("15", r"\d{2}"), (":", ":"), ("04", r"\d{2}"), (":", ":"), ("05", r"\d{2}"),
-             (".000000", r"\.\d{6}") if "." in layout else ("", r"([.,]\d+)?"),
-             ("Z07:00", r"(Z|[+-]\d{2}:\d{2})"))  # fmt: skip
+    """What Go's parser stumbles over: it goes from left to right, and looks at the day last."""
+    two = r"\d{2}"
+    steps = (("2006", r"\d{4}", ""), ("-", "-", ""), ("01", two, "month"), ("-", "-", ""), ("02", two, ""),
+             ("T", "T", ""), ("15", r"\d{1,2}", "hour"), (":", ":", ""), ("04", two, "minute"), (":", ":", ""),
+             ("05", two, "second"), (".000000", r"\.\d{6}", "") if "." in layout else ("", r"([.,]\d+)?", ""),
+             ("Z07:00", r"Z|[+-](\d{2}):\d{2}", "time zone offset hour"))  # fmt: skip
     rest = value
-    for name, pattern in steps:
+    for name, pattern, number in steps:
         match = re.match(pattern, rest, re.ASCII)
         if match is None:
-            return f"cannot parse {gotext.quote(rest)} as {gotext.quote(name)}"
+            return f" as {gotext.quote(layout)}: cannot parse {gotext.quote(rest)} as {gotext.quote(name)}"
+        low, high = _RANGES.get(number, (0, 0))
+        digits = match[match.lastindex or 0]
+        if number and digits != "Z" and not low <= int(digits) <= high:
+            return f": {number} out of range"
         rest = rest[match.end() :]
-    return f"extra text: {gotext.quote(rest)}"
+    return f": extra text: {gotext.quote(rest)}" if rest else ": day out of range"
+
+
+_RANGES = {"month": (1, 12), "hour": (0, 23), "minute": (0, 59), "second": (0, 59), "time zone offset hour": (0, 24)}
 
 
 def _read_raw(value: Any, state: _Reading) -> msgspec.Raw:
