@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from certplane import errors
+from certplane.access import tokens
 from certplane.controllers import emptier
-from certplane.resources import configmaps, namespaces, rbac
+from certplane.resources import configmaps, namespaces, rbac, serviceaccounts
+from certplane.x509 import keys
 from tests.flow import plane as flow
 
 
@@ -106,3 +108,24 @@ async def _messages(client):
 
 async def _has_finalizers(client, wanted):
     return (await client.get(namespaces.RESOURCE, "team")).spec.finalizers == wanted
+
+
+async def test_nothing_is_made_in_a_namespace_that_is_not_there():
+    """Nor in one that is going: no object, were it without a name, and no token of an account."""
+    issuer = tokens.Issuer(name="issuer", key=keys.generate("ECDSA-P256"), audiences=("issuer",))
+    async with flow.running(issuer=issuer) as plane:
+        client = plane.client(flow.ADMIN)
+        asked = serviceaccounts.TokenRequest()
+        with pytest.raises(errors.NotFound, match='namespaces "team" not found'):
+            await client.ask(serviceaccounts.TOKEN_REQUESTS, asked, "default", "team")
+        held = _named(namespaces.Namespace(), "team")
+        held.metadata.finalizers = ["example.com/held"]
+        await client.create(namespaces.RESOURCE, held)
+        await client.delete(namespaces.RESOURCE, "team")
+        with pytest.raises(errors.Forbidden, match='serviceaccounts "default" is forbidden: unable to create new'):
+            await client.ask(serviceaccounts.TOKEN_REQUESTS, asked, "default", "team")
+        with pytest.raises(errors.Forbidden, match='configmaps "Unknown" is forbidden: unable to create new'):
+            await client.create(configmaps.RESOURCE, configmaps.ConfigMap(), "team")
+        going = await client.get(namespaces.RESOURCE, "team")
+        going.metadata.finalizers = []
+        await client.update(namespaces.RESOURCE, going)

@@ -29,6 +29,7 @@ from jwt.types import Options
 from certplane import clock, errors, gotext
 from certplane.access import authn
 from certplane.meta import context, names, objects
+from certplane.registry import lifecycle
 from certplane.resources import secrets, serviceaccounts
 from certplane.x509 import keys
 
@@ -102,6 +103,7 @@ class ServiceAccountTokens:
     def answer(self, asked: serviceaccounts.TokenRequest, call: context.Call) -> serviceaccounts.TokenRequest:
         """A TokenRequest with its token. Raises NotFound, Invalid, BadRequest, Conflict."""
         namespace, name = call.info.namespace, call.info.name
+        lifecycle.require(self._find("namespaces", "", namespace), namespace, serviceaccounts.RESOURCE.identity, name)
         meta = asked.metadata
         if meta.name and meta.name != name:
             problem = errors.invalid("metadata.name", meta.name, "must match the service account name if specified")

@@ -25,22 +25,25 @@ def hook(find: Callable[[str], Any | None]) -> admission.Hook:
             return
         if of.operation != "create" or not of.resource.namespaced:
             return
-        home = find(of.namespace)
-        if home is None:
-            raise errors.NotFound("namespaces", "", of.namespace)
-        if home.metadata.deletion_timestamp is not None:
-            raise _going_away(of)
+        require(find(of.namespace), of.namespace, of.resource.identity, of.name)
 
     return check
 
 
-def _going_away(of: admission.Review) -> errors.Forbidden:
-    why = f"unable to create new content in namespace {of.namespace} because it is being terminated"
-    error = errors.Forbidden.of(of.resource.plural, of.resource.group, of.name or "Unknown", why)
+def require(home: Any | None, namespace: str, kind: tuple[str, str], name: str) -> None:
+    """Check that something may be made in a namespace, given as the Namespace if there is one; `kind` is its plural and
+    group. Raises NotFound, Forbidden.
+    """
+    if home is None:
+        raise errors.NotFound("namespaces", "", namespace)
+    if home.metadata.deletion_timestamp is None:
+        return
+    why = f"unable to create new content in namespace {namespace} because it is being terminated"
+    error = errors.Forbidden.of(*kind, name or "Unknown", why)
     cause = {
         "reason": "NamespaceTerminating",
-        "message": f"namespace {of.namespace} is being terminated",
+        "message": f"namespace {namespace} is being terminated",
         "field": "metadata.namespace",
     }
     error.details = {**(error.details or {}), "causes": [cause]}
-    return error
+    raise error

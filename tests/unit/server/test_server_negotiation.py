@@ -3,7 +3,7 @@
 import pytest
 
 from certplane import errors
-from certplane.meta import codec
+from certplane.meta import goyaml
 from certplane.server import negotiation
 from certplane.server.negotiation import ALL_TRANSFORMS, JSON, NO_TRANSFORMS, PROTOBUF, YAML, Form
 
@@ -150,5 +150,5 @@ def test_form_of_a_status(accept, expected):
 
 def test_long_texts_in_yaml():
     """They are folded at the first space behind 80 columns, as Go does."""
-    text = codec.dump_yaml({"message": "ab " * 30})
+    text = goyaml.dump({"message": "ab " * 30})
     assert [len(line) for line in text.splitlines()] == [81, 21]
