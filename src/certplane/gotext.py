@@ -111,10 +111,18 @@ def syntax(value: Any) -> str:
 
 
 def as_string(value: Any) -> str:
-    """`%s` of a decoded value: what is no string says so."""
-    if isinstance(value, str):
-        return value
-    return "%!s(<nil>)" if value is None else f"%!s({type_name(value)}={plain(value)})"
+    """`%s` of a decoded value: what is no string says so, wherever it is; a null inside of something does not."""
+    if value is None:
+        return "%!s(<nil>)"
+    if isinstance(value, Mapping):
+        return "map[" + " ".join(f"{key}:{_inner_string(value[key])}" for key in sorted(value)) + "]"
+    if isinstance(value, list):
+        return "[" + " ".join(map(_inner_string, value)) + "]"
+    return value if isinstance(value, str) else f"%!s({type_name(value)}={plain(value)})"
+
+
+def _inner_string(value: Any) -> str:
+    return "<nil>" if value is None else as_string(value)
 
 
 def type_name(value: Any) -> str:

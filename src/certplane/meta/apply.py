@@ -123,7 +123,8 @@ def apply(
     type, errors.ApplyConflict.
     """
     meta = config.get("metadata")
-    if isinstance(meta, Mapping) and meta.get("managedFields") is not None:
+    sent = meta.get("managedFields") if isinstance(meta, Mapping) else None
+    if isinstance(sent, list) and all(isinstance(each, Mapping) for each in sent):
         raise errors.BadRequest("metadata.managedFields must be nil")
     try:
         fieldsets.check(config, of)

@@ -50,6 +50,7 @@ def _merge_map(original: Mapping[str, Any], patch: dict[str, Any], of: shape.Sha
             merged.pop(name, None)
         elif deletes:
             if isinstance(before, list) and isinstance(value, list):
+                _check_elements(before, value)
                 merged[name] = [each for each in before if each not in value]
         elif isinstance(value, dict) and isinstance(before, Mapping):
             field = _field(of, name)
@@ -101,6 +102,7 @@ _GONE: Final = object()
 
 def _set(merged: dict[str, Any], name: str, value: Any) -> None:
     """Take a value as it is, but for nulls and for maps that are directives."""
+    _drop_nulls(value)
     found = _undirected(value)
     if found is _GONE:
         merged.pop(name, None)
@@ -108,11 +110,19 @@ def _set(merged: dict[str, Any], name: str, value: Any) -> None:
         merged[name] = found
 
 
+def _drop_nulls(value: Any) -> None:
+    if isinstance(value, dict):
+        for key in [name for name, each in value.items() if each is None]:
+            del value[key]
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _drop_nulls(each)
+
+
 def _undirected(value: Any) -> Any:
     if isinstance(value, dict):
         if _PATCH in value:
             return _GONE
-        inner = {key: _undirected(each) for key, each in value.items() if each is not None}
+        inner = {key: _undirected(each) for key, each in value.items()}
         return {key: each for key, each in inner.items() if each is not _GONE}
     if isinstance(value, list):
         return [each for each in map(_undirected, value) if each is not _GONE]
@@ -130,6 +140,9 @@ def _order_list(merged: dict[str, Any], patch: dict[str, Any], key: str, of: sha
     change = _as_list(patch.pop(name)) if name in patch else None
     field = _ordered_field(of, name)
     _check_order(change or [], order, field.patch_merge_key)
+    bare = next((at for at, each in enumerate(order) if field.patch_merge_key and not isinstance(each, Mapping)), None)
+    if bare is not None:
+        raise _BadPatch(f"value for key {bare} is not a map")
     if change is None and before is None:
         return
     if change is None:
@@ -143,7 +156,8 @@ def _order_list(merged: dict[str, Any], patch: dict[str, Any], key: str, of: sha
 
 def _as_list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise _BadPatch(f"expected a []interface {{}}, but received a {gotext.type_name(value)}")
+        what = gotext.type_name(value) if value is not None else gotext.as_string(value)
+        raise _BadPatch(f"expected a []interface {{}}, but received a {what}")
     return value
 
 
@@ -153,7 +167,9 @@ def _ordered_field(of: shape.Shape | None, name: str) -> shape.Field:
         return field
     if of is not None and of.kind == "struct" and field is None:
         raise _BadPatch(f'unable to find api field in struct {of.name} for the json field "{name}"')
-    raise _BadPatch(f"expected slice or array type, but got: {of.kind if of is not None else 'string'}")
+    if of is not None and of.kind == "map":
+        raise _BadPatch("merging an object in json but data type is not struct, instead is: map")
+    raise _BadPatch("expected slice or array type, but got: struct")
 
 
 def _merge_lists(before: list[Any], patch: list[Any], field: shape.Field | None) -> list[Any]:
