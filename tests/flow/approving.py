@@ -20,11 +20,11 @@ ACCOUNT = context.User(
 )
 #: The least rights with which it works; docs/kubelet-serving.md has them too.
 RULES = (
-    ("certificates.k8s.io", "certificatesigningrequests", ("get", "list", "watch"), ()),
+    ("certificates.k8s.io", "certificatesigningrequests", ("list", "watch"), ()),
     ("certificates.k8s.io", "certificatesigningrequests/approval", ("update",), ()),
     ("certificates.k8s.io", "signers", ("approve",), (profiles.KUBELET_SERVING,)),
-    ("", "nodes", ("get", "list", "watch"), ()),
-    ("", "events", ("create", "patch", "update"), ()),
+    ("", "nodes", ("list", "watch"), ()),
+    ("", "events", ("create", "update"), ()),
 )
 #: The kubelet says so, and a network or a pattern agrees.
 SAID = {"mode": "enforce", "cidrs": ["10.0.0.0/16"], "patterns": ["{node}", "{node}.example.com"]}
