@@ -305,6 +305,30 @@ async def test_a_server_that_is_not_trusted_is_told_of(door, tmp_path):
     assert await _asked_in_vain(path) == f"{place}Hostname mismatch, certificate is not valid for 'api.example'."
 
 
+async def test_a_proxy_that_is_not_there_is_told_of(door, tmp_path):
+    """It is the proxy that does not answer, not the server. Its password is not told."""
+    url = {"proxy-url": "http://jane:secret@127.0.0.1:1"}
+    told = await _asked_in_vain(write_kubeconfig(tmp_path / "config", door, {"token": "secret-of-jane"}, **url))
+    server = f"the server at 127.0.0.1:{door.port} cannot be reached"
+    assert told == f"{server}: the proxy at 127.0.0.1:1: Connection refused"
+
+
+async def _not_without_a_password(reader, writer):
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+    await writer.drain()
+    writer.close()
+
+
+async def test_a_proxy_that_refuses_is_told_of_without_its_password(door, tmp_path):
+    """What is told gets into the log, and into Events that others read."""
+    async with await asyncio.start_server(_not_without_a_password, "127.0.0.1", 0) as server:
+        url = {"proxy-url": f"http://jane:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}"}
+        told = await _asked_in_vain(write_kubeconfig(tmp_path / "config", door, {"token": "secret-of-jane"}, **url))
+    where = f"the server at 127.0.0.1:{door.port} cannot be reached"
+    assert told == f"{where}: the proxy answers 407 Proxy Authentication Required"
+
+
 async def _hang_up(reader, writer):
     writer.close()
 

@@ -35,19 +35,19 @@ class Access:
     what its certificate is for, if not the host; `impersonated` are header fields; `proxy` is a URL, empty for none.
     """
 
-    base: str
+    base: str = dataclasses.field(repr=False)
     source: credentials.Source
     trusted: credentials.Content = NOTHING
     namespace: str = "default"
     server_name: str = ""
     insecure: bool = False
-    proxy: str = ""
+    proxy: str = dataclasses.field(default="", repr=False)
     impersonated: Mapping[str, str | Sequence[str]] = dataclasses.field(default_factory=dict)
 
     @property
     def place(self) -> str:
-        """The server, for people."""
-        return urllib.parse.urlsplit(self.base).netloc
+        """The server, for people: without a password that a URL may have."""
+        return urllib.parse.urlsplit(self.base).netloc.rpartition("@")[2]
 
     def tls_context(self, trusted: bytes, certificate: bytes, key: bytes) -> ssl.SSLContext:
         """TLS settings from PEM; without `trusted`, the machine's CAs count. Raises CredentialProblem."""
@@ -272,9 +272,11 @@ def _told(cluster: _Entry) -> Mapping[str, Any]:
 
 def _proxy(cluster: _Entry) -> str:
     text = cluster.text("proxy-url")
-    if text and urllib.parse.urlsplit(text).scheme not in ("http", "https"):
+    scheme = urllib.parse.urlsplit(text).scheme
+    if text and scheme not in ("http", "https"):
+        # Not the URL: it may have a password.
         raise errors.SetupError(
-            f"the proxy {text} in {cluster.path} cannot be used", ("http:// and https:// proxies can",)
+            f"the {scheme}:// proxy in {cluster.path} cannot be used", ("http:// and https:// proxies can",)
         )
     return text
 

@@ -209,10 +209,13 @@ def _socket(of: tuple[Any, ...]) -> socket.socket:
 
 
 def _problem(error: Exception) -> str:
-    """Why there was no answer, without what the library says besides."""
+    """Why there was no answer, without what the library says besides: that may be the password of a proxy."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         found = error.certificate_error
         return f"is not trusted: {getattr(found, 'verify_message', '') or found}"
+    if isinstance(error, aiohttp.ClientResponseError):
+        who = "the proxy" if isinstance(error, aiohttp.ClientHttpProxyError) else "it"
+        return f"cannot be reached: {who} answers {error.status} {error.message}"
     inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if isinstance(inner, ssl.SSLError):
         return f"cannot be reached: TLS failed: {inner.reason or inner}"
@@ -220,7 +223,8 @@ def _problem(error: Exception) -> str:
         what = inner.strerror
     else:
         what = os.strerror(inner.errno) if isinstance(inner, OSError) and inner.errno else str(inner)
-    return f"cannot be reached: {what or type(inner).__name__}"
+    by = f"the proxy at {error.host}:{error.port}: " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
+    return f"cannot be reached: {by}{what or type(inner).__name__}"
 
 
 def _many(fields: Mapping[str, str | Sequence[str]]) -> Any:

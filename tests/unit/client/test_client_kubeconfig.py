@@ -44,7 +44,7 @@ def user(**values):
         ({"clusters": [{"name": "c", "cluster": {"server": "https://server:x"}}]}, "names no https server"),
         ({"clusters": cluster(**{"certificate-authority-data": "%"})}, "is not base64"),
         ({"clusters": cluster(**{"certificate-authority": "none.crt"})}, "none.crt cannot be read"),
-        ({"clusters": cluster(**{"proxy-url": "socks5://proxy:1"})}, "socks5://proxy:1 in .* cannot be used"),
+        ({"clusters": cluster(**{"proxy-url": "socks5://proxy:1"})}, "the socks5:// proxy in .* cannot be used"),
         ({"users": user(**{"auth-provider": {"name": "gcp"}})}, "auth-provider, which Kubernetes has removed"),
         ({"users": user(**{"as-groups": ["a"]})}, "without as"),
         ({"users": user(exec={"apiVersion": "client.authentication.k8s.io/v1"})}, "has no command"),
@@ -106,5 +106,11 @@ async def test_a_password_is_sent_as_basic(tmp_path):
 
 def test_nothing_secret_is_printed(tmp_path):
     """Whatever is printed of it."""
-    found = kubeconfig.load(written(tmp_path, users=user(token="very-secret")))
+    place = cluster(server="https://a:very-secret@server.example", **{"proxy-url": "http://a:very-secret@proxy:1"})
+    found = kubeconfig.load(written(tmp_path, users=user(token="very-secret"), clusters=place))
+    assert found.place == "server.example"
     assert "very-secret" not in repr(found)
+    place = cluster(**{"proxy-url": "socks5://a:very-secret@proxy:1"})
+    with pytest.raises(errors.SetupError) as caught:
+        kubeconfig.load(written(tmp_path, clusters=place))
+    assert "very-secret" not in str(caught.value)
