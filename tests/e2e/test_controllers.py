@@ -19,9 +19,9 @@ from tests.e2e.test_serve import started
 
 WITHOUT = "*,-csrapproving,-csrsigning,-csrcleaner"
 CLIENT = "kubernetes.io/kube-apiserver-client"
-#: Short enough for a test, and in the right proportions.
+#: Short enough for a test, and long enough for a machine that does much else.
 TERMS = (
-    "--leader-elect-lease-duration=3s", "--leader-elect-renew-deadline=2s", "--leader-elect-retry-period=500ms",
+    "--leader-elect-lease-duration=8s", "--leader-elect-renew-deadline=6s", "--leader-elect-retry-period=500ms",
 )  # fmt: skip
 
 
