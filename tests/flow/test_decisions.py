@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import logging
 
 from certplane import testing
 from certplane.controllers import approver, decisions, signer
 from certplane.meta import context
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import events, rbac
-from certplane.x509 import profiles
+from certplane.x509 import issue, profiles
 from tests.flow import plane as flow
 
 KUBELET = "kubernetes.io/kube-apiserver-client-kubelet"
@@ -115,3 +117,19 @@ async def test_decisions_are_made_where_events_are_not_wanted():
         await testing.settle(500)
         assert await _told(plane) == []
         assert "certplane_csr_decisions_total{" in plane.telemetry.render().decode()
+
+
+async def test_what_is_tried_again_is_logged_once(caplog):
+    """As a decision, with when it is tried again; not as a failure of the controller besides."""
+    long_ago = testing.FakeClock(datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC))
+    issuer = issue.Issuer(flow.new_authority(long_ago), datetime.timedelta(days=365))
+    signers = {flow.CLIENT: signer.Signer(profiles.BUILT_IN[flow.CLIENT], issuer)}
+    async with flow.running(signers=signers) as plane:
+        admin = plane.client(flow.ADMIN)
+        await admin.create(csrs.RESOURCE, flow.new_csr())
+        await flow.decide(admin, "a")
+        await flow.eventually(lambda: [each for each in caplog.records if getattr(each, "csr", "") == "a"])
+        lines = [each for each in caplog.records if "the signer has expired" in each.__dict__.get("why", "")]
+        assert [(each.getMessage(), each.levelname) for each in lines] == [("decision", "WARNING")]
+        assert lines[0].why.endswith("; tried again in 0.2s")
+        assert "sync failed" not in [each.getMessage() for each in caplog.records if each.levelno >= logging.INFO]

@@ -82,8 +82,14 @@ class Decisions:
 
     def note(self, of: csrs.CertificateSigningRequest, decision: str, reason: str, message: str, /) -> None:
         """Take a decision. Never fails, never waits."""
+        self._take(of, decision, reason, message)
+
+    def _take(
+        self, of: csrs.CertificateSigningRequest, decision: str, reason: str, message: str, level: int = logging.INFO
+    ) -> None:
         self._telemetry.decision(of.spec.signer_name, decision, reason)
-        _log.info(
+        _log.log(
+            level,
             "decision",
             extra={
                 "csr": of.metadata.name,
@@ -112,16 +118,19 @@ class Decisions:
             except runtime.Retry as error:
                 if isinstance(error.__cause__, errors.Conflict):
                     raise
-                error.told = error.told or self._retried(of, error.reason or REQUEST_FAILED, str(error))
+                level = logging.INFO if error.quiet else logging.WARNING
+                error.told = error.told or self._retried(of, error.reason or REQUEST_FAILED, str(error), level)
                 raise
             except (errors.APIError, api.Unreachable) as error:
                 raise runtime.Retry(str(error), told=self._retried(of, REQUEST_FAILED, str(error))) from error
 
         return work
 
-    def _retried(self, of: csrs.CertificateSigningRequest, reason: str, message: str) -> Callable[[float], None]:
+    def _retried(
+        self, of: csrs.CertificateSigningRequest, reason: str, message: str, level: int = logging.WARNING
+    ) -> Callable[[float], None]:
         def told(seconds: float) -> None:
-            self.note(of, RETRIED, reason, f"{message}; tried again in {seconds:.0f}s")
+            self._take(of, RETRIED, reason, f"{message}; tried again in {seconds:.3g}s", level)
 
         return told
 

@@ -30,7 +30,7 @@ _RETRY_BURST: Final = 100.0
 
 class Retry(errors.CertplaneError):
     """Not done; try again later. `quiet`: the log need not say so. `reason` says why in one word. `told` is called
-    with the seconds until then.
+    with the seconds until then, and tells whom it concerns.
     """
 
     def __init__(
@@ -232,11 +232,13 @@ class Controller:
                 await self._handle(name)
                 self._queue.forget(name)
             except (Retry, errors.APIError, api.Unreachable) as error:
-                level = logging.DEBUG if isinstance(error, Retry) and error.quiet else logging.WARNING
-                _log.log(level, "sync failed", extra={"controller": self.name, "object": name, "problem": str(error)})
+                told = error.told if isinstance(error, Retry) else None
+                quiet = told is not None or (isinstance(error, Retry) and error.quiet)
+                extra = {"controller": self.name, "object": name, "problem": str(error)}
+                _log.log(logging.DEBUG if quiet else logging.WARNING, "sync failed", extra=extra)
                 delay = self._queue.retry(name)
-                if isinstance(error, Retry) and error.told is not None:
-                    error.told(delay)
+                if told is not None:
+                    told(delay)
             except Exception:
                 # One object that nobody thought of must not stop the work on all others.
                 _log.exception("sync failed", extra={"controller": self.name, "object": name})
