@@ -284,6 +284,15 @@ async def test_managed_fields_are_given_up(value):
     assert "managedFields" not in later["metadata"]
 
 
+@pytest.mark.parametrize("kind", [MERGE, STRATEGIC])
+async def test_a_patch_is_not_nested_without_end(kind):
+    """What is nested deeper than anything that is meant is refused, before anybody goes into it."""
+    async with flow.running() as plane:
+        await made(plane)
+        status, answer = await patched(plane, '{"a":' + "[" * 5000 + "]" * 5000 + "}", kind)
+    assert (status, answer["message"]) == (400, "json: exceeded max depth")
+
+
 # --- server-side apply --------------------------------------------------------------------------------------------
 
 APPLY = "application/apply-patch+yaml"

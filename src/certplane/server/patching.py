@@ -120,6 +120,7 @@ class Patch:
         return reading.object
 
     def _merge_strategically(self, live: dict[str, Any]) -> Any:
+        patches.check_depth(self._content)
         patch = copy.deepcopy(self._content)
         merged = strategic.merge(live, patch, shape.of(self._kind.type))
         try:
