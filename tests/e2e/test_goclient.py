@@ -424,7 +424,9 @@ def test_what_is_not_served_is_refused(client, connected):
     why = f"the body of the request was in an unknown format - accepted media types include: {MEDIA}"
     assert (refused.status, refused.type, refused.obj["message"]) == (415, goclient.PROTOBUF, why)
     refused = client.ask("GET", CSRS, accept="application/cbor")
-    why = f"406: Not Acceptable\n\nAvailable representations: {MEDIA}"
+    # What can be listed can be watched.
+    streams = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+    why = f"406: Not Acceptable\n\nAvailable representations: {MEDIA}, {streams}"
     assert (refused.status, refused.type, refused.obj["message"]) == (406, "application/json", why)
 
 
@@ -568,9 +570,12 @@ def _wire(data, port, directory):
 
 
 def test_a_revision_that_is_yet_to_come_is_waited_for_and_given_up(client):
-    """A watch from the future ends with 504 in a frame."""
+    """A watch that wants what there is at a revision of the future ends with 504 in a frame; another one just waits."""
     newest = int(client.ask("GET", CONFIGMAPS).obj["metadata"]["resourceVersion"])
-    with client.watch(CONFIGMAPS, resourceVersion=newest + 1_000_000, timeoutSeconds=30) as watch:
+    with client.watch(CONFIGMAPS, resourceVersion=newest + 1_000_000, timeoutSeconds=1) as watch:
+        assert watch.rest() == []
+    initial = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan", "allowWatchBookmarks": "true"}
+    with client.watch(CONFIGMAPS, resourceVersion=newest + 1_000_000, timeoutSeconds=30, **initial) as watch:
         [(kind, status)] = watch.rest()
     assert (kind, status["kind"], status["code"], status["reason"]) == ("ERROR", "Status", 504, "Timeout")
     assert status["details"]["causes"][0]["reason"] == "ResourceVersionTooLarge"
