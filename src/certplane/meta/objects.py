@@ -99,7 +99,8 @@ def new_uid() -> str:
 _VARIANT: Final = {f"{digit:x}": f"{digit & 3 | 8:x}" for digit in range(16)}
 
 
-class Type(msgspec.Struct, omit_defaults=True, rename="camel", kw_only=True):
+# gc=False: documents are trees, so the collector of cycles need not look at the many that are kept.
+class Type(msgspec.Struct, omit_defaults=True, rename="camel", kw_only=True, gc=False):
     """The base of all wire types. `atomic`: server-side apply owns a value of this type as a whole, or not at all."""
 
     atomic: ClassVar[bool] = False
