@@ -359,4 +359,6 @@ def known_signers(
 def _made_signer(profile: profiles.Profile, pair: signing.Pair, said: signing.Signing) -> signer.Signer:
     if pair.certificate is None or pair.key is None or not pair.is_complete:
         return signer.Signer(profile, problem="no certificate and key to sign with: see the --cluster-signing-* flags")
-    return signer.Signer(profile, files=cafiles.CAFiles(pair.certificate, pair.key, said.longest))
+    # What the authority cuts is known to whoever looks at the profile: who asks for more is told.
+    cut = dataclasses.replace(profile, longest=said.longest)
+    return signer.Signer(cut, files=cafiles.CAFiles(pair.certificate, pair.key, said.longest))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import datetime
 
-from certplane import testing
+from certplane import manager, testing
+from certplane.config import signing
 from certplane.controllers import decisions, ruleapprover, signerfile
-from certplane.meta import context
+from certplane.meta import codec, context
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import events
+from certplane.server import local
 from certplane.x509 import keys, mint
 from tests.flow import plane as flow
 
 WEB = "example.com/web"
+PATH = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 MAKER = context.User("maker", groups=("makers", "system:authenticated", "system:masters"))
 DECLARED = """\
 apiVersion: signers.certplane.dev/v1alpha1
@@ -147,3 +150,20 @@ async def test_hints_can_be_turned_off():
     """As the real server is silent."""
     async with flow.running(creation_hints=False) as plane:
         assert await warnings_of(plane, flow.new_csr("b", "example.com/web")) == ""
+
+
+async def test_who_asks_for_more_than_the_signer_gives_is_told(tmp_path):
+    """Also by those of Kubernetes, and by declared ones that leave it to the plane."""
+    clock = testing.FakeClock()
+    text = DECLARED.replace("  lifetime: {longest: 2h, default: 1h}\n", "")
+    own = declared(tmp_path, clock, text)
+    pair = signing.Pair(tmp_path / "ca.crt", tmp_path / "ca.key")
+    built_in = manager.signers(signing.Signing(pair, {}, datetime.timedelta(days=30)))
+    async with flow.running(clock=clock, signers=built_in, declared=own) as plane:
+        for new, seconds in ((flow.new_csr("a", expiration_seconds=31 * 86400), 30 * 86400),
+                             (web("b", expiration_seconds=366 * 86400), 365 * 86400)):  # fmt: skip
+            call = local.Transport(plane.handler, MAKER, "test")
+            body = codec.encode(new)
+            answer = await call.request("POST", PATH, headers={"content-type": "application/json"}, body=body)
+            told = f'299 - "{new.spec.signer_name} gives {seconds} seconds at the most"'
+            assert (answer.status, answer.headers["warning"]) == (201, told)

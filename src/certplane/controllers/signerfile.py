@@ -7,6 +7,7 @@ Kubernetes' own domains are not to be had: whoever issues under them is taken fo
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import ipaddress
 import itertools
@@ -296,7 +297,7 @@ class SignerFile:
         if key not in self._files:
             # Kept over changes of this file: what was good goes on.
             self._files[key] = cafiles.CAFiles(*pair, longest, issues_authorities=of.certificate_authority)
-        return signer.Signer(profile, files=self._files[key])
+        return signer.Signer(dataclasses.replace(profile, longest=longest), files=self._files[key])
 
 
 def domains(of: Sequence[str]) -> list[str]:
