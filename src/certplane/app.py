@@ -169,14 +169,11 @@ class Plane:
     def _authorizer(self) -> rbac.Authorizer:
         return nodes.Authorizer(self._collection, self._object, self._find, {each.plural for each in self._how.kinds})
 
-    def _home(self, of: admission.Review) -> None:
-        lifecycle.hook(lambda name: self._find("namespaces", "", name))(of)
-
     def _registries(self) -> dict[str, verbs.Registry]:
         of = self.authorizer
         hooks = admission.Admission(
             mutate=(
-                self._home,
+                lifecycle.hook(lambda name: self._find("namespaces", "", name)),
                 nodes.restriction(self._find),
                 escalation.hook(of),
             ),
@@ -253,7 +250,7 @@ class Plane:
         answers = reviews.answers(self.authorizer, self._tokens)
         documents: dict[str, discovery.Document] = {}
         if self._accounts is not None:
-            answers = {**answers, serviceaccounts.TOKEN_REQUESTS.plural: _token_answer(self._accounts, self._home)}
+            answers = {**answers, serviceaccounts.TOKEN_REQUESTS.plural: _awaited(self._accounts.answer)}
             documents = _issuer_documents(self._accounts, self._how.address)
         answered = [each for each in resources.ACTIONS if each.plural in answers]
         actions = [handlers.ActionEndpoint(each, nodes.restricted(answers[each.plural])) for each in answered]
@@ -347,13 +344,11 @@ def _path(of: resource.Resource) -> str:
     return f"{of.api_version}/{of.plural}"
 
 
-def _token_answer(accounts: tokens.ServiceAccountTokens, home: admission.Hook) -> handlers.Answer:
-    """Answers TokenRequests, where things may be made at all: `home` is the check of namespaces."""
+def _awaited(answer: Callable[[Any, context.Call], Any]) -> handlers.Answer:
+    """An answer that waits for nothing, for those who wait."""
 
     async def act(asked: Any, call: context.Call) -> Any:
-        info, of = call.info, serviceaccounts.RESOURCE
-        home(admission.Review("create", of, info.subresource, info.namespace, info.name, asked, None, call))
-        return accounts.answer(asked, call)
+        return answer(asked, call)
 
     return act
 

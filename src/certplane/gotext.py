@@ -87,6 +87,21 @@ def json_text(value: Any) -> str:
     return escape_html(_json_encode(value)).decode("utf-8")
 
 
+def parse_uint(text: str) -> int:
+    """`strconv.ParseUint` for 64 bits, in base 10. Raises ValueError with its text."""
+    why = "invalid syntax"
+    if text.isascii() and text.isdigit():
+        # The length first: Python does not read numbers of any length either.
+        significant = text.lstrip("0") or "0"
+        if len(significant) <= _LONGEST_UINT and int(significant) < 1 << 64:
+            return int(significant)
+        why = "value out of range"
+    raise ValueError(f"strconv.ParseUint: parsing {quote(text)}: {why}")
+
+
+_LONGEST_UINT: Final = 20
+
+
 def plain(value: Any) -> str:
     """`%v` of a decoded document: maps with sorted keys, lists, and bare values."""
     if isinstance(value, Mapping):

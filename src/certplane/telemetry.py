@@ -193,6 +193,9 @@ class Telemetry:
 
 # --- what is counted in plain numbers, and shown on demand ---------------------------------------------------------
 
+# The library's own counters take a lock for each addition, on the way of every request, and bring `_created` series
+# that Kubernetes' metrics do not have. So it shows what is counted here, and counts nothing.
+
 
 class _Times:
     """A histogram in a plain list: it is added to for every request. What the library wants is made on demand."""

@@ -13,6 +13,8 @@ _MAPS = "/api/v1/namespaces/fuzz/configmaps"
 _MAP = '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"}'
 _KEY = "k" * 290
 _APPLY = f"{_MAPS}/seed?fieldManager=a&force=true"
+_DRY = f"{_MAPS}/seed?dryRun=All"
+_OWNER = '{"apiVersion":"v1","kind":"Node","name":"n","uid":"#"}'
 
 
 def _list(item, times):
@@ -64,6 +66,17 @@ CASES = (
      _operations(_WRAPPING, 2_500)),
     ("apply", "PATCH", _APPLY, documents.APPLY, _MAP.replace('"x"', '"seed"') + ',"data":' + _members('"k#":"v"',
     2_000) + "}"),
+    ("finalizers", "PATCH", _DRY, documents.STRATEGIC, '{"metadata":{"finalizers":' + _list('"a.b/#"', 100_000) + "}}"),
+    ("owners", "PATCH", _DRY, documents.STRATEGIC, '{"metadata":{"ownerReferences":' + _list(_OWNER, 25_000) + "}}"),
+    ("controllers", "POST", _MAPS, documents.JSON, _MAP[:-1] + ',"ownerReferences":'
+     + _list(_OWNER.replace("{", '{"controller":true,'), 5_000) + "}}"),
+    ("removed owners", "PATCH", _DRY, documents.STRATEGIC,
+     '{"metadata":{"ownerReferences":' + _list('{"$patch":"delete","uid":"#"}', 60_000) + "}}"),
+    ("retained", "PATCH", _DRY, documents.STRATEGIC, '{"data":{"$retainKeys":' + _list('"k#"', 60_000) + ","
+     + _members('"k#":"v"', 60_000)[1:] + "}"),
+    ("version", "PUT", f"{_MAPS}/seed", documents.JSON,
+     _MAP.replace('"x"', f'"seed","resourceVersion":"{"9" * 5_000}"') + "}"),
+    ("version, merge", "PATCH", _DRY, documents.MERGE, f'{{"metadata":{{"resourceVersion":"{"9" * 5_000}"}}}}'),
     ("delete options", "DELETE", f"{_MAPS}/seed", documents.JSON, '{"dryRun":' + _list('"All"', 100_000) + "}"),
     ("too large", "POST", _MAPS, documents.JSON, " " * (3 * 1024 * 1024 + 1)),
     ("label selector", "GET", f"{_MAPS}?labelSelector=a%20in%20({'v,' * 20_000})", "", ""),

@@ -10,6 +10,7 @@ remove}.go.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -294,14 +295,14 @@ def _merged_items(live: list[Any], config: list[Any], typed: _Typed) -> list[Any
     wanted = [_element(each, typed) for each in config]
     merged = _overlaid(live, config, typed)
     known = {element for element, _ in left}
-    due = [each for each in wanted if each in known]
+    due = collections.deque(each for each in wanted if each in known)
     out: list[Any] = []
     at = 0
     for element in wanted:
         # What only the live list has comes first, up to the next item that both have.
         while at < len(left) and left[at][0] != element:
             here, item = left[at]
-            if here in merged and due[:1] == [here]:
+            if due and due[0] == here:
                 break
             at += 1
             if here not in merged:
@@ -310,8 +311,8 @@ def _merged_items(live: list[Any], config: list[Any], typed: _Typed) -> list[Any
                 break
         at += at < len(left) and left[at][0] == element
         out.append(merged[element])
-        if due[:1] == [element]:
-            due.pop(0)
+        if due and due[0] == element:
+            due.popleft()
     return out + [item for element, item in left[at:] if element not in merged]
 
 

@@ -10,6 +10,7 @@ answered as there: mostly 500 with the text.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -51,7 +52,8 @@ def _merge_map(original: Mapping[str, Any], patch: dict[str, Any], of: shape.Sha
         elif deletes:
             if isinstance(before, list) and isinstance(value, list):
                 _check_elements(before, value)
-                merged[name] = [each for each in before if each not in value]
+                gone = set(map(_hashable, value))
+                merged[name] = [each for each in before if _hashable(each) not in gone]
         elif isinstance(value, dict) and isinstance(before, Mapping):
             field = _field(of, name)
             merged[name] = _merge_map(before, value, field.shape if field is not None else None)
@@ -81,9 +83,12 @@ def _retained(original: Mapping[str, Any], patch: dict[str, Any]) -> dict[str, A
     """The members that `$retainKeys` names; the patch may speak of no others."""
     kept = patch.pop(_RETAIN_KEYS)
     spoken = (key for key in patch if not key.startswith((_DELETE_PRIMITIVES, _ELEMENT_ORDER)))
-    if not isinstance(kept, list) or any(key not in kept for key in spoken if patch[key] is not None):
+    if not isinstance(kept, list):
         raise errors.BadRequest("invalid patch format of retainKeys")
-    return {key: value for key, value in original.items() if key in kept}
+    names = {each for each in kept if isinstance(each, str)}
+    if any(key not in names for key in spoken if patch[key] is not None):
+        raise errors.BadRequest("invalid patch format of retainKeys")
+    return {key: value for key, value in original.items() if key in names}
 
 
 def _listed_name(key: str, what: str) -> str:
@@ -197,29 +202,29 @@ def _check_elements(*lists: list[Any]) -> None:
 
 
 def _unique(values: Sequence[Any]) -> list[Any]:
-    found: list[Any] = []
+    found: dict[Any, Any] = {}
     for each in values:
-        if each not in found:
-            found.append(each)
-    return found
+        found.setdefault(_hashable(each), each)
+    return list(found.values())
 
 
 def _follow_directives(before: list[Any], patch: list[Any], key: str) -> tuple[list[Any], list[Any]]:
     """The two lists of maps after the items that are directives."""
     ordinary = [each for each in patch if _PATCH not in each]
-    replaced = False
+    replaced, gone = False, set()
     for each in patch:
         directive = each.get(_PATCH, _GONE)
         if directive == "delete":
-            gone = _key_of(each, key)
-            before = [item for item in before if item.get(key, _GONE) != gone]
+            gone.add(_hashable(_key_of(each, key)))
         elif directive == "merge":
             raise _BadPatch("merging lists cannot yet be specified in the patch")
         elif directive == "replace":
             replaced = True
         elif directive is not _GONE:
             raise _unknown_directive(each)
-    return (ordinary, []) if replaced else (before, ordinary)
+    if replaced:
+        return ordinary, []
+    return [each for each in before if key not in each or _hashable(each[key]) not in gone], ordinary
 
 
 def _key_of(item: Mapping[str, Any], key: str) -> Any:
@@ -231,13 +236,16 @@ def _key_of(item: Mapping[str, Any], key: str) -> Any:
 def _merge_by_key(before: list[Any], patch: list[Any], field: shape.Field) -> list[Any]:
     key = field.patch_merge_key
     merged = list(before)
+    places: dict[Any, int] = {}
+    for at, each in enumerate(before):
+        if key in each:
+            places.setdefault(_hashable(each[key]), at)
     for each in patch:
-        wanted = _key_of(each, key)
-        position = next((at for at, item in enumerate(merged) if item.get(key, _GONE) == wanted), None)
-        if position is None:
+        at = places.setdefault(_hashable(_key_of(each, key)), len(merged))
+        if at == len(merged):
             merged.append(each)
         else:
-            merged[position] = _merge_map(merged[position], each, field.shape.element)
+            merged[at] = _merge_map(merged[at], each, field.shape.element)
     return merged
 
 
@@ -277,13 +285,15 @@ def _ordered(items: list[Any], order: Sequence[Any], before: Sequence[Any], key:
     wanted = {_hashable(_identity(each, key)): rank for rank, each in enumerate(order)}
     stood = {_hashable(_identity(each, key)): rank for rank, each in enumerate(before)}
     identities = [(_hashable(_identity(each, key)), each) for each in items]
-    named = sorted((each for each in identities if each[0] in wanted), key=lambda each: wanted[each[0]])
-    others = sorted((each for each in identities if each[0] not in wanted), key=lambda each: stood.get(each[0], -1))
+    named = collections.deque(sorted((each for each in identities if each[0] in wanted), key=lambda it: wanted[it[0]]))
+    others = collections.deque(
+        sorted((each for each in identities if each[0] not in wanted), key=lambda it: stood.get(it[0], -1))
+    )
     result = []
     while named and others:
         left, right = stood.get(others[0][0]), stood.get(named[0][0])
         first = others if left is not None and right is not None and left < right else named
-        result.append(first.pop(0)[1])
+        result.append(first.popleft()[1])
     return result + [each for _, each in (*named, *others)]
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from msgspec import structs
+
 from certplane import errors, gotext
 from certplane.meta import codec, names, objects
 
@@ -78,10 +80,14 @@ def _annotation_problems(annotations: dict[str, str]) -> Problems:
     return problems
 
 
+#: Each problem with one shows all owners: of very many that would be more than memory holds.
+_MOST_CONTROLLERS: Final = 10
+
+
 def _owner_problems(owners: Sequence[objects.OwnerReference]) -> Problems:
     path = "metadata.ownerReferences"
     problems: Problems = []
-    controller = ""
+    controller, told = "", 0
     for each in owners:
         group, _, version = each.api_version.rpartition("/")
         if not version or "/" in group:
@@ -95,7 +101,8 @@ def _owner_problems(owners: Sequence[objects.OwnerReference]) -> Problems:
             problems.append(errors.invalid(path, _go_owner(each), "/v1, Kind=Event is disallowed from being an owner"))
         if each.controller:
             name = f"{each.kind}/{each.name}"
-            if controller:
+            if controller and told < _MOST_CONTROLLERS:
+                told += 1
                 why = (
                     "Only one reference can have Controller set to true. "
                     f'Found "true" in references for {controller} and {name}'
@@ -204,16 +211,12 @@ def _go_list(values: Sequence[str]) -> str:
 
 def drop_duplicate_owners(meta: objects.ObjectMeta) -> Sequence[str]:
     """Keep the first of equal owner references; returns a warning if there was a second one."""
-    kept: list[objects.OwnerReference] = []
-    doubled: list[str] = []
-    for each in meta.owner_references:
-        if each not in kept:
-            kept.append(each)
-        else:
-            doubled.append(each.uid)
+    kept: dict[tuple[Any, ...], objects.OwnerReference] = {}
+    owners = meta.owner_references
+    doubled = [each.uid for each in owners if kept.setdefault(structs.astuple(each), each) is not each]
     if not doubled:
         return ()
-    meta.owner_references = kept
+    meta.owner_references = list(kept.values())
     return (
         ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may "
         "reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: "

@@ -18,7 +18,6 @@ from certplane.meta import gojson
 
 _VERSION: Final = "meta.k8s.io/v1"
 #: Digits of the largest version.
-_LONGEST: Final = 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -109,14 +108,9 @@ def parse_revision(text: str) -> int:
     """The revision that a query parameter names; 0 if it names none. Raises BadRequest with Go's text."""
     if not text or text == "0":
         return 0
-    why = "invalid syntax"
-    if text.isascii() and text.isdigit():
-        significant = text.lstrip("0") or "0"
-        if len(significant) <= _LONGEST and int(significant) < 1 << 64:
-            return int(significant)
-        why = "value out of range"
-    quoted = gotext.quote(text)
-    raise errors.BadRequest(
-        f"invalid resource version: resourceVersion: Invalid value: {quoted}: "
-        f"strconv.ParseUint: parsing {quoted}: {why}"
-    )
+    try:
+        return gotext.parse_uint(text)
+    except ValueError as error:
+        raise errors.BadRequest(
+            f"invalid resource version: resourceVersion: Invalid value: {gotext.quote(text)}: {error}"
+        ) from error

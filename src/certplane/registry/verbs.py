@@ -140,7 +140,7 @@ class Registry:
         self._validate_create(call, new)
         of.canonicalise(new)
         self._run(self._hooks.check, "create", Target(namespace, new.metadata.name), new, None, call)
-        if sent_version.isdigit() and int(sent_version) != 0:
+        if _is_version(sent_version):
             raise errors.UnreasonedError("resourceVersion should not be set on objects to be created")
         key = of.key(namespace, new.metadata.name)
         if call.dry_run:
@@ -244,9 +244,12 @@ class Registry:
             if not of.unconditional_update:
                 missing = errors.invalid("metadata.resourceVersion", 0, "must be specified for an update")
                 raise errors.Invalid(*of.identity, target.name, [missing])
-        elif problem := _version_problem(version):
-            raise errors.UnreasonedError(problem)
-        elif int(version) != stored.revision:
+            return
+        try:
+            wanted = gotext.parse_uint(version)
+        except ValueError as error:
+            raise errors.UnreasonedError(str(error)) from error
+        if wanted != stored.revision:
             raise errors.Conflict.of(*of.identity, target.name)
 
     def _other_uid(self, target: Target, new: Any, old_uid: str) -> errors.Conflict:
@@ -409,15 +412,12 @@ def generate_name(prefix: str) -> str:
     return base + "".join(secrets.choice(_GENERATED_ALPHABET) for _ in range(_GENERATED_LENGTH))
 
 
-def _version_problem(version: str) -> str:
-    """Why a resourceVersion is no number, in Go's words; empty if it is one."""
-    if not (version.isascii() and version.isdigit()):
-        why = "invalid syntax"
-    elif int(version) >= 1 << 64:
-        why = "value out of range"
-    else:
-        return ""
-    return f"strconv.ParseUint: parsing {gotext.quote(version)}: {why}"
+def _is_version(text: str) -> bool:
+    """Whether a text names a version of an object. What is no number names none."""
+    try:
+        return gotext.parse_uint(text) != 0
+    except ValueError:
+        return False
 
 
 def _name_or_prefix(new: Any) -> str:
