@@ -11,7 +11,7 @@ from tests.flow import approving
 
 DOCS = pathlib.Path(__file__).resolve().parents[3] / "docs"
 PAGE = (DOCS / "kubelet-serving.md").read_text("utf-8")
-ATTACKERS = (DOCS / "attackers.md").read_text("utf-8")
+ATTACKERS = (DOCS / "attackers.md").read_text("utf-8").partition("## Serving certificates of kubelets")[2]
 ATTACKS = (DOCS.parent / "tests" / "flow" / "test_serving_attackers.py").read_text("utf-8")
 
 
