@@ -62,7 +62,9 @@ _LIFETIMES: Final = (
     0, 1800, 3600, 7200, 21600, 43200, 86400, 172800, 345600, 604800, 2592000, 7776000, 15552000, 31104000,
 )  # fmt: skip
 
+#: How many combinations of labels a metric has at the most, and the longest label: names of Kubernetes end there.
 _MOST_LABELS: Final = 2000
+_LONGEST_LABEL: Final = 253
 
 _ABOUT: Final = ("group", "version", "resource", "subresource", "scope", "component")
 _REQUEST_LABELS: Final = ("verb", "dry_run", *_ABOUT)
@@ -226,6 +228,13 @@ class _Times:
         family.add_metric(labels, list(zip(bounds, counts, strict=True)), self._sum)
 
 
+def _is_too_much(labels: Sequence[str], known: int) -> bool:
+    """Whether labels that were not seen before are counted with the others: strangers may ask for what they like, and
+    that must not fill the memory.
+    """
+    return known >= _MOST_LABELS or any(len(label) > _LONGEST_LABEL for label in labels)
+
+
 class _Counts(registry.Collector):
     """A counter. Its name has no `_total` here, and has it where it is shown."""
 
@@ -236,6 +245,8 @@ class _Counts(registry.Collector):
         self._found: dict[tuple[str, ...], int] = {}
 
     def add(self, *labels: str) -> None:
+        if labels not in self._found and _is_too_much(labels, len(self._found)):
+            labels = ("other", *[""] * (len(labels) - 1))
         self._found[labels] = self._found.get(labels, 0) + 1
 
     def collect(self) -> Iterator[metrics_core.Metric]:
@@ -334,8 +345,7 @@ class _Requests(registry.Collector):
     def count(self, labels: RequestLabels, code: int, seconds: float) -> None:
         key = labels, code
         known = self._counts.get(key)
-        if known is None and len(self._counts) >= _MOST_LABELS:
-            # Strangers may ask for what they like; that must not fill the memory.
+        if known is None and _is_too_much(labels, len(self._counts)):
             key, labels = (_OTHERS, code), _OTHERS
             known = self._counts.get(key)
         self._counts[key] = (known or 0) + 1

@@ -93,6 +93,36 @@ def test_exceptions_to_the_rules_have_reasons(path):
             assert re.search(r"# type: ignore\[[\w-]+(, [\w-]+)*\]  # \S", line), line
 
 
+#: Functions that `functools.cache` may remember without a bound, and why: no argument is sent by anybody.
+OURS = {
+    "meta/codec.py:_decoder": "types of ours",
+    "meta/codec.py:_struct_reader": "types of ours",
+    "meta/protobuf.py:_writer": "types of ours",
+    "meta/protobuf.py:_reader": "types of ours",
+    "meta/shape.py:of": "types of ours",
+    "meta/shape.py:_fields": "types of ours",
+    "registry/verbs.py:_top_fields": "types of ours",
+    "x509/pkilinter.py:is_installed": "no argument",
+    "x509/pkilinter.py:_tools": "no argument",
+}
+
+
+def test_what_strangers_send_is_remembered_by_bounded_caches_alone():
+    """`functools.cache` and `lru_cache` know no bytes: they are for arguments of ours, and these are listed."""
+    found = {
+        f"{_name(path)}:{node.name}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef)
+        and any(re.match(r"(functools\.)?(lru_)?cache\b", ast.unparse(each)) for each in node.decorator_list)
+    }
+    assert found == set(OURS)
+    for path in MODULES:
+        text = path.read_text("utf-8")
+        assert "lru_cache" not in text
+        assert _name(path) in ("access/authn.py", "controllers/decisions.py") or "OrderedDict" not in text
+
+
 def test_most_functions_are_short():
     """The median function is under 12 lines, nine in ten are under 50."""
     lengths = sorted(

@@ -7,10 +7,10 @@ not be good for what it is wanted for. Here whoever asks learns at once, and whi
 from __future__ import annotations
 
 import difflib
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
 
+from certplane import boundedcache
 from certplane.registry import admission
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.x509 import csr, profiles, weak
@@ -100,11 +100,11 @@ def _suits(profile: profiles.Profile, asked: profiles.Asked) -> bool:
 
 
 # The same few names come again and again, and to compare them takes long.
-@functools.lru_cache(maxsize=1024)
+@boundedcache.remember()
 def _alike(name: str, among: tuple[str, ...]) -> str:
     return next(iter(difflib.get_close_matches(name, among, 1, _ALIKE)), "")
 
 
-@functools.lru_cache(maxsize=1024)
+@boundedcache.remember()
 def _nearest(name: str, among: tuple[str, ...]) -> str:
     return max(sorted(among), key=lambda each: difflib.SequenceMatcher(None, name, each).ratio())

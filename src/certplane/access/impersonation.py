@@ -10,7 +10,6 @@ Source: KEP-5284; `k8s.io/apiserver/pkg/endpoints/filters/impersonation`.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import re
 import urllib.parse
@@ -19,7 +18,7 @@ from typing import Final
 
 from msgspec import structs
 
-from certplane import errors, gotext
+from certplane import boundedcache, errors, gotext
 from certplane.access import authn, rbac
 from certplane.meta import context, names
 
@@ -32,7 +31,6 @@ _NODE_NAME: Final = "authentication.kubernetes.io/node-name"
 _ASSOCIATED: Final = "authentication.kubernetes.io/associated-node-keys"
 #: From so many groups or extra values on, one question about all of them comes first.
 _MANY: Final = 4
-_REMEMBERED: Final = 1024
 _PATH: Final = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
 
 Authorize = Callable[[context.Attributes], rbac.Decision]
@@ -83,7 +81,7 @@ class Impersonation:
 
     def __init__(self, authorize: Authorize) -> None:
         self._authorize = authorize
-        self._worked: collections.OrderedDict[str, _Mode] = collections.OrderedDict()
+        self._worked: boundedcache.BoundedCache[_Mode] = boundedcache.BoundedCache()
 
     def judge(self, wanted: context.User, of: context.Attributes) -> tuple[context.User, str]:
         """The user to go on as, for a request `of` the one who asks, and the constrained right that allows it (empty
@@ -100,16 +98,10 @@ class Impersonation:
             except errors.Forbidden as error:
                 first = first or error
                 continue
-            self._remember(of.user.name, mode)
+            self._worked.put(of.user.name, mode, len(of.user.name))
             return user, mode.verb if mode.constrained else ""
         # The last mode applies to everybody, so there is a refusal by now.
         raise first if first is not None else rbac.refusal(of)
-
-    def _remember(self, name: str, mode: _Mode) -> None:
-        self._worked[name] = mode
-        self._worked.move_to_end(name)
-        if len(self._worked) > _REMEMBERED:
-            self._worked.popitem(last=False)
 
     def _try(self, mode: _Mode, wanted: context.User, of: context.Attributes) -> context.User:
         asker = mode.asker(of.user)

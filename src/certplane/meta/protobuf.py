@@ -26,7 +26,7 @@ from typing import Any, Final
 import msgspec
 from google.protobuf import descriptor, descriptor_pool, message, message_factory
 
-from certplane import errors
+from certplane import boundedcache, errors
 from certplane.meta import answers, codec, objects, quantity, shape
 from certplane.meta.pb import (
     apidiscovery_v2_pb2,
@@ -61,7 +61,7 @@ _Reader = Callable[[message.Message], Any]
 # --- which message ------------------------------------------------------------------------------------------------
 
 
-@functools.cache
+@boundedcache.remember()
 def message_name(name: str, api_version: str) -> str:
     """The full name of the message of a type, seen from a group and version. Raises LookupError if there is none.
 
@@ -70,7 +70,7 @@ def message_name(name: str, api_version: str) -> str:
     return _descriptor(name, api_version).full_name
 
 
-@functools.cache
+@boundedcache.remember()
 def _descriptor(name: str, api_version: str) -> descriptor.Descriptor:
     group, _, version = api_version.rpartition("/")
     own = f"k8s.io.api.{group.partition('.')[0] or 'core'}.{version}"

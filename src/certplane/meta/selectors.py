@@ -9,12 +9,11 @@ Sources: `k8s.io/apimachinery/pkg/labels/selector.go`, `.../pkg/fields/selector.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from certplane import errors, gotext
+from certplane import boundedcache, errors, gotext
 from certplane.meta import names, objects
 
 # --- label selectors ----------------------------------------------------------------------------------------------
@@ -105,7 +104,7 @@ def _expected(found: str, what: str, *, requirement: bool = True) -> errors.BadR
     return errors.BadRequest(f"unable to parse requirement: {text}" if requirement else text)
 
 
-@functools.lru_cache(maxsize=1024)
+@boundedcache.remember()
 def parse_labels(text: str) -> LabelSelector:
     """Raises BadRequest with Go's text."""
     lexer = _Lexer(text)
@@ -277,7 +276,7 @@ def _escape(value: str) -> str:
     return value.replace("\\", "\\\\").replace(",", "\\,").replace("=", "\\=")
 
 
-@functools.lru_cache(maxsize=1024)
+@boundedcache.remember()
 def parse_fields(text: str) -> FieldSelector:
     """Raises BadRequest with Go's text. Terms are taken in the order of their texts, whatever theirs was."""
     return FieldSelector(tuple(_term(part, text) for part in sorted(_split_terms(text)) if part))

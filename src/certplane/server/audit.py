@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import functools
 import ipaddress
 import logging
 import urllib.parse
@@ -20,8 +19,8 @@ from typing import Any, Final, Protocol
 import msgspec
 from msgspec import structs
 
+from certplane import boundedcache, telemetry
 from certplane import clock as clocks
-from certplane import telemetry
 from certplane.meta import codec, context, objects
 from certplane.server import auditpolicy, exchange
 
@@ -261,15 +260,14 @@ def _user(of: context.User) -> msgspec.Raw:
     known = _users.get(id(of))
     if known is not None and known[0] is of:
         return known[1]
-    if len(_users) >= _MOST_USERS:
-        _users.clear()
-    made = msgspec.Raw(codec.encode(_user_document(of)))
-    _users[id(of)] = of, made
+    encoded = codec.encode(_user_document(of))
+    made = msgspec.Raw(encoded)
+    _users.put(id(of), (of, made), len(encoded))
     return made
 
 
-_MOST_USERS: Final = 4096
-_users: dict[int, tuple[context.User, msgspec.Raw]] = {}
+#: What was made for a user, who is kept beside it: another one may not get the same id meanwhile.
+_users: Final[boundedcache.BoundedCache[tuple[context.User, msgspec.Raw]]] = boundedcache.BoundedCache()
 
 
 def _user_document(of: context.User) -> dict[str, Any]:
@@ -322,7 +320,7 @@ def sources(peer: str, headers: exchange.Headers) -> Sequence[str]:
     return _sources(peer, headers.get(b"x-forwarded-for"), headers.get(b"x-real-ip"))
 
 
-@functools.lru_cache(maxsize=1024)
+@boundedcache.remember()
 def _sources(peer: str, forwarded: str, real: str) -> Sequence[str]:
     found = [address for each in forwarded.split(",") if (address := _address(each))]
     nearest = _address(real)

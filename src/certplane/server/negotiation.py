@@ -8,12 +8,11 @@ of resources".
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from certplane import errors
+from certplane import boundedcache, errors
 
 JSON: Final = "application/json"
 YAML: Final = "application/yaml"
@@ -64,7 +63,7 @@ class Clause:
         )
 
 
-@functools.lru_cache(maxsize=512)
+@boundedcache.remember()
 def clauses(accept: str) -> tuple[Clause, ...]:
     """The media ranges of an Accept header, best first. What is none is passed over."""
     found: list[Clause] = []
@@ -104,7 +103,7 @@ def _quality(text: str) -> float:
     return float(text) if _NUMBER.fullmatch(text) else 0.0
 
 
-@functools.lru_cache(maxsize=1024)
+@boundedcache.remember()
 def negotiate(accept: str, transforms: tuple[str, ...]) -> Form:
     """The form that the first acceptable clause of an Accept header asks for. An empty header means JSON.
 
@@ -119,7 +118,7 @@ def negotiate(accept: str, transforms: tuple[str, ...]) -> Form:
     raise NoSuchForm(LISTED)
 
 
-@functools.lru_cache(maxsize=1024)
+@boundedcache.remember()
 def check_route(accept: str, offered: str) -> None:
     """Whether a route has anything to offer, by the names of media types alone. Raises NotAcceptable.
 

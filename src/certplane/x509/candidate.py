@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import functools
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from certplane.x509 import csr, der, recall, template
+from certplane import boundedcache
+from certplane.x509 import csr, der, template
 
 _UTC_TIME: Final = 23
 _GENERALIZED_TIME: Final = 24
@@ -154,7 +154,7 @@ def _extensions(fields: list[der.Element]) -> tuple[tuple[template.Extension, ..
 
 
 # Of what a signer issues, nearly all extensions are the same bytes, and short; the names are not.
-@recall.short(256, 64)
+@boundedcache.remember()
 def _read_extension(raw: bytes) -> template.Extension:
     name, *flag, value = _members(der.Reader(raw).any(), 2, 3)
     if any((each.tag, each.content) != (der.BOOLEAN, b"\xff") for each in flag) or value.tag != der.OCTET_STRING:
@@ -180,7 +180,7 @@ def _key(of: der.Element) -> Key:
     return Key(*_algorithm(algorithm.raw), der.bits(bits))
 
 
-@functools.lru_cache(maxsize=64)
+@boundedcache.remember()
 def _algorithm(raw: bytes) -> tuple[bytes, bytes]:
     """The OID and the parameters, in DER."""
     name, *parameters = _members(der.Reader(raw).any(), 1, 2)
@@ -212,7 +212,7 @@ def _value(values: dict[str, bytes], oid: str, reader: Callable[[bytes], _Read])
     return reader(found) if found is not None else None
 
 
-@functools.lru_cache(maxsize=64)
+@boundedcache.remember()
 def _key_usage(value: bytes) -> frozenset[str]:
     reader = der.Reader(value)
     element = reader.read(der.BIT_STRING, "", compound=False)
@@ -223,12 +223,12 @@ def _key_usage(value: bytes) -> frozenset[str]:
     return frozenset(name for name, flag in zip(template.KEY_USAGE_BITS, flags, strict=False) if flag == "1")
 
 
-@functools.lru_cache(maxsize=64)
+@boundedcache.remember()
 def _purposes(value: bytes) -> tuple[str, ...]:
     return tuple(map(der.oid, parts(value)))
 
 
-@functools.lru_cache(maxsize=64)
+@boundedcache.remember()
 def _is_authority(value: bytes) -> bool:
     """Whether the CA bit is set. DER leaves FALSE out; only a CA has a path length."""
     found = parts(value)
@@ -241,7 +241,7 @@ def _is_authority(value: bytes) -> bool:
     return False
 
 
-@functools.lru_cache(maxsize=64)
+@boundedcache.remember()
 def _key_id(value: bytes) -> bytes:
     """The only form that is written: by key identifier."""
     found = parts(value)

@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from certplane import gotext
-from certplane.x509 import csr, der, publickeys, recall
+from certplane import boundedcache, gotext
+from certplane.x509 import csr, der, publickeys
 
 _SEQUENCE, _SET, _INTEGER, _BITS, _OCTETS, _OID, _BOOLEAN = 0x30, 0x31, 0x02, 0x03, 0x04, 0x06, 0x01
 _UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
@@ -60,10 +60,6 @@ class _told:  # noqa: N801 - reads as the sentence it is
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, der.DERProblem):
             raise FormProblem(self._text) from error
-
-
-#: One authority writes the same short pieces all the time.
-_remembered = recall.short(256, 128)
 
 
 def _check_one(whole: der.StrictReader) -> None:
@@ -125,7 +121,8 @@ def _check_name(tbs: der.StrictReader) -> None:
     _check_rdns(name)
 
 
-@_remembered
+# One authority writes the same short pieces all the time.
+@boundedcache.remember()
 def _check_rdns(content: bytes) -> None:
     wrong = "x509: invalid RDNSequence"
     name = der.StrictReader(content)
@@ -195,7 +192,7 @@ def _check_rest(tbs: der.StrictReader, version: int) -> None:
         _check_extension(extension)
 
 
-@_remembered
+@boundedcache.remember()
 def _check_extension(content: bytes) -> None:
     oid, critical, value = _outline(content)
     check = _CHECKS.get(oid)
@@ -203,7 +200,7 @@ def _check_extension(content: bytes) -> None:
         check(value, critical)
 
 
-@_remembered
+@boundedcache.remember()
 def _outline(content: bytes) -> tuple[str, bool, bytes]:
     """The OID of an extension, whether it is critical, and its value."""
     reader = der.StrictReader(content)

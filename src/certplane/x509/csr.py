@@ -19,8 +19,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
-from certplane import gotext
-from certplane.x509 import der, pem, publickeys, recall, uris
+from certplane import boundedcache, gotext
+from certplane.x509 import der, pem, publickeys, uris
 
 _EXTENSION_REQUEST: Final = "1.2.840.113549.1.9.14"
 _SAN: Final = "2.5.29.17"
@@ -108,11 +108,14 @@ class CertificateRequest:
         return self.subject.organization
 
 
-#: Bytes of a request: a thousand names fit, and all that are remembered are some megabytes.
-LONGEST_REMEMBERED: Final = 32 * 1024
+#: Bytes that all remembered requests may come to, each with what is read out of it: about a thousand usual ones, as
+#: each is asked about from its creation until it is signed.
+REMEMBERED: Final = 32 * 1024 * 1024
+#: Bytes that a byte of a request may come to: a shortest name, of three in DER, becomes an object.
+EXPANSION: Final = 30
 
 
-@recall.short(2048, LONGEST_REMEMBERED)
+@boundedcache.remember(REMEMBERED, EXPANSION)
 def parse(text: bytes) -> CertificateRequest:
     """The request in the first PEM block of a text. Raises RequestError."""
     block = pem.first(text)

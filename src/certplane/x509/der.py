@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from certplane.x509 import recall
+from certplane import boundedcache
 
 SEQUENCE: Final = 16
 SET: Final = 17
@@ -259,7 +259,7 @@ def oid(of: Element) -> str:
     return _dotted(of.content)
 
 
-@recall.short(256, 32)
+@boundedcache.remember()
 def _dotted(content: bytes) -> str:
     if not content:
         raise syntax("zero length OBJECT IDENTIFIER")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import functools
 import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from certplane import boundedcache
 from certplane.x509 import csr
 
 KUBE_APISERVER_CLIENT: Final = "kubernetes.io/kube-apiserver-client"
@@ -146,7 +146,7 @@ def _matches(text: str, patterns: Sequence[str], username: str) -> bool:
     return any(_matcher(each)(text) for each in _filled(patterns, username))
 
 
-@functools.lru_cache(maxsize=1024)
+@boundedcache.remember()
 def _matcher(pattern: str) -> Callable[[str], bool]:
     parts = [re.escape(each) for each in pattern.split("*")]
     compiled = re.compile(".*".join(parts), re.DOTALL)
@@ -167,7 +167,7 @@ def _matches_labels(labels: Sequence[str], pattern: Sequence[str]) -> bool:
     return enough and all(labels) and list(labels[len(labels) - rest :]) == list(pattern[1:])
 
 
-@functools.lru_cache(maxsize=1024)
+@boundedcache.remember()
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     return ipaddress.ip_network(text)
 

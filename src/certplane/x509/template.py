@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import functools
 import hashlib
 import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from certplane import boundedcache
 from certplane.x509 import csr, der
 
 _SEQUENCE, _SET, _OCTETS, _BITS, _OID, _INTEGER, _BOOLEAN = 0x30, 0x31, 0x04, 0x03, 0x06, 0x02, 0x01
@@ -103,7 +103,7 @@ def _integer(value: int) -> bytes:
     return der.encode(_INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big"))
 
 
-@functools.lru_cache(maxsize=256)
+@boundedcache.remember()
 def oid(dotted: str) -> bytes:
     """An OBJECT IDENTIFIER."""
     first, second, *rest = map(int, dotted.split("."))

@@ -8,9 +8,9 @@ But whoever asks for a CA certificate as a kubelet is none, and an approver want
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Final
 
+from certplane import boundedcache
 from certplane.x509 import csr, der, template
 
 _BOOLEAN: Final = 1
@@ -34,19 +34,14 @@ class Wishes:
     extended_usages: frozenset[str] | None = None
 
 
+# What is remembered keeps its request.
+@boundedcache.remember(csr.REMEMBERED, csr.EXPANSION, size=lambda request: len(request.der))
 def read(request: csr.CertificateRequest) -> Wishes:
     """Raises csr.RequestError for an extension that says nothing sensible."""
-    return _remembered(request) if len(request.der) <= csr.LONGEST_REMEMBERED else _read(request)
-
-
-def _read(request: csr.CertificateRequest) -> Wishes:
     try:
         return _found(request)
     except der.DERProblem as error:
         raise csr.RequestError(str(error)) from error
-
-
-_remembered: Final = functools.lru_cache(maxsize=2048)(_read)
 
 
 def _found(request: csr.CertificateRequest) -> Wishes:
