@@ -33,12 +33,19 @@ _ASSOCIATED: Final = "authentication.kubernetes.io/associated-node-keys"
 _MANY: Final = 4
 _PATH: Final = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
 
+#: Fields that may be there once.
+_SINGLE: Final = {"impersonate-user": "Impersonate-User", "impersonate-uid": "Impersonate-Uid"}
+
 Authorize = Callable[[context.Attributes], rbac.Decision]
 
 
 def requested(headers: Iterable[tuple[bytes, bytes]]) -> context.User | None:
-    """Whom the header fields ask to act as, as they say it; None if nobody. Raises BadRequest."""
-    name = uid = ""
+    """Whom the header fields ask to act as, as they say it; None if nobody. Raises BadRequest.
+
+    Of several names Kubernetes takes the first, and an empty one for none, so that the request is done with the rights
+    of the one who asks. What a proxy has looked at may be another one: nothing is guessed here.
+    """
+    single: dict[str, str] = {}
     groups: list[str] = []
     extra: dict[str, list[str]] = {}
     asked = False
@@ -46,19 +53,22 @@ def requested(headers: Iterable[tuple[bytes, bytes]]) -> context.User | None:
         if not raw_field.startswith(PREFIX):
             continue
         field, value = raw_field.decode("latin-1"), raw_value.strip(b" \t").decode("utf-8", "replace")
-        if field == "impersonate-user":
-            name = name or value
-        elif field == "impersonate-uid":
-            uid = uid or value
+        if field in _SINGLE:
+            if field in single:
+                raise errors.BadRequest(f"the header {_SINGLE[field]} is there more than once")
+            single[field] = value
         elif field == "impersonate-group":
             asked = True
             groups.append(value)
         elif field.startswith(_EXTRA_PREFIX):
             asked = True
             extra.setdefault(urllib.parse.unquote(field.removeprefix(_EXTRA_PREFIX)), []).append(value)
+    name, uid = single.get("impersonate-user"), single.get("impersonate-uid", "")
+    if name == "":
+        raise errors.BadRequest("the header Impersonate-User is empty: there is no user to act as")
     if not (name or asked or uid):
         return None
-    wanted = context.User(name, uid, tuple(groups), {key: tuple(values) for key, values in extra.items()})
+    wanted = context.User(name or "", uid, tuple(groups), {key: tuple(values) for key, values in extra.items()})
     if not name:
         raise errors.BadRequest(f"requested {_go_user(wanted)} without impersonating a user name")
     return wanted

@@ -144,3 +144,24 @@ def test_what_is_wrong_with_extra(key, value, why):
     with pytest.raises(errors.Forbidden) as caught:
         judge(grants, context.User("jane", extra={key: (value,)}))
     assert why in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ([(b"impersonate-user", b"")], "the header Impersonate-User is empty: there is no user to act as"),
+        ([(b"impersonate-user", b" \t")], "the header Impersonate-User is empty: there is no user to act as"),
+        ([(b"impersonate-user", b""), (b"impersonate-group", b"g")], "the header Impersonate-User is empty"),
+        ([(b"impersonate-user", b"a"), (b"impersonate-user", b"b")], "the header Impersonate-User is there more than"),
+        ([(b"impersonate-user", b"a"), (b"impersonate-user", b"a")], "the header Impersonate-User is there more than"),
+        ([(b"impersonate-user", b""), (b"impersonate-user", b"a")], "the header Impersonate-User is there more than"),
+        (
+            [(b"impersonate-user", b"a"), (b"impersonate-uid", b"1"), (b"impersonate-uid", b"2")],
+            "the header Impersonate-Uid is there more than once",
+        ),
+    ],
+)
+def test_a_name_that_is_empty_or_there_twice_is_refused(fields, why):
+    """Whoever looked at the request before may have read another one; and nobody means himself by an empty name."""
+    with pytest.raises(errors.BadRequest, match=why):
+        impersonation.requested(fields)
