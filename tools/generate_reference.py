@@ -121,6 +121,14 @@ Off unless `--runtime-config` asks for them:
 END = """
 Both versions of an optional kind show the same objects, and so do the two forms of Event.
 
+### Limits
+
+What Kubernetes has no limit for, or another one:
+
+- A refusal quotes 4,096 characters of a value, tells a hundred causes (16,384 characters of them) and has a message of
+  8,192 characters: where it is more, the middle is left out, and how much that is stands in its place.
+- Lines of the server's log have 2,048 characters of each value, and 32,768 of a traceback.
+
 ### What is not served
 
 - Everything that runs something: pods, services, workloads, storage, quotas. Roles may name them, and access reviews

@@ -30,7 +30,7 @@ Source of codes, reasons and texts: `k8s.io/apimachinery/pkg/api/errors`, `.../u
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from certplane import gotext
@@ -53,6 +53,14 @@ class SetupError(CertplaneError):
 
 _OMITTED: Final = object()
 
+#: What a refusal tells at the most, though what is refused may have three megabytes, and each of its hundred thousand
+#: members may be wrong: the values that it quotes, its message, and its causes, in characters and in number. The
+#: longest message of a real server that was recorded has 1,300 characters, and six causes.
+LONGEST_VALUE: Final = 4096
+LONGEST_MESSAGE: Final = 8 * 1024
+MOST_CAUSES: Final = 100
+_LONGEST_CAUSES: Final = 16 * 1024
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FieldProblem:
@@ -72,8 +80,8 @@ class FieldProblem:
 
 def _value_text(value: Any, as_json: bool) -> str:
     if isinstance(value, str) and not as_json:
-        return gotext.quote(value)
-    return gotext.json_text(value)
+        return gotext.quote(gotext.shortened(value, LONGEST_VALUE))
+    return gotext.shortened(gotext.json_text(value), LONGEST_VALUE)
 
 
 def required(path: str, detail: str = "") -> FieldProblem:
@@ -153,13 +161,35 @@ class APIError(CertplaneError):
             "status": "Failure",
         }
         if self.message:
-            document["message"] = self.message
+            document["message"] = gotext.shortened(self.message, LONGEST_MESSAGE)
         if self.reason:
             document["reason"] = self.reason
         if self.details is not None:
-            document["details"] = self.details
+            document["details"] = _bounded(self.details)
         document["code"] = self.code
         return document
+
+
+def _bounded(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Details of a Status, with the causes that there is room for, and how many are left out."""
+    bounded = {key: _shortened(value) for key, value in details.items()}
+    causes = details.get("causes")
+    if causes:
+        bounded["causes"] = kept = []
+        room = _LONGEST_CAUSES
+        for cause in causes[:MOST_CAUSES]:
+            kept.append({key: _shortened(value) for key, value in cause.items()})
+            room -= sum(len(value) for value in kept[-1].values())
+            if room < 0:
+                break
+        left_out = len(causes) - len(kept)
+        if left_out:
+            kept.append({"message": f"{left_out} more causes are left out"})
+    return bounded
+
+
+def _shortened(value: Any) -> Any:
+    return gotext.shortened(value, LONGEST_VALUE) if isinstance(value, str) else value
 
 
 def _object_details(name: str, group: str, kind: str) -> dict[str, Any]:
@@ -328,7 +358,9 @@ class Invalid(APIError):
     code, reason = 422, "Invalid"
 
     def __init__(self, kind: str, group: str, name: str, problems: Sequence[FieldProblem]) -> None:
-        texts = list(dict.fromkeys(str(problem) for problem in problems))
+        texts = list(dict.fromkeys(str(problem) for problem in problems[:MOST_CAUSES]))
+        if len(problems) > MOST_CAUSES:
+            texts.append(f"and {len(problems) - MOST_CAUSES} more")
         aggregate = texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
         details = _object_details(name, group, kind)
         details["causes"] = [{"reason": each.reason, "message": each.body, "field": each.path} for each in problems]

@@ -102,6 +102,16 @@ def parse_uint(text: str) -> int:
 _LONGEST_UINT: Final = 20
 
 
+def shortened(text: str, limit: int) -> str:
+    """A text of more than `limit` characters without its middle, where the value stands that made it long: what it is
+    about comes first, and what is wrong last.
+    """
+    if len(text) <= limit:
+        return text
+    end = limit // 4
+    return f"{text[: limit - end]}... ({len(text) - limit} characters left out) ...{text[len(text) - end :]}"
+
+
 def plain(value: Any) -> str:
     """`%v` of a decoded document: maps with sorted keys, lists, and bare values."""
     if isinstance(value, Mapping):

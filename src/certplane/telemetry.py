@@ -27,6 +27,8 @@ from prometheus_client import (
     registry,
 )
 
+from certplane import gotext
+
 _SECONDS: Final = (
     0.005,
     0.025,
@@ -437,6 +439,12 @@ class _Queues(registry.Collector):
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
+#: Characters of a text or a value, and of a traceback, which ends with what an error says: strangers' requests are
+#: among what is told.
+_LONGEST_TEXT: Final = 2048
+_LONGEST_TRACEBACK: Final = 32 * 1024
+
+
 class _Formatter(logging.Formatter):
     """One line an event: time, level, logger, text, and what else is known as key=value."""
 
@@ -444,11 +452,12 @@ class _Formatter(logging.Formatter):
         known = {key: value for key, value in vars(record).items() if key not in _STANDARD}
         moment = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
         when = moment.isoformat(timespec="milliseconds")[:23] + "Z"
-        parts = [when, record.levelname, record.name + ":", _one_line(record.getMessage())]
+        text = gotext.shortened(record.getMessage(), _LONGEST_TEXT)
+        parts = [when, record.levelname, record.name + ":", _one_line(text)]
         parts += [f"{key}={_value(value)}" for key, value in known.items()]
         line = " ".join(parts)
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            line += "\n" + gotext.shortened(self.formatException(record.exc_info), _LONGEST_TRACEBACK)
         return line
 
 
@@ -460,7 +469,7 @@ _PLAIN: Final = re.compile(r"[\w./:@+-]+")
 
 
 def _value(value: object) -> str:
-    text = str(value)
+    text = gotext.shortened(str(value), _LONGEST_TEXT)
     return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import logging
+
 from certplane import telemetry
 
 
@@ -86,3 +89,30 @@ def test_nothing_is_shown_that_kubernetes_does_not_show():
     of.decision("example.com/a", "Approved", "Rule")
     of.published(telemetry.ROOT_CA, 200, 0.1)
     assert "_created" not in of.render().decode()
+
+
+def test_long_labels_are_counted_together():
+    """Whoever asks for what is not served chooses them; they must not fill the memory."""
+    of = telemetry.Telemetry()
+    for number in range(3):
+        labels = ("GET", "", f"{number}" + "x" * 300, "v1", "a", "", "cluster", telemetry.COMPONENT)
+        of.request(labels, 403, 0.01)
+        of.decision("example.com/" + f"{number}" + "x" * 300, "Failed", "x")
+    assert [each.rpartition(" ")[2] for each in shown(of, "apiserver_request_total")] == ["3.0"]
+    assert [each.rpartition(" ")[2] for each in shown(of, "certplane_csr_decisions_total")] == ["3.0"]
+
+
+def test_lines_of_the_log_have_a_limit():
+    """Texts, values and tracebacks quote what strangers sent; the end of a traceback says what was wrong."""
+    stream = io.StringIO()
+    with telemetry.logging_to(stream):
+        log = logging.getLogger("certplane.test")
+        log.warning("a%s", "x" * 100_000, extra={"path": "y" * 100_000})
+        try:
+            raise ValueError("z" * 100_000)
+        except ValueError:
+            log.exception("b")
+    first, second = stream.getvalue().split("b\n")
+    assert len(first) < 5_000
+    assert len(second) < 33_000
+    assert "characters left out" in second

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from certplane import clock as clocks
-from certplane import errors, telemetry
+from certplane import errors, gotext, telemetry
 from certplane.client import api
 from certplane.controllers import decisions, records, runtime
 from certplane.resources import certificatesigningrequests as csrs
@@ -188,6 +188,8 @@ class Signing:
             raise runtime.Retry(f"error auto signing csr: {error}", reason=NOT_SIGNED) from error
 
     async def _fail(self, of: csrs.CertificateSigningRequest, message: str, reason: str = INVALID) -> None:
+        # What is wrong with a thousand names is told of a few.
+        message = gotext.shortened(message, errors.LONGEST_VALUE)
         failed = csrs.with_condition(of, csrs.FAILED, INVALID, message, clocks.rfc3339(self._tools.clock.now()))
         try:
             await self._tools.records.publish(failed)

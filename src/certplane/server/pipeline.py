@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import logging
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
 from certplane import clock as clocks
@@ -84,9 +84,31 @@ async def _identify(services: Services, of: exchange.Exchange, proceed: exchange
         reply.headers.append(_CACHE_CONTROL)
     if of.classified:
         reply.headers.extend(_FLOW)
-    for warning in of.warnings:
+    for warning in _bounded(of.warnings):
         reply.headers.append((b"warning", f"299 - {_quoted(warning)}".encode()))
     return reply
+
+
+#: Characters of all warnings of an answer together, and of each if they are more.
+_LONGEST_WARNINGS: Final = 4096
+_LONGEST_WARNING: Final = 256
+
+
+def _bounded(warnings: Sequence[str]) -> list[str]:
+    """Each warning once; if they are too long together, the beginnings of as many as there is room for. Source:
+    `k8s.io/apiserver/pkg/endpoints/filters/warning.go`.
+    """
+    different = list(dict.fromkeys(warnings))
+    if sum(map(len, different)) <= _LONGEST_WARNINGS:
+        return different
+    begun = []
+    room = _LONGEST_WARNINGS
+    for warning in different:
+        if room <= 0:
+            break
+        begun.append(warning[:_LONGEST_WARNING])
+        room -= len(begun[-1])
+    return begun
 
 
 #: Which flow schema and priority level judged a request. There is one of each; clients only look whether they are

@@ -1,0 +1,93 @@
+"""What is refused may be large, and wrong in each of its parts: the refusal is not."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from certplane.server import exchange
+from tests.flow import plane as flow
+
+CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
+MANY = 20_000
+LONG = 900_000
+
+
+async def _send(plane, path, body, query="", media_type=b"application/json"):
+    async def chunks():
+        yield body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
+
+    headers = exchange.Headers([(b"content-type", media_type)])
+    return await plane.handler(exchange.Exchange("POST", path, query, headers, chunks, identity=flow.ADMIN))
+
+
+def _csr(**changes):
+    spec = {
+        "request": base64.b64encode(flow.pkcs10()).decode(), "signerName": flow.CLIENT, "usages": ["client auth"],
+    }  # fmt: skip
+    return {"metadata": {"name": "a"}, "spec": spec | changes}
+
+
+def _labelled(labels, data=None):
+    return {"metadata": {"name": "a", "labels": labels}, "data": data or {}}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "query"),
+    [
+        (CSRS, _csr(usages=[f"no usage {number}" for number in range(1000)]), ""),
+        (CSRS, _csr(usages=["x" * LONG]), ""),
+        (CSRS, _csr(signerName="é" * LONG), ""),
+        (CSRS, _csr(expirationSeconds=int("9" * 4000)), ""),
+        (CSRS, _csr(request="!" * LONG), ""),
+        (CSRS, {"metadata": {"name": "\0" * LONG}, "spec": {}}, ""),
+        (CONFIG_MAPS, _labelled({f"no label {number}": "x" for number in range(MANY)}), ""),
+        (CONFIG_MAPS, _labelled({"a": "é" * LONG}), ""),
+        (CONFIG_MAPS, _labelled({"é" * LONG: "a"}), ""),
+        (CONFIG_MAPS, _labelled({}, {f"no key {number}": "x" for number in range(MANY)}), ""),
+        (CONFIG_MAPS, {f"x{number}": 1 for number in range(MANY)} | {"x" * LONG: 1}, "fieldValidation=Strict"),
+        (CONFIG_MAPS, b"[" * LONG, ""),
+        (CONFIG_MAPS, b'{"kind":"' + b"\\u0000" * 100_000 + b'"}', ""),
+        (CONFIG_MAPS, {}, "labelSelector=" + "(" * 60_000),
+        (CONFIG_MAPS, {}, "fieldManager=" + "x" * 60_000),
+        (f"/apis/{'x' * 60_000}/v1/a", {}, ""),
+    ],
+)
+async def test_a_refusal_is_small_however_large_what_is_refused(path, body, query):
+    """Not more than what nobody needs: 64 KB, and a hundred causes; it says how many there are more."""
+    async with flow.running() as plane:
+        reply = await _send(plane, path, body, query)
+    assert 400 <= reply.status < 500
+    assert len(reply.body) <= 64 * 1024
+    assert sum(len(name) + len(value) for name, value in reply.headers) <= 8 * 1024
+    if reply.content_type.startswith("text/plain"):
+        return
+    causes = json.loads(reply.body).get("details", {}).get("causes", [])
+    assert len(causes) <= 101
+    if len(causes) == 101:
+        assert causes[-1]["message"].endswith("more causes are left out")
+        assert "more]" in json.loads(reply.body)["message"]
+
+
+async def test_warnings_are_cut_as_kubernetes_cuts_them():
+    """Each is told once; beyond 4096 characters, the beginnings of as many as there is room for."""
+    async with flow.running() as plane:
+        two, ninety = ({f"{number:03}" + "x" * 1000: 1 for number in range(count)} for count in (2, 90))
+        few = await _send(plane, CONFIG_MAPS, {"metadata": {"name": "a"}} | two)
+        many = await _send(plane, CONFIG_MAPS, {"metadata": {"name": "b"}} | ninety)
+    assert [len(value) for name, value in few.headers if name == b"warning"] == [1029, 1029]
+    warnings = [value.decode() for name, value in many.headers if name == b"warning"]
+    assert (few.status, many.status, len(warnings)) == (201, 201, 16)
+    assert {len(each.replace("\\", "")) for each in warnings} == {256 + len('299 - ""')}
+
+
+async def test_what_was_wrong_is_told_behind_the_long_value():
+    """The middle of it is left out, not the end."""
+    async with flow.running() as plane:
+        reply = await _send(plane, CONFIG_MAPS, _labelled({"a": "é" * LONG}))
+    message = json.loads(reply.body)["details"]["causes"][-1]["message"]
+    assert "characters left out" in message
+    assert message.endswith("'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')")
