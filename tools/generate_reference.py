@@ -84,6 +84,7 @@ for each signer, which reports without making the server unready.
 | `apiserver_certificates_registry_csr_honored_duration_total` | those of them that got about that duration |
 | `apiserver_audit_event_total`, `apiserver_audit_level_total` | audit records, and requests by the level of theirs |
 | `apiserver_audit_error_total` | audit records that could not be written |
+| `certplane_audit_left_out_total` | requests of nobody known that were counted instead of recorded |
 | `root_ca_cert_publisher_sync_*`, `clustertrustbundle_publisher_sync_*` | what was published, by code, and how long |
 | `workqueue_*` | the controllers' queues, under the names of client-go |
 
@@ -94,6 +95,14 @@ what, without bodies, and without health checks, discovery and the reading of co
 another policy. Bodies of Secrets, of service account tokens and of token reviews are never recorded, whatever the
 policy says. The record of an approval has annotations under `certplane.io/`, and so has the one of the certificate.
 
+Strangers cannot push records out. Texts in them are cut. Of requests that nobody known sends and that change nothing,
+`--audit-anonymous-rate` are recorded each second, a hundred at once at the most; how many were left out is a record of
+its own, each minute, with the annotation `certplane.io/records-left-out`. Successful writes to certificate requests are
+in `audit-approvals.log` as well, which has as many former files of its own.
+
+What cannot be written is told in the server's log, in the metrics, by `/readyz?verbose` (`audit-log`), and in the log
+itself when it can be written again: a record with `certplane.io/records-lost`, whose two times say from when until when.
+
 ## certplane token create | list | delete | generate
 
 Bootstrap tokens, as `kubeadm token`: Secrets in kube-system, with a lifetime, usages and groups. `--kubeconfig` says
@@ -102,7 +111,7 @@ where the server is and who you are.
 ## certplane audit approvals
 
 Who approved or denied what, when, and which serial number came out: `[--log FILE] [--since 24h] [-o table|json]`.
-Reads the log and the files that it was turned over into.
+Reads the log and the approvals beside it, and the files that they were turned over into.
 
 ## What is served
 
@@ -127,6 +136,8 @@ What Kubernetes has no limit for, or another one:
 
 - A refusal quotes 4,096 characters of a value, tells a hundred causes (16,384 characters of them) and has a message of
   8,192 characters: where it is more, the middle is left out, and how much that is stands in its place.
+- An audit record has 2,048 characters of the URI, of messages and of annotations, 1,024 of the User-Agent, 512 of a
+  name, 16,384 of a user, sixteen addresses and ten causes. Bodies, where a policy asks for them, are whole.
 - Lines of the server's log have 2,048 characters of each value, and 32,768 of a traceback.
 
 ### What is not served

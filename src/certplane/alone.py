@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import datetime
 import gc
 import logging
 import pathlib
@@ -18,7 +19,7 @@ from certplane.access import authn, tokens
 from certplane.config import serve, signing
 from certplane.controllers import publisher
 from certplane.kubeadm import kubeconfig, pki
-from certplane.server import auditlog, auditpolicy, listen, manners
+from certplane.server import audit, auditlog, auditpolicy, listen, manners
 from certplane.store import sqlite
 from certplane.x509 import certificates, keys
 
@@ -61,6 +62,7 @@ def _how(settings: serve.Settings, own: pki.PKI) -> app.How:
         bootstrap_tokens=settings.bootstrap_tokens,
         anonymous=settings.anonymous_auth,
         audit_policy=_audit_policy(settings.audit_policy_file),
+        audit_rate=settings.audit_anonymous_rate,
         event_seconds=settings.event_ttl.total_seconds(),
         decision_events=settings.decision_events,
         creation_hints=settings.creation_hints,
@@ -107,6 +109,10 @@ def _issuer(of: serve.Accounts, own: pki.PKI) -> tokens.Issuer:
     return tokens.Issuer(of.issuer, key, of.audiences, further, int(of.longest.total_seconds()))
 
 
+def _gap(count: int, since: datetime.datetime, until: datetime.datetime) -> bytes:
+    return audit.notice("records-lost", count, since, until)
+
+
 async def _run(settings: serve.Settings, clock: clocks.Clock) -> None:
     """Serve until SIGTERM or SIGINT. Raises SetupError for what a person must mend."""
     own = _prepare(settings, clock)
@@ -115,19 +121,25 @@ async def _run(settings: serve.Settings, clock: clocks.Clock) -> None:
     if settings.serving.certificate is not None:
         pki.check_pair(certificate, key)
     tls = listen.tls_context(str(certificate), str(key), str(settings.client_ca_file or own.ca_certificate))
-    log = auditlog.LogFile(settings.audit_log, auditlog.Rotation(*settings.audit_rotation), clock)
+    rotation = auditlog.Rotation(*settings.audit_rotation)
+    log = auditlog.LogFile(settings.audit_log, rotation, clock, _gap)
+    approvals = auditlog.LogFile(settings.audit_approvals, rotation, clock, _gap)
     if settings.records:
-        how = dataclasses.replace(how, audit_sink=log.write)
+        kept = approvals.write if settings.keeps_approvals else None
+        how = dataclasses.replace(
+            how, audit_sink=log.write, audit_approvals=kept, audit_problem=lambda: log.problem or approvals.problem
+        )
     store = sqlite.open_store(settings.store)
     try:
         bound = listen.bind(settings.host, settings.port)
         with contextlib.closing(bound):
             plane = app.Plane(store, clock, how)
-            plane.telemetry.audit.lost = lambda: log.lost
+            plane.telemetry.audit.lost = lambda: log.lost + approvals.lost
             await _serve(plane, listen.Plug(bound, tls), settings.data_dir)
     finally:
         await store.close()
         log.close()
+        approvals.close()
 
 
 async def _serve(plane: app.Plane, plug: listen.Plug, data_dir: pathlib.Path) -> None:

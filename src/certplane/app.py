@@ -56,7 +56,9 @@ _COMPACTION_SECONDS: Final = 300.0
 class How:
     """How a plane works. `signers` are the configured ones by name; `client_ca` and `static_tokens` tell who may come;
     `issuer` signs the tokens of service accounts; `address` is where clients reach the server; `declared` are users'
-    own signers; `serving` says what has to be proven for kubelets' serving certificates.
+    own signers; `audit_sink` and `audit_approvals` take records, `audit_rate` limits those of strangers, and
+    `audit_problem` tells why they are being lost, if they are; `serving` says what has to be proven for kubelets'
+    serving certificates.
     """
 
     signers: Mapping[str, signer.Signer]
@@ -75,6 +77,9 @@ class How:
     serving: servingrules.Settings | None = None
     audit_policy: auditpolicy.Policy = auditpolicy.DEFAULT
     audit_sink: audit.Sink | None = None
+    audit_approvals: audit.Sink | None = None
+    audit_rate: int = 0
+    audit_problem: Callable[[], str] = lambda: ""
     limits: manners.Limits = dataclasses.field(default_factory=manners.Limits)
     address: str = "127.0.0.1:6443"
 
@@ -151,6 +156,8 @@ class Plane:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._threads.shutdown(wait=True, cancel_futures=True)
+        if self.services.audit is not None:
+            self.services.audit.close()
         self.cache.close()
 
     def client(self, user: context.User, user_agent: str = "certplane") -> api.Client:
@@ -207,7 +214,9 @@ class Plane:
         def asks_itself(of: exchange.Exchange) -> bool:
             return of.identity is _CONTROLLER_MANAGER
 
-        return audit.Audit(self._how.audit_policy, sink, self.clock, figures, skip=asks_itself)
+        outputs = audit.Outputs(sink, self._how.audit_approvals, lambda info: info.group == csrs.RESOURCE.group)
+        rate = self._how.audit_rate
+        return audit.Audit(self._how.audit_policy, outputs, self.clock, figures, rate=rate, skip=asks_itself)
 
     def _stored(self) -> Mapping[tuple[str, str], int]:
         """How many objects of each kind there are."""
@@ -273,6 +282,7 @@ class Plane:
             # The store's check has the name under which probes of real clusters exclude it.
             health.Check("etcd", lambda: self.cache.failure),
             health.Check("informer-sync", lambda: None if self._ready else "not started", ready_only=True),
+            health.Check("audit-log", lambda: self._how.audit_problem() or None, ready_only=True, advisory=True),
             health.Check("shutdown", lambda: "draining" if self._draining else None, ready_only=True),
         ]
         signing = [_signer_check(*each, self.clock) for each in sorted(self._how.signers.items())]

@@ -305,12 +305,15 @@ class _Gauges(registry.Collector):
 
 
 class AuditTelemetry(registry.Collector):
-    """What became of the records of requests. `lost` tells how many could not be written."""
+    """What became of the records of requests. `lost` tells how many could not be written, `sampled_out` how many were
+    counted instead.
+    """
 
     def __init__(self) -> None:
         self.events = 0
         self.levels: dict[str, int] = {}
         self.lost: Callable[[], int] = lambda: 0
+        self.sampled_out: Callable[[], int] = lambda: 0
 
     def judged(self, level: str) -> None:
         """A request is recorded at a level."""
@@ -330,6 +333,11 @@ class AuditTelemetry(registry.Collector):
         )
         lost.add_metric(("log",), self.lost())
         yield lost
+        yield metrics_core.CounterMetricFamily(
+            "certplane_audit_left_out",
+            "Requests of nobody known that changed nothing, and were counted instead of recorded.",
+            value=self.sampled_out(),
+        )
         yield metrics_core.CounterMetricFamily(
             "apiserver_audit_requests_rejected",
             "Requests refused because they could not be recorded. There are none: records fail no request.",

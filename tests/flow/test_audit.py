@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 
 import pytest
+from click import testing as click_testing
 
-from certplane import errors
+from certplane import errors, testing
 from certplane.access import tokens
 from certplane.cli import audit as audit_command
 from certplane.meta import context
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import configmaps, secrets, serviceaccounts
-from certplane.server import auditpolicy, exchange
+from certplane.server import audit, auditlog, auditpolicy, exchange
 from certplane.x509 import keys
 from tests.flow import plane as flow
 
@@ -354,3 +356,91 @@ async def test_tokens_that_are_given_out_are_named_in_the_record():
         (record,) = log.events(stage="ResponseComplete", verb="create", level="Metadata")
         assert record["objectRef"]["subresource"] == "token"
         assert record["annotations"]["authentication.kubernetes.io/issued-credential-id"].startswith("JTI=")
+
+
+async def test_strangers_do_not_flush_the_log(tmp_path):
+    """Thousands of large refused requests: some are recorded, cut; the others are counted, and that is recorded. What
+    was decided before is found.
+    """
+    clock = testing.FakeClock()
+    path = tmp_path / "audit.log"
+    rotation = auditlog.Rotation(megabytes=1, backups=1)
+    log = auditlog.LogFile(path, rotation, clock, _gap)
+    kept = auditlog.LogFile(tmp_path / "audit-approvals.log", rotation, clock, _gap)
+    async with flow.running(clock=clock, audit_sink=log.write, audit_approvals=kept.write, audit_rate=10) as plane:
+        client = plane.client(flow.ADMIN)
+        await client.create(csrs.RESOURCE, flow.new_csr())
+        await flow.decide(client, "a")
+        certificate = await flow.issued(client, "a")
+        for user, token, count in ((context.ANONYMOUS, b"", 2000), (None, b"Bearer nonsense", 2000)):
+            for number in range(count):
+                headers = [(b"authorization", token), (b"user-agent", b"x" * 60_000)] if token else []
+                reply = await _send(plane, user, "GET", f"/{number}" + "x" * 60_000, headers=headers)
+                assert reply.status in (401, 403)
+        await clock.advance(61)
+        await _send(plane, context.ANONYMOUS, "GET")
+        assert b"certplane_audit_left_out_total 3900.0" in plane.telemetry.render()
+    log.close()
+    kept.close()
+    assert path.stat().st_size < 1024 * 1024
+    assert b'"certplane.io/records-left-out":"3900"' in path.read_bytes()
+    answer = click_testing.CliRunner().invoke(audit_command.audit, ["approvals", "--log", str(path), "-o", "json"])
+    (found,) = json.loads(answer.stdout)
+    assert (found["csr"], found["decision"], found["serial"]) == ("a", "Approved", f"{certificate.serial_number:x}")
+
+
+def _gap(count, since, until):
+    return audit.notice("records-lost", count, since, until)
+
+
+async def test_what_was_decided_is_kept_in_a_file_of_its_own(tmp_path):
+    """Creation, approval and issuance, when they succeed; no reads, refusals or dry runs. A flood of records by users
+    turns the audit log over, and not this one.
+    """
+    clock, kept = testing.FakeClock(), Log()
+    path = tmp_path / "audit.log"
+    log = auditlog.LogFile(path, auditlog.Rotation(megabytes=1, backups=1), clock, _gap)
+    async with flow.running(clock=clock, audit_sink=log.write, audit_approvals=kept) as plane:
+        client = plane.client(flow.ADMIN)
+        await client.create(csrs.RESOURCE, flow.new_csr())
+        with pytest.raises(errors.Forbidden):
+            await flow.decide(plane.client(flow.JANE), "a")
+        await flow.decide(client, "a")
+        await flow.issued(client, "a")
+        body = json.dumps(csrs.codec.to_builtins(flow.new_csr("b"))).encode()
+        assert (await _send(plane, flow.ADMIN, "POST", query="dryRun=All", body=body)).status == 201
+        for number in range(2000):
+            await _send(plane, flow.ADMIN, "GET", f"/{number}" + "x" * 1_000)
+            if number % 100 == 0:
+                await clock.advance(1)  # Former files are named after their second.
+    log.close()
+    done = [(each["verb"], each["objectRef"].get("subresource")) for each in kept.events()]
+    assert done == [("create", None), ("update", "approval"), ("update", "status")]
+    assert b"csr-decision" not in path.read_bytes() + auditlog.backups(path)[0].read_bytes()
+
+
+async def test_lost_records_are_told_by_readyz():
+    """Without a path, as anybody may ask; the server goes on."""
+    problem = ""
+    async with flow.running(audit_problem=lambda: problem) as plane:
+        async def ready():
+            of = exchange.Exchange("GET", "/readyz", "verbose=", exchange.Headers([]), identity=context.ANONYMOUS)
+            return await plane.handler(of)
+
+        assert b"[+]audit-log ok" in (await ready()).body
+        problem = "No space left on device"
+        reply = await ready()
+    assert reply.status == 200
+    assert b"[!]audit-log not working, tolerated: No space left on device" in reply.body
+
+
+def test_the_log_tells_of_itself_in_a_record():
+    """How many are missing, and between which moments, in the form of all others."""
+    since = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    line = audit.notice("records-lost", 3, since, since + datetime.timedelta(seconds=90))
+    event = json.loads(line)
+    assert event["annotations"] == {"certplane.io/records-lost": "3"}
+    moments = (event["requestReceivedTimestamp"], event["stageTimestamp"])
+    assert moments == ("2026-01-01T00:00:00.000000Z", "2026-01-01T00:01:30.000000Z")
+    assert (event["kind"], event["user"], line[-1:]) == ("Event", {"username": "system:apiserver"}, b"\n")
+    assert audit_command.approvals([line]) == []

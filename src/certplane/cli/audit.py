@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 import json
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +16,7 @@ import msgspec
 from certplane import clock as clocks
 from certplane import errors, gotext
 from certplane.cli import tables
+from certplane.config import serve
 from certplane.server import auditlog
 
 _OURS: Final = "certplane.io/"
@@ -67,10 +69,23 @@ def approvals(lines: Iterable[bytes], since: datetime.datetime | None = None) ->
     return [each for each in found if clocks.parse_rfc3339(each.when) >= since]
 
 
-def _events(lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
+def _events(lines: Iterable[bytes]) -> list[Mapping[str, Any]]:
+    """The events in records of ours, by their time. A record that stands in two files counts once; not one with the
+    same auditID, as whoever asks may choose that.
+    """
+    events = list(_each_event(lines))
+    return sorted(events, key=lambda event: clocks.parse_rfc3339(event["stageTimestamp"]))
+
+
+def _each_event(lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
+    seen: set[bytes] = set()
     for line in lines:
         if _OURS.encode() not in line:
             continue
+        digest = hashlib.sha256(line).digest()
+        if digest in seen:
+            continue
+        seen.add(digest)
         try:
             event = msgspec.json.decode(line)
         except (ValueError, RecursionError):
@@ -119,7 +134,8 @@ def audit() -> None:
 @audit.command("approvals")
 @click.option(
     "--log", "path", default=None, metavar="FILE",
-    help="The current file; those that it was turned over into are read as well.  [default: DATA-DIR/audit.log]",
+    help="The current file; those that it was turned over into, and the approvals beside it, are read as well.  "
+    "[default: DATA-DIR/audit.log]",
 )  # fmt: skip
 @click.option(
     "--data-dir", default="./certplane-data", show_default=True, metavar="DIR", help="Where the server keeps its files."
@@ -139,7 +155,11 @@ def approvals_(path: str | None, data_dir: str, since: str, output: str) -> None
 
 
 def _lines(path: pathlib.Path) -> Iterator[bytes]:
-    for each in (*auditlog.backups(path), path):
+    kept = serve.approvals_path(path)
+    approvals_alone = kept.exists() and not path.exists()
+    for each in (*auditlog.backups(kept), kept, *auditlog.backups(path), path):
+        if (each == kept and not kept.exists()) or (each == path and approvals_alone):
+            continue
         try:
             with each.open("rb") as source:
                 yield from source

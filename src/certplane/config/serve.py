@@ -59,6 +59,17 @@ OPTIONS: Final[tuple[options.Option, ...]] = (
     Option("audit-log-maxsize", "Megabytes after which it is turned over; 0 for never.", "number", 100),
     Option("audit-log-maxbackup", "How many former files are kept; 0 for all.", "number", 10),
     Option("audit-log-maxage", "Days that former files are kept; 0 for ever.", "number", 0),
+    Option(
+        "audit-approvals-log-path",
+        "File where records of what was done to certificate requests are kept as well, turned over on its own; none "
+        "for no such file; by default audit-approvals.log, beside the audit log.",
+    ),
+    Option(
+        "audit-anonymous-rate",
+        "Records a second of requests that nobody known sent and that changed nothing; others are counted; 0 for all.",
+        "number",
+        10,
+    ),
     Option("event-ttl", "How long events are kept after their last change.", "duration", "1h0m0s"),
     Option("max-requests-inflight", "Reads at once; others are told to come again.", "number", 400),
     Option("max-mutating-requests-inflight", "Writes at once; others are told to come again.", "number", 200),
@@ -102,6 +113,8 @@ class Settings:
     signing: signing.Signing
     audit_policy_file: pathlib.Path | None
     audit_log: pathlib.Path
+    audit_approvals: pathlib.Path
+    audit_anonymous_rate: int
     audit_rotation: tuple[int, int, int]
     event_ttl: datetime.timedelta
     decision_events: bool
@@ -116,6 +129,11 @@ class Settings:
         """Whether requests are recorded at all."""
         return str(self.audit_log) != NO_LOG
 
+    @property
+    def keeps_approvals(self) -> bool:
+        """Whether what is done to certificate requests is recorded in a file of its own as well."""
+        return str(self.audit_approvals) != NO_LOG
+
 
 def settings(flags: Mapping[str, Any], file: Mapping[str, Any]) -> Settings:
     """Settings from the command line (by field, None where nothing was said) and a configuration file (by name).
@@ -129,6 +147,7 @@ def settings(flags: Mapping[str, Any], file: Mapping[str, Any]) -> Settings:
     serving = signing.Pair(values.path("tls_cert_file"), values.path("tls_private_key_file"))
     if (serving.certificate is None) != (serving.key is None):
         problems.append("--tls-cert-file and --tls-private-key-file must be given together")
+    audit_log = values.path("audit_log_path") or data_dir / "audit.log"
     found = Settings(
         data_dir=data_dir,
         host=host,
@@ -146,7 +165,9 @@ def settings(flags: Mapping[str, Any], file: Mapping[str, Any]) -> Settings:
         accounts=_accounts(values),
         signing=signing.read(values),
         audit_policy_file=values.path("audit_policy_file"),
-        audit_log=values.path("audit_log_path") or data_dir / "audit.log",
+        audit_log=audit_log,
+        audit_approvals=values.path("audit_approvals_log_path") or approvals_path(audit_log),
+        audit_anonymous_rate=values.number("audit_anonymous_rate", 0),
         audit_rotation=_rotation(values),
         event_ttl=values.duration("event_ttl"),
         decision_events=values.flag("decision_events"),
@@ -168,6 +189,13 @@ def _store(text: str, data_dir: pathlib.Path, problems: options.Problems) -> pat
     if kind != SQLITE or not colon or not path:
         problems.append(f"--store: not sqlite:PATH: {text}")
     return pathlib.Path(path)
+
+
+def approvals_path(audit_log: pathlib.Path) -> pathlib.Path:
+    """The file beside an audit log that keeps what was done to certificate requests; none beside standard output."""
+    if str(audit_log) in (NO_LOG, "-"):
+        return pathlib.Path(NO_LOG)
+    return audit_log.with_name(f"{audit_log.stem}-approvals{audit_log.suffix}")
 
 
 def _limits(values: options.Values) -> tuple[int, int, float]:

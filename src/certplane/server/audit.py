@@ -19,10 +19,10 @@ from typing import Any, Final, Protocol
 import msgspec
 from msgspec import structs
 
-from certplane import boundedcache, telemetry
+from certplane import boundedcache, gotext, telemetry
 from certplane import clock as clocks
 from certplane.meta import codec, context, objects
-from certplane.server import auditpolicy, exchange
+from certplane.server import auditlimits, auditpolicy, exchange
 
 _log = logging.getLogger("certplane.audit")
 
@@ -95,24 +95,41 @@ def _raw(encoded: bytes) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.format(encoded, indent=-1))
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where records go: all to `sink`; those of successful writes about what `is_kept` says to `kept` as well, which
+    has a space of its own, so that no flood of others pushes them out.
+    """
+
+    sink: Sink
+    kept: Sink | None = None
+    is_kept: Callable[[context.RequestInfo], bool] = lambda _: False
+
+
 class Audit:
     """Records requests as a policy says."""
 
     def __init__(
         self,
         policy: auditpolicy.Policy,
-        sink: Sink,
+        outputs: Outputs,
         clock: clocks.Clock,
         figures: telemetry.AuditTelemetry,
         *,
+        rate: int = 0,
         skip: Callable[[exchange.Exchange], bool] = lambda _: False,
     ) -> None:
-        """`skip` tells of requests that are not recorded under any policy: what the server asks itself."""
+        """`rate` is how many requests a second are recorded that nobody known sent and that changed nothing, 0 for all
+        (see `auditlimits`). `skip` tells of requests that are not recorded under any policy: what the server asks
+        itself.
+        """
         self._figures = figures
         self._skip = skip
         self._policy = policy
-        self._sink = sink
+        self._outputs = outputs
         self._clock = clock
+        self._sampler = auditlimits.Sampler(rate, clock)
+        figures.sampled_out = lambda: self._sampler.skipped
 
     def begin(self, of: exchange.Exchange, attributes: context.Attributes) -> Record | None:
         """Open the record of a request, and write its first stage; None if nothing of it is recorded."""
@@ -123,7 +140,8 @@ class Audit:
         if judgement.level == auditpolicy.NONE:
             return None
         record = Record(judgement, of.user)
-        self._write(auditpolicy.RECEIVED, of, record, None)
+        if judgement.records(auditpolicy.RECEIVED) and (_is_known(of.user) or self._sampler.admits()):
+            self._write(auditpolicy.RECEIVED, of, record, None)
         return record
 
     def refused(self, of: exchange.Exchange, attributes: context.Attributes, status: Mapping[str, Any]) -> None:
@@ -131,7 +149,7 @@ class Audit:
         nobody = context.User("")
         judgement = self._policy.judge(structs.replace(attributes, user=nobody))
         self._figures.judged(judgement.level)
-        if judgement.level != auditpolicy.NONE:
+        if judgement.level != auditpolicy.NONE and self._admits_stranger():
             record = Record(judgement, nobody)
             record.note_response(lambda: codec.encode(status))
             self._write(auditpolicy.STARTED, of, record, _bare(status))
@@ -139,6 +157,8 @@ class Audit:
     def finish(self, of: exchange.Exchange, record: Record, reply: exchange.Reply) -> None:
         """Write how it ended; of a watch, that it began, and how it ended when it does."""
         status, outcome = _status(reply), reply.outcome
+        if not _is_known(record.user) and _changed_nothing(of.info, reply.status) and not self._admits_stranger():
+            return
         if outcome is not None:
             record.note_response(lambda: codec.encode(outcome))
         if reply.stream is None:
@@ -146,6 +166,22 @@ class Audit:
             return
         self._write(auditpolicy.STARTED, of, record, status)
         reply.stream = self._streamed(reply.stream, of, record, status)
+
+    def close(self) -> None:
+        """Tell what is still to be told."""
+        self._tell_left_out(at_once=True)
+
+    def _admits_stranger(self) -> bool:
+        admitted = self._sampler.admits()
+        self._tell_left_out()
+        return admitted
+
+    def _tell_left_out(self, *, at_once: bool = False) -> None:
+        told = self._sampler.untold(at_once=at_once)
+        if told is not None:
+            count, since = told
+            line = notice("records-left-out", count, since, self._clock.now())
+            self._outputs.sink(line, may_wait=True)
 
     def panicked(self, of: exchange.Exchange, record: Record, status: Mapping[str, Any]) -> None:
         """Write that the server itself failed."""
@@ -161,17 +197,39 @@ class Audit:
             await stream.aclose()  # type: ignore[attr-defined]  # streams are generators
             self._write(auditpolicy.COMPLETE, of, record, status)
 
+    def _is_kept(self, of: exchange.Exchange, status: Mapping[str, Any] | None) -> bool:
+        """Whether something was decided, and is to be found later."""
+        succeeded = status is not None and status["code"] < _REFUSED
+        return succeeded and of.info.verb not in _READS and "dryRun" not in of.query and self._outputs.is_kept(of.info)
+
     def _write(self, stage: str, of: exchange.Exchange, record: Record, status: Mapping[str, Any] | None) -> None:
         if record.judgement.records(stage):
             if status is not None and auditpolicy.holds_credentials(of.info):
                 status = _wordless(status)
             try:
                 event = _event(stage, of, record, status, self._clock.now())
-                self._sink(codec.encode(event) + b"\n", may_wait=of.info.verb in _READS)
+                line = codec.encode(event) + b"\n"
+                self._outputs.sink(line, may_wait=of.info.verb in _READS)
                 self._figures.events += 1
+                kept = self._outputs.kept
+                if kept is not None and stage == auditpolicy.COMPLETE and self._is_kept(of, status):
+                    # It may wait: it is in the other file already.
+                    kept(line, may_wait=True)
             except Exception:
                 # What was asked for is done: that it cannot be written down must not undo the answer.
                 _log.exception("a request could not be recorded", extra={"request_id": of.request_id})
+
+
+def _is_known(user: context.User) -> bool:
+    return user.name not in ("", context.ANONYMOUS.name)
+
+
+def _changed_nothing(info: context.RequestInfo, code: int) -> bool:
+    return code >= _REFUSED or info.verb in _READS or not info.is_resource
+
+
+#: The first code of HTTP that is a refusal.
+_REFUSED: Final = 400
 
 
 class _Reference(msgspec.Struct, omit_defaults=True, rename="camel"):
@@ -222,12 +280,12 @@ def _event(
         level=record.judgement.level,
         audit_id=of.request_id,
         stage=stage,
-        request_uri=_uri(of),
-        verb=of.info.verb,
+        request_uri=gotext.shortened(_uri(of), auditlimits.LONGEST_URI),
+        verb=auditlimits.name(of.info.verb),
         user=_user(record.user),
         source_ips=sources(of.source, of.headers),
-        user_agent=of.headers.get(b"user-agent"),
-        response_status=status,
+        user_agent=gotext.shortened(of.headers.get(b"user-agent"), auditlimits.LONGEST_USER_AGENT),
+        response_status=status and auditlimits.status(status),
         request_received_timestamp=_micro(of.received),
         stage_timestamp=_micro(now),
     )
@@ -241,8 +299,27 @@ def _event(
     if not received:
         event.request_object = record.request_object
         event.response_object = record.response_object
-        event.annotations = of.annotations or None
+        event.annotations = auditlimits.noted(of.annotations)
     return event
+
+
+def notice(what: str, count: int, since: datetime.datetime, until: datetime.datetime) -> bytes:
+    """A record of the log about itself: what is missing from it, how much, and between which moments."""
+    event = _Event(
+        level=auditpolicy.METADATA,
+        audit_id=objects.new_uid(),
+        stage=auditpolicy.COMPLETE,
+        request_uri="",
+        verb="",
+        user=_user(_SERVER),
+        request_received_timestamp=_micro(since),
+        stage_timestamp=_micro(until),
+        annotations={f"certplane.io/{what}": str(count)},
+    )
+    return codec.encode(event) + b"\n"
+
+
+_SERVER: Final = context.User("system:apiserver")
 
 
 def _micro(moment: datetime.datetime) -> datetime.datetime | str:
@@ -260,7 +337,7 @@ def _user(of: context.User) -> msgspec.Raw:
     known = _users.get(id(of))
     if known is not None and known[0] is of:
         return known[1]
-    encoded = codec.encode(_user_document(of))
+    encoded = codec.encode(auditlimits.user(of))
     made = msgspec.Raw(encoded)
     _users.put(id(of), (of, made), len(encoded))
     return made
@@ -270,19 +347,6 @@ def _user(of: context.User) -> msgspec.Raw:
 _users: Final[boundedcache.BoundedCache[tuple[context.User, msgspec.Raw]]] = boundedcache.BoundedCache()
 
 
-def _user_document(of: context.User) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if of.name:
-        found["username"] = of.name
-    if of.uid:
-        found["uid"] = of.uid
-    if of.groups:
-        found["groups"] = list(of.groups)
-    if of.extra:
-        found["extra"] = {key: list(values) for key, values in of.extra.items()}
-    return found
-
-
 def _reference(info: context.RequestInfo, record: Record, *, received: bool) -> _Reference:
     found = _Reference(info.resource, info.namespace, info.name, "", info.group, info.version, "", info.subresource)
     if not received:
@@ -290,6 +354,8 @@ def _reference(info: context.RequestInfo, record: Record, *, received: bool) -> 
         found.namespace = found.namespace or record.object_namespace
         found.name = found.name or record.object_name
         found.uid, found.resource_version = record.object_uid, record.object_version
+    for field in found.__struct_fields__:
+        setattr(found, field, auditlimits.name(getattr(found, field)))
     return found
 
 
@@ -317,7 +383,7 @@ def sources(peer: str, headers: exchange.Headers) -> Sequence[str]:
 
     Source: `k8s.io/apimachinery/pkg/util/net`, SourceIPs.
     """
-    return _sources(peer, headers.get(b"x-forwarded-for"), headers.get(b"x-real-ip"))
+    return auditlimits.sources(_sources(peer, headers.get(b"x-forwarded-for"), headers.get(b"x-real-ip")))
 
 
 @boundedcache.remember()

@@ -16,6 +16,7 @@ import os
 import pathlib
 import re
 import sys
+from collections.abc import Callable
 from typing import Final
 
 from certplane import clock as clocks
@@ -28,6 +29,8 @@ _BACKUP: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}\.\d{3}", re.AS
 #: Seconds that a line waits at the most, and how many lines do.
 _MOMENT: Final = 0.05
 _MOST_WAITING: Final = 200
+#: Seconds between two lines of the server's log about records that are being lost.
+_QUIET_SECONDS: Final = 60.0
 #: The log is written to standard output.
 STANDARD_OUTPUT: Final = "-"
 
@@ -41,18 +44,30 @@ class Rotation:
     days: int = 0
 
 
-class LogFile:
-    """A log of lines. What cannot be written is counted and said once, and fails nothing."""
+#: Makes the line that tells how many lines are missing, and from when until when.
+Gap = Callable[[int, datetime.datetime, datetime.datetime], bytes]
 
-    def __init__(self, path: pathlib.Path, rotation: Rotation, clock: clocks.Clock) -> None:
+
+class LogFile:
+    """A log of lines. What cannot be written is counted, and fails nothing. That it is so is said in the server's log
+    now and then, and in this one, by a line that `gap` makes, as soon as it can be written again.
+    """
+
+    def __init__(self, path: pathlib.Path, rotation: Rotation, clock: clocks.Clock, gap: Gap) -> None:
         self._path = path
         self._rotation = rotation
         self._clock = clock
+        self._gap = gap
         self._handle: int | None = None
         self._size = 0
         self._waiting: list[bytes] = []
         self._stuck = False
+        self._missing = 0
+        self._missing_since = clock.now()
+        self._said = -_QUIET_SECONDS
+        #: Lines that were ever lost; and why the newest was, empty while all can be written.
         self.lost = 0
+        self.problem = ""
 
     def write(self, line: bytes, *, may_wait: bool = False) -> None:
         """Append one line. One that may wait is written together with those that come within a moment: one system
@@ -72,6 +87,8 @@ class LogFile:
 
     def _write(self, lines: bytes) -> None:
         written = 0
+        gap = self._gap(self._missing, self._missing_since, self._clock.now()) if self._missing else b""
+        lines = gap + lines
         try:
             if self._handle is None:
                 self._open()
@@ -82,9 +99,24 @@ class LogFile:
             if written < len(lines):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            if not self.lost:
-                _log.error("audit records are being lost", extra={"path": self._path, "why": str(error)})
-            self.lost += lines.count(b"\n", written)
+            if written >= len(gap):
+                self._missing = 0
+            self._lose(lines.count(b"\n", max(written, len(gap))), error)
+        else:
+            if gap:
+                _log.warning("audit records are written again", extra={"path": self._path, "lost": self._missing})
+            self._missing, self.problem = 0, ""
+
+    def _lose(self, count: int, error: OSError) -> None:
+        if not self._missing:
+            self._missing_since = self._clock.now()
+        self._missing += count
+        self.lost += count
+        self.problem = error.strerror or str(error)
+        if self._clock.monotonic() - self._said >= _QUIET_SECONDS:
+            self._said = self._clock.monotonic()
+            told = {"path": self._path, "why": self.problem, "lost": self._missing}
+            _log.error("audit records are being lost", extra=told)
 
     def close(self) -> None:
         """Write what waits, and let go of the file."""

@@ -277,3 +277,23 @@ def test_a_log_that_cannot_be_read_is_an_error(tmp_path, what):
     assert isinstance(done.exception, errors.SetupError)
     assert str(path) in done.exception.message
     assert done.exception.hints
+
+
+def test_the_approvals_beside_the_log_are_read_too(tmp_path):
+    """Where a flood has turned the log over; a record that is in both files counts once."""
+    old, new = _lines(_decision(), _decision(minute=2, uid="u2"))
+    (tmp_path / "audit-approvals-2026-01-01T00-00-00.000.log").write_bytes(old)
+    (tmp_path / "audit-approvals.log").write_bytes(new)
+    (tmp_path / "audit.log").write_bytes(new + b"".join(_lines(_decision(minute=1, uid="u3"))))
+    answer = _run("--data-dir", str(tmp_path), "-o", "json")
+    assert [each["uid"] for each in json.loads(answer.stdout)] == ["u1", "u3", "u2"]
+    (tmp_path / "audit.log").unlink()
+    answer = _run("--data-dir", str(tmp_path), "-o", "json")
+    assert [each["uid"] for each in json.loads(answer.stdout)] == ["u1", "u2"]
+
+
+def test_nobody_hides_a_decision_behind_the_id_of_another():
+    """Whoever asks may choose the auditID."""
+    same = {"auditID": "chosen"}
+    found = audit.approvals(_lines(_decision(**same), _decision(uid="u2", decision="Denied", **same)))
+    assert [each.decision for each in found] == ["Approved", "Denied"]

@@ -12,9 +12,13 @@ import pytest
 
 from certplane import telemetry, testing
 from certplane.meta import context
-from certplane.server import audit, auditlog, auditpolicy, exchange
+from certplane.server import audit, auditlimits, auditlog, auditpolicy, exchange
 
 JANE = context.User("jane", groups=("dev", "system:authenticated"))
+
+
+def _gap(count, since, until):
+    return f"{count} lost from {since:%H:%M:%S} until {until:%H:%M:%S}\n".encode()
 
 
 def _policy(*rules, **more):
@@ -149,7 +153,7 @@ def _names(folder):
 def test_a_log_is_turned_over_and_forgotten(tmp_path):
     """A full file gets the time as its name; only so many are kept, and they are nobody else's to read."""
     clock = testing.FakeClock()
-    log = auditlog.LogFile(tmp_path / "logs" / "audit.log", auditlog.Rotation(megabytes=1, backups=2), clock)
+    log = auditlog.LogFile(tmp_path / "logs" / "audit.log", auditlog.Rotation(megabytes=1, backups=2), clock, _gap)
     line = b"x" * (400 * 1024) + b"\n"
     for _ in range(9):
         log.write(line)
@@ -168,7 +172,7 @@ def test_old_files_are_forgotten(tmp_path):
     (tmp_path / "audit-2025-12-01T00-00-00.000.log").write_bytes(b"")
     (tmp_path / "audit-2025-12-31T00-00-00.000.log").write_bytes(b"")
     (tmp_path / "audit-notes.log").write_bytes(b"")
-    log = auditlog.LogFile(tmp_path / "audit.log", auditlog.Rotation(megabytes=1, backups=0, days=7), clock)
+    log = auditlog.LogFile(tmp_path / "audit.log", auditlog.Rotation(megabytes=1, backups=0, days=7), clock, _gap)
     for _ in range(2):
         log.write(b"x" * 1024 * 1024)
     log.close()
@@ -180,7 +184,7 @@ def test_old_files_are_forgotten(tmp_path):
 def test_a_log_without_an_ending_is_turned_over_too(tmp_path):
     """Its former files are found, and forgotten, like any others."""
     clock = testing.FakeClock()
-    log = auditlog.LogFile(tmp_path / "audit", auditlog.Rotation(megabytes=1, backups=1), clock)
+    log = auditlog.LogFile(tmp_path / "audit", auditlog.Rotation(megabytes=1, backups=1), clock, _gap)
     for _ in range(4):
         log.write(b"x" * 1024 * 1024)
         clock._move_to(clock.monotonic() + 1)
@@ -193,7 +197,7 @@ def test_a_name_that_is_no_time_is_nobody_of_ours(tmp_path):
     """It stays, and fails nothing."""
     stranger = tmp_path / "audit-2025-99-99T00-00-00.000.log"
     stranger.write_bytes(b"")
-    log = auditlog.LogFile(tmp_path / "audit.log", auditlog.Rotation(megabytes=1, days=1), testing.FakeClock())
+    log = auditlog.LogFile(tmp_path / "audit.log", auditlog.Rotation(megabytes=1, days=1), testing.FakeClock(), _gap)
     for _ in range(3):
         log.write(b"x" * 1024 * 1024)
     log.close()
@@ -204,7 +208,7 @@ def test_a_name_that_is_no_time_is_nobody_of_ours(tmp_path):
 def test_half_a_line_does_not_swallow_the_next(tmp_path):
     """Where the disk is full in the middle of a line, the log ends before it, and goes on when there is room again."""
     path = tmp_path / "audit.log"
-    log = auditlog.LogFile(path, auditlog.Rotation(), testing.FakeClock())
+    log = auditlog.LogFile(path, auditlog.Rotation(), testing.FakeClock(), _gap)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
@@ -216,7 +220,8 @@ def test_half_a_line_does_not_swallow_the_next(tmp_path):
         signal.signal(signal.SIGXFSZ, before)
     log.write(b"third\n")
     log.close()
-    assert (path.read_bytes(), log.lost) == (b"first\nthird\n", 1)
+    assert path.read_bytes() == b"first\n1 lost from 00:00:00 until 00:00:00\nthird\n"
+    assert (log.lost, log.problem) == (1, "")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may rename anything")
@@ -227,7 +232,7 @@ def test_a_log_that_cannot_be_renamed_goes_on(tmp_path):
     path = folder / "audit.log"
     path.write_bytes(b"")
     folder.chmod(0o500)
-    log = auditlog.LogFile(path, auditlog.Rotation(megabytes=1), testing.FakeClock())
+    log = auditlog.LogFile(path, auditlog.Rotation(megabytes=1), testing.FakeClock(), _gap)
     for _ in range(3):
         log.write(b"x" * 1024 * 1024)
     log.close()
@@ -238,10 +243,73 @@ def test_a_log_that_cannot_be_renamed_goes_on(tmp_path):
 def test_what_cannot_be_written_is_counted(tmp_path):
     """No request fails because of it."""
     (tmp_path / "file").write_bytes(b"")
-    log = auditlog.LogFile(tmp_path / "file" / "audit.log", auditlog.Rotation(), testing.FakeClock())
+    log = auditlog.LogFile(tmp_path / "file" / "audit.log", auditlog.Rotation(), testing.FakeClock(), _gap)
     log.write(b"a\n")
     log.write(b"b\n")
     assert log.lost == 2
+
+
+async def test_what_was_lost_is_told_when_there_is_room_again(tmp_path, caplog):
+    """In the log itself: how many records, and between which moments; meanwhile, and now and then, in the server's."""
+    clock = testing.FakeClock()
+    path = tmp_path / "folder" / "audit.log"
+    (tmp_path / "folder").write_bytes(b"")
+    log = auditlog.LogFile(path, auditlog.Rotation(), clock, _gap)
+    for _ in range(150):
+        log.write(b"a\n")
+        await clock.advance(1)
+    assert (log.lost, log.problem) == (150, "File exists")
+    assert [each.lost for each in caplog.records] == [1, 61, 121]
+    (tmp_path / "folder").unlink()
+    log.write(b"b\n")
+    log.write(b"c\n")
+    log.close()
+    assert path.read_bytes() == b"150 lost from 00:00:00 until 00:02:30\nb\nc\n"
+    assert (log.lost, log.problem) == (150, "")
+
+
+def test_strangers_are_recorded_at_a_rate():
+    """The first hundred whole, then so many a second; how many were left out is told once a minute."""
+    clock = testing.FakeClock()
+    sampler = auditlimits.Sampler(10, clock)
+    assert sum(sampler.admits() for _ in range(500)) == 100
+    assert sampler.untold() is None
+    clock._move_to(2)
+    assert sum(sampler.admits() for _ in range(500)) == 20
+    clock._move_to(61)
+    assert sampler.untold() == (880, datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
+    assert (sampler.untold(at_once=True), sampler.skipped) == (None, 880)
+
+
+def test_no_rate_is_no_limit():
+    """0, as for other settings."""
+    sampler = auditlimits.Sampler(0, testing.FakeClock())
+    assert all(sampler.admits() for _ in range(1000))
+    assert sampler.untold(at_once=True) is None
+
+
+@pytest.mark.parametrize("long", ["x" * 64_000, "\0" * 64_000, "1.2.3.4," * 8_000])
+def test_a_record_does_not_grow_with_what_was_sent(long):
+    """Whatever is long in a request: path, query, headers, names, the Status, and whom it acts as."""
+    clock, lines = testing.FakeClock(), []
+    outputs = audit.Outputs(lambda line, may_wait: lines.append(line))
+    made = audit.Audit(_policy({"level": "Metadata"}), outputs, clock, telemetry.AuditTelemetry())
+    headers = [(name, long.encode()) for name in (b"user-agent", b"x-forwarded-for", b"x-real-ip")]
+    of = exchange.Exchange("GET", "/" + long, long, exchange.Headers(headers), source="127.0.0.1")
+    of.info = context.RequestInfo("/", long, True, long, long, long, long, long, long)
+    of.request_id, of.received, of.user = "id", clock.now(), context.User(long, long, (long,) * 500, {long: (long,)})
+    record = made.begin(of, _asks())
+    record.object_uid = record.object_version = long
+    many = [f"{number}" for number in range(9_000)]
+    of.user, of.annotations = context.User("b", "", tuple(many), dict.fromkeys(many, ("a",))), {"a": long}
+    causes = [{"message": long, "field": long}] * 500
+    status = {"metadata": {}, "message": long, "details": {"name": long, "causes": causes}}
+    made.finish(of, record, exchange.Reply(422, "", outcome=status))
+    assert max(map(len, lines)) < 256 * 1024
+    event = json.loads(lines[-1])
+    assert event["sourceIPs"][-1] == "127.0.0.1"
+    assert event["responseStatus"]["details"]["causes"][-1] == {"message": "490 more causes are left out"}
+    assert event["user"]["extra"]["certplane.io/left-out"][0].endswith(" groups, 1 keys")
 
 
 def test_times_in_records_have_microseconds():
@@ -249,7 +317,8 @@ def test_times_in_records_have_microseconds():
     clock = testing.FakeClock(datetime.datetime(2026, 1, 1, 0, 0, 0, 546147, tzinfo=datetime.UTC))
     lines = []
     figures = telemetry.AuditTelemetry()
-    made = audit.Audit(_policy({"level": "Metadata"}), lambda line, may_wait: lines.append(line), clock, figures)
+    outputs = audit.Outputs(lambda line, may_wait: lines.append(line))
+    made = audit.Audit(_policy({"level": "Metadata"}), outputs, clock, figures)
     of = exchange.Exchange("GET", "/version", "", exchange.Headers([(b"user-agent", b"x/1")]), source="127.0.0.1")
     of.info = context.RequestInfo("/version", "get", is_resource=False)
     of.request_id, of.received, of.user = "id", clock.now(), JANE
