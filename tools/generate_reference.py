@@ -101,7 +101,7 @@ its own, each minute, with the annotation `certplane.io/records-left-out`. Succe
 in `audit-approvals.log` as well, which has as many former files of its own.
 
 What cannot be written is told in the server's log, in the metrics, by `/readyz?verbose` (`audit-log`), and in the log
-itself when it can be written again: a record with `certplane.io/records-lost`, whose two times say from when until when.
+itself when it can be written again: a record with `certplane.io/records-lost`, whose two times are those of the gap.
 
 ## certplane token create | list | delete | generate
 

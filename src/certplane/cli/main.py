@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 import click
 
 from certplane import errors
+from certplane.x509 import privatekeys
 
 #: The commands, and the modules that they are in, under the same name.
 _COMMANDS: Final = ("audit", "controllers", "serve", "token", "version")
@@ -40,6 +41,12 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run a command, and end with its exit code."""
+    if any(privatekeys.is_in(argument.encode("utf-8", "surrogateescape")) for argument in sys.argv[1:]):
+        # Before anything quotes it: it begins with dashes, as an option does.
+        _fail(
+            "an argument is a private key, or holds one: the list of processes and your shell's history have it now",
+            ("consider it exposed, and make a new one", "files are named, not pasted: see certplane --help"),
+        )
     try:
         code = cli.main(prog_name="certplane", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

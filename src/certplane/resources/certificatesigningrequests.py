@@ -20,7 +20,7 @@ from msgspec import field
 from certplane import clock, errors, gotext
 from certplane.meta import codec, context, objects, resource, validation
 from certplane.meta.objects import always, doc
-from certplane.x509 import certificates, csr, profiles
+from certplane.x509 import certificates, csr, privatekeys, profiles
 
 Problems = list[errors.FieldProblem]
 
@@ -256,6 +256,8 @@ def _request_problems(spec: CertificateSigningRequestSpec) -> Problems:
     try:
         csr.verify(csr.parse(spec.request or b""))
     except csr.RequestError as error:
+        if privatekeys.is_in(spec.request or b""):
+            return [errors.invalid_without_value("spec.request", privatekeys.FOUND)]
         return [errors.invalid("spec.request", spec.request, str(error))]
     return []
 

@@ -6,12 +6,16 @@ Source of the texts: `k8s.io/apiserver/pkg/endpoints/handlers/{create,rest}.go`.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from certplane import errors, gotext
 from certplane.meta import codec, context, gojson, goyaml, objects, protobuf
-from certplane.server import negotiation
+from certplane.server import auditpolicy, exchange, negotiation
+from certplane.x509 import privatekeys
+
+_log = logging.getLogger("certplane.server")
 
 _SCHEME = "pkg/api/legacyscheme/scheme.go:30"
 _OPTIONS_SCHEME = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27"
@@ -28,8 +32,32 @@ class Expected:
     is_known: Callable[[str, str], bool]
 
 
+async def receive(of: exchange.Exchange) -> bytes:
+    """The body of a request. Raises RequestEntityTooLarge, and BadRequest for a private key where none belongs: before
+    anything of it is read, recorded or quoted.
+    """
+    body = await of.body()
+    if not auditpolicy.holds_credentials(of.info):
+        _refuse_private_keys(body, of.request_id)
+    return body
+
+
+def _refuse_private_keys(data: bytes, request_id: str) -> None:
+    if privatekeys.is_in(data):
+        _log.warning("a private key was sent where none belongs", extra={"request_id": request_id})
+        raise errors.BadRequest(privatekeys.FOUND)
+
+
 def read(data: bytes, media_type: str, expected: Expected, call: context.Call) -> Any:
     """The object in a body. Raises BadRequest; adds warnings to the call, as its fieldValidation says."""
+    found = _read(data, media_type, expected, call)
+    if (media_type != negotiation.JSON or b"\\u" in data) and not auditpolicy.holds_credentials(call.info):
+        # What a form of its own hides, JSON shows: bytes in protobuf, folded lines, escaped characters.
+        _refuse_private_keys(codec.encode(found), call.request_id)
+    return found
+
+
+def _read(data: bytes, media_type: str, expected: Expected, call: context.Call) -> Any:
     if media_type == negotiation.PROTOBUF:
         return _read_protobuf(data, expected)
     tree = _parse(data, media_type, expected)

@@ -212,7 +212,7 @@ class API:
         if kind.namespaced and not info.namespace:
             raise errors.MethodNotAllowed
         media_type = negotiation.body_type(request.exchange.headers.get(b"content-type"))
-        body = await request.exchange.body()
+        body = await bodies.receive(request.exchange)
         call = _apply_options(request.call, options.create_options(request.exchange.query))
         new = bodies.read(body, media_type, self._expected(kind), call)
         _note_object(request.exchange, kind, new)
@@ -222,7 +222,7 @@ class API:
 
     async def _update(self, request: Request) -> exchange.Reply:
         info, kind = request.info, request.endpoint.resource
-        body = await request.exchange.body()
+        body = await bodies.receive(request.exchange)
         call = _apply_options(request.call, options.update_options(request.exchange.query))
         media_type = negotiation.body_type(request.exchange.headers.get(b"content-type"))
         expected = self._expected(kind)
@@ -242,7 +242,7 @@ class API:
         kind = request.endpoint.resource
         patch_type = patching.patch_type(request.exchange.headers.get(b"content-type"))
         applies = patch_type == patching.APPLY
-        body = await request.exchange.body()
+        body = await bodies.receive(request.exchange)
         call = _apply_options(request.call, options.patch_options(request.exchange.query, applies=applies))
         _note(request.exchange, body)
         patch = patching.Patch(patch_type, body, self._expected(kind), kind, call)
@@ -297,7 +297,7 @@ class API:
         return exchange.Reply(200, request.form.media_type, rendering.listing(kind, found, view))
 
     async def _deletion(self, request: Request) -> tuple[context.Call, options.DeleteOptions]:
-        body = await request.exchange.body()
+        body = await bodies.receive(request.exchange)
         sent = None
         if body:
             media_type = negotiation.body_type(request.exchange.headers.get(b"content-type"))
@@ -323,7 +323,7 @@ class API:
         if of.wants_pretty:
             form = dataclasses.replace(form, pretty=True)
         media_type = negotiation.body_type(of.headers.get(b"content-type"))
-        body = await of.body()
+        body = await bodies.receive(of)
         call = _apply_options(self._call(of), options.create_options(of.query))
         expected = bodies.Expected(action.type, action.api_version, action.kind, self._is_known)
         asked = bodies.read(body, media_type, expected, call)

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import logging
 import re
+import urllib.parse
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
@@ -21,6 +22,7 @@ from certplane import clock as clocks
 from certplane import errors, gotext, telemetry
 from certplane.meta import context, objects, options
 from certplane.server import audit, exchange, manners, negotiation, rendering, requestinfo
+from certplane.x509 import privatekeys
 
 _log = logging.getLogger("certplane.server")
 
@@ -130,11 +132,22 @@ def _quoted(warning: str) -> str:
 async def _classify(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
     """Read from method and path what the request is about."""
     del services
+    _refuse_private_keys(of)
     of.query = exchange.parse_query(of.raw_query)
     of.info = requestinfo.parse(of.method, of.path, of.query)
     if of.info.verb != "watch":
         options.timeout(of.query)
     return await proceed(of)
+
+
+def _refuse_private_keys(of: exchange.Exchange) -> None:
+    """Refuse a private key in what would be recorded of a request, or quoted: its address and its headers."""
+    query = urllib.parse.unquote_to_bytes(of.raw_query)
+    for where, text in ((b"path", of.path.encode("utf-8", "replace")), (b"query", query), *of.headers):
+        if privatekeys.is_in(text):
+            told = {"request_id": of.request_id, "where": where.decode("latin-1")}
+            _log.warning("a private key was sent where none belongs", extra=told)
+            raise errors.BadRequest(privatekeys.FOUND)
 
 
 async def _authenticate(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:

@@ -1,0 +1,220 @@
+"""A private key is sent where a request belongs: it is refused, and nothing repeats or keeps it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import urllib.parse
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from certplane.meta import protobuf
+from certplane.resources import certificatesigningrequests as csrs
+from certplane.resources import configmaps
+from certplane.server import auditpolicy, exchange
+from certplane.x509 import privatekeys
+from tests.flow import plane as flow
+
+CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
+REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+SECRETS = "/api/v1/namespaces/default/secrets"
+EVERYTHING = auditpolicy.parse(
+    json.dumps({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "RequestResponse"}]}).encode()
+)
+TYPE = {"apiVersion": "v1", "kind": "ConfigMap"}
+EC = ec.generate_private_key(ec.SECP256R1())
+
+
+def _pem(key=EC, form="PKCS8", password=None):
+    encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    private = getattr(serialization.PrivateFormat, form)
+    return key.private_bytes(serialization.Encoding.PEM, private, encryption)
+
+
+def _der(pem):
+    return base64.b64decode(b"".join(pem.splitlines()[1:-1]))
+
+
+def _text(data):
+    return base64.b64encode(data).decode()
+
+
+PEM = _pem()
+
+
+def _csr(request):
+    spec = {"request": request, "signerName": flow.CLIENT, "usages": ["client auth"]}
+    return {"metadata": {"name": "a"}, "spec": spec}
+
+
+def _config_map(value, **metadata):
+    return {**TYPE, "metadata": {"name": "c", **metadata}, "data": {"a": value}}
+
+
+def _folded(text):
+    return "\n".join(["data:", "  a: >-", *(f"    {text[at : at + 60]}" for at in range(0, len(text), 60))])
+
+
+def _protobuf():
+    new = csrs.CertificateSigningRequest(spec=csrs.CertificateSigningRequestSpec(request=_der(PEM), usages=["a"]))
+    new.metadata.name = "a"
+    return protobuf.encode(new, csrs.RESOURCE.api_version, csrs.RESOURCE.kind)
+
+
+JSON, YAML = b"application/json", b"application/yaml"
+PATCHES = {
+    b"application/merge-patch+json": {"data": {"a": PEM.decode()}},
+    b"application/strategic-merge-patch+json": {"data": {"a": PEM.decode()}},
+    b"application/json-patch+json": [{"op": "add", "path": "/data", "value": {"a": _text(PEM)}}],
+    b"application/apply-patch+yaml": _config_map(PEM.decode()),
+}
+SENT = [
+    ("POST", CSRS, _csr(_text(PEM)), JSON),
+    ("POST", CSRS, _csr(_text(_pem(form="TraditionalOpenSSL"))), JSON),
+    ("POST", CSRS, _csr(_text(_der(PEM))), JSON),
+    ("POST", CSRS, _csr(_text(_text(PEM).encode())), JSON),
+    ("POST", CSRS, _csr(PEM.decode()), JSON),
+    ("POST", CSRS, _csr(_text(flow.pkcs10() + PEM)), JSON),
+    ("POST", CSRS, _protobuf(), b"application/vnd.kubernetes.protobuf"),
+    ("POST", CONFIG_MAPS, _config_map(PEM.decode()), JSON),
+    ("POST", CONFIG_MAPS, _config_map("x" + _text(b"Bag Attributes\n" + PEM)), JSON),
+    ("POST", CONFIG_MAPS, _config_map("x", annotations={"a": PEM.decode()}), JSON),
+    ("POST", CONFIG_MAPS, json.dumps(_config_map(PEM.decode())).replace("-", r"\u002d").encode(), JSON),
+    ("POST", CONFIG_MAPS, ("metadata: {name: c}\n" + _folded(PEM.decode().replace("\n", " "))).encode(), YAML),
+    ("POST", CONFIG_MAPS, {"metadata": {"name": PEM.decode()}}, JSON),
+    ("POST", CONFIG_MAPS, PEM, JSON),
+    ("PUT", CONFIG_MAPS + "/old", _config_map(PEM.decode()), JSON),
+    ("DELETE", CONFIG_MAPS + "/old", {"preconditions": {"uid": PEM.decode()}}, JSON),
+    ("POST", REVIEWS, {"spec": {"resourceAttributes": {"name": PEM.decode()}}}, JSON),
+    *(("PATCH", CONFIG_MAPS + "/old", body, media_type) for media_type, body in PATCHES.items()),
+]  # fmt: skip
+
+
+class Log:
+    def __init__(self):
+        self.text = b""
+
+    def __call__(self, line, *, may_wait):
+        self.text += line
+
+
+async def _send(plane, method, path, *, body=b"", query="", headers=()):
+    async def chunks():
+        yield body if isinstance(body, bytes) else json.dumps(body).encode()
+
+    of = exchange.Exchange(method, path, query, exchange.Headers(list(headers)), chunks, identity=flow.ADMIN)
+    return await plane.handler(of)
+
+
+def _pieces(key):
+    """What must be nowhere: parts of the key in PEM, and in what base64 makes of that."""
+    lines = key.splitlines()[1:-1]
+    return [lines[0][10:40], base64.b64encode(lines[0])[8:40], base64.b64encode(base64.b64encode(key))[100:140]]
+
+
+async def _refused(caplog, method, path, **request):
+    caplog.set_level(logging.DEBUG)
+    log = Log()
+    async with flow.running(audit_sink=log, audit_policy=EVERYTHING) as plane:
+        old = configmaps.ConfigMap(data={"b": "c"})
+        old.metadata.name = "old"
+        await plane.client(flow.ADMIN).create(configmaps.RESOURCE, old, "default")
+        reply = await _send(plane, method, path, **request)
+        assert (await plane.client(flow.ADMIN).get(configmaps.RESOURCE, "old", "default")).data == {"b": "c"}
+    assert (reply.status, json.loads(reply.body)["message"]) == (400, privatekeys.FOUND)
+    told = [str(vars(record)) for record in caplog.records]
+    everywhere = log.text + reply.body + str(reply.headers).encode() + "".join(told).encode()
+    for key in (PEM, _pem(form="TraditionalOpenSSL")):
+        assert not [piece for piece in _pieces(key) if piece in everywhere]
+    assert b"PRIVATE" not in everywhere
+    assert any("a private key was sent" in each for each in told)
+
+
+@pytest.mark.parametrize(("method", "path", "body", "media_type"), SENT)
+async def test_a_private_key_in_a_body_is_refused_and_repeated_nowhere(caplog, method, path, body, media_type):
+    """In any form, field and encoding: not in the answer, the audit log with bodies, or the server's log."""
+    query = "fieldManager=x" if media_type.startswith(b"application/apply") else ""
+    await _refused(caplog, method, path, body=body, query=query, headers=[(b"content-type", media_type)])
+
+
+LINE = PEM.replace(b"\n", b" ").strip()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"headers": [(b"user-agent", LINE)]},
+        {"headers": [(b"impersonate-user", base64.b64encode(PEM))]},
+        {"headers": [(b"x-anything", base64.b64encode(_der(PEM)))]},
+        {"query": "labelSelector=" + urllib.parse.quote(PEM)},
+        {"query": "labelSelector=" + urllib.parse.quote_plus(PEM)},
+        {"query": "fieldManager=" + urllib.parse.quote(base64.b64encode(_der(PEM)))},
+        {"path": CONFIG_MAPS + "/" + PEM.decode()},
+    ],
+)
+async def test_a_private_key_in_the_address_or_a_header_is_refused_and_repeated_nowhere(caplog, request_):
+    """Before anybody is asked who they are, or anything is recorded."""
+    await _refused(caplog, "GET", **{"path": CONFIG_MAPS, **request_})
+
+
+async def test_secrets_may_hold_private_keys():
+    """That is what they are for, in every form that one can be written."""
+    log = Log()
+    async with flow.running(audit_sink=log, audit_policy=EVERYTHING) as plane:
+        made = {"metadata": {"name": "s"}, "stringData": {"a": PEM.decode()}, "data": {"b": _text(PEM)}}
+        json_ = [(b"content-type", JSON)]
+        merge = [(b"content-type", b"application/merge-patch+json")]
+        patch = {"stringData": {"c": PEM.decode()}}
+        assert (await _send(plane, "POST", SECRETS, body=made, headers=json_)).status == 201
+        assert (await _send(plane, "PATCH", SECRETS + "/s", body=patch, headers=merge)).status == 200
+    assert b"PRIVATE" not in log.text
+    assert not [piece for piece in _pieces(PEM) if piece in log.text]
+
+
+KEYS = {
+    "RSA": rsa.generate_private_key(65537, 2048),
+    "EC": EC,
+    "Ed25519": ed25519.Ed25519PrivateKey.generate(),
+}
+
+
+@pytest.mark.parametrize("name", KEYS)
+@pytest.mark.parametrize("form", ["PKCS8", "TraditionalOpenSSL", "OpenSSH"])
+@pytest.mark.parametrize("password", [None, b"x"])
+def test_every_form_of_a_private_key_is_known(name, form, password):
+    """With and without a password; as PEM, as DER, in base64, twice, and in base64 for addresses."""
+    if (name, form) == ("Ed25519", "TraditionalOpenSSL"):
+        pytest.skip("there is no such form")
+    if (form, password) == ("OpenSSH", b"x"):
+        pytest.skip("needs another package")
+    key = _pem(KEYS[name], form, password)
+    assert privatekeys.is_in(key)
+    assert privatekeys.is_in(base64.b64encode(key))
+    assert privatekeys.is_in(base64.b64encode(base64.b64encode(key)))
+    for shift in range(4):
+        assert privatekeys.is_in(base64.b64encode(b"key\n"[shift:] + b"\n" + key))
+    if form == "OpenSSH" or (password and form != "PKCS8"):
+        return  # Neither is DER inside.
+    der = _der(key)
+    for encoded in (der, base64.b64encode(der), base64.urlsafe_b64encode(der), base64.b64encode(base64.b64encode(der))):
+        assert privatekeys.is_in(encoded)
+
+
+def test_what_is_public_is_no_private_key():
+    """Requests, certificates, public keys and signatures, in every form; and words about keys."""
+    for key in KEYS.values():
+        public = key.public_key()
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        for encoding in (serialization.Encoding.PEM, serialization.Encoding.DER):
+            text = public.public_bytes(encoding, form)
+            assert not privatekeys.is_in(text)
+            assert not privatekeys.is_in(base64.b64encode(text))
+    pkcs1 = KEYS["RSA"].public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.PKCS1)
+    request = flow.pkcs10()
+    for text in (pkcs1, request, _der(request), b"the PRIVATE KEY is kept at home" * 3):
+        assert not privatekeys.is_in(text)
+        assert not privatekeys.is_in(base64.b64encode(text))
