@@ -354,9 +354,8 @@ def _reference(info: context.RequestInfo, record: Record, *, received: bool) -> 
         found.namespace = found.namespace or record.object_namespace
         found.name = found.name or record.object_name
         found.uid, found.resource_version = record.object_uid, record.object_version
-    for field in found.__struct_fields__:
-        setattr(found, field, auditlimits.name(getattr(found, field)))
-    return found
+    fields = structs.astuple(found)
+    return found if max(map(len, fields)) <= auditlimits.LONGEST_NAME else _Reference(*map(auditlimits.name, fields))
 
 
 def _wordless(status: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ from certplane.meta import context
 LONGEST_URI: Final = 2048
 LONGEST_USER_AGENT: Final = 1024
 _LONGEST_TEXT: Final = 2048
-_LONGEST_NAME: Final = 512
+LONGEST_NAME: Final = 512
 #: Of everything that a user's certificate or token says, or whom somebody asks to act as: some hundred groups.
 _LONGEST_USER: Final = 16 * 1024
 _MOST_CAUSES: Final = 10
@@ -34,16 +34,18 @@ def text(value: str) -> str:
 
 def name(value: str) -> str:
     """A name that a request is about."""
-    return gotext.shortened(value, _LONGEST_NAME)
+    return gotext.shortened(value, LONGEST_NAME)
 
 
 def noted(found: Mapping[str, str]) -> dict[str, str] | None:
     """Annotations; None if there are none."""
-    return {key: text(value) for key, value in found.items()} or None
+    return {key: gotext.shortened(value, _LONGEST_TEXT) for key, value in found.items()} or None
 
 
 def status(of: Mapping[str, Any]) -> Mapping[str, Any]:
     """A Status without kind and apiVersion, with its first causes."""
+    if "message" not in of and "details" not in of:
+        return of
     bounded: dict[str, Any] = {key: text(value) if isinstance(value, str) else value for key, value in of.items()}
     details = of.get("details")
     if details:

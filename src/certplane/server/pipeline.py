@@ -142,9 +142,9 @@ async def _classify(services: Services, of: exchange.Exchange, proceed: exchange
 
 def _refuse_private_keys(of: exchange.Exchange) -> None:
     """Refuse a private key in what would be recorded of a request, or quoted: its address and its headers."""
-    query = urllib.parse.unquote_to_bytes(of.raw_query)
+    query = urllib.parse.unquote_to_bytes(of.raw_query) if of.raw_query else b""
     for where, text in ((b"path", of.path.encode("utf-8", "replace")), (b"query", query), *of.headers):
-        if privatekeys.is_in(text):
+        if len(text) >= privatekeys.SHORTEST and privatekeys.is_in(text):
             told = {"request_id": of.request_id, "where": where.decode("latin-1")}
             _log.warning("a private key was sent where none belongs", extra=told)
             raise errors.BadRequest(privatekeys.FOUND)
