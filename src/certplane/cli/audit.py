@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import hashlib
+import heapq
 import json
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -43,13 +44,14 @@ class Approval:
     audit_id: str = ""
 
 
-def approvals(lines: Iterable[bytes], since: datetime.datetime | None = None) -> list[Approval]:
-    """The decisions in audit records, in their order, each with what was issued upon it. What is no record of ours is
-    passed over.
+def approvals(*logs: Iterable[bytes], since: datetime.datetime | None = None) -> list[Approval]:
+    """The decisions in the records of audit logs, in the order of their times, each with what was issued upon it. What
+    is no record of ours is passed over.
     """
     found: list[Approval] = []
     by_uid: dict[str, Approval] = {}
-    for event in _events(lines):
+    seen: set[bytes] = set()
+    for event in heapq.merge(*(_events(log, seen) for log in logs), key=lambda event: str(event["stageTimestamp"])):
         noted = {
             key.removeprefix(_OURS): str(value) for key, value in event["annotations"].items() if key.startswith(_OURS)
         }
@@ -69,16 +71,10 @@ def approvals(lines: Iterable[bytes], since: datetime.datetime | None = None) ->
     return [each for each in found if clocks.parse_rfc3339(each.when) >= since]
 
 
-def _events(lines: Iterable[bytes]) -> list[Mapping[str, Any]]:
-    """The events in records of ours, by their time. A record that stands in two files counts once; not one with the
-    same auditID, as whoever asks may choose that.
+def _events(lines: Iterable[bytes], seen: set[bytes]) -> Iterator[Mapping[str, Any]]:
+    """The events in records of ours. A record that stands in two logs counts once; one with the same auditID does not,
+    as whoever asks may choose that.
     """
-    events = list(_each_event(lines))
-    return sorted(events, key=lambda event: clocks.parse_rfc3339(event["stageTimestamp"]))
-
-
-def _each_event(lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
-    seen: set[bytes] = set()
     for line in lines:
         if _OURS.encode() not in line:
             continue
@@ -147,19 +143,21 @@ def audit() -> None:
 def approvals_(path: str | None, data_dir: str, since: str, output: str) -> None:
     """Who approved or denied what, when, and which serial number came out."""
     log = pathlib.Path(path) if path is not None else pathlib.Path(data_dir, _LOG)
-    found = approvals(_lines(log), _moment(since))
+    found = approvals(*_logs(log), since=_moment(since))
     if output == "json":
         click.echo(json.dumps([dataclasses.asdict(each) for each in found], indent=2))
     else:
         click.echo(_table(found), nl=False)
 
 
-def _lines(path: pathlib.Path) -> Iterator[bytes]:
+def _logs(path: pathlib.Path) -> list[Iterator[bytes]]:
+    """The log, and the approvals beside it; one of them is enough."""
     kept = serve.approvals_path(path)
-    approvals_alone = kept.exists() and not path.exists()
-    for each in (*auditlog.backups(kept), kept, *auditlog.backups(path), path):
-        if (each == kept and not kept.exists()) or (each == path and approvals_alone):
-            continue
+    return [_lines(each) for each in (kept, path) if each.exists()] or [_lines(path)]
+
+
+def _lines(path: pathlib.Path) -> Iterator[bytes]:
+    for each in (*auditlog.backups(path), path):
         try:
             with each.open("rb") as source:
                 yield from source

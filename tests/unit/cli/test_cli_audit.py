@@ -129,7 +129,7 @@ def test_the_one_who_decided_is_named(who, expected):
 def test_what_is_older_is_left_out(minutes, expected):
     """By the moment of the decision; the certificate of a decision may come any time later."""
     events = [_decision("u0"), _decision("u5", minute=5), _issued("u5", minute=59)]
-    found = audit.approvals(_lines(*events), NEW_YEAR + datetime.timedelta(minutes=minutes))
+    found = audit.approvals(_lines(*events), since=NEW_YEAR + datetime.timedelta(minutes=minutes))
     assert [each.uid for each in found] == expected
     assert all(each.serial for each in found if each.uid == "u5")
 
@@ -157,7 +157,7 @@ def test_what_is_no_json_is_passed_over(line):
 )
 def test_what_is_no_record_is_passed_over(wrong):
     """What an event of Kubernetes cannot be was not written by a server."""
-    found = audit.approvals(_lines(_decision("u1"), _decision("u2") | wrong), NEW_YEAR)
+    found = audit.approvals(_lines(_decision("u1"), _decision("u2") | wrong), since=NEW_YEAR)
     assert [each.uid for each in found] == ["u1"]
 
 
@@ -284,7 +284,7 @@ def test_the_approvals_beside_the_log_are_read_too(tmp_path):
     old, new = _lines(_decision(), _decision(minute=2, uid="u2"))
     (tmp_path / "audit-approvals-2026-01-01T00-00-00.000.log").write_bytes(old)
     (tmp_path / "audit-approvals.log").write_bytes(new)
-    (tmp_path / "audit.log").write_bytes(new + b"".join(_lines(_decision(minute=1, uid="u3"))))
+    (tmp_path / "audit.log").write_bytes(b"".join(_lines(_decision(minute=1, uid="u3"))) + new)
     answer = _run("--data-dir", str(tmp_path), "-o", "json")
     assert [each["uid"] for each in json.loads(answer.stdout)] == ["u1", "u3", "u2"]
     (tmp_path / "audit.log").unlink()
