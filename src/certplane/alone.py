@@ -18,7 +18,9 @@ from certplane.access import authn, tokens
 from certplane.config import serve, signing
 from certplane.controllers import publisher
 from certplane.kubeadm import kubeconfig, pki
-from certplane.server import auditlog, auditpolicy, listen, manners
+from certplane.server import auditlog, auditpolicy, manners
+from certplane.server.connection import listener as listeners
+from certplane.server.connection import tls
 from certplane.store import sqlite
 from certplane.x509 import certificates, keys
 
@@ -114,35 +116,45 @@ async def _run(settings: serve.Settings, clock: clocks.Clock) -> None:
     certificate, key = settings.serving.certificate or own.certificate, settings.serving.key or own.key
     if settings.serving.certificate is not None:
         pki.check_pair(certificate, key)
-    tls = listen.tls_context(str(certificate), str(key), str(settings.client_ca_file or own.ca_certificate))
+    context = _tls(certificate, key, settings.client_ca_file or own.ca_certificate)
     log = auditlog.LogFile(settings.audit_log, auditlog.Rotation(*settings.audit_rotation), clock)
     if settings.records:
         how = dataclasses.replace(how, audit_sink=log.write)
     store = sqlite.open_store(settings.store)
     try:
-        bound = listen.bind(settings.host, settings.port)
+        bound = listeners.bind(settings.host, settings.port)
         with contextlib.closing(bound):
             plane = app.Plane(store, clock, how)
             plane.telemetry.audit.lost = lambda: log.lost
-            await _serve(plane, listen.Plug(bound, tls), settings.data_dir)
+            listener = listeners.Listener(plane.handler, bound, context, clock, plane.telemetry.refused_connection)
+            await _serve(plane, listener, settings.data_dir)
     finally:
         await store.close()
         log.close()
 
 
-async def _serve(plane: app.Plane, plug: listen.Plug, data_dir: pathlib.Path) -> None:
+def _tls(certificate: pathlib.Path, key: pathlib.Path, client_ca: pathlib.Path) -> tls.ServingContext:
+    try:
+        return tls.ServingContext(certificate.read_bytes(), key.read_bytes(), client_ca.read_bytes())
+    except (OSError, ValueError) as error:
+        raise errors.SetupError(
+            f"the serving certificate cannot be used: {error}",
+            (f"check that {certificate} and {key} belong together and that {client_ca} holds certificates",),
+        ) from error
+
+
+async def _serve(plane: app.Plane, listener: listeners.Listener, data_dir: pathlib.Path) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     await plane.start()
     try:
-        listener = listen.Listener(plane.handler, plug)
         serving = asyncio.ensure_future(listener.serve())
         # What was made until now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
-        _log.info("serving", extra={"address": plug.address, "data_dir": data_dir})
+        _log.info("serving", extra={"address": listener.address, "data_dir": data_dir})
         waiting = asyncio.ensure_future(stopping.wait())
         await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
@@ -159,4 +171,4 @@ async def _serve(plane: app.Plane, plug: listen.Plug, data_dir: pathlib.Path) ->
 def run(settings: serve.Settings) -> None:
     """`certplane serve`: the whole process. Raises SetupError."""
     with telemetry.logging_to(level=settings.log_level):
-        listen.run(_run(settings, clocks.SystemClock()))
+        listeners.run(_run(settings, clocks.SystemClock()))
