@@ -64,7 +64,12 @@ OPTIONS: Final[tuple[options.Option, ...]] = (
     Option("max-mutating-requests-inflight", "Writes at once; others are told to come again.", "number", 200),
     Option("request-timeout", "How long a request may take, watches apart.", "duration", "1m0s"),
     options.SERVING_APPROVER,
-    Option("creation-hints", "Whether whoever asks is told what will not work, as a warning.", "flag", True),
+    Option(
+        "creation-hints",
+        "Whether those who ask and approve are warned of what will not work, and told what would be needed.",
+        "flag",
+        True,
+    ),
     options.DECISION_EVENTS,
     options.LOG_LEVEL,
 )
