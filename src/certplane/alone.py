@@ -12,7 +12,7 @@ import signal
 import socket
 from typing import Final
 
-from certplane import app, errors, manager, resources, telemetry
+from certplane import app, errors, manager, notify, resources, telemetry
 from certplane import clock as clocks
 from certplane.access import authn, tokens
 from certplane.config import serve, signing
@@ -107,7 +107,7 @@ def _issuer(of: serve.Accounts, own: pki.PKI) -> tokens.Issuer:
     return tokens.Issuer(of.issuer, key, of.audiences, further, int(of.longest.total_seconds()))
 
 
-async def _run(settings: serve.Settings, clock: clocks.Clock) -> None:
+async def _run(settings: serve.Settings, clock: clocks.Clock, progress: notify.Progress) -> None:
     """Serve until SIGTERM or SIGINT. Raises SetupError for what a person must mend."""
     own = _prepare(settings, clock)
     how = _how(settings, own)
@@ -124,13 +124,13 @@ async def _run(settings: serve.Settings, clock: clocks.Clock) -> None:
         with contextlib.closing(bound):
             plane = app.Plane(store, clock, how)
             plane.telemetry.audit.lost = lambda: log.lost
-            await _serve(plane, listen.Plug(bound, tls), settings.data_dir)
+            await _serve(plane, listen.Plug(bound, tls), settings.data_dir, progress)
     finally:
         await store.close()
         log.close()
 
 
-async def _serve(plane: app.Plane, plug: listen.Plug, data_dir: pathlib.Path) -> None:
+async def _serve(plane: app.Plane, plug: listen.Plug, data_dir: pathlib.Path, progress: notify.Progress) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -142,11 +142,15 @@ async def _serve(plane: app.Plane, plug: listen.Plug, data_dir: pathlib.Path) ->
         # What was made until now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
+        # Whoever comes from now on is let in, if not at once.
+        plug.bound.listen()
+        progress.ready(f"https://{plug.address}")
         _log.info("serving", extra={"address": plug.address, "data_dir": data_dir})
         waiting = asyncio.ensure_future(stopping.wait())
         await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         _log.info("stopping")
+        progress.stopping()
         plane.drain()
         listener.stop()
         with contextlib.suppress(TimeoutError):
@@ -158,5 +162,5 @@ async def _serve(plane: app.Plane, plug: listen.Plug, data_dir: pathlib.Path) ->
 
 def run(settings: serve.Settings) -> None:
     """`certplane serve`: the whole process. Raises SetupError."""
-    with telemetry.logging_to(level=settings.log_level):
-        listen.run(_run(settings, clocks.SystemClock()))
+    with telemetry.logging_to(level=settings.log_level), notify.progress(settings.ready_file) as progress:
+        listen.run(_run(settings, clocks.SystemClock(), progress))
