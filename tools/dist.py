@@ -53,7 +53,9 @@ def build(target: pathlib.Path) -> list[pathlib.Path]:
         sources = target / raw.name
         _normalise(raw, sources, seconds)
         with tarfile.open(sources) as archive:
-            archive.extractall(scratch, filter="data")
+            # Before 3.11.4 there are no filters; the archive is ours.
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)
+            archive.extractall(scratch)  # noqa: S202 - as above
         unpacked = scratch / sources.name.removesuffix(".tar.gz")
         wheel = _backend("build_wheel", unpacked, target, environment)
     bill = target / f"{sources.name.removesuffix('.tar.gz')}.cdx.json"
