@@ -111,6 +111,11 @@ Whoever starts a server and goes on has three ways to know when it answers. All 
 Returns when a server is ready, and prints its address: `[--data-dir DIR | --kubeconfig FILE] [--pid PID]
 [--timeout 1m0s]`. The kubeconfig is read again each time, because the first start of the server writes it.
 
+## Completion
+
+The shell completes commands, flags and choices after `eval "$(_CERTPLANE_COMPLETE=bash_source certplane)"`; with
+`zsh_source` in zsh, and in fish after `_CERTPLANE_COMPLETE=fish_source certplane | source`.
+
 ## certplane token create | list | delete | generate
 
 Bootstrap tokens, as `kubeadm token`: Secrets in kube-system, with a lifetime, usages and groups. `--kubeconfig` says

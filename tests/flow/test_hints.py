@@ -15,6 +15,7 @@ from certplane import resources
 from certplane.meta import codec, context
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import clustertrustbundles as bundles
+from certplane.resources import podcertificaterequests as pcrs
 from certplane.resources import rbac
 from tests.flow import plane as flow
 from tests.flow import test_trust
@@ -93,6 +94,22 @@ async def test_who_may_not_attest_is_told_the_rule_that_would_permit_it():
         assert told.endswith("resources: [signers], resourceNames: ['example.com/web'], verbs: [attest]}")
         await grant(plane, *yaml.safe_load(told.partition(": ")[2]))
         assert await send(plane, SOMEONE, "POST", path, codec.encode(new)) == (201, [])
+
+
+async def test_who_may_not_answer_for_a_pod_is_told_the_rule_that_would_permit_it():
+    """Though that is a 422."""
+    path = "/apis/certificates.k8s.io/v1beta1/namespaces/default/podcertificaterequests/r/status"
+    async with flow.running(kinds=(*resources.DEFAULT, *resources.OPTIONAL)) as plane:
+        await grant(plane, all_of("podcertificaterequests", "podcertificaterequests/status"))
+        made = await plane.client(flow.ADMIN).create(pcrs.RESOURCE, flow.pod_request(), "default")
+        now = "2026-01-01T00:00:00Z"
+        denied = {"type": "Denied", "status": "True", "reason": "No", "message": "", "lastTransitionTime": now}
+        body = {**json.loads(codec.encode(made)), "status": {"conditions": [denied]}}
+        status, (told,) = await send(plane, SOMEONE, "PUT", path, body)
+        assert status == 422
+        assert told.endswith("resources: [signers], resourceNames: ['example.com/pods'], verbs: [sign]}")
+        await grant(plane, *yaml.safe_load(told.partition(": ")[2]))
+        assert await send(plane, SOMEONE, "PUT", path, body) == (200, [])
 
 
 async def test_nothing_is_told_where_hints_are_turned_off():
