@@ -12,7 +12,7 @@ import signal
 import socket
 from typing import Final
 
-from certplane import app, errors, manager, resources, telemetry
+from certplane import app, errors, manager, notify, resources, telemetry
 from certplane import clock as clocks
 from certplane.access import authn, tokens
 from certplane.config import serve, signing
@@ -109,7 +109,7 @@ def _issuer(of: serve.Accounts, own: pki.PKI) -> tokens.Issuer:
     return tokens.Issuer(of.issuer, key, of.audiences, further, int(of.longest.total_seconds()))
 
 
-async def _run(settings: serve.Settings, clock: clocks.Clock) -> None:
+async def _run(settings: serve.Settings, clock: clocks.Clock, progress: notify.Progress) -> None:
     """Serve until SIGTERM or SIGINT. Raises SetupError for what a person must mend."""
     own = _prepare(settings, clock)
     how = _how(settings, own)
@@ -127,7 +127,7 @@ async def _run(settings: serve.Settings, clock: clocks.Clock) -> None:
             plane = app.Plane(store, clock, how)
             plane.telemetry.audit.lost = lambda: log.lost
             listener = listeners.Listener(plane.handler, bound, context, clock, plane.telemetry.refused_connection)
-            await _serve(plane, listener, settings.data_dir)
+            await _serve(plane, listener, settings.data_dir, progress)
     finally:
         await store.close()
         log.close()
@@ -143,7 +143,9 @@ def _tls(certificate: pathlib.Path, key: pathlib.Path, client_ca: pathlib.Path) 
         ) from error
 
 
-async def _serve(plane: app.Plane, listener: listeners.Listener, data_dir: pathlib.Path) -> None:
+async def _serve(
+    plane: app.Plane, listener: listeners.Listener, data_dir: pathlib.Path, progress: notify.Progress
+) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -154,11 +156,13 @@ async def _serve(plane: app.Plane, listener: listeners.Listener, data_dir: pathl
         # What was made until now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
+        progress.ready(f"https://{listener.address}")
         _log.info("serving", extra={"address": listener.address, "data_dir": data_dir})
         waiting = asyncio.ensure_future(stopping.wait())
         await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         _log.info("stopping")
+        progress.stopping()
         plane.drain()
         listener.stop()
         with contextlib.suppress(TimeoutError):
@@ -170,5 +174,5 @@ async def _serve(plane: app.Plane, listener: listeners.Listener, data_dir: pathl
 
 def run(settings: serve.Settings) -> None:
     """`certplane serve`: the whole process. Raises SetupError."""
-    with telemetry.logging_to(level=settings.log_level):
-        listeners.run(_run(settings, clocks.SystemClock()))
+    with telemetry.logging_to(level=settings.log_level), notify.progress(settings.ready_file) as progress:
+        listeners.run(_run(settings, clocks.SystemClock(), progress))
