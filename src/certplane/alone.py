@@ -13,13 +13,15 @@ import signal
 import socket
 from typing import Final
 
-from certplane import app, errors, manager, resources, telemetry
+from certplane import app, errors, manager, notify, resources, telemetry
 from certplane import clock as clocks
 from certplane.access import authn, tokens
 from certplane.config import serve, signing
 from certplane.controllers import publisher
 from certplane.kubeadm import kubeconfig, pki
-from certplane.server import audit, auditlog, auditpolicy, listen, manners
+from certplane.server import audit, auditlog, auditpolicy, manners
+from certplane.server.connection import listener as listeners
+from certplane.server.connection import tls
 from certplane.store import sqlite
 from certplane.x509 import certificates, keys
 
@@ -113,14 +115,14 @@ def _gap(count: int, since: datetime.datetime, until: datetime.datetime) -> byte
     return audit.notice("records-lost", count, since, until)
 
 
-async def _run(settings: serve.Settings, clock: clocks.Clock) -> None:
+async def _run(settings: serve.Settings, clock: clocks.Clock, progress: notify.Progress) -> None:
     """Serve until SIGTERM or SIGINT. Raises SetupError for what a person must mend."""
     own = _prepare(settings, clock)
     how = _how(settings, own)
     certificate, key = settings.serving.certificate or own.certificate, settings.serving.key or own.key
     if settings.serving.certificate is not None:
         pki.check_pair(certificate, key)
-    tls = listen.tls_context(str(certificate), str(key), str(settings.client_ca_file or own.ca_certificate))
+    context = _tls(certificate, key, settings.client_ca_file or own.ca_certificate)
     rotation = auditlog.Rotation(*settings.audit_rotation)
     log = auditlog.LogFile(settings.audit_log, rotation, clock, _gap)
     approvals = auditlog.LogFile(settings.audit_approvals, rotation, clock, _gap)
@@ -131,34 +133,48 @@ async def _run(settings: serve.Settings, clock: clocks.Clock) -> None:
         )
     store = sqlite.open_store(settings.store)
     try:
-        bound = listen.bind(settings.host, settings.port)
+        bound = listeners.bind(settings.host, settings.port)
         with contextlib.closing(bound):
             plane = app.Plane(store, clock, how)
             plane.telemetry.audit.lost = lambda: log.lost + approvals.lost
-            await _serve(plane, listen.Plug(bound, tls), settings.data_dir)
+            listener = listeners.Listener(plane.handler, bound, context, clock, plane.telemetry.refused_connection)
+            await _serve(plane, listener, settings.data_dir, progress)
     finally:
         await store.close()
         log.close()
         approvals.close()
 
 
-async def _serve(plane: app.Plane, plug: listen.Plug, data_dir: pathlib.Path) -> None:
+def _tls(certificate: pathlib.Path, key: pathlib.Path, client_ca: pathlib.Path) -> tls.ServingContext:
+    try:
+        return tls.ServingContext(certificate.read_bytes(), key.read_bytes(), client_ca.read_bytes())
+    except (OSError, ValueError) as error:
+        raise errors.SetupError(
+            f"the serving certificate cannot be used: {error}",
+            (f"check that {certificate} and {key} belong together and that {client_ca} holds certificates",),
+        ) from error
+
+
+async def _serve(
+    plane: app.Plane, listener: listeners.Listener, data_dir: pathlib.Path, progress: notify.Progress
+) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     await plane.start()
     try:
-        listener = listen.Listener(plane.handler, plug)
         serving = asyncio.ensure_future(listener.serve())
         # What was made until now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
-        _log.info("serving", extra={"address": plug.address, "data_dir": data_dir})
+        progress.ready(f"https://{listener.address}")
+        _log.info("serving", extra={"address": listener.address, "data_dir": data_dir})
         waiting = asyncio.ensure_future(stopping.wait())
         await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         _log.info("stopping")
+        progress.stopping()
         plane.drain()
         listener.stop()
         with contextlib.suppress(TimeoutError):
@@ -170,5 +186,5 @@ async def _serve(plane: app.Plane, plug: listen.Plug, data_dir: pathlib.Path) ->
 
 def run(settings: serve.Settings) -> None:
     """`certplane serve`: the whole process. Raises SetupError."""
-    with telemetry.logging_to(level=settings.log_level):
-        listen.run(_run(settings, clocks.SystemClock()))
+    with telemetry.logging_to(level=settings.log_level), notify.progress(settings.ready_file) as progress:
+        listeners.run(_run(settings, clocks.SystemClock(), progress))

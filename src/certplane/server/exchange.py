@@ -45,7 +45,7 @@ class ClientGone(Exception):
     """The client went away before it had sent all of its request."""
 
 
-def _no_body() -> AsyncIterator[bytes]:
+def no_body() -> AsyncIterator[bytes]:
     async def nothing() -> AsyncIterator[bytes]:
         pieces: tuple[bytes, ...] = ()
         for piece in pieces:
@@ -73,7 +73,7 @@ class Exchange(msgspec.Struct):
     path: str
     raw_query: str
     headers: Headers
-    chunks: Callable[[], AsyncIterator[bytes]] = _no_body
+    chunks: Callable[[], AsyncIterator[bytes]] = no_body
     peer_chain: Sequence[bytes] = ()
     source: str = ""
     raw_path: str = ""
