@@ -218,7 +218,8 @@ class Plane:
     def _methods(self) -> Sequence[authn.Method]:
         if self._how.client_ca is None:
             return [self._tokens]
-        return [authn.ClientCertificates(self._how.client_ca, self.telemetry.client_certificate), self._tokens]
+        told = self.telemetry.client_certificate, self.telemetry.client_certificate_refused
+        return [authn.ClientCertificates(self._how.client_ca, *told), self._tokens]
 
     def _bearer_tokens(self) -> authn.BearerTokens:
         sources: list[authn.TokenSource] = list(self._how.static_tokens)
