@@ -43,7 +43,8 @@ def build(chains):
 def certificate(fields):
     signer = key(fields["signer"])
     algorithm, sign = _signing(signer, fields.get("hash", "sha256"))
-    times = (NOW + datetime.timedelta(days=fields.get(name, default)) for name, default in (("from", -9), ("to", 9)))
+    around = fields.get("around", NOW)
+    times = (around + datetime.timedelta(days=fields.get(name, default)) for name, default in (("from", -9), ("to", 9)))
     version = fields.get("version", 3)
     parts = [
         der.encode(0xA0, der.encode(2, bytes((version - 1,)))) if version > 1 else b"",
