@@ -221,18 +221,22 @@ class ClientVerifier:
             sha256=certificate.digest.hex(),
         )
 
-    def trusts(self, authority: bytes, now: datetime.datetime) -> bool:
+    def trusts(self, authority: bytes, now: datetime.datetime) -> tuple[bool, Span]:
         """Whether certificates that an authority signs, in DER, are good for clients: it has the key of one in the
-        pool, or leads to the pool.
+        pool, or leads to the pool. The answer is the same as long as the span.
         """
         try:
             (certificate,) = pathvalidation.read((authority,))
-            if any(each.spki == certificate.spki for each in self._pool.certificates):
-                return True
+        except pathvalidation.PathProblem:
+            return False, pathvalidation.ALWAYS
+        if any(each.spki == certificate.spki for each in self._pool.certificates):
+            return True, pathvalidation.ALWAYS
+        span = pathvalidation.span((certificate, *self._pool.certificates), now)
+        try:
             pathvalidation.verify(certificate, (), self._pool, now)
         except pathvalidation.PathProblem:
-            return False
-        return True
+            return False, span
+        return True, span
 
 
 def _refusal(problem: pathvalidation.PathProblem, span: Span, identifiers: Identifiers | None = None) -> Refusal:

@@ -210,4 +210,4 @@ def test_a_refusal_that_tells_the_time_holds_for_a_minute():
 )
 def test_an_authority_is_told_whose_certificates_make_clients(changes, expected):
     """By its key, or because it leads to the pool."""
-    assert verifier().trusts(chains.certificate(AUTHORITY | changes), chains.NOW) is expected
+    assert verifier().trusts(chains.certificate(AUTHORITY | changes), chains.NOW)[0] is expected
