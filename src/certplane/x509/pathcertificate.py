@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from certplane.x509 import certform, csr, der, nameconstraints, publickeys, signatures
@@ -246,20 +246,19 @@ def _policy_limits(found: dict[str, bytes]) -> PolicyLimits:
     if _INHIBIT_ANY in found:
         inhibit_any = der.small_integer(der.StrictReader(found[_INHIBIT_ANY]).read(_INTEGER))
     return PolicyLimits(
-        tuple(each[0] for each in _rows(found.get(_POLICIES))),
-        tuple((issuer, subject) for issuer, subject, *_ in _rows(found.get(_MAPPINGS))),
+        tuple(policy for (policy,) in _rows(found.get(_POLICIES), 1)),
+        tuple((issuer, subject) for issuer, subject in _rows(found.get(_MAPPINGS), 2)),
         require_explicit,
         inhibit_mapping,
         inhibit_any,
     )
 
 
-def _rows(value: bytes | None) -> list[list[bytes]]:
-    """A SEQUENCE OF SEQUENCE, as the contents of what each holds."""
-    if value is None:
-        return []
-    outer = der.StrictReader(value).inside()
-    rows = []
+def _rows(value: bytes | None, columns: int) -> Iterator[list[bytes]]:
+    """A SEQUENCE OF SEQUENCE, as the contents of the first values that each holds. What follows is not looked at: of
+    policies it is qualifiers.
+    """
+    outer = der.StrictReader(value).inside() if value is not None else der.StrictReader(b"")
     while not outer.empty:
-        rows.append([each.content for each in der.Reader(outer.any().content)])
-    return rows
+        row = outer.inside()
+        yield [row.any().content for _ in range(columns)]

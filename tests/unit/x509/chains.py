@@ -3,7 +3,7 @@
 A certificate is described by `subject` and `issuer` (names), `key` and `signer` (keys, by number), and by what it has
 besides: `ca`, `path`, `usage` (the byte of the key usage), `purposes`, `from` and `to` (days from now), `san`,
 `permitted` and `excluded` (lists of [type, value]), `policies`, `mappings`, `explicit`, `inhibit_mapping`,
-`inhibit_any`, `skid`, `akid`, `critical` (an unknown extension), `nscert`, `version`, `hash`, `damaged`.
+`inhibit_any`, `qualifiers`, `skid`, `akid`, `critical` (an unknown extension), `nscert`, `version`, `hash`, `damaged`.
 """
 
 from __future__ import annotations
@@ -145,7 +145,9 @@ def _extensions(fields):
 
 def _policies(fields):
     if "policies" in fields:
-        yield _extension("2.5.29.32", _sequence(_sequence([template.oid(each)]) for each in fields["policies"]))
+        # Qualifiers, or what stands in their place.
+        rest = bytes.fromhex(fields.get("qualifiers", ""))
+        yield _extension("2.5.29.32", _sequence(_sequence([template.oid(each), rest]) for each in fields["policies"]))
     if "mappings" in fields:
         rows = (_sequence(map(template.oid, each)) for each in fields["mappings"])
         yield _extension("2.5.29.33", _sequence(rows))
@@ -177,3 +179,11 @@ def lines(act):
     finally:
         sys.settrace(before)
     return count
+
+
+def signed_again(raw, change, signer=0):
+    """A certificate whose signed bytes are changed, under a good signature of one of the keys."""
+    to_be_signed = bytearray(der.Reader(der.Reader(raw).any().content).any().raw)
+    change(to_be_signed)
+    algorithm, sign = _signing(key(signer), "sha256")
+    return template.assemble(bytes(to_be_signed), algorithm, sign(bytes(to_be_signed)))

@@ -95,6 +95,12 @@ def test_a_name_is_told_in_a_bounded_length():
     assert len(found.text) <= 512
 
 
+def test_what_follows_a_policy_is_not_read():
+    """Its qualifiers, which nobody here looks at, need not be readable."""
+    leaf = chains.certificate(LEAF | {"policies": ["1.2.3.1"], "qualifiers": "3006"})
+    assert verifier().verify(leaf, [], chains.NOW).common_name == "jane"
+
+
 # --- the cost -----------------------------------------------------------------------------------------------------
 
 
