@@ -31,13 +31,7 @@ _NODE_PREFIX: Final = "system:node:"
 _PREFIXES: Final = ("system:", "kubeadm:")
 #: As kubeadm writes them into the certificate of the API server.
 SERVICE_NAMES: Final = frozenset(
-    {
-        "kubernetes",
-        "kubernetes.default",
-        "kubernetes.default.svc",
-        "kubernetes.default.svc.cluster",
-        "kubernetes.default.svc.cluster.local",
-    }
+    {"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}
 )
 _KUBELETS: Final = frozenset({profiles.KUBE_APISERVER_CLIENT_KUBELET, profiles.KUBELET_SERVING})
 _CLIENT_SIGNERS: Final = (profiles.KUBE_APISERVER_CLIENT, profiles.KUBE_APISERVER_CLIENT_KUBELET)
