@@ -80,6 +80,7 @@ for each signer, which reports without making the server unready.
 | `apiserver_current_inflight_requests`, `apiserver_longrunning_requests` | what is under way: requests, and watches |
 | `apiserver_resource_objects` | objects that are stored, by group and resource |
 | `apiserver_client_certificate_expiration_seconds` | how long the client certificates of requests are still valid |
+| `certplane_client_certificates_refused_total` | client certificates refused, by reason (docs/differences.md) |
 | `apiserver_certificates_registry_csr_requested_duration_total` | certificates whose requests asked for a duration |
 | `apiserver_certificates_registry_csr_honored_duration_total` | those of them that got about that duration |
 | `apiserver_audit_event_total`, `apiserver_audit_level_total` | audit records, and requests by the level of theirs |
@@ -124,6 +125,17 @@ Returns when a server is ready, and prints its address: `[--data-dir DIR | --kub
 
 The shell completes commands, flags and choices after `eval "$(_CERTPLANE_COMPLETE=bash_source certplane)"`; with
 `zsh_source` in zsh, and in fish after `_CERTPLANE_COMPLETE=fish_source certplane | source`.
+
+## Limits
+
+What Kubernetes does not limit, or not so. Nobody is known to need more.
+
+| what | limit | beyond |
+|---|---|---|
+| certificates that a client sends, its own among them | 16 | 401 |
+| bytes of these certificates | 65536 | 401 |
+| signatures that are checked for one chain of certificates | 100, as in Go | 401 |
+| lines about refused credentials in the log | one a minute for a reason and source, 60 in all | counted |
 
 ## certplane token create | list | delete | generate
 

@@ -23,7 +23,7 @@ from certplane.server import audit, auditlog, auditpolicy, manners
 from certplane.server.connection import listener as listeners
 from certplane.server.connection import tls
 from certplane.store import sqlite
-from certplane.x509 import certificates, keys
+from certplane.x509 import certificates, keys, reserved
 
 _log = logging.getLogger("certplane")
 
@@ -45,7 +45,7 @@ def _prepare(settings: serve.Settings, clock: clocks.Clock) -> pki.PKI:
     return own
 
 
-def _how(settings: serve.Settings, own: pki.PKI) -> app.How:
+def _how(settings: serve.Settings, own: pki.PKI, clock: clocks.Clock) -> app.How:
     ca_file = settings.client_ca_file or own.ca_certificate
     try:
         verifier = certificates.ClientVerifier(ca_file.read_bytes())
@@ -53,9 +53,11 @@ def _how(settings: serve.Settings, own: pki.PKI) -> app.How:
         raise errors.SetupError(
             f"the client CA file {ca_file} cannot be used: {error}", ("--client-ca-file names CA certificates, in PEM",)
         ) from error
+    serving = settings.serving.certificate or own.certificate
+    reservations = reserved.Reservations(clock.now, verifier, reserved.names_of(serving.read_bytes()))
     static = (authn.read_tokens(settings.token_auth_file),) if settings.token_auth_file is not None else ()
     return app.How(
-        signers=manager.signers(settings.signing, signing.Pair(own.ca_certificate, own.ca_key)),
+        signers=manager.signers(settings.signing, signing.Pair(own.ca_certificate, own.ca_key), reservations),
         kinds=resources.served(settings.runtime_config),
         controllers=settings.controllers,
         client_ca=verifier,
@@ -68,7 +70,8 @@ def _how(settings: serve.Settings, own: pki.PKI) -> app.How:
         event_seconds=settings.event_ttl.total_seconds(),
         decision_events=settings.decision_events,
         creation_hints=settings.creation_hints,
-        declared=manager.declared(settings.signing),
+        declared=manager.declared(settings.signing, reservations),
+        reservations=reservations,
         serving=manager.serving_rules(settings.serving_approver),
         limits=manners.Limits(*settings.limits),
         root_ca=_root_ca(settings.root_ca_file or own.ca_certificate),
@@ -118,10 +121,10 @@ def _gap(count: int, since: datetime.datetime, until: datetime.datetime) -> byte
 async def _run(settings: serve.Settings, clock: clocks.Clock, progress: notify.Progress) -> None:
     """Serve until SIGTERM or SIGINT. Raises SetupError for what a person must mend."""
     own = _prepare(settings, clock)
-    how = _how(settings, own)
     certificate, key = settings.serving.certificate or own.certificate, settings.serving.key or own.key
     if settings.serving.certificate is not None:
         pki.check_pair(certificate, key)
+    how = _how(settings, own, clock)
     context = _tls(certificate, key, settings.client_ca_file or own.ca_certificate)
     rotation = auditlog.Rotation(*settings.audit_rotation)
     log = auditlog.LogFile(settings.audit_log, rotation, clock, _gap)

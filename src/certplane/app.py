@@ -39,7 +39,7 @@ from certplane.server import (
     watches,
 )
 from certplane.store import contract, journal, watchcache
-from certplane.x509 import certificates
+from certplane.x509 import certificates, reserved
 
 _log = logging.getLogger("certplane")
 
@@ -58,7 +58,7 @@ class How:
     `issuer` signs the tokens of service accounts; `address` is where clients reach the server; `declared` are users'
     own signers; `audit_sink` and `audit_approvals` take records, `audit_rate` limits those of strangers, and
     `audit_problem` tells why they are being lost, if they are; `serving` says what has to be proven for kubelets'
-    serving certificates.
+    serving certificates; `reservations` are told when the client CA changes.
     """
 
     signers: Mapping[str, signer.Signer]
@@ -75,6 +75,7 @@ class How:
     creation_hints: bool = True
     declared: signerfile.SignerFile | None = None
     serving: servingrules.Settings | None = None
+    reservations: reserved.Reservations | None = None
     audit_policy: auditpolicy.Policy = auditpolicy.DEFAULT
     audit_sink: audit.Sink | None = None
     audit_approvals: audit.Sink | None = None
@@ -111,6 +112,7 @@ class Plane:
         self._threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="certplane-sign")
         self._accounts = tokens.ServiceAccountTokens(how.issuer, self._find) if how.issuer is not None else None
         self._tokens = self._bearer_tokens()
+        self._client_certificates: authn.ClientCertificates | None = None
         self._authenticator = authn.Authenticator(self._methods(), anonymous=how.anonymous)
         self._impersonation = impersonation.Impersonation(self.authorizer.authorize)
         self.services = pipeline.Services(
@@ -159,6 +161,13 @@ class Plane:
         if self.services.audit is not None:
             self.services.audit.close()
         self.cache.close()
+
+    def replace_client_ca(self, client_ca: certificates.ClientVerifier) -> None:
+        """Let in those whom another client CA vouches for, and reserve its names, from now on."""
+        if self._client_certificates is not None:
+            self._client_certificates.replace(client_ca)
+        if self._how.reservations is not None:
+            self._how.reservations.replace_client_ca(client_ca)
 
     def client(self, user: context.User, user_agent: str = "certplane") -> api.Client:
         """The API as a user sees it, without a socket."""
@@ -227,7 +236,9 @@ class Plane:
     def _methods(self) -> Sequence[authn.Method]:
         if self._how.client_ca is None:
             return [self._tokens]
-        return [authn.ClientCertificates(self._how.client_ca, self.telemetry.client_certificate), self._tokens]
+        told = self.telemetry.client_certificate, self.telemetry.client_certificate_refused
+        self._client_certificates = authn.ClientCertificates(self._how.client_ca, *told)
+        return [self._client_certificates, self._tokens]
 
     def _bearer_tokens(self) -> authn.BearerTokens:
         sources: list[authn.TokenSource] = list(self._how.static_tokens)

@@ -24,6 +24,7 @@ from certplane.controllers import leader, podrequestcleaner, publisher, trustpub
 from certplane.meta import objects, resource
 from certplane.server import health, inspection
 from certplane.server.connection import listener as listeners
+from certplane.x509 import certificates, reserved
 
 _log = logging.getLogger("certplane")
 
@@ -45,14 +46,21 @@ _OPTIONAL: Final = {
 class _Work:
     """What this copy does, from the first question to the last answer."""
 
-    def __init__(self, settings: controllers.Settings, transport: api.Transport, clock: clocks.Clock) -> None:
+    def __init__(
+        self,
+        settings: controllers.Settings,
+        transport: api.Transport,
+        clock: clocks.Clock,
+        reservations: reserved.Reservations | None = None,
+    ) -> None:
         self._settings = settings
         self._transport = rights.Watchful(transport, clock)
         self._clock = clock
         self.telemetry = telemetry.Telemetry()
         self._leader: leader.Leader | None = None
         self._crew: manager.Crew | None = None
-        self._declared = manager.declared(settings.signing)
+        self._signers = manager.signers(settings.signing, reservations=reservations)
+        self._declared = manager.declared(settings.signing, reservations)
         self._serving = manager.serving_rules(settings.serving_approver)
         if settings.election is not None:
             self._leader = leader.Leader(api.Client(self._transport), _terms(settings.election), clock)
@@ -68,7 +76,7 @@ class _Work:
                     reader=client,
                     clock=self._clock,
                     telemetry=self.telemetry,
-                    signers=manager.signers(self._settings.signing),
+                    signers=self._signers,
                     declared=self._declared,
                     serving=self._serving,
                     journal=None,
@@ -156,6 +164,13 @@ def _root_ca(settings: controllers.Settings, access: kubeconfig.Access) -> str:
         ) from error
 
 
+def _client_ca(root_ca: str) -> certificates.ClientVerifier | None:
+    try:
+        return certificates.ClientVerifier(root_ca.encode("ascii")) if root_ca else None
+    except (certificates.CertificateError, UnicodeEncodeError):
+        return None
+
+
 def _access(settings: controllers.Settings) -> kubeconfig.Access:
     if settings.kubeconfig is None:
         return kubeconfig.in_cluster()
@@ -170,7 +185,9 @@ async def _run(settings: controllers.Settings, clock: clocks.Clock) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     transport = remote.Transport(access, _USER_AGENT)
     rate, burst = settings.rate
-    work = _Work(settings, pace.Paced(transport, clock, rate, burst) if rate else transport, clock)
+    paced = pace.Paced(transport, clock, rate, burst) if rate else transport
+    # A cluster's clients and its API server usually have one CA: the one by which the server is trusted.
+    work = _Work(settings, paced, clock, reserved.Reservations(clock.now, _client_ca(root_ca)))
     async with contextlib.aclosing(transport), _inspected(settings, work, clock):
         working, waiting = asyncio.ensure_future(work.run(root_ca)), asyncio.ensure_future(stopping.wait())
         try:

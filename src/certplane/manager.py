@@ -42,7 +42,7 @@ from certplane.controllers import (
 from certplane.meta import goyaml, resource
 from certplane.resources import DEFAULT, configmaps, namespaces, nodes, rbac, secrets, serviceaccounts
 from certplane.resources import certificatesigningrequests as csrs
-from certplane.x509 import cafiles, profiles
+from certplane.x509 import cafiles, profiles, reserved
 
 _log = logging.getLogger("certplane.controllers")
 
@@ -313,13 +313,26 @@ _MAKERS: Final[Mapping[str, Callable[[Crew], Run | None]]] = {
 # --- signers ------------------------------------------------------------------------------------------------------
 
 
-def signers(said: signing.Signing, own: signing.Pair | None = None) -> dict[str, signer.Signer]:
+def signers(
+    said: signing.Signing, own: signing.Pair | None = None, reservations: reserved.Reservations | None = None
+) -> dict[str, signer.Signer]:
     """The four built-in signers as they are configured; those that cannot sign know why. `own` is the authority that
-    signs where nothing was said.
+    signs where nothing was said; `reservations` say which names they do not give.
     """
     by_default = own is not None and said.is_silent
     pairs = {name: own if own is not None and by_default else said.pair(name) for name in profiles.BUILT_IN}
-    return {name: _made_signer(profile, pairs[name], said) for name, profile in profiles.BUILT_IN.items()}
+    made = {name: _made_signer(profile, pairs[name], said) for name, profile in profiles.BUILT_IN.items()}
+    return made if reservations is None else {name: _reserving(each, reservations) for name, each in made.items()}
+
+
+def _reserving(made: signer.Signer, reservations: reserved.Reservations) -> signer.Signer:
+    """A built-in signer that does not give reserved names."""
+    name, files = made.profile.signer, made.files
+    if files is None:
+        return made
+    reservations.note_built_in(name, files)
+    rule = functools.partial(reservations.violations, name, files)
+    return dataclasses.replace(made, profile=dataclasses.replace(made.profile, reserved=rule))
 
 
 def serving_rules(path: pathlib.Path | None) -> servingrules.Settings | None:
@@ -340,11 +353,11 @@ def serving_rules(path: pathlib.Path | None) -> servingrules.Settings | None:
 _SERVING_HINT: Final = "docs/kubelet-serving.md says what is in it"
 
 
-def declared(said: signing.Signing) -> signerfile.SignerFile | None:
+def declared(said: signing.Signing, reservations: reserved.Reservations | None = None) -> signerfile.SignerFile | None:
     """Users' own signers. Raises SetupError if they cannot be read."""
     if said.declared is None:
         return None
-    found = signerfile.SignerFile(said.declared, said.longest)
+    found = signerfile.SignerFile(said.declared, said.longest, reservations)
     found.load()
     return found
 

@@ -119,6 +119,11 @@ class Telemetry:
             "certplane_connections_refused", "Connections that were ended before they had an answer.", "reason"
         )
         self._tls_errors = _Counts("apiserver_tls_handshake_errors", "TLS handshakes that came to nothing.")
+        self._refused_certificates = _Counts(
+            "certplane_client_certificates_refused",
+            "Requests with a client certificate that was refused, by the reason.",
+            "reason",
+        )
         self._requested = _Counts(
             "apiserver_certificates_registry_csr_requested_duration",
             "Issued requests that asked for a duration.",
@@ -140,7 +145,7 @@ class Telemetry:
         collectors: list[registry.Collector] = [
             self._requests, self._in_flight, self._watches, self._objects, self._expirations, self._requested,
             self._honored, self.audit, self._decisions, self._queues, self._refused_connections, self._tls_errors,
-            *itertools.chain(*self._published.values()),
+            self._refused_certificates, *itertools.chain(*self._published.values()),
         ]  # fmt: skip
         for each in collectors:
             self._registry.register(each)
@@ -170,6 +175,10 @@ class Telemetry:
         self._refused_connections.add(reason)
         if reason == "tls":
             self._tls_errors.add()
+
+    def client_certificate_refused(self, reason: str) -> None:
+        """Count a request with a client certificate that was refused. Reasons are few."""
+        self._refused_certificates.add(reason)
 
     def duration(self, signer: str, *, honored: bool) -> None:
         """Count a certificate whose request asked for a duration."""

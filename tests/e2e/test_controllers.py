@@ -79,11 +79,11 @@ async def until(client, kind, holds, namespace=""):
     raise AssertionError("the watch ended")
 
 
-async def approve(client, name):
+async def approve(client, name, request=None, usages=("client auth",)):
     """Ask for a certificate, and approve it."""
     made = csrs.CertificateSigningRequest(
         spec=csrs.CertificateSigningRequestSpec(
-            request=requests.pkcs10(name), signer_name=CLIENT, usages=["client auth"]
+            request=request or requests.pkcs10(name), signer_name=CLIENT, usages=list(usages)
         )
     )
     made.metadata.name = name

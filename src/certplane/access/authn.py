@@ -1,8 +1,9 @@
 """Who is asking: the client certificate, a token, or nobody in particular.
 
 A chain of methods; the first that recognises its credential wins, and a method that fails does not stop the next. A
-client certificate is judged anew for every request, because time passes: what the judgement of its chain found is kept
-with the bounds between which it holds. Every failure is the same 401 to the caller; the log says why.
+client certificate is judged anew for every request, because time passes: what the judgement of its chain found, good or
+bad, is kept with the time in which it holds. Every failure is the same 401 to the caller; the log says why, once a
+minute for the same reason and source, and metrics count each certificate that is refused.
 
 Source: `k8s.io/apiserver/pkg/authentication/request/{x509,bearertoken,union,anonymous}`.
 """
@@ -18,10 +19,10 @@ import hmac
 import io
 import logging
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-from certplane import errors
+from certplane import errors, loglimit
 from certplane.meta import context
 from certplane.x509 import certificates
 
@@ -30,7 +31,12 @@ _log = logging.getLogger("certplane.access")
 AUTHENTICATED: Final = "system:authenticated"
 UNAUTHENTICATED: Final = "system:unauthenticated"
 CREDENTIAL_ID: Final = "authentication.kubernetes.io/credential-id"
-_KNOWN_CHAINS: Final = 4096
+#: Bytes that are remembered of good chains: enough for some two thousand of three certificates each.
+_KNOWN_BYTES: Final = 64 << 20
+#: Refusals that are remembered, each of some 2 KB at the most.
+_REFUSED_CHAINS: Final = 4096
+_ENTRY_BYTES: Final = 2048
+_LONGEST_REASON: Final = 1024
 _STRAY_SPACE: Final = "the provided Authorization header contains extra space before the bearer token, and is ignored"
 
 
@@ -47,7 +53,11 @@ class Credentials:
 
 
 class Rejected(ValueError):
-    """A credential that identifies nobody; the text is for the log."""
+    """A credential that identifies nobody; the text is for the log, and so are `fields`."""
+
+    def __init__(self, text: str, fields: Mapping[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.fields = fields or {}
 
 
 class Method(Protocol):
@@ -59,48 +69,110 @@ class Method(Protocol):
 
 
 class ClientCertificates:
-    """Certificates that the handshake delivered."""
+    """Certificates that the handshake delivered: whatever the client sent, also what is none."""
 
     def __init__(
-        self, verifier: certificates.ClientVerifier, observe: Callable[[float], None] = lambda _: None
+        self,
+        verifier: certificates.ClientVerifier,
+        observe: Callable[[float], None] = lambda _: None,
+        count_refusal: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`observe` is told, for each request, how many seconds its certificate is still valid."""
+        """`observe` is told, for each request, how many seconds its certificate is still valid; `count_refusal` the
+        reason for each that is refused.
+        """
         self._verifier = verifier
         self.observe = observe
-        self._known: collections.OrderedDict[bytes, tuple[certificates.VerifiedClient, context.User | None]] = (
-            collections.OrderedDict()
-        )
+        self._count_refusal = count_refusal
+        # Two, so that strangers push nobody out.
+        self._known = _Known(_KNOWN_BYTES)
+        self._refused: collections.OrderedDict[bytes, certificates.Refusal] = collections.OrderedDict()
 
     def recognise(self, offered: Credentials, now: datetime.datetime) -> context.User | None:
         if not offered.peer_chain:
             return None
-        key = offered.peer_chain[0]
-        known = self._known.get(key)
-        try:
-            if known is None:
-                client = self._verifier.verify(key, offered.peer_chain[1:], now)
-                known = (client, _user(client))
-                self._known[key] = known
-                if len(self._known) > _KNOWN_CHAINS:
-                    self._known.popitem(last=False)
+        chain = tuple(offered.peer_chain)
+        known = self._known.get(chain)
+        if known is None or now not in known.client.span:
+            known = self._judge(chain, now)
+        self.observe((known.client.not_after - now).total_seconds())
+        return known.user
+
+    def _judge(self, chain: tuple[bytes, ...], now: datetime.datetime) -> _Client:
+        digest = _digest(chain)
+        refusal = self._refused.get(digest)
+        if refusal is None or now not in refusal.span:
+            try:
+                client = self._verifier.verify(chain[0], chain[1:], now)
+            except certificates.VerificationError as error:
+                refusal = self._refused[digest] = error.refusal
+                if len(self._refused) > _REFUSED_CHAINS:
+                    self._refused.popitem(last=False)
             else:
-                certificates.check_time(known[0].not_before, known[0].not_after, now)
-        except certificates.VerificationError as error:
-            raise Rejected(f"client certificate: {error}") from error
-        self.observe((known[0].not_after - now).total_seconds())
-        return known[1]
+                known = _Client(client, _user(client))
+                self._known.put(chain, known)
+                return known
+        self._count_refusal(refusal.reason.value)
+        fields = dataclasses.asdict(refusal.identifiers) if refusal.identifiers is not None else {}
+        raise Rejected(f"client certificate: {refusal.text}", {"cause": refusal.reason.value, **fields})
 
     def replace(self, verifier: certificates.ClientVerifier) -> None:
         """Trust another pool from now on; nothing is remembered of the old one."""
         self._verifier = verifier
         self._known.clear()
+        self._refused.clear()
 
 
-def _user(of: certificates.VerifiedClient) -> context.User | None:
-    if not of.common_name:
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Client:
+    """A certificate that is good, and whom it makes."""
+
+    client: certificates.VerifiedClient
+    user: context.User | None
+
+
+class _Known:
+    """Whom chains name: the newest ones, bounded in bytes."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._found: dict[tuple[bytes, ...], _Client] = {}
+
+    def get(self, chain: tuple[bytes, ...]) -> _Client | None:
+        return self._found.get(chain)
+
+    def put(self, chain: tuple[bytes, ...], client: _Client) -> None:
+        if self._found.pop(chain, None) is not None:
+            self._bytes -= _size(chain)
+        self._found[chain] = client
+        self._bytes += _size(chain)
+        while self._bytes > self._most_bytes:
+            oldest = next(iter(self._found))
+            del self._found[oldest]
+            self._bytes -= _size(oldest)
+
+    def clear(self) -> None:
+        self._found.clear()
+        self._bytes = 0
+
+
+def _size(chain: Sequence[bytes]) -> int:
+    """Bytes of a chain and, at most, of what is found of it: a name in Python takes up to four times what it takes in
+    DER, and stands in two objects.
+    """
+    return _ENTRY_BYTES + 9 * sum(map(len, chain))
+
+
+def _digest(chain: Sequence[bytes]) -> bytes:
+    lengths = ",".join(str(len(each)) for each in chain)
+    return hashlib.sha256(b"".join((lengths.encode("ascii"), b":", *chain))).digest()
+
+
+def _user(client: certificates.VerifiedClient) -> context.User | None:
+    if not client.common_name:
         return None
-    extra = {CREDENTIAL_ID: (f"X509SHA256={of.sha256}",)}
-    return with_implied_groups(context.User(of.common_name, of.uid, of.organizations, extra))
+    extra = {CREDENTIAL_ID: (f"X509SHA256={client.sha256}",)}
+    return with_implied_groups(context.User(client.common_name, client.uid, client.organizations, extra))
 
 
 def with_implied_groups(user: context.User) -> context.User:
@@ -223,20 +295,32 @@ class Authenticator:
     def __init__(self, methods: Sequence[Method], *, anonymous: bool) -> None:
         self._methods = tuple(methods)
         self._anonymous = anonymous
+        self._log_limit = loglimit.LogLimit()
 
     def authenticate(self, offered: Credentials, now: datetime.datetime) -> context.User:
         """Who is asking. Raises Unauthorized; the reason goes to the log."""
-        reasons: list[str] = []
+        rejected: list[Rejected] = []
         for method in self._methods:
             try:
                 user = method.recognise(offered, now)
             except Rejected as error:
-                reasons.append(str(error))
+                rejected.append(error)
                 continue
             if user is not None:
                 return user
-        if not reasons and self._anonymous:
+        if not rejected and self._anonymous:
             return context.ANONYMOUS
-        why = "; ".join(reasons) or "no credentials, and anonymous requests are off"
-        _log.warning("unauthorized", extra={"reason": why, "source": offered.source})
+        self._tell(rejected, offered, now)
         raise errors.Unauthorized
+
+    def _tell(self, rejected: Sequence[Rejected], offered: Credentials, now: datetime.datetime) -> None:
+        """Say in the log why somebody is not let in; what is repeated is counted."""
+        fields = {name: value for each in rejected for name, value in each.fields.items()}
+        # A source may have as many bad credentials as it likes: of one kind one is told.
+        left_out = self._log_limit.admit((offered.source, len(rejected), fields.get("cause")), now)
+        if left_out is not None:
+            why = "; ".join(map(str, rejected)) or "no credentials, and anonymous requests are off"
+            _log.warning(
+                "unauthorized",
+                extra={"reason": why[:_LONGEST_REASON], "source": offered.source, **fields, **left_out},
+            )

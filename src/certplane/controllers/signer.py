@@ -53,17 +53,22 @@ LINTED: Final = "LintFailed"
 @dataclasses.dataclass(frozen=True, slots=True)
 class Signer:
     """A signer as it is configured: with files that may change, or with an issuer, or with a problem, which says why
-    there is none.
+    there is none. `check` says why it may not sign with what is in the files, whatever is asked for; empty if it may.
     """
 
     profile: profiles.Profile
     issuer: issue.Issuer | None = None
     problem: str = ""
     files: cafiles.CAFiles | None = None
+    check: Callable[[issue.Issuer], str] = lambda _: ""
 
     def current(self, now: datetime.datetime) -> cafiles.State:
         """What there is to sign with now, and what is wrong with it."""
-        return self.files.current(now) if self.files is not None else cafiles.State(self.issuer, self.problem)
+        if self.files is None:
+            return cafiles.State(self.issuer, self.problem)
+        state = self.files.current(now)
+        problem = self.check(state.issuer) if state.issuer is not None else ""
+        return cafiles.State(None, problem) if problem else state
 
 
 class Kind(enum.Enum):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import ipaddress
 import itertools
 import os
@@ -24,7 +25,7 @@ from certplane.config import options
 from certplane.controllers import signer
 from certplane.meta import codec, goyaml, objects, validation
 from certplane.meta.objects import always, doc
-from certplane.x509 import cafiles, profiles
+from certplane.x509 import cafiles, profiles, reserved
 
 API_VERSION: Final = "signers.certplane.dev/v1alpha1"
 KIND: Final = "SignerList"
@@ -248,11 +249,16 @@ def _lifetime_problems(of: Lifetime) -> Iterator[str]:
 
 
 class SignerFile:
-    """The signers of a file, as it is now. `longest` is for those that name no lifetime."""
+    """The signers of a file, as it is now. `longest` is for those that name no lifetime; `reservations` say which
+    names they do not give.
+    """
 
-    def __init__(self, path: pathlib.Path, longest: datetime.timedelta) -> None:
+    def __init__(
+        self, path: pathlib.Path, longest: datetime.timedelta, reservations: reserved.Reservations | None = None
+    ) -> None:
         self._path = path
         self._longest = longest
+        self._reservations = reservations
         self._trace: tuple[int, ...] | None = None
         self._files: dict[tuple[Any, ...], cafiles.CAFiles] = {}
         self._signers: Mapping[str, signer.Signer] = {}
@@ -286,9 +292,22 @@ class SignerFile:
         except SignersProblem as error:
             self.problem = str(error)
             return False
-        self._signers = {each.name: self._made(each) for each in document.signers}
+        made = [self._made(each) for each in document.signers]
+        problems = [f"signers[{at}]: {why}" for at, each in enumerate(made) if (why := self._misuse(each))]
+        if problems:
+            self.problem = "; ".join(problems)
+            return False
+        self._signers = {each.profile.signer: each for each in made}
         self.problem = ""
         return True
+
+    def _misuse(self, made: signer.Signer) -> str:
+        """Why a signer may not have the CA that it names; empty if it may. Before something is signed it is looked at
+        again, as files may change.
+        """
+        if self._reservations is None or made.files is None:
+            return ""
+        return self._reservations.misuse(made.profile, made.files)
 
     def _made(self, of: Signer) -> signer.Signer:
         profile = profile_of(of)
@@ -299,7 +318,12 @@ class SignerFile:
         if key not in self._files:
             # Kept over changes of this file: what was good goes on.
             self._files[key] = cafiles.CAFiles(*pair, longest, issues_authorities=of.certificate_authority)
-        return signer.Signer(dataclasses.replace(profile, longest=longest), files=self._files[key])
+        files, rules = self._files[key], self._reservations
+        profile = dataclasses.replace(profile, longest=longest)
+        if rules is None:
+            return signer.Signer(profile, files=files)
+        profile = dataclasses.replace(profile, reserved=functools.partial(rules.violations, profile.signer, files))
+        return signer.Signer(profile, files=files, check=functools.partial(rules.declaration_problem, profile))
 
 
 def domains(of: Sequence[str]) -> list[str]:

@@ -321,9 +321,12 @@ def _information_access(value: bytes, critical: bool) -> None:
 
 _EMAIL, _DNS, _URI, _IP = 0x81, 0x82, 0x86, 0x87
 _MAILBOX: Final = re.compile(
-    r'(?:"(?:[^"\\\x00\t\n\r]|\\[^\x00\n\r])*"|(?!\.)(?:\\?[A-Za-z0-9!#$%&\'*+/=?^_`{|}~-]|\.(?![.@]))+)@(.*)',
+    r'("(?:[^"\\\x00\t\n\r]|\\[^\x00\n\r])*"|(?!\.)(?:\\?[A-Za-z0-9!#$%&\'*+/=?^_`{|}~-]|\.(?![.@]))+)@(.*)',
     re.DOTALL,
 )
+
+
+_QUOTED_PAIR: Final = re.compile(r"\\(.)", re.DOTALL)
 
 
 def _name_constraints(value: bytes, _: bool) -> None:
@@ -357,7 +360,7 @@ def _check_constraint(name: der.Element) -> None:
         )
     if first == _DNS and not _is_domain(text):
         raise FormProblem(f"x509: failed to parse dnsName constraint {gotext.quote(text)}")
-    if first == _EMAIL and not (_is_mailbox(text) if "@" in text else _is_domain(text)):
+    if first == _EMAIL and not (mailbox(text) is not None if "@" in text else _is_domain(text)):
         raise FormProblem(f"x509: failed to parse rfc822Name constraint {gotext.quote(text)}")
     if first == _URI:
         if _is_address(text):
@@ -379,9 +382,13 @@ def _is_address(text: str) -> bool:
     return "%" not in text
 
 
-def _is_mailbox(text: str) -> bool:
+def mailbox(text: str) -> tuple[str, str] | None:
+    """The local part of a mail address, without quotes and backslashes, and its domain; None if it is no address."""
     found = _MAILBOX.fullmatch(text)
-    return found is not None and _is_domain(found[1])
+    if found is None or not _is_domain(found[2]):
+        return None
+    local = found[1][1:-1] if found[1].startswith('"') else found[1]
+    return _QUOTED_PAIR.sub(r"\1", local), found[2]
 
 
 def _check_range(content: bytes) -> None:

@@ -1,7 +1,8 @@
 """Certificates that others made: judged as status.certificate, and as the credential of a client.
 
 Two different questions. `check_bundle` asks whether a text is a list of certificates at all, in the words of a Go
-server. `ClientVerifier` asks whether a chain, as a handshake delivered it, makes its leaf a client today.
+server. `ClientVerifier` asks whether a chain, as a handshake delivered it, makes its leaf a client today; the rules are
+those of `pathvalidation`.
 """
 
 from __future__ import annotations
@@ -14,20 +15,18 @@ from collections.abc import Sequence
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.utils import CryptographyDeprecationWarning
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from certplane import gotext
-from certplane.x509 import certform, csr, der, pem
+from certplane.x509 import certform, csr, der, pathcertificate, pathvalidation, pem
 
 # Authorities that older versions of kubeadm made have serial number 0. They are good, and nobody can mend them; that
 # they are read need not be remarked at every start.
 warnings.filterwarnings("ignore", "Parsed a serial number which wasn't positive", CryptographyDeprecationWarning)
 
 _UID: Final = "1.3.6.1.4.1.57683.2"
-_LONGEST_CHAIN: Final = 8
 
 
 #: A parsed certificate, for those who only pass it on.
@@ -132,19 +131,54 @@ def public_key_der(of: x509.Certificate) -> bytes:
 
 # --- clients ------------------------------------------------------------------------------------------------------
 
+#: How long a refusal is good that says what time it is.
+_TIME_TOLD: Final = datetime.timedelta(minutes=1)
+_LONGEST_TEXT: Final = 512
+_LONGEST_NAME: Final = 128
+
+Reason = pathvalidation.Reason
+Span = pathvalidation.Span
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Identifiers:
+    """What tells a certificate, for people: names as Go prints them, cut, and the serial number in hex. Whoever made
+    the certificate chose them.
+    """
+
+    subject: str
+    issuer: str
+    serial: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a chain identifies nobody; `text` is for the log. The same chain is refused as long as `span`; `identifiers`
+    are None if the certificate cannot be read.
+    """
+
+    text: str
+    reason: Reason
+    span: Span
+    identifiers: Identifiers | None = None
+
 
 class VerificationError(ValueError):
-    """A certificate that identifies nobody; the text is for the log."""
+    """A certificate that identifies nobody."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.text)
+        self.refusal = refusal
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class VerifiedClient:
-    """Whom a certificate names. Good while `not_before <= now <= not_after`, which cover the whole chain."""
+    """Whom a certificate names. The same chain is good as long as `span`; `not_after` is the end of the certificate."""
 
     common_name: str
     organizations: tuple[str, ...]
     uid: str
-    not_before: datetime.datetime
+    span: Span
     not_after: datetime.datetime
     sha256: str
 
@@ -154,119 +188,94 @@ class ClientVerifier:
 
     def __init__(self, pool: bytes) -> None:
         """`pool` is PEM. Raises CertificateError if it holds no certificate."""
-        roots = [parse(block.data) for block in pem.blocks(pool) if block.label == "CERTIFICATE"]
+        blocks = [each for each in pem.blocks(pool) if each.label == "CERTIFICATE" and not each.headers]
+        try:
+            roots = [pathcertificate.parse(each.data) for each in blocks]
+        except pathcertificate.CertificateProblem as error:
+            raise CertificateError(str(error)) from error
         if not roots:
             raise CertificateError("data does not contain any valid RSA or ECDSA certificates")
-        self._roots = _by_subject(roots)
-        self._root_prints = frozenset(_print(each) for each in roots)
+        self._pool = pathvalidation.Pool(roots)
 
     def verify(self, leaf: bytes, intermediates: Sequence[bytes], now: datetime.datetime) -> VerifiedClient:
-        """Whom a chain names, leaf first, in DER. Raises VerificationError.
-
-        The chain must lead to the pool over authorities that sign one another, be valid as a whole now, and the leaf
-        must be good for client authentication: by its extended key usage, or by having none.
-        """
+        """Whom a chain names, leaf first, in DER. Raises VerificationError."""
         try:
-            parsed = x509.load_der_x509_certificate(leaf)
-            others = [x509.load_der_x509_certificate(each) for each in intermediates]
-            chain = self._chain(parsed, _by_subject(others))
-            _check_purpose(parsed)
-            name = names(parsed)[1]
-            subject = csr.parse_name(name)
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise VerificationError(f"x509: {error}") from error
-        begins = max(each.not_valid_before_utc for each in chain)
-        ends = min(each.not_valid_after_utc for each in chain)
-        check_time(begins, ends, now)
+            certificate, *others = pathvalidation.read((leaf, *intermediates))
+        except pathvalidation.PathProblem as error:
+            raise VerificationError(_refusal(error, pathvalidation.ALWAYS)) from error
+        try:
+            path = pathvalidation.verify(certificate, others, self._pool, now)
+            subject = csr.parse_name(certificate.subject)
+            uid = _uid(certificate.subject) if subject.common_name else ""
+        except pathvalidation.PathProblem as error:
+            span = pathvalidation.span((certificate, *others, *self._pool.certificates), now)
+            if error.reason in (Reason.EXPIRED, Reason.NOT_YET_VALID):
+                span = dataclasses.replace(span, until=min(span.until, now + _TIME_TOLD))
+            raise VerificationError(_refusal(error, span, _identifiers(certificate))) from error
         return VerifiedClient(
             common_name=subject.common_name,
             organizations=subject.organization,
-            uid=_uid(name),
-            not_before=begins,
-            not_after=ends,
-            sha256=hashlib.sha256(leaf).hexdigest(),
+            uid=uid,
+            span=pathvalidation.span(path, now),
+            not_after=certificate.not_after,
+            sha256=certificate.digest.hex(),
         )
 
-    def _chain(
-        self, leaf: x509.Certificate, intermediates: dict[bytes, list[x509.Certificate]]
-    ) -> list[x509.Certificate]:
-        chain = [leaf]
-        while _print(chain[-1]) not in self._root_prints:
-            if len(chain) == _LONGEST_CHAIN:
-                raise ValueError("the certificate chain is too long")
-            issuer = self._issuer(chain[-1], intermediates)
-            if issuer in chain:
-                raise ValueError("the certificate chain leads back to itself")
-            chain.append(issuer)
-        return chain
-
-    def _issuer(self, of: x509.Certificate, intermediates: dict[bytes, list[x509.Certificate]]) -> x509.Certificate:
-        name = names(of)[0]
-        candidate: x509.Certificate
-        for candidate in (*self._roots.get(name, ()), *intermediates.get(name, ())):
-            if is_authority(candidate) and _signed(candidate, of):
-                return candidate
-        raise ValueError("certificate signed by unknown authority")
+    def trusts(self, authority: bytes, now: datetime.datetime) -> tuple[bool, Span]:
+        """Whether certificates that an authority signs, in DER, are good for clients: it has the key of one in the
+        pool, or leads to the pool. The answer is the same as long as the span.
+        """
+        try:
+            (certificate,) = pathvalidation.read((authority,))
+        except pathvalidation.PathProblem:
+            return False, pathvalidation.ALWAYS
+        if any(each.spki == certificate.spki for each in self._pool.certificates):
+            return True, pathvalidation.ALWAYS
+        span = pathvalidation.span((certificate, *self._pool.certificates), now)
+        try:
+            pathvalidation.verify(certificate, (), self._pool, now)
+        except pathvalidation.PathProblem:
+            return False, span
+        return True, span
 
 
-def _by_subject(certificates: Sequence[x509.Certificate]) -> dict[bytes, list[x509.Certificate]]:
-    found: dict[bytes, list[x509.Certificate]] = {}
-    for each in certificates:
-        found.setdefault(names(each)[1], []).append(each)
-    return found
+def _refusal(problem: pathvalidation.PathProblem, span: Span, identifiers: Identifiers | None = None) -> Refusal:
+    return Refusal(str(problem)[:_LONGEST_TEXT], problem.reason, span, identifiers)
 
 
-def _print(of: x509.Certificate) -> bytes:
-    return hashlib.sha256(of.tbs_certificate_bytes + of.signature).digest()
+def _identifiers(certificate: pathcertificate.PathCertificate) -> Identifiers:
+    subject, issuer = (_name_text(each) for each in (certificate.subject, certificate.issuer))
+    return Identifiers(subject, issuer, f"{certificate.serial:x}"[:_LONGEST_NAME])
 
 
-def is_authority(of: x509.Certificate) -> bool:
+_SHORT_TYPES: Final = {"2.5.4.3": "CN", "2.5.4.10": "O", "2.5.4.11": "OU", "2.5.4.6": "C", "2.5.4.7": "L", _UID: "UID"}
+
+
+def _name_text(name: bytes) -> str:
+    """A name for people, cut."""
+    attributes = csr.name_attributes(der.Reader(name).any().content)
+    text = ",".join(f"{_SHORT_TYPES.get(oid, oid)}={value[:_LONGEST_NAME]}" for oid, value in attributes[-8:][::-1])
+    return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 3]}..."
+
+
+def is_authority(certificate: x509.Certificate) -> bool:
     """Whether a certificate may sign others: it has the CA bit, and the key usage, if it has one, says so, too."""
     try:
-        if not of.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+        if not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
             return False
     except x509.ExtensionNotFound:
         return False
     try:
-        return of.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+        return certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
     except x509.ExtensionNotFound:
         return True
 
 
-def _signed(issuer: x509.Certificate, of: x509.Certificate) -> bool:
-    try:
-        of.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
-
-
-def _check_purpose(of: x509.Certificate) -> None:
-    try:
-        usages = of.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        return
-    if ExtendedKeyUsageOID.CLIENT_AUTH not in usages and ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in usages:
-        raise ValueError("certificate specifies an incompatible key usage")
-
-
-def check_time(begins: datetime.datetime, ends: datetime.datetime, now: datetime.datetime) -> None:
-    """Raises VerificationError if `now` is not within the two."""
-    if begins <= now <= ends:
-        return
-    before = now < begins
-    text = "is before" if before else "is after"
-    bound = begins if before else ends
-    raise VerificationError(
-        "x509: certificate has expired or is not yet valid: current time "
-        f"{now.strftime('%Y-%m-%dT%H:%M:%SZ')} {text} {bound.strftime('%Y-%m-%dT%H:%M:%SZ')}"
-    )
-
-
 def _uid(name: bytes) -> str:
+    """The UID in a name, empty if there is none. Raises PathProblem."""
     found = [value for oid, value in csr.name_attributes(der.Reader(name).any().content) if oid == _UID]
     if len(found) > 1:
-        raise VerificationError(f"expected 1 UID, but found multiple: [{' '.join(found)}]")
+        raise pathvalidation.PathProblem(f"expected 1 UID, but found multiple: [{' '.join(found)}]")
     if found and not found[0]:
-        raise VerificationError("UID cannot be an empty string")
+        raise pathvalidation.PathProblem("UID cannot be an empty string")
     return found[0] if found else ""

@@ -13,14 +13,10 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import weakref
-from typing import Final, NamedTuple
-
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from typing import Final
 
 from certplane import boundedcache, gotext
-from certplane.x509 import der, pem, publickeys, uris
+from certplane.x509 import der, pem, publickeys, signatures, uris
 
 _EXTENSION_REQUEST: Final = "1.2.840.113549.1.9.14"
 _SAN: Final = "2.5.29.17"
@@ -305,119 +301,17 @@ def is_domain(host: str) -> bool:
 
 # --- the signature ------------------------------------------------------------------------------------------------
 
-_DSA: Final = "DSA"
-_PSS: Final = "1.2.840.113549.1.1.10"
-_MGF1: Final = "1.2.840.113549.1.1.8"
-_MD5_RSA: Final = "1.2.840.113549.1.1.4"
-_NULL: Final = b"\x05\x00"
-_UNIMPLEMENTED: Final = "x509: cannot verify signature: algorithm unimplemented"
-
-
-class _Scheme(NamedTuple):
-    """How a signature is made: the kind of key, the hash (None: there is none), and whether RSA's padding is PSS."""
-
-    kind: str
-    hash: type[hashes.HashAlgorithm] | None
-    is_pss: bool = False
-
-
-_SCHEMES: Final = {
-    "1.2.840.113549.1.1.5": _Scheme(publickeys.RSA, hashes.SHA1),
-    "1.3.14.3.2.29": _Scheme(publickeys.RSA, hashes.SHA1),
-    "1.2.840.113549.1.1.11": _Scheme(publickeys.RSA, hashes.SHA256),
-    "1.2.840.113549.1.1.12": _Scheme(publickeys.RSA, hashes.SHA384),
-    "1.2.840.113549.1.1.13": _Scheme(publickeys.RSA, hashes.SHA512),
-    "1.2.840.10040.4.3": _Scheme(_DSA, hashes.SHA1),
-    "2.16.840.1.101.3.4.3.2": _Scheme(_DSA, hashes.SHA256),
-    "1.2.840.10045.4.1": _Scheme(publickeys.ECDSA, hashes.SHA1),
-    "1.2.840.10045.4.3.2": _Scheme(publickeys.ECDSA, hashes.SHA256),
-    "1.2.840.10045.4.3.3": _Scheme(publickeys.ECDSA, hashes.SHA384),
-    "1.2.840.10045.4.3.4": _Scheme(publickeys.ECDSA, hashes.SHA512),
-    "1.3.101.112": _Scheme(publickeys.ED25519, None),
-}
-_PSS_HASHES: Final[dict[str, type[hashes.HashAlgorithm]]] = {
-    "2.16.840.1.101.3.4.2.1": hashes.SHA256,
-    "2.16.840.1.101.3.4.2.2": hashes.SHA384,
-    "2.16.840.1.101.3.4.2.3": hashes.SHA512,
-}
-_FAILURES: Final = {
-    publickeys.RSA: "crypto/rsa: verification error",
-    publickeys.ECDSA: "x509: ECDSA verification failure",
-    publickeys.ED25519: "x509: Ed25519 verification failure",
-}
-
-
 #: Those that were signed with their keys: several ask about each, one after the other.
 _proven: weakref.WeakSet[CertificateRequest] = weakref.WeakSet()
 
 
 def verify(request: CertificateRequest) -> None:
     """Check that the request was signed with the key that it names. Raises RequestError; never returns a verdict."""
-    if request not in _proven:
-        _verify(request)
-        _proven.add(request)
-
-
-def _verify(request: CertificateRequest) -> None:
-    if request.signature_oid == _MD5_RSA:
-        raise RequestError("x509: cannot verify signature: insecure algorithm MD5-RSA")
-    scheme = _scheme(request)
-    key = request.key
-    if scheme is None or not key.kind:
-        raise RequestError(_UNIMPLEMENTED)
-    if scheme.kind != key.kind:
-        raise RequestError(
-            f"x509: signature algorithm specifies an {scheme.kind} public key, "
-            f"but have public key of type {publickeys.GO_TYPES[key.kind]}"
-        )
-    if key.problem:
-        raise RequestError(key.problem)
+    if request in _proven:
+        return
+    made = signatures.Signature(request.signature_oid, request.signature_parameters, request.signature)
     try:
-        _verify_with(scheme, request)
-    except (InvalidSignature, ValueError, UnsupportedAlgorithm) as error:
-        raise RequestError(_FAILURES[key.kind]) from error
-
-
-def _scheme(request: CertificateRequest) -> _Scheme | None:
-    if request.signature_oid == _PSS:
-        return _pss_scheme(request.signature_parameters)
-    found = _SCHEMES.get(request.signature_oid)
-    if found is not None and found.kind == publickeys.ED25519 and request.signature_parameters:
-        return None
-    return found
-
-
-def _verify_with(scheme: _Scheme, request: CertificateRequest) -> None:
-    key = request.public_key
-    if isinstance(key, rsa.RSAPublicKey) and scheme.hash is not None:
-        algorithm = scheme.hash()
-        pss = padding.PSS(padding.MGF1(algorithm), algorithm.digest_size)
-        key.verify(request.signature, request.signed, pss if scheme.is_pss else padding.PKCS1v15(), algorithm)
-    elif isinstance(key, ec.EllipticCurvePublicKey) and scheme.hash is not None:
-        key.verify(request.signature, request.signed, ec.ECDSA(scheme.hash()))
-    elif isinstance(key, ed25519.Ed25519PublicKey):
-        key.verify(request.signature, request.signed)
-    else:
-        raise InvalidSignature
-
-
-def _pss_scheme(parameters: bytes) -> _Scheme | None:
-    """PSS, if its parameters are of the only form that Go knows: one hash throughout, salt as long as it."""
-    try:
-        fields = der.Reader(der.Reader(parameters).read(der.SEQUENCE, "").content)
-        name, hash_parameters = der.algorithm(der.Reader(fields.read_context(0).content))
-        mask, mask_parameters = der.algorithm(der.Reader(fields.read_context(1).content))
-        inner, inner_parameters = der.algorithm(der.Reader(mask_parameters))
-        salt = _explicit_integer(fields, 2)
-        trailer = _explicit_integer(fields, 3) if fields.peek_context() == 3 else 1
-    except der.DERProblem:
-        return None
-    found = _PSS_HASHES.get(name)
-    odd = any(each not in (b"", _NULL) for each in (hash_parameters, inner_parameters))
-    if found is None or odd or (mask, inner, salt, trailer) != (_MGF1, name, found().digest_size, 1):
-        return None
-    return _Scheme(publickeys.RSA, found, is_pss=True)
-
-
-def _explicit_integer(fields: der.Reader, tag: int) -> int:
-    return der.integer(der.Reader(fields.read_context(tag).content).read(der.INTEGER, ""))
+        signatures.verify(made, request.signed, request.key, allow_sha1=True)
+    except signatures.SignatureProblem as error:
+        raise RequestError(str(error)) from error
+    _proven.add(request)

@@ -60,7 +60,8 @@ class Profile:
     `organizations` are patterns that each has to match; `exact_organizations` are all there have to be. `dns`, `email`,
     `ip` and `uri` are patterns of alternative names, `required_names` the kinds of which there has to be one,
     `most_names` how many there may be, `wildcards` whether DNS names may have any. Requests for less than `shortest`
-    are refused, for more than `longest` cut; `default` is given to those that ask for none.
+    are refused, for more than `longest` cut; `default` is given to those that ask for none. `reserved` finds names that
+    the signer does not give because of the authority that it has now.
     """
 
     signer: str
@@ -85,6 +86,7 @@ class Profile:
     authority: bool | None = False
     approval: tuple[Approval, ...] = ()
     order: tuple[str, ...] = ORDER
+    reserved: Callable[[Asked], Iterator[str]] | None = None
 
     @property
     def limits(self) -> Sequence[str]:
@@ -107,6 +109,8 @@ def violations(profile: Profile, asked: Asked) -> Iterator[str]:
     """Everything that a request breaks, in order."""
     for part in profile.order:
         yield from _CHECKS[part](profile, asked)
+    if profile.reserved is not None:
+        yield from profile.reserved(asked)
 
 
 def verify(profile: Profile, asked: Asked) -> None:

@@ -1,0 +1,94 @@
+"""Whatever a client shows for a certificate, it is let in or refused: nothing else happens."""
+
+from __future__ import annotations
+
+import string
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from certplane.x509 import certificates, pem
+from tests.unit.x509 import chains
+
+AUTHORITY = {
+    "subject": "ca",
+    "issuer": "ca",
+    "key": 0,
+    "signer": 0,
+    "ca": True,
+    "permitted": [["dns", "example.com"], ["ip", "10.0.0.0/8"], ["email", "example.com"], ["uri", ".example.com"]],
+    "policies": ["1.2.3.1", "2.5.29.32.0"],
+    "explicit": 2,
+}
+LEAF = {
+    "subject": "jane",
+    "issuer": "ca",
+    "key": 8,
+    "signer": 0,
+    "ca": False,
+    "usage": 0xA0,
+    "purposes": ["client", "odd"],
+    "san": [
+        ["dns", "a.example.com"],
+        ["ip", "10.0.0.1"],
+        ["email", "j@example.com"],
+        ["uri", "https://a.example.com/"],
+    ],
+    "policies": ["1.2.3.1"],
+    "skid": "abc",
+    "akid": "def",
+    "critical": False,
+}
+ROOT, GOOD = chains.certificate(AUTHORITY), chains.certificate(LEAF)
+VERIFIER = certificates.ClientVerifier(pem.encode("CERTIFICATE", ROOT))
+#: Bytes that mean something in DER, and any others.
+BYTES = st.sampled_from(b"\x00\x01\x02\x03\x04\x05\x06\x0c\x13\x17\x18\x30\x31\x80\x82\x86\x87\xa0\xff") | st.integers(
+    0, 255
+)
+CHANGES = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), BYTES), min_size=1, max_size=4)
+
+
+def is_let_in(leaf, *others):
+    try:
+        return VERIFIER.verify(leaf, others, chains.NOW).common_name != ""
+    except certificates.VerificationError as error:
+        text = error.refusal.text
+    assert 0 < len(text) <= 512
+    return False
+
+
+def changed(raw, changes):
+    def change(to_be_signed):
+        for place, byte in changes:
+            to_be_signed[int(place * len(to_be_signed))] = byte
+
+    return chains.signed_again(raw, change)
+
+
+@given(CHANGES)
+@settings(max_examples=300)
+def test_a_certificate_that_the_authority_signed_is_judged(changes):
+    """However odd it is: an authority may have signed it all the same."""
+    is_let_in(changed(GOOD, changes))
+
+
+@given(CHANGES)
+@settings(max_examples=200)
+def test_an_authority_that_is_sent_along_is_judged(changes):
+    """Also one that the pool signed."""
+    is_let_in(GOOD, changed(ROOT, changes))
+
+
+@given(st.binary(max_size=200), st.lists(st.binary(max_size=200), max_size=3))
+def test_bytes_let_nobody_in(leaf, others):
+    """Without the authority's signature."""
+    assert not is_let_in(leaf, *others)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["dns", "email", "uri"]), st.text(string.printable, max_size=30)), max_size=5)
+)
+@settings(max_examples=200)
+def test_names_are_within_the_constraints_or_refused(names):
+    """Whatever names are made of."""
+    is_let_in(chains.certificate(LEAF | {"san": names}))
