@@ -11,6 +11,7 @@ import datetime
 import pathlib
 from typing import Final
 
+from certplane import files
 from certplane.kubeadm import pki
 from certplane.meta import goyaml
 
@@ -41,7 +42,7 @@ def ensure(
         if path.exists() or of.authority is None:
             continue
         certificate, key = of.client(person.name, (person.organization,), key_kind, now)
-        pki.write(path, render(person.name, server, of.ca_certificate.read_bytes(), (certificate, key)), 0o600)
+        files.write(path, render(person.name, server, of.ca_certificate.read_bytes(), (certificate, key)))
         made.append(path)
     return made
 
