@@ -144,6 +144,10 @@ class Plane:
         self._draining = True
         self.watches.drain()
 
+    async def answer_uploads(self) -> None:
+        """While it drains: answer those whose request does not come whole, so that nobody is waited for in vain."""
+        await self.services.in_flight.drain()
+
     async def stop(self) -> None:
         """Stop the controllers and let go of the store."""
         self.drain()
@@ -263,7 +267,7 @@ class Plane:
                 clock=self.clock,
                 others=documents,
             ),
-            inspection=inspection.Inspection(self._health(), self.telemetry),
+            inspection=inspection.Inspection(self._health(), self.telemetry, self._tells_reasons),
         )
 
     def _health(self) -> health.Health:
@@ -277,6 +281,11 @@ class Plane:
         ]
         signing = [_signer_check(*each, self.clock) for each in sorted(self._how.signers.items())]
         return health.Health([*checks, *signing])
+
+    def _tells_reasons(self, request: exchange.Exchange) -> bool:
+        """Those may know why something does not work who may read the metrics, which say the same."""
+        wanted = context.Attributes(user=request.user, verb="get", path="/metrics", is_resource=False)
+        return self.authorizer.authorize(wanted).allowed
 
     def _authenticate(self, of: exchange.Exchange) -> context.User:
         offered = authn.Credentials(of.peer_chain, of.headers.get(b"authorization"), of.source, of.warnings.append)

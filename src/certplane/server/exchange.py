@@ -66,7 +66,8 @@ class Exchange(msgspec.Struct):
     `path` is decoded, `raw_path` as it was sent (empty from inside the process), `query` maps names to decoded values
     in order. `peer_chain` is the client's certificate chain in DER, leaf first, as the handshake delivered it; verified
     by nobody yet. `identity` is set for calls that come from
-    inside the process, where no credentials are needed. `chunks` delivers the body.
+    inside the process, where no credentials are needed. `chunks` delivers the body; `awaits_body` is set while it is
+    waited for.
     """
 
     method: str
@@ -90,6 +91,7 @@ class Exchange(msgspec.Struct):
     classified: bool = False
     warnings: list[str] = []
     annotations: dict[str, str] = {}
+    awaits_body: bool = False
     note_request: Callable[[Any], None] | None = None
     note_response: Callable[[Callable[[], bytes]], None] | None = None
 
@@ -100,11 +102,13 @@ class Exchange(msgspec.Struct):
             raise _too_large()
         parts: list[bytes] = []
         size = 0
+        self.awaits_body = True
         async for chunk in self.chunks():
             size += len(chunk)
             if size > BODY_LIMIT:
                 raise _too_large()
             parts.append(chunk)
+        self.awaits_body = False
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     @property

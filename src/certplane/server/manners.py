@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Sequence
 from typing import Final
 
 from certplane import clock as clocks
@@ -21,6 +22,10 @@ from certplane.server import exchange
 _READS: Final = frozenset({"get", "list", "watch", "head", "options"})
 _SUPERUSERS: Final = "system:masters"
 _ROUND: Final = 1.0
+#: How long a body is waited for when the server is to end: a client that is sending has sent it by then, and those who
+#: end us do not wait for long.
+_GRACE: Final = 2.0
+_GRACE_ROUND: Final = 0.1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,15 +38,19 @@ class Limits:
 
 
 class Ticket:
-    """A request under way. `overdue` once it was ended because it took too long."""
+    """A request under way. `overdue` once it was ended because it took too long, `is_draining` if it was because the
+    server is to end.
+    """
 
-    __slots__ = ("deadline", "is_read", "overdue", "task")
+    __slots__ = ("deadline", "is_draining", "is_read", "overdue", "request", "task")
 
-    def __init__(self, *, is_read: bool, deadline: float, task: asyncio.Task[object] | None) -> None:
+    def __init__(self, request: exchange.Exchange, *, is_read: bool) -> None:
+        self.request = request
         self.is_read = is_read
-        self.deadline = deadline
-        self.task = task
+        self.deadline = 0.0
+        self.task: asyncio.Task[object] | None = None
         self.overdue = False
+        self.is_draining = False
 
 
 class InFlight:
@@ -60,7 +69,7 @@ class InFlight:
         is_read = of.info.verb in _READS
         if of.identity is not None:
             # Calls from inside wait for nobody outside, and their tasks are not ours to end.
-            ticket = Ticket(is_read=is_read, deadline=0.0, task=None)
+            ticket = Ticket(of, is_read=is_read)
         else:
             full = self._reads >= self._limits.reads if is_read else self._writes >= self._limits.writes
             if full and _SUPERUSERS not in of.user.groups:
@@ -68,8 +77,9 @@ class InFlight:
             seconds = min(options.timeout(of.query) or self._limits.seconds, self._limits.seconds)
             # To ask which loop runs takes a system call, each time.
             self._loop = self._loop or asyncio.get_running_loop()
-            task = asyncio.current_task(self._loop)
-            ticket = Ticket(is_read=is_read, deadline=self._clock.monotonic() + seconds, task=task)
+            ticket = Ticket(of, is_read=is_read)
+            ticket.task = asyncio.current_task(self._loop)
+            ticket.deadline = self._clock.monotonic() + seconds
             self._tickets.add(ticket)
         if is_read:
             self._reads += 1
@@ -90,7 +100,22 @@ class InFlight:
             await self._clock.sleep(_ROUND)
             now = self._clock.monotonic()
             # One look at all each second costs less than a timer for each.
-            for ticket in [each for each in self._tickets if each.deadline < now and not each.overdue]:
+            self._end([each for each in self._tickets if each.deadline < now])
+
+    async def drain(self) -> None:
+        """Give bodies that are still awaited a moment, and end those requests whose body does not come."""
+        late = _GRACE
+        while late > 0 and any(each.request.awaits_body for each in self._tickets):
+            await self._clock.sleep(_GRACE_ROUND)
+            late -= _GRACE_ROUND
+        waiting = [each for each in self._tickets if each.request.awaits_body]
+        for ticket in waiting:
+            ticket.is_draining = True
+        self._end(waiting)
+
+    @staticmethod
+    def _end(tickets: Sequence[Ticket]) -> None:
+        for ticket in tickets:
+            if ticket.task is not None and not ticket.overdue:
                 ticket.overdue = True
-                if ticket.task is not None:
-                    ticket.task.cancel()
+                ticket.task.cancel()
