@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from certplane import clock as clocks
-from certplane import errors, manager, resources, telemetry
+from certplane import errors, manager, reload, resources, telemetry
 from certplane.access import authn, defaults, escalation, hints, impersonation, nodes, rbac, reviews, signers, tokens
 from certplane.client import api
 from certplane.config import crew
@@ -56,7 +56,8 @@ _COMPACTION_SECONDS: Final = 300.0
 class How:
     """How a plane works. `signers` are the configured ones by name; `client_ca` and `static_tokens` tell who may come;
     `issuer` signs the tokens of service accounts; `address` is where clients reach the server; `declared` are users'
-    own signers; `serving` says what has to be proven for kubelets' serving certificates.
+    own signers; `serving` says what has to be proven for kubelets' serving certificates; `wakeup` ends the waiting of
+    those who look at files now and then.
     """
 
     signers: Mapping[str, signer.Signer]
@@ -77,6 +78,7 @@ class How:
     audit_sink: audit.Sink | None = None
     limits: manners.Limits = dataclasses.field(default_factory=manners.Limits)
     address: str = "127.0.0.1:6443"
+    wakeup: reload.Wakeup = dataclasses.field(default_factory=reload.Wakeup)
 
 
 def _account(name: str) -> context.User:
@@ -106,6 +108,11 @@ class Plane:
         self._threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="certplane-sign")
         self._accounts = tokens.ServiceAccountTokens(how.issuer, self._find) if how.issuer is not None else None
         self._tokens = self._bearer_tokens()
+        self._client_certificates = (
+            authn.ClientCertificates(how.client_ca, self.telemetry.client_certificate)
+            if how.client_ca is not None
+            else None
+        )
         self._authenticator = authn.Authenticator(self._methods(), anonymous=how.anonymous)
         self._impersonation = impersonation.Impersonation(self.authorizer.authorize)
         self.services = pipeline.Services(
@@ -156,6 +163,11 @@ class Plane:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._threads.shutdown(wait=True, cancel_futures=True)
         self.cache.close()
+
+    def trust_clients(self, verifier: certificates.ClientVerifier) -> None:
+        """Judge client certificates by another pool of CAs from now on."""
+        if self._client_certificates is not None:
+            self._client_certificates.replace(verifier)
 
     def client(self, user: context.User, user_agent: str = "certplane") -> api.Client:
         """The API as a user sees it, without a socket."""
@@ -218,9 +230,7 @@ class Plane:
         return {(of.group, of.plural): len(self.cache.collection(of.prefix)) for of in self._by_plural.values()}
 
     def _methods(self) -> Sequence[authn.Method]:
-        if self._how.client_ca is None:
-            return [self._tokens]
-        return [authn.ClientCertificates(self._how.client_ca, self.telemetry.client_certificate), self._tokens]
+        return [self._tokens] if self._client_certificates is None else [self._client_certificates, self._tokens]
 
     def _bearer_tokens(self) -> authn.BearerTokens:
         sources: list[authn.TokenSource] = list(self._how.static_tokens)
@@ -316,6 +326,7 @@ class Plane:
             root_ca=self._how.root_ca,
             kinds=self._how.kinds,
             tells=self._how.decision_events,
+            wakeup=self._how.wakeup,
         )
         self._tasks += [asyncio.ensure_future(run()) for run in manager.assemble(crew, self._how.controllers)]
 

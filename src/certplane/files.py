@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import pathlib
 import shutil
@@ -22,6 +23,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from certplane.errors import SetupError
+
+_log = logging.getLogger("certplane")
 
 #: What nobody else may do with a secret, and with a file that they may read.
 PRIVATE: Final = 0o077
@@ -68,6 +71,14 @@ def exposure(path: pathlib.Path) -> str | None:
     return exposure_of(stat.S_IMODE(found.st_mode), owner=found.st_uid, reader=os.geteuid())
 
 
+def warn_exposed(path: pathlib.Path | None) -> None:
+    """Say who else can read a secret that a flag names. It may be right: a Secret that is mounted is so by default."""
+    with contextlib.suppress(OSError):
+        who = exposure(path) if path is not None else None
+        if who is not None:
+            _log.warning("others can read a secret file", extra={"path": path, "problem": who})
+
+
 def exposure_of(mode: int, *, owner: int, reader: int) -> str | None:
     """The same of a file's mode, by the numbers of its owner and of the user who is to read it."""
     if mode & 0o077 == 0:
@@ -104,6 +115,8 @@ def check_own(path: pathlib.Path, what: str, forbidden: int = PRIVATE) -> None:
         raise SetupError(
             f"others can {can} {what} {path}: {_gives(mode, forbidden)}", (f"chmod {mode & ~forbidden:o} {path}",)
         )
+    if not os.access(path, os.R_OK):
+        raise SetupError(f"{what} {path} cannot be read", (f"chmod u+r {path}, or run certplane as its owner",))
 
 
 def check_directory(path: pathlib.Path, what: str, *, is_own: bool = False) -> None:

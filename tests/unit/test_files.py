@@ -187,6 +187,22 @@ def test_a_log_is_no_link_to_a_file(tmp_path):
     assert 0o700 == stat.S_IMODE((tmp_path / "below").stat().st_mode)
 
 
+def test_named_secrets_may_be_mounted(tmp_path, caplog):
+    """As a Secret of a pod is: a link to a file that everybody in the pod can read. It is said."""
+    data = tmp_path / "..data"
+    data.mkdir()
+    (data / "tls.key").write_bytes(b"secret")
+    (data / "tls.key").chmod(0o644)
+    link = tmp_path / "tls.key"
+    link.symlink_to(pathlib.Path("..data", "tls.key"))
+    assert b"secret" == files.read(link, "the key")
+    files.warn_exposed(link)
+    assert ["mode 0644 gives access to its group and everybody"] == [each.problem for each in caplog.records]
+    (data / "tls.key").chmod(0o600)
+    files.warn_exposed(link)
+    assert 1 == len(caplog.records)
+
+
 def test_what_the_file_system_refuses_is_told(tmp_path):
     """With what it was about, where, and what to do."""
     with pytest.raises(SetupError) as caught:
