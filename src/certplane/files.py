@@ -174,6 +174,16 @@ def discard(path: pathlib.Path) -> None:
         return
 
 
+def rename(directory: pathlib.Path, wanted: pathlib.Path) -> None:
+    """Give a directory that is complete its name, durably. Raises OSError."""
+    directory.rename(wanted)
+    above = os.open(wanted.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(above)
+    finally:
+        os.close(above)
+
+
 def write(path: pathlib.Path, content: bytes, mode: int = 0o600) -> None:
     """Have exactly this content under a name, durably. Nobody sees half of it, nor any of it before it has its mode,
     and a link under that name is replaced, never followed.

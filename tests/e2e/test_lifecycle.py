@@ -272,6 +272,38 @@ def test_a_renewed_serving_certificate_is_shown(tmp_path):
         assert certificate_of(data, port) != before
 
 
+def test_another_client_ca_is_trusted(tmp_path):
+    """And the former one is not any more, although nobody started the server anew."""
+    data, file, identity = tmp_path / "data", tmp_path / "clients.crt", tmp_path / "client.pem"
+    with serve(data) as process:
+        served(process)
+        process.send(signal.SIGTERM)
+        assert process.end() == 0
+    own = requests.authority(requests.Server(data, 0))
+    other = requests.certificate(*own, usages=(), is_ca=True, name="other")
+    file.write_bytes(requests.pem(other[0]))
+    identity.write_bytes(requests.pem(*requests.certificate(*own, name="jane")))
+    with serve(data, "--client-ca-file", file) as process:
+        port = served(process)
+
+        def status():
+            settings = ssl.create_default_context(cafile=data / "pki" / "ca.crt")
+            settings.load_cert_chain(identity)
+            connection = http.client.HTTPSConnection("127.0.0.1", port, context=settings, timeout=10)
+            with contextlib.closing(connection):
+                connection.request("GET", "/version")
+                return connection.getresponse().status
+
+        file.write_bytes(requests.pem(own[0]))
+        process.send(signal.SIGHUP)
+        process.until("files reloaded")
+        assert status() == 200
+        file.write_bytes(requests.pem(other[0]))
+        process.send(signal.SIGHUP)
+        process.until("files reloaded")
+        assert status() == 401
+
+
 def test_a_token_that_is_taken_back_is_refused(tmp_path):
     """The token file, without anybody asking for it to be read."""
     data, file = tmp_path / "data", tmp_path / "tokens.csv"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -10,11 +11,13 @@ import socket
 import click.testing
 import pytest
 
-from certplane import alone, inside
+from certplane import alone, app, inside, reload, signals, testing
 from certplane.cli import audit, token
 from certplane.cli import settings as files_of_settings
 from certplane.config import controllers, serve
 from certplane.errors import SetupError
+from certplane.server import listen
+from certplane.store import memory
 
 is_root = os.geteuid() == 0
 
@@ -230,6 +233,33 @@ def test_a_taken_port_leaves_no_kubeconfig(data):
     """It would lead to whoever has the port."""
     assert "cannot listen" in refused(lambda: start_serve(data))
     assert not list(data.glob("*.conf"))
+
+
+class Hanging(memory.MemoryStore):
+    """A store that does not answer: a disk, or a lock of somebody else's."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = asyncio.Event()
+
+    async def list(self, *arguments, **how):
+        self.asked.set()
+        await asyncio.Event().wait()
+
+
+async def test_a_start_that_hangs_can_be_ended(tmp_path):
+    """SIGTERM ends it, and leaves nothing running."""
+    clock, store = testing.FakeClock(), Hanging()
+    plane = app.Plane(store, clock, app.How(signers={}))
+    received, reloader = signals.Signals(), reload.Reloader(clock, reload.Wakeup(), plane.telemetry.reloaded)
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        serving = asyncio.ensure_future(alone._serve(plane, listen.Plug(bound), tmp_path, received, reloader))
+        await store.asked.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await serving
+    assert received.is_stopping
+    assert [asyncio.current_task()] == list(asyncio.all_tasks())
 
 
 # --- the other commands -------------------------------------------------------------------------------------------

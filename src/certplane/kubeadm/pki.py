@@ -250,7 +250,7 @@ def _appearing(directory: pathlib.Path):  # type: ignore[no-untyped-def]  # a co
         yield place
         if directory.exists():
             directory.rmdir()
-        place.rename(directory)
+        files.rename(place, directory)
     except BaseException:
         with contextlib.suppress(OSError):
             files.discard(place)
