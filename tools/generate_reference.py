@@ -74,7 +74,7 @@ line in the log.
 | SIGTERM, SIGINT | end: accept nothing more, finish what is under way, exit with 0 |
 | SIGHUP | read files again now, and open the audit log anew |
 
-A request whose body has not come 2 s after SIGTERM is answered with 503.
+A request whose body has not come a second after SIGTERM is answered with 503.
 
 Read again when they change, within 10 s, and at once on SIGHUP: the serving certificate and its key, the client CA
 file, the token file, the files of `--signers` and of the serving approver's inventory. The CA files of signers and the

@@ -12,16 +12,17 @@ import os
 import pathlib
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Final
 
 from certplane import app, errors, files, manager, reload, resources, signals, telemetry
 from certplane import clock as clocks
 from certplane.access import authn, tokens
-from certplane.client import kubeconfig as access
 from certplane.config import serve, signing
 from certplane.controllers import publisher
 from certplane.kubeadm import kubeconfig, pki
-from certplane.server import auditlog, auditpolicy, listen, manners
+from certplane.server import auditlog, auditpolicy, manners
+from certplane.server.connection import listener as listeners
+from certplane.server.connection import tls
 from certplane.store import sqlite
 from certplane.x509 import certificates, keys, pairs
 
@@ -141,22 +142,14 @@ def _issuer(accounts: serve.Accounts, own: pki.PKI) -> tokens.Issuer:
 # --- files that may change ----------------------------------------------------------------------------------------
 
 
-class ServingCertificate(Protocol):
-    """What new handshakes use."""
-
-    def load(self, certificate: bytes, key: bytes, client_ca: bytes) -> None:
-        """Use these from now on, all in PEM. Raises ValueError, having changed nothing, for what cannot be used."""
-        ...
-
-
 class Identities:
     """Who we are to clients, and who they are to us, as files say now. The two halves of TLS come from two groups of
     files, and are loaded together.
     """
 
-    def __init__(self, tls: ServingCertificate, clients: Callable[[certificates.ClientVerifier], None]) -> None:
+    def __init__(self, context: tls.ServingContext, clients: Callable[[certificates.ClientVerifier], None]) -> None:
         """`clients` is told whom to trust from now on."""
-        self._tls = tls
+        self._context = context
         self._clients = clients
         self._pair: tuple[bytes, bytes] | None = None
         self._client_ca = b""
@@ -178,12 +171,12 @@ class Identities:
     def _load(self, pair: tuple[bytes, bytes] | None, client_ca: bytes) -> None:
         # At the start one of the two comes first.
         if pair is not None and client_ca:
-            self._tls.load(*pair, client_ca)
+            self._context.load(*pair, client_ca)
 
 
 def _follow(reloader: reload.Reloader, settings: serve.Settings, own: pki.PKI, plane: app.Plane, used: _Used) -> None:
     """Have files read again when they change. Raises SetupError for those that are no good now."""
-    identities = Identities(used.tls, plane.trust_clients)
+    identities = Identities(used.context, plane.replace_client_ca)
     reloader.follow("serving certificate", _serving_pair(settings, own), identities.use_pair)
     reloader.follow("client CA file", [settings.client_ca_file or own.ca_certificate], identities.use_client_ca)
     if settings.token_auth_file is not None:
@@ -196,25 +189,6 @@ def _follow(reloader: reload.Reloader, settings: serve.Settings, own: pki.PKI, p
         files.warn_exposed(path)
 
 
-class _Context:
-    """The settings of the standard library's TLS, changed for the handshakes to come. CAs can be added to them and not
-    be taken away: a client of a former CA gets through the handshake, and is nobody to the authenticator.
-    """
-
-    def __init__(self, settings: Any) -> None:
-        self._settings = settings
-
-    def load(self, certificate: bytes, key: bytes, client_ca: bytes) -> None:
-        with access.scratch() as sink:
-            sink.write(certificate + b"\n" + key)
-            sink.flush()
-            try:
-                self._settings.load_cert_chain(access.name_of(sink))
-                self._settings.load_verify_locations(cadata=client_ca.decode("ascii"))
-            except OSError as error:
-                raise ValueError(str(error)) from error
-
-
 # --- the process --------------------------------------------------------------------------------------------------
 
 
@@ -222,7 +196,7 @@ class _Context:
 class _Used:
     """What files are loaded into."""
 
-    tls: ServingCertificate
+    context: tls.ServingContext
     tokens: authn.StaticTokens
 
 
@@ -235,7 +209,7 @@ async def _run(settings: serve.Settings, clock: clocks.Clock) -> None:
         how = _how(settings, own, static)
         certificate, key = _serving_pair(settings, own)
         pki.check_pair(certificate, key)
-        tls = listen.tls_context(str(certificate), str(key), str(settings.client_ca_file or own.ca_certificate))
+        context = _tls(certificate, key, settings.client_ca_file or own.ca_certificate)
         log = _audit_log(settings, clock)
     if settings.records:
         how = dataclasses.replace(how, audit_sink=log.write)
@@ -245,14 +219,14 @@ async def _run(settings: serve.Settings, clock: clocks.Clock) -> None:
     with files.told(f"the store {settings.store} cannot be opened", "check who may use it"):
         store = sqlite.open_store(settings.store)
     try:
-        bound = listen.bind(settings.host, settings.port)
+        bound = listeners.bind(settings.host, settings.port)
         with contextlib.closing(bound):
             port = bound.getsockname()[1]
             _write_kubeconfigs(settings, own, port, clock.now())
             plane = app.Plane(store, clock, dataclasses.replace(how, address=f"{settings.host}:{port}"))
             plane.telemetry.audit.lost = lambda: log.lost
             reloader = reload.Reloader(clock, how.wakeup, plane.telemetry.reloaded)
-            _follow(reloader, settings, own, plane, _Used(_Context(tls), static))
+            _follow(reloader, settings, own, plane, _Used(context, static))
 
             def look_again() -> None:
                 _log.info("SIGHUP: files are read again")
@@ -261,7 +235,8 @@ async def _run(settings: serve.Settings, clock: clocks.Clock) -> None:
                 how.wakeup.wake()
 
             received.on_reload(look_again)
-            await _serve(plane, listen.Plug(bound, tls), settings.data_dir, received, reloader)
+            listener = listeners.Listener(plane.handler, bound, context, clock, plane.telemetry.refused_connection)
+            await _serve(plane, listener, settings.data_dir, received, reloader)
     finally:
         await store.close()
         log.close()
@@ -271,8 +246,22 @@ def _serving_pair(settings: serve.Settings, own: pki.PKI) -> tuple[pathlib.Path,
     return settings.serving.certificate or own.certificate, settings.serving.key or own.key
 
 
+def _tls(certificate: pathlib.Path, key: pathlib.Path, client_ca: pathlib.Path) -> tls.ServingContext:
+    try:
+        return tls.ServingContext(certificate.read_bytes(), key.read_bytes(), client_ca.read_bytes())
+    except (OSError, ValueError) as error:
+        raise errors.SetupError(
+            f"the serving certificate cannot be used: {error}",
+            (f"check that {certificate} and {key} belong together and that {client_ca} holds certificates",),
+        ) from error
+
+
 async def _serve(
-    plane: app.Plane, plug: listen.Plug, data_dir: pathlib.Path, received: signals.Signals, reloader: reload.Reloader
+    plane: app.Plane,
+    listener: listeners.Listener,
+    data_dir: pathlib.Path,
+    received: signals.Signals,
+    reloader: reload.Reloader,
 ) -> None:
     stopped = asyncio.ensure_future(received.stopped())
     starting = asyncio.ensure_future(plane.start())
@@ -283,20 +272,17 @@ async def _serve(
             _log.info("stopping before everything was started")
             return
         await starting
-        # Whoever comes from now on is let in, if not at once.
-        plug.bound.listen()
-        listener = listen.Listener(plane.handler, plug)
         serving = asyncio.ensure_future(listener.serve())
         # What was made until now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
-        _log.info("serving", extra={"address": plug.address, "data_dir": data_dir})
+        _log.info("serving", extra={"address": listener.address, "data_dir": data_dir})
         await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
         _log.info("stopping")
         plane.drain()
         listener.stop()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.gather(serving, plane.answer_uploads()), _DRAIN_SECONDS)
+            await asyncio.wait_for(serving, _DRAIN_SECONDS)
     finally:
         for task in (starting, stopped, following):
             task.cancel()
@@ -310,4 +296,4 @@ def run(settings: serve.Settings) -> None:
     # Whatever we make is for nobody else, also what a library makes for us.
     os.umask(0o077)
     with telemetry.logging_to(level=settings.log_level):
-        listen.run(_run(settings, clocks.SystemClock()))
+        listeners.run(_run(settings, clocks.SystemClock()))

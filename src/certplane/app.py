@@ -151,10 +151,6 @@ class Plane:
         self._draining = True
         self.watches.drain()
 
-    async def answer_uploads(self) -> None:
-        """While it drains: answer those whose request does not come whole, so that nobody is waited for in vain."""
-        await self.services.in_flight.drain()
-
     async def stop(self) -> None:
         """Stop the controllers and let go of the store."""
         self.drain()
@@ -164,10 +160,10 @@ class Plane:
         self._threads.shutdown(wait=True, cancel_futures=True)
         self.cache.close()
 
-    def trust_clients(self, verifier: certificates.ClientVerifier) -> None:
+    def replace_client_ca(self, client_ca: certificates.ClientVerifier) -> None:
         """Judge client certificates by another pool of CAs from now on."""
         if self._client_certificates is not None:
-            self._client_certificates.replace(verifier)
+            self._client_certificates.replace(client_ca)
 
     def client(self, user: context.User, user_agent: str = "certplane") -> api.Client:
         """The API as a user sees it, without a socket."""

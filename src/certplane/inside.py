@@ -21,7 +21,8 @@ from certplane.client import api, credentials, kubeconfig, pace, remote, rights,
 from certplane.config import controllers
 from certplane.controllers import leader, podrequestcleaner, publisher, trustpublisher
 from certplane.meta import objects, resource
-from certplane.server import health, inspection, listen
+from certplane.server import health, inspection
+from certplane.server.connection import listener as listeners
 
 _log = logging.getLogger("certplane")
 
@@ -178,7 +179,7 @@ async def _run(settings: controllers.Settings, clock: clocks.Clock) -> None:
         rate, burst = settings.rate
         work = _Work(settings, pace.Paced(transport, clock, rate, burst) if rate else transport, clock)
     received.on_reload(work.look_again)
-    async with contextlib.aclosing(transport), _inspected(settings, work):
+    async with contextlib.aclosing(transport), _inspected(settings, work, clock):
         working, waiting = asyncio.ensure_future(work.run(root_ca)), asyncio.ensure_future(received.stopped())
         try:
             await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -192,15 +193,16 @@ async def _run(settings: controllers.Settings, clock: clocks.Clock) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _inspected(settings: controllers.Settings, work: _Work) -> AsyncIterator[None]:
+async def _inspected(settings: controllers.Settings, work: _Work, clock: clocks.Clock) -> AsyncIterator[None]:
     """Answer those who look after this process, as long as the block lasts."""
     if settings.health is None:
         yield
         return
-    bound = listen.bind(*settings.health, "--listen-health")
+    bound = listeners.bind(*settings.health, "--listen-health")
     with contextlib.closing(bound):
         inspected = inspection.Inspection(health.Health(work.checks()), work.telemetry)
-        listener = listen.Listener(inspected.handle, listen.Plug(bound))
+        refused = work.telemetry.refused_connection
+        listener = listeners.Listener(inspected.handle, bound, None, clock, refused)
         serving = asyncio.ensure_future(listener.serve())
         try:
             yield
@@ -214,7 +216,7 @@ def run(settings: controllers.Settings) -> int:
     os.umask(0o077)
     with telemetry.logging_to(level=settings.log_level):
         try:
-            listen.run(_run(settings, clocks.SystemClock()))
+            listeners.run(_run(settings, clocks.SystemClock()))
             return 0
         except* leader.Lost as lost:
             _log.error("not leading any more", extra={"problem": "; ".join(map(str, lost.exceptions))})

@@ -111,6 +111,10 @@ class Telemetry:
             "Seconds that the client certificates of requests were still valid.",
             _LIFETIMES,
         )
+        self._refused_connections = _Counts(
+            "certplane_connections_refused", "Connections that were ended before they had an answer.", "reason"
+        )
+        self._tls_errors = _Counts("apiserver_tls_handshake_errors", "TLS handshakes that came to nothing.")
         self._requested = _Counts(
             "apiserver_certificates_registry_csr_requested_duration",
             "Issued requests that asked for a duration.",
@@ -134,7 +138,8 @@ class Telemetry:
         }
         collectors: list[registry.Collector] = [
             self._requests, self._in_flight, self._watches, self._objects, self._expirations, self._requested,
-            self._honored, self.audit, self._decisions, self._queues, self._reloads,
+            self._honored, self.audit, self._decisions, self._queues, self._reloads, self._refused_connections,
+            self._tls_errors,
             *itertools.chain(*self._published.values()),
         ]  # fmt: skip
         for each in collectors:
@@ -159,6 +164,12 @@ class Telemetry:
     def client_certificate(self, seconds_left: float) -> None:
         """Note how long the certificate of a request will still be valid."""
         self._expirations.observe(seconds_left)
+
+    def refused_connection(self, reason: str) -> None:
+        """Count a connection that got no further, by why: tls, http, connections, descriptors, memory."""
+        self._refused_connections.add(reason)
+        if reason == "tls":
+            self._tls_errors.add()
 
     def duration(self, signer: str, *, honored: bool) -> None:
         """Count a certificate whose request asked for a duration."""

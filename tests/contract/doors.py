@@ -10,7 +10,10 @@ import ipaddress
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from certplane.client import api, credentials, kubeconfig, remote
-from certplane.server import listen, local
+from certplane.clock import SystemClock
+from certplane.server import local
+from certplane.server.connection import listener as listeners
+from certplane.server.connection import tls
 from certplane.x509 import authority, certificates, keys, mint, pem, template
 from tests.flow import plane as flow
 
@@ -39,19 +42,18 @@ class Authority:
 
 
 @contextlib.asynccontextmanager
-async def listening(handler, ca, tmp_path):
+async def listening(handler, ca):
     """The port on which a handler answers over TLS."""
     names = template.AltNames(dns=("localhost",), ip=(ipaddress.ip_address("127.0.0.1"),))
     certificate, key = ca.pair(mint.Leaf("server", names=names))
-    for name, content in (("server.crt", certificate), ("server.key", key), ("ca.crt", ca.pem)):
-        (tmp_path / name).write_bytes(content)
-    tls = listen.tls_context(*(str(tmp_path / name) for name in ("server.crt", "server.key", "ca.crt")))
-    with contextlib.closing(listen.bind("127.0.0.1", 0)) as bound:
-        listener = listen.Listener(handler, listen.Plug(bound, tls))
+    context = tls.ServingContext(certificate, key, ca.pem)
+    with contextlib.closing(listeners.bind("127.0.0.1", 0)) as bound:
+        port = bound.getsockname()[1]
+        listener = listeners.Listener(handler, bound, context, SystemClock())
         serving = asyncio.ensure_future(listener.serve())
         await flow.eventually(lambda: listener.started)
         try:
-            yield bound.getsockname()[1]
+            yield port
         finally:
             listener.stop()
             await serving
@@ -89,7 +91,7 @@ async def open_to(kind, tmp_path, clock, **how):
     ca = Authority(clock)
     verifier = certificates.ClientVerifier(ca.pem)
     async with flow.running(clock=clock, client_ca=verifier, **how) as plane, contextlib.AsyncExitStack() as stack:
-        port = await stack.enter_async_context(listening(plane.handler, ca, tmp_path)) if kind == "https" else 0
+        port = await stack.enter_async_context(listening(plane.handler, ca)) if kind == "https" else 0
         yield Doors(plane, ca, port, stack)
         # Watches have to end before the server can.
         plane.drain()

@@ -61,13 +61,23 @@ def csr(name, request, signer="example.com/test", **spec):
     return json.dumps(body).encode()
 
 
-def certificate(ca, ca_key, *, usages=(ExtendedKeyUsageOID.CLIENT_AUTH,), days=(-1, 1), is_ca=False, name="jane"):
+CLIENT_AUTH = (ExtendedKeyUsageOID.CLIENT_AUTH,)
+
+
+def certificate(ca, ca_key, *, usages=CLIENT_AUTH, days=(-1, 1), is_ca=False, name="jane", organizations=()):
     """A certificate and its key, signed by an authority; valid from and to so many days from now."""
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.datetime.now(datetime.UTC)
     builder = (
         x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .subject_name(
+            x509.Name(
+                [
+                    *(x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization) for organization in organizations),
+                    x509.NameAttribute(NameOID.COMMON_NAME, name),
+                ]
+            )
+        )
         .issuer_name(ca.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())

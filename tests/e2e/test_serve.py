@@ -333,12 +333,15 @@ def _misused(server):
 
 
 @pytest.mark.parametrize("make", [_strangers, _misused])
-def test_what_tls_itself_refuses_goes_no_further(make, server, tmp_path):
-    """A certificate of another authority, or one for servers only, ends the connection: OpenSSL judges these itself."""
+def test_what_another_server_would_end_in_the_handshake_is_told(make, server, tmp_path):
+    """A certificate of another authority, or one for servers only, gets 401 as a Status, and a reason in the log."""
     identity = tmp_path / "client.pem"
     identity.write_bytes(requests.pem(*make(server)))
-    with pytest.raises((ssl.SSLError, OSError)):
-        get(server.data, server.port, "/version", identity)
+
+    status, text = get(server.data, server.port, "/version", identity)
+
+    assert (status, json.loads(text)["reason"]) == (401, "Unauthorized")
+    assert "unauthorized" in server.log.read_text()
 
 
 def test_help_needs_no_data_directory(tmp_path):

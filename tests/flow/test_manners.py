@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
 import pytest
 
@@ -96,50 +95,3 @@ async def test_a_watch_may_take_as_long_as_it_likes():
         assert [each.status for each in watches] == [200, 200, 200]
         for each in watches:
             await each.stream.aclose()
-
-
-async def test_a_body_that_does_not_come_is_answered_when_the_server_ends():
-    """After a moment, with a Status that says so: nobody waits for it in vain. One that comes by then is served."""
-    clock = testing.FakeClock()
-    async with flow.running(clock=clock) as plane:
-        _known_by_header(plane, JANE)
-        handler = flow.assembled(plane)
-        more = asyncio.Event()
-
-        async def halting():
-            yield b'{"kind": "CertificateSigningRequest", '
-            await more.wait()
-            yield b"}"
-
-        never = _exchange(JANE, method="POST")
-        never.chunks = _stuck
-        late = _exchange(JANE, method="POST")
-        late.chunks = halting
-        answers = [asyncio.ensure_future(handler(each)) for each in (never, late)]
-        await flow.eventually(lambda: never.awaits_body and late.awaits_body)
-        plane.drain()
-        draining = asyncio.ensure_future(plane.answer_uploads())
-        await clock.advance(1)
-        more.set()
-        assert (await answers[1]).status == 400
-        assert not answers[0].done()
-        await clock.advance(2)
-        await draining
-        refused = await answers[0]
-        assert refused.status == 503
-        assert (b"retry-after", b"1") in refused.headers
-        status = json.loads(refused.body)
-        assert (status["kind"], status["reason"], status["code"]) == ("Status", "ServiceUnavailable", 503)
-        assert b'code="503"' in plane.telemetry.render()
-
-
-async def _stuck():
-    yield b"{"
-    await asyncio.Event().wait()
-
-
-async def test_a_server_without_uploads_ends_at_once():
-    """There is nothing to wait for."""
-    async with flow.running() as plane:
-        plane.drain()
-        await plane.answer_uploads()

@@ -16,7 +16,7 @@ from certplane.cli import audit, token
 from certplane.cli import settings as files_of_settings
 from certplane.config import controllers, serve
 from certplane.errors import SetupError
-from certplane.server import listen
+from certplane.server.connection import listener
 from certplane.store import memory
 
 is_root = os.geteuid() == 0
@@ -254,7 +254,8 @@ async def test_a_start_that_hangs_can_be_ended(tmp_path):
     received, reloader = signals.Signals(), reload.Reloader(clock, reload.Wakeup(), plane.telemetry.reloaded)
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        serving = asyncio.ensure_future(alone._serve(plane, listen.Plug(bound), tmp_path, received, reloader))
+        listening = listener.Listener(plane.handler, bound, None, clock)
+        serving = asyncio.ensure_future(alone._serve(plane, listening, tmp_path, received, reloader))
         await store.asked.wait()
         os.kill(os.getpid(), signal.SIGTERM)
         await serving

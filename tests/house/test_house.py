@@ -21,15 +21,14 @@ HARD_CAP = 900
 HOMES = {
     "cryptography": ("x509",),
     "sqlite3": ("store/sqlite.py",),
-    "uvicorn": ("server/listen.py",),
-    "uvloop": ("server/listen.py",),
-    "httptools": ("server/listen.py",),
+    "uvloop": ("server/connection/listener.py",),
+    "OpenSSL": ("server/connection/tls.py",),
     "yaml": ("meta/goyaml.py",),
     "google": ("meta",),
     "click": ("cli",),
     "jwt": ("access/tokens.py",),
     "prometheus_client": ("telemetry.py",),
-    "ssl": ("server/listen.py", "client"),
+    "ssl": ("client",),
     "aiohttp": ("client/remote.py",),
     "yarl": ("client/remote.py",),
 }

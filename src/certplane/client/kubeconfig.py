@@ -68,18 +68,13 @@ class Access:
 def _load_pair(settings: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
     # The library reads a pair from a file only. This one is in memory where the system can do that: the key gets on no
     # disk, and a container need not have a place to write to.
-    with scratch() as sink:
+    with _scratch() as sink:
         sink.write(certificate + b"\n" + key)
         sink.flush()
-        settings.load_cert_chain(name_of(sink))
+        settings.load_cert_chain(sink.name if isinstance(sink.name, str) else f"/proc/self/fd/{sink.fileno()}")
 
 
-def name_of(sink: IO[bytes]) -> str:
-    """The name under which this process can open a file of `scratch`."""
-    return sink.name if isinstance(sink.name, str) else f"/proc/self/fd/{sink.fileno()}"
-
-
-def scratch() -> IO[bytes]:
+def _scratch() -> IO[bytes]:
     """A file that is nobody else's, and gone when it is closed."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("pair"), "wb")

@@ -45,7 +45,7 @@ class ClientGone(Exception):
     """The client went away before it had sent all of its request."""
 
 
-def _no_body() -> AsyncIterator[bytes]:
+def no_body() -> AsyncIterator[bytes]:
     async def nothing() -> AsyncIterator[bytes]:
         pieces: tuple[bytes, ...] = ()
         for piece in pieces:
@@ -66,15 +66,14 @@ class Exchange(msgspec.Struct):
     `path` is decoded, `raw_path` as it was sent (empty from inside the process), `query` maps names to decoded values
     in order. `peer_chain` is the client's certificate chain in DER, leaf first, as the handshake delivered it; verified
     by nobody yet. `identity` is set for calls that come from
-    inside the process, where no credentials are needed. `chunks` delivers the body; `awaits_body` is set while it is
-    waited for.
+    inside the process, where no credentials are needed. `chunks` delivers the body.
     """
 
     method: str
     path: str
     raw_query: str
     headers: Headers
-    chunks: Callable[[], AsyncIterator[bytes]] = _no_body
+    chunks: Callable[[], AsyncIterator[bytes]] = no_body
     peer_chain: Sequence[bytes] = ()
     source: str = ""
     raw_path: str = ""
@@ -91,7 +90,6 @@ class Exchange(msgspec.Struct):
     classified: bool = False
     warnings: list[str] = []
     annotations: dict[str, str] = {}
-    awaits_body: bool = False
     note_request: Callable[[Any], None] | None = None
     note_response: Callable[[Callable[[], bytes]], None] | None = None
 
@@ -102,13 +100,11 @@ class Exchange(msgspec.Struct):
             raise _too_large()
         parts: list[bytes] = []
         size = 0
-        self.awaits_body = True
         async for chunk in self.chunks():
             size += len(chunk)
             if size > BODY_LIMIT:
                 raise _too_large()
             parts.append(chunk)
-        self.awaits_body = False
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     @property

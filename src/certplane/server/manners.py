@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
 from typing import Final
 
 from certplane import clock as clocks
@@ -22,10 +21,6 @@ from certplane.server import exchange
 _READS: Final = frozenset({"get", "list", "watch", "head", "options"})
 _SUPERUSERS: Final = "system:masters"
 _ROUND: Final = 1.0
-#: How long a body is waited for when the server is to end: a client that is sending has sent it by then, and those who
-#: end us do not wait for long.
-_GRACE: Final = 2.0
-_GRACE_ROUND: Final = 0.1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,19 +33,15 @@ class Limits:
 
 
 class Ticket:
-    """A request under way. `overdue` once it was ended because it took too long, `is_draining` if it was because the
-    server is to end.
-    """
+    """A request under way. `overdue` once it was ended because it took too long."""
 
-    __slots__ = ("deadline", "is_draining", "is_read", "overdue", "request", "task")
+    __slots__ = ("deadline", "is_read", "overdue", "task")
 
-    def __init__(self, request: exchange.Exchange, *, is_read: bool) -> None:
-        self.request = request
+    def __init__(self, *, is_read: bool, deadline: float, task: asyncio.Task[object] | None) -> None:
         self.is_read = is_read
-        self.deadline = 0.0
-        self.task: asyncio.Task[object] | None = None
+        self.deadline = deadline
+        self.task = task
         self.overdue = False
-        self.is_draining = False
 
 
 class InFlight:
@@ -69,7 +60,7 @@ class InFlight:
         is_read = of.info.verb in _READS
         if of.identity is not None:
             # Calls from inside wait for nobody outside, and their tasks are not ours to end.
-            ticket = Ticket(of, is_read=is_read)
+            ticket = Ticket(is_read=is_read, deadline=0.0, task=None)
         else:
             full = self._reads >= self._limits.reads if is_read else self._writes >= self._limits.writes
             if full and _SUPERUSERS not in of.user.groups:
@@ -77,9 +68,8 @@ class InFlight:
             seconds = min(options.timeout(of.query) or self._limits.seconds, self._limits.seconds)
             # To ask which loop runs takes a system call, each time.
             self._loop = self._loop or asyncio.get_running_loop()
-            ticket = Ticket(of, is_read=is_read)
-            ticket.task = asyncio.current_task(self._loop)
-            ticket.deadline = self._clock.monotonic() + seconds
+            task = asyncio.current_task(self._loop)
+            ticket = Ticket(is_read=is_read, deadline=self._clock.monotonic() + seconds, task=task)
             self._tickets.add(ticket)
         if is_read:
             self._reads += 1
@@ -100,22 +90,7 @@ class InFlight:
             await self._clock.sleep(_ROUND)
             now = self._clock.monotonic()
             # One look at all each second costs less than a timer for each.
-            self._end([each for each in self._tickets if each.deadline < now])
-
-    async def drain(self) -> None:
-        """Give bodies that are still awaited a moment, and end those requests whose body does not come."""
-        late = _GRACE
-        while late > 0 and any(each.request.awaits_body for each in self._tickets):
-            await self._clock.sleep(_GRACE_ROUND)
-            late -= _GRACE_ROUND
-        waiting = [each for each in self._tickets if each.request.awaits_body]
-        for ticket in waiting:
-            ticket.is_draining = True
-        self._end(waiting)
-
-    @staticmethod
-    def _end(tickets: Sequence[Ticket]) -> None:
-        for ticket in tickets:
-            if ticket.task is not None and not ticket.overdue:
+            for ticket in [each for each in self._tickets if each.deadline < now and not each.overdue]:
                 ticket.overdue = True
-                ticket.task.cancel()
+                if ticket.task is not None:
+                    ticket.task.cancel()

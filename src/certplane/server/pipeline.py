@@ -180,9 +180,6 @@ async def _account(services: Services, of: exchange.Exchange, proceed: exchange.
         if ticket is None or not ticket.overdue or ticket.task is None:
             raise
         ticket.task.uncancel()
-        if ticket.is_draining:
-            code = errors.ServiceUnavailable.code
-            raise _shutting_down() from None
         code = errors.Timeout.code
         why = "request did not complete within requested timeout - context deadline exceeded"
         raise errors.Timeout(f"Timeout: {why}") from None
@@ -190,12 +187,6 @@ async def _account(services: Services, of: exchange.Exchange, proceed: exchange.
         if ticket is not None:
             services.in_flight.leave(ticket)
         services.telemetry.request(_labels(of), code, services.clock.monotonic() - begun)
-
-
-def _shutting_down() -> errors.ServiceUnavailable:
-    """For a request whose body had not come when the server was to end: nothing was done, and another server may."""
-    why = "apiserver is shutting down: the body of the request did not come in time"
-    return errors.ServiceUnavailable(why, {"retryAfterSeconds": 1}, 1)
 
 
 #: The code under which requests are counted that never came whole; nobody gets it as an answer.

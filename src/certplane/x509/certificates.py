@@ -30,6 +30,10 @@ _UID: Final = "1.3.6.1.4.1.57683.2"
 _LONGEST_CHAIN: Final = 8
 
 
+#: A parsed certificate, for those who only pass it on.
+Certificate = x509.Certificate
+
+
 class CertificateError(ValueError):
     """A text that is not a list of certificates; the text is what a Go server says."""
 

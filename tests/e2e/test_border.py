@@ -1,0 +1,183 @@
+"""The border as strangers meet it: a real process, real sockets, and bytes that no client library would send."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import resource
+import socket
+import ssl
+import subprocess
+
+import pytest
+
+import demo
+from tests.conftest import Server
+from tests.e2e import requests
+
+ADMIN = ("system:masters",)
+
+
+@pytest.fixture(scope="module")
+def client(server, tmp_path_factory):
+    with contextlib.closing(requests.client(server, tmp_path_factory.mktemp("client"))) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def admin(server, tmp_path_factory):
+    """A file with a certificate and key of somebody who may impersonate."""
+    path = tmp_path_factory.mktemp("admin") / "admin.pem"
+    ca, ca_key = requests.authority(server)
+    certificate, key = requests.certificate(ca, ca_key, name="border-admin", organizations=ADMIN)
+    path.write_bytes(requests.pem(certificate, key))
+    return path
+
+
+@contextlib.contextmanager
+def connected(server, identity=None):
+    """A TLS connection, as somebody or as nobody."""
+    context = ssl.create_default_context(cafile=server.data / "pki" / "ca.crt")
+    if identity is not None:
+        context.load_cert_chain(identity)
+    plain = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    with contextlib.closing(context.wrap_socket(plain, server_hostname="127.0.0.1")) as connection:
+        yield connection
+
+
+def answers(connection):
+    """Everything that comes until the other side closes."""
+    received = b""
+    with contextlib.suppress(TimeoutError, OSError):
+        while piece := connection.recv(65536):
+            received += piece
+    return received
+
+
+WHOAMI = json.dumps({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}).encode()
+REVIEWS = b"/apis/authentication.k8s.io/v1/selfsubjectreviews"
+
+
+def test_a_trailer_is_no_header(server, admin):
+    """Groups that a trailer adds to an impersonated user are nobody's."""
+    head = b"POST " + REVIEWS + b" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nImpersonate-User: jane\r\n"
+    chunks = b"%x\r\n%b\r\n0\r\nImpersonate-Group: system:masters\r\n\r\n" % (len(WHOAMI), WHOAMI)
+    with connected(server, admin) as connection:
+        connection.sendall(head + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n" + chunks)
+        received = answers(connection)
+
+    assert received.startswith(b"HTTP/1.1 201 ")
+    user = json.loads(received.partition(b"\r\n\r\n")[2])["status"]["userInfo"]
+    assert (user["username"], user["groups"]) == ("jane", ["system:authenticated"])
+
+
+def test_the_body_of_an_upgrade_is_no_request(server, admin):
+    """A body that looks like a request, sent after its head: one request, one answer."""
+    inner = b"GET /api/v1/namespaces HTTP/1.1\r\nHost: x\r\n\r\n"
+    head = b"POST " + REVIEWS + b" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    with connected(server, admin) as connection:
+        connection.sendall(head + b"Connection: Upgrade\r\nUpgrade: foo\r\nContent-Length: %d\r\n\r\n" % len(inner))
+        connection.sendall(inner)
+        connection.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        received = answers(connection)
+
+    assert re.findall(rb"HTTP/1.1 (\d+) ", received) == [b"400", b"200"]
+    assert b"NamespaceList" not in received
+
+
+def _metric(client, name):
+    text = client.request("admin", "GET", "/metrics", {}, None).data.decode()
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
+
+
+def test_watches_end_with_their_connection(server, client, admin):
+    """Twenty watches, each with a request behind it, and then nobody: the count of watches is what it was."""
+    before = _metric(client, "apiserver_longrunning_requests{")
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            connection = stack.enter_context(connected(server, admin))
+            connection.sendall(b"GET /api/v1/namespaces?watch=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(12) == b"HTTP/1.1 200"
+            connection.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n" * 10)
+        assert _metric(client, "apiserver_longrunning_requests{") == before + 20
+    for _ in range(100):
+        # Each look is a round trip to the loop that has to notice.
+        if _metric(client, "apiserver_longrunning_requests{") == before:
+            return
+    pytest.fail("watches go on for nobody")
+
+
+def test_http_where_tls_is_spoken_is_told(server):
+    """In Go's words, so that whoever forgot the s of https sees it."""
+    with contextlib.closing(socket.create_connection(("127.0.0.1", server.port), timeout=20)) as plain:
+        plain.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answers(plain).endswith(b"Client sent an HTTP request to an HTTPS server.\n")
+
+
+def test_a_broken_handshake_is_counted_and_logged(server, client):
+    """Whoever cannot get in leaves a trace for whoever has to find out why."""
+    before = _metric(client, "apiserver_tls_handshake_errors_total")
+    with contextlib.closing(socket.create_connection(("127.0.0.1", server.port), timeout=20)) as plain:
+        plain.sendall(b"\x16\x03\x01\x00\x05hello")
+        assert answers(plain)[:1] == b"\x15"
+    assert _metric(client, "apiserver_tls_handshake_errors_total") == before + 1
+    assert "TLS handshake failed" in server.log.read_text()
+
+
+@contextlib.contextmanager
+def limited(directory, descriptors):
+    """A server that may have so many descriptors; and its process."""
+    data, port = directory / "data", demo.free_port()
+    with (directory / "server.log").open("wb") as sink:
+        process = subprocess.Popen(
+            [
+                *("sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh"),
+                *(demo.CERTPLANE, "serve", "--data-dir", data, "--listen", f"127.0.0.1:{port}"),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            demo.wait_until_ready(process, data, port, directory / "server.log")
+            yield Server(data, port, directory / "server.log"), process
+        finally:
+            process.terminate()
+            process.wait(timeout=15)
+
+
+def _served_at_last(server, client):
+    """The answer that a newcomer gets, as soon as the server has noticed that others are gone."""
+    for _ in range(100):
+        client.request("admin", "GET", "/readyz", {}, None)
+        with contextlib.suppress(OSError), connected(server) as connection:
+            connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            return answers(connection)
+    pytest.fail("nobody gets in any more")
+
+
+@pytest.mark.parametrize(
+    ("later", "reason"), [(256, "connections"), (48, "descriptors")], ids=["more than planned", "more than there are"]
+)
+def test_descriptors_run_out(later, reason, tmp_path):
+    """More connections than the process may have are turned away, which is counted; those that are in are served, and
+    changes are still made. Once the others are gone, everybody gets in again.
+    """
+    with limited(tmp_path, 256) as (server, process), contextlib.closing(requests.client(server, tmp_path)) as client:
+        before = client.request("admin", "POST", requests.CSRS, requests.JSON, requests.csr("a", requests.pkcs10()))
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (later, 256))
+        with contextlib.ExitStack() as stack:
+            for _ in range(300):
+                stack.enter_context(
+                    contextlib.closing(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+                )
+            meanwhile = client.request(
+                "admin", "POST", requests.CSRS, requests.JSON, requests.csr("b", requests.pkcs10())
+            )
+            refused = _metric(client, f'certplane_connections_refused_total{{reason="{reason}"}}')
+        afterwards = _served_at_last(server, client)
+
+    assert (before.status, meanwhile.status) == (201, 201)
+    assert refused > 0
+    assert afterwards.startswith(b"HTTP/1.1 200 ")

@@ -1,0 +1,151 @@
+"""HTTP framing beside h11's: on streams of requests that somebody has tampered with.
+
+The law: whatever certplane takes for a request, h11 takes for the same request, byte for byte. certplane may refuse
+more (that is rule 2 of `http1`); it may not see a request where h11 sees something else, which is what smuggling needs.
+"""
+
+from __future__ import annotations
+
+import h11
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from certplane.server.connection import http1
+
+ROOM = 1 << 22
+
+
+def ours(stream, cut):
+    """The complete requests that certplane reads, and whether it refused the rest."""
+    machine = http1.Machine()
+    complete, request, body = [], None, []
+    events = []
+    for at in range(0, len(stream), cut):
+        events += machine.receive(stream[at : at + cut])
+        while events:
+            event = events.pop(0)
+            if isinstance(event, http1.Refused):
+                return complete, True
+            if isinstance(event, http1.Body):
+                body.append(event.data)
+                continue
+            if isinstance(event, http1.Request):
+                request, body = event, []
+            if isinstance(event, http1.End) or not request.has_body:
+                complete.append((request.method, target(request), sorted(request.fields), b"".join(body)))
+                machine.answer(200, [], b"")
+                if machine.closing:
+                    return complete, False
+                events += machine.receive(b"")
+    return complete, False
+
+
+def target(request):
+    return request.raw_path + ("?" + request.raw_query if request.raw_query else "")
+
+
+def origin_form(whole):
+    """A target as ours are told: without scheme and host, and without the mark of an empty query."""
+    path, _, query = whole.decode("latin-1").partition("?")
+    path = "/" + path.split("/", 3)[3] if path.startswith("http://") and path.count("/") > 2 else path
+    return path + ("?" + query if query else "")
+
+
+def theirs(stream):
+    """The complete requests that h11 reads, and whether it refused the rest."""
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=ROOM)
+    connection.receive_data(stream)
+    complete, request, body = [], None, []
+    while True:
+        try:
+            event = connection.next_event()
+        except h11.RemoteProtocolError:
+            return complete, True
+        if isinstance(event, h11.Request):
+            request, body = event, []
+        elif isinstance(event, h11.Data):
+            body.append(bytes(event.data))
+        elif isinstance(event, h11.EndOfMessage):
+            fields = sorted((bytes(name), bytes(value)) for name, value in request.headers)
+            complete.append((request.method.decode(), origin_form(request.target), fields, b"".join(body)))
+            connection.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
+            connection.send(h11.EndOfMessage())
+            if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
+                return complete, False
+            connection.start_next_cycle()
+        else:
+            return complete, False
+
+
+CHUNKED = b"POST /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+GOOD = (
+    b"GET /a?b HTTP/1.1\r\nHost: h\r\nAccept: x, y\r\n\r\n",
+    b"POST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello",
+    CHUNKED + b"5;x=y\r\nhello\r\n00A\r\n0123456789\r\n0\r\n\r\n",
+    CHUNKED + b"1\r\nx\r\n0\r\nImpersonate-User: admin\r\n\r\n",
+    b"PUT /e HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: foo\r\nContent-Length: 0\r\n\r\n",
+    b"DELETE /f HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}",
+)
+NASTY = (
+    b"\r\n", b"\n", b"\r", b"\r\n\r\n", b"\0", b" ", b"\t", b":", b";", b",", b"0", b"00", b"0x", b"+", b"-", b"_",
+    b"\x0b", b"\x0c", b"\x7f", b"\x80", b"\xff", b"chunked", b"identity", b"gzip", b"Content-Length: 3\r\n",
+    b"Content-Length: 0\r\n", b"Content-Length : 4\r\n", b"Transfer-Encoding: chunked\r\n",
+    b"Transfer-Encoding: xchunked\r\n", b"Transfer-Encoding:\r\n chunked\r\n", b"Host: i\r\n", b"Connection: close\r\n",
+    b"Upgrade: h2c\r\n", b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", b"1\r\nx\r\n", b"0\r\n\r\n", b"HTTP/1.0", b"HTTP/1.2",
+    b"X: ", b"http://h/", b"*", b"?", b"#",
+)  # fmt: skip
+
+tampering = st.tuples(
+    st.sampled_from(["insert", "delete", "replace", "repeat"]),
+    st.floats(0, 1, exclude_max=True),
+    st.integers(1, 8),
+    st.one_of(st.sampled_from(NASTY), st.binary(max_size=3)),
+)
+streams = st.lists(st.sampled_from(GOOD), min_size=1, max_size=3)
+
+
+def tamper(stream, changes):
+    for kind, where, size, piece in changes:
+        at = int(where * (len(stream) + 1))
+        if kind == "insert":
+            stream = stream[:at] + piece + stream[at:]
+        elif kind == "delete":
+            stream = stream[:at] + stream[at + size :]
+        elif kind == "replace":
+            stream = stream[:at] + piece + stream[at + size :]
+        else:
+            stream = stream[: at + size] + stream[at:]
+    return stream
+
+
+def is_beyond_ascii(stream):
+    """A request line with bytes that Go's server takes and h11 does not."""
+    return any(b" HTTP/1." in line and not line.isascii() for line in stream.split(b"\r\n"))
+
+
+@settings(max_examples=600, deadline=None)
+@given(streams, st.lists(tampering, max_size=4), st.sampled_from([1, 3, 1 << 20]))
+@example([GOOD[3]], [], 1)
+@example([GOOD[4]], [("insert", 0.999, 1, GOOD[0])], 1)
+def test_what_is_taken_is_what_another_reads(requests, changes, cut):
+    """Each request that is taken is h11's request at the same place."""
+    stream = tamper(b"".join(requests), changes)
+    if is_beyond_ascii(stream):
+        return
+
+    taken, refused = ours(stream, cut)
+    read, _ = theirs(stream)
+
+    assert taken == read[: len(taken)]
+    if not changes:
+        assert len(taken) == len(requests)
+        assert not refused
+
+
+@settings(max_examples=200, deadline=None)
+@given(streams, st.lists(tampering, max_size=4), st.integers(1, 40))
+def test_how_the_bytes_are_cut_does_not_matter(requests, changes, cut):
+    """The same bytes in other pieces are the same requests, and the same refusal."""
+    stream = tamper(b"".join(requests), changes)
+
+    assert ours(stream, cut) == ours(stream, 1 << 20)
