@@ -8,13 +8,17 @@ KUBECTL := .cache/kubectl
 T      ?= tests
 # How long to fuzz: minutes or hours.
 SIZE   ?= hours
+# What the image has: a version of Python, a machine, and a C library that runs wheels of these kinds.
+IMAGE_PYTHON ?= 3.13
+IMAGE_ARCH ?= $(shell uname -m)
+MANYLINUX := manylinux_2_34 manylinux_2_28 manylinux_2_17 manylinux2014 manylinux1
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALL := $(PIP) install --require-hashes --only-binary :all:
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-emit-index-url \
 	--no-emit-find-links --no-emit-trusted-host --no-header --no-annotate --pip-args "--only-binary :all:"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up check test fuzz conformance bench lock generate clean
+.PHONY: help setup demo up check test fuzz conformance bench dist wheelhouse lock generate clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +48,13 @@ conformance: $(VENV)/dev.stamp ## play the recorded cases against a server of it
 
 bench: $(VENV)/run.stamp ## measure: a table, and build/bench.json
 	$(BIN)/python bench/run.py $(ARGS)
+
+dist: $(VENV)/run.stamp ## make a wheel, a source distribution, a bill of materials and their hashes, in dist
+	$(BIN)/python tools/dist.py
+
+wheelhouse: $(VENV)/run.stamp ## fetch what the wheel needs into dist/wheelhouse, for installing without a network
+	$(PIP) download --require-hashes --only-binary :all: --python-version $(IMAGE_PYTHON) --implementation cp \
+		$(foreach each,$(MANYLINUX),--platform $(each)_$(IMAGE_ARCH)) --dest dist/wheelhouse -r requirements/run.txt
 
 lock: $(VENV)/dev.stamp ## pin the newest releases, by hash
 	cd requirements && for name in run dev kubectl-1.37 kubectl-1.36; do ../$(COMPILE) --upgrade -o $$name.txt $$name.in; done

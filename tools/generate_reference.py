@@ -88,7 +88,7 @@ files are read at the start alone.
 |--:|---|
 | 0 | done; also after SIGTERM and SIGINT, whether it had begun or not |
 | 1 | a fault of the program's; the log has a traceback |
-| 2 | something that a person must mend: `error:` says what, `hint:` what to do |
+| 2 | something that a person must mend: `error:` says what, `hint:` what to do; `wait`: the server is not ready |
 | 3 | `controllers`: another copy works now; start this one again, it waits for its turn |
 | 130 | interrupted (Ctrl-C) before anything was read |
 
@@ -122,6 +122,28 @@ One line of JSON (`audit.k8s.io/v1`) for each request, in `audit.log` in the dat
 what, without bodies, and without health checks, discovery and the reading of controllers; `--audit-policy-file` names
 another policy. Bodies of Secrets, of service account tokens and of token reviews are never recorded, whatever the
 policy says. The record of an approval has annotations under `certplane.io/`, and so has the one of the certificate.
+
+### Starting, and being ready
+
+Whoever starts a server and goes on has three ways to know when it answers. All end when it stops.
+
+- `certplane wait`, for scripts: it returns when `/readyz` says ok, and with an error when the time is over or, with
+  `--pid $!`, as soon as the process has ended (its port was taken, a setting is wrong).
+- `--ready-file`, for what watches files: it is written when requests are answered, holds the address
+  (`https://HOST:PORT`), and is removed when none are taken any more. What a killed process left is removed by the next
+  one at its start. The file is locked by the process that serves.
+- `NOTIFY_SOCKET`, for systemd: with `Type=notify` a unit is active when requests are answered.
+  `deploy/systemd/certplane.service` is such a unit.
+
+## certplane wait
+
+Returns when a server is ready, and prints its address: `[--data-dir DIR | --kubeconfig FILE] [--pid PID]
+[--timeout 1m0s]`. The kubeconfig is read again each time, because the first start of the server writes it.
+
+## Completion
+
+The shell completes commands, flags and choices after `eval "$(_CERTPLANE_COMPLETE=bash_source certplane)"`; with
+`zsh_source` in zsh, and in fish after `_CERTPLANE_COMPLETE=fish_source certplane | source`.
 
 ## certplane token create | list | delete | generate
 

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from certplane import app, errors, files, manager, reload, resources, signals, telemetry
+from certplane import app, errors, files, manager, notify, reload, resources, signals, telemetry
 from certplane import clock as clocks
 from certplane.access import authn, tokens
 from certplane.config import serve, signing
@@ -200,7 +200,7 @@ class _Used:
     tokens: authn.StaticTokens
 
 
-async def _run(settings: serve.Settings, clock: clocks.Clock) -> None:
+async def _run(settings: serve.Settings, clock: clocks.Clock, progress: notify.Progress) -> None:
     """Serve until SIGTERM or SIGINT. Raises SetupError for what a person must mend."""
     received = signals.Signals()
     with files.told("certplane cannot start", "check who may use the files that the settings name"):
@@ -236,7 +236,7 @@ async def _run(settings: serve.Settings, clock: clocks.Clock) -> None:
 
             received.on_reload(look_again)
             listener = listeners.Listener(plane.handler, bound, context, clock, plane.telemetry.refused_connection)
-            await _serve(plane, listener, settings.data_dir, received, reloader)
+            await _serve(plane, listener, settings.data_dir, received, reloader, progress)
     finally:
         await store.close()
         log.close()
@@ -262,6 +262,7 @@ async def _serve(
     data_dir: pathlib.Path,
     received: signals.Signals,
     reloader: reload.Reloader,
+    progress: notify.Progress,
 ) -> None:
     stopped = asyncio.ensure_future(received.stopped())
     starting = asyncio.ensure_future(plane.start())
@@ -276,9 +277,11 @@ async def _serve(
         # What was made until now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
+        progress.ready(f"https://{listener.address}")
         _log.info("serving", extra={"address": listener.address, "data_dir": data_dir})
         await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
         _log.info("stopping")
+        progress.stopping()
         plane.drain()
         listener.stop()
         with contextlib.suppress(TimeoutError):
@@ -295,5 +298,5 @@ def run(settings: serve.Settings) -> None:
     """`certplane serve`: the whole process. Raises SetupError."""
     # Whatever we make is for nobody else, also what a library makes for us.
     os.umask(0o077)
-    with telemetry.logging_to(level=settings.log_level):
-        listeners.run(_run(settings, clocks.SystemClock()))
+    with telemetry.logging_to(level=settings.log_level), notify.progress(settings.ready_file) as progress:
+        listeners.run(_run(settings, clocks.SystemClock(), progress))

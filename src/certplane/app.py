@@ -183,13 +183,15 @@ class Plane:
 
     def _registries(self) -> dict[str, verbs.Registry]:
         of = self.authorizer
+        signing = signers.hooks(of.authorize, tells_rules=self._how.creation_hints)
         hooks = admission.Admission(
             mutate=(
                 lifecycle.hook(lambda name: self._find("namespaces", "", name)),
                 nodes.restriction(self._find),
                 escalation.hook(of),
+                *((hints.kept_spec,) if self._how.creation_hints else ()),
             ),
-            check=(escalation.creating(of), *signers.hooks(of.authorize), *self._hints()),
+            check=(escalation.creating(of), *signing, *self._hints()),
             after=(signers.trace, self._count_duration),
         )
         kinds = self._how.kinds

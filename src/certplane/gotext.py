@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import base64
 import datetime
+import decimal
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -181,6 +183,25 @@ def human_duration(seconds: float) -> str:
 
 def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
     return f"{large}{large_unit}{small}{small_unit}" if small else f"{large}{large_unit}"
+
+
+#: From which exponent on Go prints one: its choice for numbers that are printed with as many digits as they need.
+_FIRST_EXPONENT: Final = 6
+
+
+def float_text(value: float) -> str:
+    """`strconv.FormatFloat(value, 'g', -1, 64)`: the fewest digits that give the value back, and below 0.0001 and
+    from a million on an exponent of at least two digits.
+    """
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
+    # Python finds the same digits, but begins with exponents elsewhere.
+    shortest = decimal.Decimal(repr(float(value)))
+    exponent = shortest.adjusted() if shortest else 0
+    if not -4 <= exponent < _FIRST_EXPONENT:
+        mantissa = shortest.scaleb(-exponent).normalize()
+        return f"{mantissa:f}e{exponent:+03d}"
+    return f"{shortest.normalize():f}"
 
 
 def time_text(moment: datetime.datetime) -> str:

@@ -27,6 +27,8 @@ from prometheus_client import (
     registry,
 )
 
+from certplane import gotext
+
 _SECONDS: Final = (
     0.005,
     0.025,
@@ -240,7 +242,7 @@ class _Times:
 
     def into(self, family: metrics_core.HistogramMetricFamily, labels: Sequence[str] = ()) -> None:
         """Add what was counted to a family of the library's."""
-        bounds = (*(repr(float(each)) for each in self._bounds), "+Inf")
+        bounds = (*map(gotext.float_text, self._bounds), "+Inf")
         counts = itertools.accumulate(map(float, self._counts))
         family.add_metric(labels, list(zip(bounds, counts, strict=True)), self._sum)
 

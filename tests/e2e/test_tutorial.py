@@ -1,30 +1,42 @@
-"""The tutorial does what it says."""
+"""What people paste does what the text around it says: the README's first minute, and the tutorial."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
+import pty
 import re
+import select
+import socket
 import subprocess
+
+import pytest
 
 import demo
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def test_the_blocks_of_the_tutorial_work(tmp_path):
-    """Pasted one after the other into one shell, all blocks succeed."""
-    text = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
-    blocks = re.findall(r"^```bash\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
-    assert len(blocks) > 5
-    script = "set -euo pipefail\nset -m\n" + "\n".join(blocks)
-    script = script.replace("127.0.0.1:6443", f"127.0.0.1:{demo.free_port()}")
-    kubectl = demo.find_kubectl()
-    path = os.pathsep.join([str(demo.CERTPLANE.parent), str(kubectl.parent), os.environ["PATH"]])
-    answer = subprocess.run(
-        ["bash", "-c", f"trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{script}"],
-        cwd=tmp_path,
-        env={**os.environ, "HOME": str(tmp_path), "PATH": path},
+def blocks(*path):
+    """The blocks of a page that can be pasted."""
+    text = ROOT.joinpath(*path).read_text("utf-8")
+    return re.findall(r"^```bash\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def environment(home):
+    """A shell of somebody who has certplane and kubectl, and nothing else of ours."""
+    path = os.pathsep.join([str(demo.CERTPLANE.parent), str(demo.find_kubectl().parent), os.environ["PATH"]])
+    left = {name: value for name, value in os.environ.items() if name != "KUBECONFIG"}
+    return {**left, "HOME": str(home), "PATH": path, "PS1": "$ ", "TERM": "dumb"}
+
+
+def run(script, directory):
+    """A script in a shell that ends at the first failure; what it started ends with it."""
+    return subprocess.run(
+        ["bash", "-c", f"trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\nset -euo pipefail\nset -m\n{script}"],
+        cwd=directory,
+        env=environment(directory),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -32,6 +44,82 @@ def test_the_blocks_of_the_tutorial_work(tmp_path):
         timeout=120,
         check=False,
     )
+
+
+def paste(text, directory):
+    """Paste a text at the prompt of an interactive shell, all of it at once, whatever becomes of each line; what is
+    then on the screen.
+    """
+    master, slave = pty.openpty()
+    shell = subprocess.Popen(
+        ["bash", "--norc", "--noprofile", "-i"],
+        cwd=directory, env=environment(directory), stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+    )  # fmt: skip
+    os.close(slave)
+    left, screen = text.encode(), b""
+    # The terminal takes as much as its buffer holds, and the rest when the shell has read some of it.
+    os.set_blocking(master, False)
+    with contextlib.suppress(OSError):  # Reading from a terminal that nobody uses any more.
+        while True:
+            readable, writable, _ = select.select([master], [master] if left else [], [], 120)
+            assert readable or writable, screen[-3000:]
+            if writable:
+                with contextlib.suppress(BlockingIOError):
+                    left = left[os.write(master, left[:256]) :]
+            if readable:
+                screen += os.read(master, 1 << 16)
+    os.close(master)
+    shell.wait(timeout=60)
+    return screen.decode("utf-8", "replace").replace("\r", "")
+
+
+def minute(port):
+    """The README's second block; the first one installs."""
+    install, story = blocks("README.md")
+    assert "pip install dist/certplane-*.whl" in install
+    return story.replace("certplane serve", f"certplane serve --listen 127.0.0.1:{port}")
+
+
+def is_janes(directory):
+    answer = subprocess.run(
+        ["openssl", "verify", "-CAfile", "certplane-data/pki/ca.crt", "jane.crt"],
+        cwd=directory, capture_output=True, check=False,
+    )  # fmt: skip
+    return answer.returncode == 0
+
+
+def test_the_first_minute_works_as_a_script(tmp_path):
+    """From a shell that ends at the first failure, without a pause between the lines."""
+    answer = run(minute(demo.free_port()), tmp_path)
+    assert answer.returncode == 0, answer.stdout[-3000:]
+    assert is_janes(tmp_path)
+
+
+def test_the_first_minute_works_pasted_at_a_prompt(tmp_path):
+    """No line takes the next ones for its input, and none comes too early."""
+    screen = paste(minute(demo.free_port()) + "kill %1; wait; exit\n", tmp_path)
+    assert is_janes(tmp_path), screen[-3000:]
+    assert not re.search(r"^(error|Error|Unable|bash)\b", screen, re.MULTILINE), screen[-3000:]
+
+
+@pytest.mark.parametrize(("page", "log"), [("README.md", "certplane.log"), ("docs/tutorial.md", "plane.log")])
+def test_a_port_that_is_taken_ends_it_at_once(page, log, tmp_path):
+    """Nothing that follows is done to whoever has the port; the log has the reason."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        script = minute(port) if page == "README.md" else "\n".join(blocks(page))
+        answer = run(script.replace("127.0.0.1:6443", f"127.0.0.1:{port}"), tmp_path)
+    assert answer.returncode == 2
+    assert "error: the server's process ended before it was ready" in answer.stdout
+    assert "cannot listen on" in (tmp_path / log).read_text("utf-8")
+    assert not (tmp_path / "jane.key").exists()
+
+
+def test_the_blocks_of_the_tutorial_work(tmp_path):
+    """Pasted one after the other into one shell, all blocks succeed."""
+    pasted = blocks("docs", "tutorial.md")
+    assert len(pasted) > 5
+    answer = run("\n".join(pasted).replace("127.0.0.1:6443", f"127.0.0.1:{demo.free_port()}"), tmp_path)
     assert answer.returncode == 0, answer.stdout[-3000:]
     assert "Approved,Issued" in answer.stdout
     assert "system:masters group is not allowed" in answer.stdout

@@ -11,7 +11,7 @@ import socket
 import click.testing
 import pytest
 
-from certplane import alone, app, inside, reload, signals, testing
+from certplane import alone, app, inside, notify, reload, signals, testing
 from certplane.cli import audit, token
 from certplane.cli import settings as files_of_settings
 from certplane.config import controllers, serve
@@ -214,9 +214,9 @@ def test_the_serving_pair_is_judged(half, wrong, data, tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [a_directory, a_loop, a_link, _too_long, _below_a_file], ids=named)
-@pytest.mark.parametrize("flag", ["audit_log_path", "store"])
+@pytest.mark.parametrize("flag", ["audit_log_path", "store", "ready_file"])
 def test_named_outputs_are_judged(flag, wrong, data, tmp_path):
-    """The audit log and the store, elsewhere than in the data directory."""
+    """The audit log and the store, elsewhere than in the data directory, and the ready file."""
     place = tmp_path / "place"
     place.mkdir(mode=0o700)
     path = place / "named"
@@ -255,7 +255,9 @@ async def test_a_start_that_hangs_can_be_ended(tmp_path):
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         listening = listener.Listener(plane.handler, bound, None, clock)
-        serving = asyncio.ensure_future(alone._serve(plane, listening, tmp_path, received, reloader))
+        serving = asyncio.ensure_future(
+            alone._serve(plane, listening, tmp_path, received, reloader, notify.Progress(None))
+        )
         await store.asked.wait()
         os.kill(os.getpid(), signal.SIGTERM)
         await serving

@@ -46,19 +46,29 @@ def test_nothing_comes_from_a_place_of_ours():
 
 
 def test_packages_are_those_that_are_pinned():
-    """pip takes them by hash and as wheels, or takes none from anywhere."""
+    """pip takes them by hash and as wheels, and nothing from anywhere but the directory that was filled before."""
     installs = [each for run in _all("RUN") for each in run.split("&&") if " install " in each]
     assert len(installs) == 2
-    assert {"--require-hashes", "--only-binary", "requirements/run.txt"} <= set(installs[0].split())
-    assert {"--no-deps", "--no-build-isolation", "--no-index"} <= set(installs[1].split())
+    assert {"PIP_FIND_LINKS=dist/wheelhouse", "--require-hashes", "--only-binary", "requirements/run.txt"} <= set(
+        installs[0].split()
+    )
+    assert {"--no-deps", "dist/certplane-*.whl"} <= set(installs[1].split())
+    assert "PIP_NO_INDEX=1" in _all("ENV")[0].split()
 
 
 def test_what_is_copied_is_there_and_let_in():
-    """Each source is in the repository, and the ignore file does not keep it out."""
+    """Each source is in the repository or is what make puts into dist, and the ignore file does not keep it out."""
     sources = [each for copy in _all("COPY") if "--from" not in copy for each in copy.split()[:-1]]
-    assert [each for each in sources if not (manifests.ROOT / each).exists()] == []
+    assert [each for each in sources if not (manifests.ROOT / each).exists() and each != "dist"] == []
     assert sorted(f"!{each}" for each in sources) == sorted(each for each in IGNORED if each.startswith("!"))
     assert IGNORED[1] == "*"
+
+
+def test_the_python_of_the_image_is_the_one_that_wheels_are_fetched_for():
+    """Wheels of another version would not be found when the image is built."""
+    makefile = (manifests.ROOT / "Makefile").read_text("utf-8")
+    (version,) = re.findall(r"^IMAGE_PYTHON \?= (\S+)$", makefile, flags=re.MULTILINE)
+    assert f"ARG BASE=python:{version}-slim" in TEXT.splitlines()
 
 
 def test_the_image_runs_as_the_user_of_the_manifests():

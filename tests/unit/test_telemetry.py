@@ -86,3 +86,25 @@ def test_nothing_is_shown_that_kubernetes_does_not_show():
     of.decision("example.com/a", "Approved", "Rule")
     of.published(telemetry.ROOT_CA, 200, 0.1)
     assert "_created" not in of.render().decode()
+
+
+def test_bounds_of_buckets_are_written_as_go_writes_them():
+    """A label is compared as text: recorded rules and dashboards look for what other Kubernetes servers say."""
+    of = telemetry.Telemetry()
+    of.client_certificate(700_000.0)
+    name = "apiserver_client_certificate_expiration_seconds_bucket"
+    lines = [each for each in of.render().decode().splitlines() if each.startswith(name)]
+    bounds = [each.partition('le="')[2].partition('"')[0] for each in lines]
+    assert bounds == [
+        "0", "1800", "3600", "7200", "21600", "43200", "86400", "172800", "345600", "604800", "2.592e+06", "7.776e+06",
+        "1.5552e+07", "3.1104e+07", "+Inf",
+    ]  # fmt: skip
+
+
+def test_bounds_of_small_buckets():
+    """Client-go's queues begin at ten nanoseconds."""
+    of = telemetry.Telemetry()
+    of.queue("certificate")
+    lines = [each for each in of.render().decode().splitlines() if each.startswith("workqueue_work_duration_seconds_b")]
+    bounds = [each.partition('le="')[2].partition('"')[0] for each in lines]
+    assert bounds == ["1e-08", "1e-07", "1e-06", "1e-05", "0.0001", "0.001", "0.01", "0.1", "1", "10", "+Inf"]

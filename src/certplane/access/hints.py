@@ -1,7 +1,8 @@
-"""What will become of a request, told when it is made: a warning that kubectl prints, and no more than that.
+"""What will become of a request, told to whoever makes or approves it: a warning that kubectl prints, and no more.
 
 Kubernetes takes a request for any signer, and says nothing when none will ever sign it, or when the certificate will
-not be good for what it is wanted for. Here whoever asks learns at once, and which signer would do. Nothing is refused.
+not be good for what it is wanted for. It also says nothing when an existing request is applied again with another key.
+Here people learn at once, and which signer would do. Nothing is refused.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Problem = Callable[[Signer], str]
 
 
 class Hints:
-    """An admission hook."""
+    """An admission hook that runs last: on new requests and on approvals."""
 
     def __init__(self, signers: Signers, problem: Problem) -> None:
         self._signers = signers
@@ -41,7 +42,7 @@ class Hints:
 
     def __call__(self, of: admission.Review) -> None:
         """Warn of what is not going to work."""
-        if of.operation != "create" or of.subresource or of.resource.plural != csrs.RESOURCE.plural:
+        if of.resource.plural != csrs.RESOURCE.plural or not (_is_new(of) or _is_approved_now(of)):
             return
         spec = of.new.spec
         try:
@@ -50,10 +51,57 @@ class Hints:
             return
         asked = profiles.Asked(request, spec.usages, spec.username, spec.expiration_seconds)
         for text in hints(spec.signer_name, asked, self._signers(), self._problem):
-            short = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
-            # A check may run again.
-            if short not in of.call.warnings:
-                of.call.warn(short)
+            _warn(of, text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}...")
+
+
+def _is_new(of: admission.Review) -> bool:
+    return of.operation == "create" and not of.subresource
+
+
+def _is_approved_now(of: admission.Review) -> bool:
+    return (
+        (of.operation, of.subresource) == ("update", "approval")
+        and csrs.is_approved(of.new)
+        and not csrs.is_approved(of.old)
+    )
+
+
+def _warn(of: admission.Review, text: str) -> None:
+    # A hook may run again.
+    if text not in of.call.warnings:
+        of.call.warn(text)
+
+
+def kept_spec(of: admission.Review) -> None:
+    """An admission hook that runs first, while what was sent is there to see: the specification of an existing request
+    stays as it is, whatever is sent. Whoever has a new key would take the certificate of the old one for its own.
+    """
+    if of.resource.plural != csrs.RESOURCE.plural or of.operation != "update" or of.subresource:
+        return
+    sent, stored = of.new.spec, of.old.spec
+    # What is left out is no wish to remove it.
+    changed = [
+        name
+        for name, differs in (
+            ("request", bool(sent.request) and sent.request != stored.request),
+            ("signerName", bool(sent.signer_name) and sent.signer_name != stored.signer_name),
+            ("expirationSeconds", sent.expiration_seconds not in (None, stored.expiration_seconds)),
+            ("usages", bool(sent.usages) and set(sent.usages) != set(stored.usages)),
+        )
+        if differs
+    ]
+    if not changed:
+        return
+    key = "; its certificate is not for the new key" if _has_another_key(sent.request, stored.request) else ""
+    again = f"to ask anew, delete it first (kubectl delete csr {of.name}) or choose another name"
+    _warn(of, f"the spec of {of.name} cannot be changed and is kept ({', '.join(changed)}){key}: {again}")
+
+
+def _has_another_key(sent: bytes | None, stored: bytes | None) -> bool:
+    try:
+        return bool(sent) and csr.parse(sent or b"").spki != csr.parse(stored or b"").spki
+    except csr.RequestError:
+        return False
 
 
 def hints(name: str, asked: profiles.Asked, known: Mapping[str, Signer], problem: Problem) -> Iterator[str]:
@@ -88,7 +136,9 @@ def _instead(name: str, asked: profiles.Asked, known: Mapping[str, Signer]) -> s
         most = max(suited.values())
         accepting = tuple(each for each, count in suited.items() if count == most)
         return f"; {_nearest(name, accepting)} would"
-    alike = _alike(name, tuple(known)) if name not in known else ""
+    if name in known:
+        return "; no signer here would: certplane serve --signers declares one of your own"
+    alike = _alike(name, tuple(known))
     return f"; did you mean {alike}?" if alike else ""
 
 

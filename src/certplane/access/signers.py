@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from certplane import clock, errors
 from certplane.access import rbac
+from certplane.client import rights
 from certplane.meta import context
 from certplane.registry import admission
 from certplane.resources import certificatesigningrequests as csrs
@@ -42,15 +43,26 @@ def may_for_signer(authorize: Authorize, user: context.User, verb: str, signer_n
     )
 
 
-def hooks(authorize: Authorize) -> tuple[admission.Hook, ...]:
-    """The checks, in the order in which Kubernetes runs them."""
+def hooks(authorize: Authorize, *, tells_rules: bool = True) -> tuple[admission.Hook, ...]:
+    """The checks, in the order in which Kubernetes runs them. `tells_rules`: whoever is refused is told, as a warning,
+    which rule would permit it. The refusals themselves are in Kubernetes' words.
+    """
+
+    def refused(of: admission.Review, verb: str, signer: str, refusal: errors.APIError) -> errors.APIError:
+        rule = rights.signer_rule(verb, signer)
+        about = {"object": of.name, "user": of.call.user.name, "rule": rule, "request_id": of.call.request_id}
+        _log.info("a right for a signer is missing: grant it with a rule of a ClusterRole", extra=about)
+        if tells_rules:
+            of.call.warn(f"a ClusterRole with this rule would permit it: {rule}")
+        return refusal
 
     def approval(of: admission.Review) -> None:
         if (of.resource.plural, of.subresource, of.operation) != (_PLURAL, "approval", "update"):
             return
         signer = of.old.spec.signer_name
         if not may_for_signer(authorize, of.call.user, "approve", signer):
-            raise _refusal(of, f'user not permitted to approve requests with signerName "{signer}"')
+            why = f'user not permitted to approve requests with signerName "{signer}"'
+            raise refused(of, "approve", signer, _refusal(of, why))
 
     def signing(of: admission.Review) -> None:
         if (of.resource.plural, of.subresource, of.operation) != (_PLURAL, "status", "update"):
@@ -62,7 +74,8 @@ def hooks(authorize: Authorize) -> tuple[admission.Hook, ...]:
             return
         signer = of.old.spec.signer_name
         if not may_for_signer(authorize, of.call.user, "sign", signer):
-            raise _refusal(of, f'user not permitted to sign requests with signerName "{signer}"')
+            why = f'user not permitted to sign requests with signerName "{signer}"'
+            raise refused(of, "sign", signer, _refusal(of, why))
 
     def attesting(of: admission.Review) -> None:
         if of.resource.stored.plural != _BUNDLES or of.operation == "delete" or not of.new.spec.signer_name:
@@ -71,7 +84,8 @@ def hooks(authorize: Authorize) -> tuple[admission.Hook, ...]:
             return
         signer = of.new.spec.signer_name
         if not may_for_signer(authorize, of.call.user, "attest", signer):
-            raise _refusal(of, f'user not permitted to attest for signerName "{signer}"')
+            why = f'user not permitted to attest for signerName "{signer}"'
+            raise refused(of, "attest", signer, _refusal(of, why))
 
     def answering(of: admission.Review) -> None:
         if (of.resource.stored.plural, of.subresource, of.operation) != (_POD_REQUESTS, "status", "update"):
@@ -83,7 +97,8 @@ def hooks(authorize: Authorize) -> tuple[admission.Hook, ...]:
             # The real server asks while it validates, so this is a 422.
             why = f'User "{user.name}" is not permitted to "sign" for signer "{signer}"'
             problem = errors.forbidden("spec.signerName", why)
-            raise errors.Invalid(of.resource.kind, of.resource.group, of.name, [problem])
+            refusal = errors.Invalid(of.resource.kind, of.resource.group, of.name, [problem])
+            raise refused(of, "sign", signer, refusal)
 
     return approval, signing, attesting, _subject_restriction, answering
 

@@ -116,7 +116,7 @@ def audit() -> None:
     """Look things up in the audit log."""
 
 
-@audit.command("approvals")
+@audit.command("approvals", short_help="Who approved or denied what, and what came of it.")
 @click.option(
     "--log", "path", default=None, metavar="FILE",
     help="The current file; those that it was turned over into are read as well.  [default: DATA-DIR/audit.log]",

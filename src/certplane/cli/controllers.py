@@ -11,7 +11,7 @@ from certplane.cli import settings
 from certplane.config import controllers as known
 
 
-@click.command()
+@click.command(short_help="Run the controllers alone, against an API server elsewhere.")
 @settings.with_flags(known.OPTIONS)
 def controllers(config_file: str | None, **flags: Any) -> int:
     """Run the controllers alone, against the API server that a kubeconfig names, or around a pod.

@@ -1,7 +1,8 @@
 """`certplane`: the command line.
 
 Exit codes: 0 done; 1 a fault of ours, with a traceback in the log; 2 a setting or a file that must be mended, with
-`error:` and `hint:` lines; 3 another copy of the controllers works now; 130 interrupted.
+`error:` and `hint:` lines, or, of `wait`, a server that is not ready; 3 another copy of the controllers works now;
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import Final, NoReturn
 
 import click
 
+import certplane
 from certplane import errors, signals
 
 #: The commands, and the modules that they are in, under the same name.
-_COMMANDS: Final = ("audit", "controllers", "serve", "token", "version")
+_COMMANDS: Final = ("audit", "controllers", "serve", "token", "version", "wait")
 #: Those that run until a signal ends them.
 _LONG: Final = ("controllers", "serve")
 
@@ -39,6 +41,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(certplane.__version__, prog_name="certplane", message="%(prog)s %(version)s")
 def cli() -> None:
     """The Kubernetes Certificates API as software of its own."""
 
@@ -50,6 +53,10 @@ def main() -> NoReturn:
         sys.exit(code if isinstance(code, int) else 0)
     except errors.SetupError as error:
         _fail(error.message, error.hints)
+    except click.exceptions.NoArgsIsHelpError as error:
+        # Its message is the whole help.
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else "certplane"
         _fail(error.format_message(), (f"{where} --help",))

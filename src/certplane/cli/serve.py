@@ -11,7 +11,7 @@ from certplane.cli import settings
 from certplane.config import serve as known
 
 
-@click.command()
+@click.command(short_help="Serve the API: a control plane in one process.")
 @settings.with_flags(known.OPTIONS)
 def serve(config_file: str | None, **flags: Any) -> None:
     """Serve the API: a control plane in one process, with an embedded store.

@@ -37,7 +37,8 @@ def _option(of: options.Option) -> Callable[[Any], Any]:
         return click.option(flag, of.field, type=bool, is_flag=False, flag_value=True, default=None, help=shown)
     if of.kind == "choice":
         return click.option(flag, of.field, type=click.Choice(of.choices), default=None, help=shown)
-    metavar = {"path": "FILE", "duration": "DURATION", "names": "NAMES"}.get(of.kind, "TEXT")
+    path = "DIR" if of.name.endswith("-dir") else "FILE"
+    metavar = {"path": path, "duration": "DURATION", "names": "NAMES"}.get(of.kind, "TEXT")
     return click.option(flag, of.field, default=None, metavar=metavar, help=shown)
 
 

@@ -8,7 +8,7 @@ import certplane
 from certplane.server import discovery
 
 
-@click.command()
+@click.command(short_help="Print the version of the program and of the API.")
 def version() -> None:
     """Print the version of the program and of the API that it speaks."""
     click.echo(f"certplane {certplane.__version__} (Kubernetes API {discovery.API_VERSION})")

@@ -41,8 +41,13 @@ def rule_for(message: str) -> tuple[str, str]:
     if signer is None and attest is None:
         return "", ""
     verb, name = signer.groups() if signer is not None else ("attest", attest[1] if attest is not None else "")
+    return signer_rule(verb, name), ""
+
+
+def signer_rule(verb: str, name: str) -> str:
+    """The rule of a ClusterRole that lets somebody approve, sign or attest for a signer."""
     what = f"resources: [signers], resourceNames: ['{name}'], verbs: [{verb}]"
-    return f"- {{apiGroups: ['certificates.k8s.io'], {what}}}", ""
+    return f"- {{apiGroups: ['certificates.k8s.io'], {what}}}"
 
 
 #: A refusal that comes again after so many seconds is meant; one that comes after hours is another one.

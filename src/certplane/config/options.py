@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import ipaddress
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -42,6 +43,18 @@ DECISION_EVENTS: Final = Option(
     "decision-events", "Whether decisions about requests are told as Events on them.", "flag", True
 )
 LOG_LEVEL: Final = Option("log-level", "How much is logged.", "choice", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+
+
+def network_meant(text: str) -> str:
+    """For an address with a prefix length whose host bits are set, the network that is probably meant: 10.2.0.0/16 for
+    10.2.0.1/16. Empty for everything else.
+    """
+    address, slash, _ = text.partition("/")
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+        return str(network) if slash and network.network_address != ipaddress.ip_address(address) else ""
+    except ValueError:
+        return ""
 
 
 class Values:

@@ -21,6 +21,7 @@ SQLITE: Final = "sqlite"
 OPTIONS: Final[tuple[options.Option, ...]] = (
     Option("data-dir", "Directory of the PKI, the kubeconfigs and the store.", "path", "./certplane-data"),
     Option("listen", "HOST:PORT to serve on.", default="127.0.0.1:6443"),
+    Option("ready-file", "File with the server's address, which is there while requests are answered.", "path", None),
     Option("store", "sqlite:PATH; by default a file in the data directory."),
     Option("controllers", "'*', or names of controllers; -NAME leaves one out.", "names", ("*",)),
     Option("tls-san", "Further names and addresses for the serving certificate, when it is made.", "names", ()),
@@ -64,7 +65,12 @@ OPTIONS: Final[tuple[options.Option, ...]] = (
     Option("max-mutating-requests-inflight", "Writes at once; others are told to come again.", "number", 200),
     Option("request-timeout", "How long a request may take, watches apart.", "duration", "1m0s"),
     options.SERVING_APPROVER,
-    Option("creation-hints", "Whether whoever asks is told what will not work, as a warning.", "flag", True),
+    Option(
+        "creation-hints",
+        "Whether those who ask and approve are warned of what will not work, and told what would be needed.",
+        "flag",
+        True,
+    ),
     options.DECISION_EVENTS,
     options.LOG_LEVEL,
 )
@@ -88,6 +94,7 @@ class Settings:
     data_dir: pathlib.Path
     host: str
     port: int
+    ready_file: pathlib.Path | None
     store: pathlib.Path
     controllers: frozenset[str]
     tls_san: tuple[str, ...]
@@ -136,6 +143,7 @@ def settings(flags: Mapping[str, Any], file: Mapping[str, Any]) -> Settings:
         data_dir=data_dir,
         host=host,
         port=port,
+        ready_file=values.path("ready_file"),
         store=_store(values.text("store"), data_dir, problems),
         controllers=crew.chosen(values.names("controllers"), list(crew.CONTROLLERS), problems),
         tls_san=values.names("tls_san"),

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from certplane import errors, gotext
+from certplane.config import options
 from certplane.controllers import proofs
 
 #: The sources of proof.
@@ -170,7 +171,9 @@ class _Reader:
     def each(self, key: str, read: Callable[[str], Any], what: str) -> list[Any]:
         """The items of a list, read; `read` gives None for what is none of `what`."""
         found = [(text, read(text)) for text in self.texts(key)]
-        self.problems += [f"{key}: {text!r} is no {what}" for text, value in found if value is None]
+        for text in (text for text, value in found if value is None):
+            meant = options.network_meant(text) if "network" in what else ""
+            self.problems.append(f"{key}: {text!r} is no {what}{f'; did you mean {meant}?' if meant else ''}")
         return [value for _, value in found if value is not None]
 
 

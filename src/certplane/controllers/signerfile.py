@@ -20,6 +20,7 @@ from typing import Annotated, Any, Final
 from msgspec import field
 
 from certplane import errors, gotext
+from certplane.config import options
 from certplane.controllers import signer
 from certplane.meta import codec, goyaml, objects, validation
 from certplane.meta.objects import always, doc
@@ -215,7 +216,8 @@ def _name_problems(of: Names) -> Iterator[str]:
         try:
             ipaddress.ip_network(each)
         except ValueError as error:
-            yield f"names.ip: {error}"
+            meant = options.network_meant(each)
+            yield f"names.ip: {error}{f'; did you mean {meant}?' if meant else ''}"
     for each in of.required:
         if each not in _KINDS:
             yield f"names.required: there is no kind {each}; there are {', '.join(_KINDS)}"

@@ -74,7 +74,7 @@ NODE = {"common_name": "system:node:n1", "organizations": ("system:nodes",)}
             asked(usages=("code signing",)),
             [
                 ("kubernetes.io/kube-apiserver-client-kubelet will not sign this: subject organization is not "
-                "system:nodes")
+                "system:nodes; no signer here would: certplane serve --signers declares one of your own")
             ],
         ),
         (

@@ -10,50 +10,10 @@ import pytest
 from certplane import testing
 from certplane.server import exchange
 from certplane.server.connection import peer
+from tests.unit.server.connection import memory
 
 GET = b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n"
 DATE = b"date: today\r\n"
-
-
-class Transport:
-    """As much of a transport as a connection uses. `unsent` is what the client has not read."""
-
-    def __init__(self):
-        self.written = b""
-        self.unsent = 0
-        self.is_closed = self.is_aborted = self.is_paused = self.is_half_closed = False
-        self.has_written = asyncio.Event()
-
-    def get_extra_info(self, name):
-        return {"peername": ("192.0.2.1", 5)}.get(name)
-
-    def get_write_buffer_size(self):
-        return self.unsent
-
-    def write(self, data):
-        assert not self.is_half_closed
-        self.written += data
-        self.has_written.set()
-
-    def write_eof(self):
-        self.is_half_closed = True
-
-    def is_closing(self):
-        return self.is_closed or self.is_aborted
-
-    def pause_reading(self):
-        assert not self.is_paused
-        self.is_paused = True
-
-    def resume_reading(self):
-        assert self.is_paused
-        self.is_paused = False
-
-    def close(self):
-        self.is_closed = True
-
-    def abort(self):
-        self.is_aborted = True
 
 
 class Server:
@@ -67,7 +27,7 @@ class Server:
 
     def connect(self):
         self.peer = peer.Peer(self.shared, None)
-        self.transport = Transport()
+        self.transport = memory.Transport()
         self.peer.connection_made(self.transport)
 
     async def send(self, data):

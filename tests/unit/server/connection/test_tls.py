@@ -12,80 +12,20 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from certplane.server.connection import tls
-from certplane.x509 import authority, keys, mint, pem, template
-
-NOW = datetime.datetime.now(datetime.UTC)
-LIFETIME = datetime.timedelta(days=10)
-
-
-class CA:
-    """A CA whose certificates are good for anything."""
-
-    def __init__(self, name):
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.pem = mint.self_signed_ca(name, self.key, NOW, LIFETIME)
-        self.authority = authority.Authority(pem.first(self.pem).data, self.key)
-
-    def issue(self, what, key=None):
-        key = key or ec.generate_private_key(ec.SECP256R1())
-        return mint.leaf(what, key, self.authority, NOW, LIFETIME), keys.to_pem(key)
+from certplane.x509 import keys, mint, pem, template
+from tests.unit.server.connection import memory
+from tests.unit.server.connection.memory import LIFETIME, NOW, Client
 
 
 @pytest.fixture(scope="module")
 def ca():
-    return CA("clients")
+    return memory.CA("clients")
 
 
 @pytest.fixture(scope="module")
 def context(ca):
     names = template.AltNames(dns=("localhost",), ip=(ipaddress.ip_address("127.0.0.1"),))
     return tls.ServingContext(*ca.issue(mint.Leaf("server", names=names)), ca.pem)
-
-
-class Client:
-    """A TLS client in memory. `shake_hands` leaves the session established, or raises what either side raised."""
-
-    def __init__(self, session, ca, identity=None, version=None, alpn=()):
-        settings = ssl.create_default_context(cadata=ca.pem.decode())
-        settings.set_ciphers("DEFAULT:@SECLEVEL=0")
-        if identity is not None:
-            settings.load_cert_chain(identity)
-        if version is not None:
-            settings.minimum_version = settings.maximum_version = version
-        if alpn:
-            settings.set_alpn_protocols(alpn)
-        self.session = session
-        #: What happens to flights on their way.
-        self.tamper = bytes
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = settings.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
-
-    def flight(self, cut=1 << 20):
-        """Carry what the client has to say, in cuts, and back what the server answers; the plaintext that came out."""
-        said, plain = self.tamper(self._outgoing.read()), b""
-        for at in range(0, len(said), cut):
-            plain += self.session.receive(said[at : at + cut])
-        self._incoming.write(self.session.take_outgoing())
-        return plain
-
-    def shake_hands(self, cut=1 << 20):
-        while True:
-            try:
-                self.tls.do_handshake()
-            except ssl.SSLWantReadError:
-                self.flight(cut)
-            else:
-                self.flight(cut)
-                return self
-
-    def read(self, sent):
-        self._incoming.write(sent)
-        pieces = b""
-        while True:
-            try:
-                pieces += self.tls.read(1 << 20)
-            except ssl.SSLWantReadError:
-                return pieces
 
 
 def identity(tmp_path, certificate, key):
@@ -181,7 +121,7 @@ def test_the_handshake_takes_whatever_certificate_comes(name, version, context, 
 def test_a_chain_comes_as_it_was_sent(context, ca, tmp_path):
     """Leaf first, then what the client sent along, related or not."""
     _, certificate, key = _made(ca)
-    unrelated = CA("unrelated").pem
+    unrelated = memory.CA("unrelated").pem
 
     session = Client(context.session(), ca, identity(tmp_path, certificate + unrelated, key)).shake_hands().session
 

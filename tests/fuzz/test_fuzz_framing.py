@@ -6,11 +6,18 @@ more (that is rule 2 of `http1`); it may not see a request where h11 sees someth
 
 from __future__ import annotations
 
+import asyncio
+import ssl
+
 import h11
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from certplane.server.connection import http1
+from certplane import testing
+from certplane.server import exchange
+from certplane.server.connection import http1, peer
+from tests.fuzz.world import examples
+from tests.unit.server.connection import memory
 
 ROOM = 1 << 22
 
@@ -123,7 +130,7 @@ def is_beyond_ascii(stream):
     return any(b" HTTP/1." in line and not line.isascii() for line in stream.split(b"\r\n"))
 
 
-@settings(max_examples=600, deadline=None)
+@examples(600)
 @given(streams, st.lists(tampering, max_size=4), st.sampled_from([1, 3, 1 << 20]))
 @example([GOOD[3]], [], 1)
 @example([GOOD[4]], [("insert", 0.999, 1, GOOD[0])], 1)
@@ -142,10 +149,90 @@ def test_what_is_taken_is_what_another_reads(requests, changes, cut):
         assert not refused
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(streams, st.lists(tampering, max_size=4), st.integers(1, 40))
 def test_how_the_bytes_are_cut_does_not_matter(requests, changes, cut):
     """The same bytes in other pieces are the same requests, and the same refusal."""
     stream = tamper(b"".join(requests), changes)
 
     assert ours(stream, cut) == ours(stream, 1 << 20)
+
+
+async def _handle(incoming):
+    """Answers some with their body and some without having read it; streams to others."""
+    if incoming.path == "/a":
+        return exchange.Reply(200, "text/plain", stream=_pieces())
+    if incoming.path == "/b":
+        return exchange.Reply(403, "text/plain", b"no")
+    return exchange.Reply(200, "text/plain", await incoming.body())
+
+
+async def _pieces():
+    yield b"one"
+    yield b"two"
+
+
+async def _converse(pieces):
+    """What a connection writes for what a client sends; nothing may be left behind when the client goes."""
+    shared = peer.Shared(_handle, testing.FakeClock(), lambda _: None, date=b"today")
+    connection, transport = peer.Peer(shared, None), memory.Transport()
+    connection.connection_made(transport)
+    for piece in pieces:
+        if not transport.is_closing():
+            connection.data_received(piece)
+            await testing.settle(5)
+    transport.is_closed = True
+    connection.connection_lost(None)
+    await testing.settle(10)
+    assert len(asyncio.all_tasks()) == 1
+    assert (shared.peers, shared.waiting) == (set(), 0)
+    return transport.written
+
+
+@examples(300)
+@given(streams, st.lists(tampering, max_size=4), st.integers(1, 100))
+def test_a_conversation_is_one_of_answers(requests, changes, cut):
+    """Whatever a client sends, it hears well-formed answers, in the eyes of another implementation, and no more of
+    them than it sent requests; and no task outlives it.
+    """
+    stream = tamper(b"".join(requests), changes)
+
+    heard = asyncio.run(_converse([stream[at : at + cut] for at in range(0, len(stream), cut)]))
+
+    assert heard.replace(http1.CONTINUE, b"").count(b"HTTP/1.1 ") <= stream.count(b"HTTP/1.") + 1
+    client = h11.Connection(h11.CLIENT)
+    client.send(h11.Request(method="GET", target="/", headers=[("host", "h")]))
+    client.send(h11.EndOfMessage())
+    client.receive_data(heard)
+    if heard:
+        events = [client.next_event()]
+        while not isinstance(events[-1], h11.EndOfMessage | type(h11.NEED_DATA)):
+            events.append(client.next_event())
+        assert any(isinstance(event, h11.Response | h11.InformationalResponse) for event in events)
+
+
+TLS = memory.TLS()
+
+
+@examples(300)
+@given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4), st.integers(1, 2000))
+def test_a_handshake_that_is_tampered_with(changes, cut):
+    """It comes about or it does not; nothing else happens, and plaintext is what was sent or nothing."""
+
+    def tamper_bytes(flight):
+        damaged = bytearray(flight)
+        for where, byte in changes:
+            if damaged:
+                damaged[int(where * len(damaged))] = byte
+        return bytes(damaged)
+
+    client = memory.Client(TLS.context.session(), TLS.ca)
+    client.tamper = tamper_bytes
+    try:
+        client.shake_hands(cut)
+        client.tls.write(b"GET / HTTP/1.1\r\n\r\n")
+        plain = client.flight(cut)
+    except (memory.tls.TLSError, memory.Stalled, ssl.SSLError):
+        return
+
+    assert plain in (b"", b"GET / HTTP/1.1\r\n\r\n")

@@ -1,0 +1,125 @@
+"""Starting a server and going on when it is ready: `serve --ready-file`, `wait`, and a service manager."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import ssl
+import subprocess
+import urllib.request
+
+import pytest
+
+import demo
+
+
+@contextlib.contextmanager
+def starting(tmp_path, port, *arguments, **environment):
+    """A server that has only just been started."""
+    with (tmp_path / "log").open("ab") as log:
+        process = subprocess.Popen(
+            [demo.CERTPLANE, "serve", "--data-dir", tmp_path / "data", "--listen", f"127.0.0.1:{port}", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment or None,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait(tmp_path, *arguments):
+    """`certplane wait`, run to its end."""
+    return subprocess.run(
+        [demo.CERTPLANE, "wait", "--data-dir", tmp_path / "data", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def asked(tmp_path, url):
+    """What a server says of itself."""
+    tls = ssl.create_default_context(cafile=str(tmp_path / "data" / "pki" / "ca.crt"))
+    with urllib.request.urlopen(f"{url}/readyz", context=tls, timeout=10) as answer:
+        return answer.read()
+
+
+def test_waiting_ends_when_the_server_is_ready(tmp_path):
+    """Begun before anything is there; and once more, with the server running."""
+    port = demo.free_port()
+    with starting(tmp_path, port) as process:
+        for arguments in (["--pid", process.pid], ["--timeout", "30s"]):
+            done = wait(tmp_path, *arguments)
+            assert (done.returncode, done.stdout, done.stderr) == (0, f"https://127.0.0.1:{port}\n", "")
+            assert asked(tmp_path, done.stdout.strip()) == b"ok"
+
+
+@pytest.mark.parametrize("answers", [False, True], ids=["silent", "another certplane"])
+def test_waiting_ends_when_the_port_is_taken(answers, tmp_path):
+    """At once: the process has ended, and whoever has the port is not taken for it."""
+    with contextlib.ExitStack() as stack:
+        if answers:
+            (tmp_path / "other").mkdir()
+            port = stack.enter_context(demo.running(tmp_path / "other" / "data", tmp_path / "other" / "log"))
+        else:
+            taken = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            port = taken.getsockname()[1]
+        process = stack.enter_context(starting(tmp_path, port))
+        done = wait(tmp_path, "--pid", process.pid)
+        assert (done.returncode, done.stdout) == (2, "")
+        lines = done.stderr.splitlines()
+        assert lines[0].startswith("error: the server's process ended before it was ready: ")
+        assert lines[1:] == [
+            "hint: what it printed last says why it ended",
+            "hint: if another process has its port, certplane serve --listen HOST:PORT takes another one",
+        ]
+        assert "cannot listen on" in (tmp_path / "log").read_text()
+
+
+def test_waiting_for_nothing_ends_in_time(tmp_path):
+    """With what is missing."""
+    done = wait(tmp_path, "--timeout", "0s")
+    assert done.returncode == 2
+    assert "not ready after 0s" in done.stderr
+    assert "admin.conf" in done.stderr
+
+
+def test_the_ready_file_is_there_while_requests_are_answered(tmp_path):
+    """It has the address in it; a killed server's is removed by the next one before that is ready."""
+    ready = tmp_path / "ready"
+    port = demo.free_port()
+    with starting(tmp_path, port, "--ready-file", ready) as process:
+        while not ready.exists():
+            assert process.poll() is None
+        assert ready.read_text() == f"https://127.0.0.1:{port}\n"
+        assert asked(tmp_path, ready.read_text().strip()) == b"ok"
+        process.kill()
+        process.wait()
+        assert ready.exists()
+    with starting(tmp_path, port, "--ready-file", ready) as process:
+        assert wait(tmp_path, "--pid", process.pid).returncode == 0
+        assert ready.read_text() == f"https://127.0.0.1:{port}\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+        assert not ready.exists()
+
+
+def test_a_service_manager_hears_of_it(tmp_path):
+    """READY=1 comes when requests are answered, STOPPING=1 when they are no longer taken."""
+    port = demo.free_port()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        with starting(tmp_path, port, NOTIFY_SOCKET=str(tmp_path / "notify")) as process:
+            assert manager.recv(4096).decode().splitlines() == ["READY=1", f"STATUS=serving https://127.0.0.1:{port}"]
+            assert asked(tmp_path, f"https://127.0.0.1:{port}") == b"ok"
+            process.send_signal(signal.SIGTERM)
+            assert manager.recv(4096) == b"STOPPING=1"
+            assert process.wait(timeout=20) == 0
