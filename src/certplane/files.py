@@ -142,7 +142,7 @@ def check_directory(path: pathlib.Path, what: str, *, is_own: bool = False) -> N
     if mode & forbidden:
         raise SetupError(
             f"others can put files into {what} {path}: {_gives(mode, forbidden)}",
-            (f"chmod {mode & ~forbidden:o} {path}",),
+            (f"chmod {mode & ~forbidden:o} {path}", "or name a directory below it, which certplane makes for itself"),
         )
 
 

@@ -298,6 +298,10 @@ def test_another_client_ca_is_trusted(tmp_path):
         process.send(signal.SIGHUP)
         process.until("files reloaded")
         assert status() == 200
+        file.write_bytes(b"half a certificate")
+        process.send(signal.SIGHUP)
+        process.until("files not reloaded")
+        assert status() == 200
         file.write_bytes(requests.pem(other[0]))
         process.send(signal.SIGHUP)
         process.until("files reloaded")

@@ -153,7 +153,7 @@ def test_directories_are_judged(tmp_path):
     path.chmod(0o777)
     with pytest.raises(SetupError, match="others can put files into") as caught:
         files.check_directory(path, "the directory")
-    assert (f"chmod 755 {path}",) == caught.value.hints
+    assert f"chmod 755 {path}" == caught.value.hints[0]
     path.chmod(0o755)
     link = tmp_path / "link"
     link.symlink_to(path)
