@@ -150,15 +150,18 @@ class Peer(asyncio.Protocol):
         self._is_streaming = False
         self._is_paused = False
         self._is_lingering = False
+        #: Whether the client said that it sends no more.
+        self._is_ended = False
         self._charged = 0
         #: When this connection is over, and why, unless something happens before.
         self._deadline = math.inf
         self._why = ""
         self._has_begun_head = False
         self._drained: asyncio.Future[None] | None = None
-        #: The least that waited to be sent since when.
-        self._unsent = 0
-        self._unsent_since = 0.0
+        #: Bytes that were given to the transport; and how many of them were sent, since when.
+        self._written = 0
+        self._sent = 0
+        self._sent_since = 0.0
 
     # --- the transport's side -------------------------------------------------------------------------------------
 
@@ -187,12 +190,16 @@ class Peer(asyncio.Protocol):
             return
         outgoing = session.take_outgoing()
         if outgoing:
-            self._transport.write(outgoing)
+            self._put(outgoing)
         if data:
             self._receive(data)
         if session.is_ended:
-            # A client that says goodbye waits for no answer, as in Go's server.
-            self._transport.close()
+            self._client_ended()
+
+    def eof_received(self) -> bool:
+        """The client sends no more; tell whether an answer is still to come."""
+        self._client_ended()
+        return not self._transport.is_closing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
@@ -257,9 +264,17 @@ class Peer(asyncio.Protocol):
         self._shared.refused("tls")
         _log.info("TLS handshake failed", extra={"source": self._source, "reason": reason})
         if answer:
-            self._transport.write(answer)
+            self._put(answer)
         self._end_request(exchange.ClientGone())
         self._transport.close()
+
+    def _client_ended(self) -> None:
+        """As in Go's server: what streams is over, and what waits for a body; another answer is still given."""
+        self._is_ended = True
+        self._machine.closing = True
+        self._end_request(exchange.ClientGone())
+        if self._task is None or self._is_streaming:
+            self._transport.close()
 
     def _end_request(self, problem: Exception) -> None:
         """Nobody waits for the answer any more."""
@@ -309,7 +324,8 @@ class Peer(asyncio.Protocol):
         try:
             reply = await self._shared.handler(incoming)
         except exchange.ClientGone:
-            self._transport.abort()
+            if not self._is_lingering:
+                self._transport.abort()
             return
         if self._drained is not None:
             await self._drained
@@ -333,7 +349,8 @@ class Peer(asyncio.Protocol):
     async def _stream(self, status: int, fields: http1.Fields, stream: AsyncIterator[bytes]) -> None:
         """Send piece by piece until the stream ends; when the client goes, the task is cancelled."""
         async with contextlib.aclosing(stream) as pieces:  # type: ignore[type-var]  # streams are generators
-            if self._transport.is_closing():
+            if self._transport.is_closing() or self._is_ended:
+                self._transport.close()
                 return
             self._is_streaming = True
             self._write(self._machine.begin(status, fields))
@@ -378,6 +395,10 @@ class Peer(asyncio.Protocol):
             except tls.TLSError as error:
                 self._abort(str(error))
                 return
+        self._put(data)
+
+    def _put(self, data: bytes) -> None:
+        self._written += len(data)
         self._transport.write(data)
 
     # --- the end --------------------------------------------------------------------------------------------------
@@ -388,7 +409,7 @@ class Peer(asyncio.Protocol):
             return
         if self._session is not None:
             self._session.end()
-            self._transport.write(self._session.take_outgoing())
+            self._put(self._session.take_outgoing())
         if not linger:
             self._transport.close()
             return
@@ -425,10 +446,10 @@ class Peer(asyncio.Protocol):
             else:
                 self._transport.abort() if self._is_lingering else self._say_goodbye(linger=False)
             return
-        unsent = self._transport.get_write_buffer_size()
-        if not unsent or unsent < self._unsent or not self._unsent:
-            self._unsent, self._unsent_since = unsent, now
-        elif now - self._unsent_since >= STALL_SECONDS:
+        sent = self._written - self._transport.get_write_buffer_size()
+        if sent != self._sent or sent == self._written:
+            self._sent, self._sent_since = sent, now
+        elif now - self._sent_since >= STALL_SECONDS:
             self._abort("the answer was not read")
 
     def abort(self) -> asyncio.Task[None] | None:

@@ -153,6 +153,8 @@ async def test_a_body_that_breaks_off_in_its_framing_is_answered():
 
     assert server.transport.written.startswith(b"HTTP/1.1 400 ")
     assert server.transport.written.count(b"HTTP/1.1") == 1
+    assert server.transport.is_half_closed
+    assert not server.transport.is_aborted
 
 
 # --- clients that go ----------------------------------------------------------------------------------------------
@@ -172,6 +174,29 @@ async def test_an_ended_connection_ends_its_stream_and_what_waits_behind_it():
 
     assert open_ == set()
     assert server.shared.peers == set()
+
+
+async def test_who_sends_no_more_gets_the_answer_all_the_same():
+    """Half a connection is enough for an answer, and the end of one that streams."""
+    handler, requests = waiting()
+    server = Server(handler)
+    await server.send(GET % 1)
+    assert server.peer.eof_received()
+    requests[0][1].set_result(exchange.Reply(200, "text/plain", b"done"))
+    await testing.settle(10)
+    assert server.transport.written.endswith(b"done")
+    assert server.transport.is_closed
+
+    handler, _, open_ = streaming()
+    server = Server(handler)
+    await server.send(GET % 1)
+    assert not server.peer.eof_received()
+    await testing.settle(10)
+    assert open_ == set()
+    assert server.transport.is_closing()
+
+    server = Server(hello)
+    assert not server.peer.eof_received()
 
 
 async def test_who_sends_too_much_behind_a_stream_is_ended():
@@ -325,17 +350,18 @@ async def test_an_answer_that_nobody_reads_is_given_up():
     """As long as something is read it may take its time; without any progress it is over."""
     server = Server(hello)
     await server.send(GET % 1)
-    server.transport.unsent = 1000
+    server.transport.unsent = 100
     await server.pass_(30)
     assert not server.transport.is_closing()
     await server.pass_(2)
     assert server.transport.is_aborted
 
     server.connect()
-    for left in (900, 500, 400, 0):
-        server.transport.unsent = left
-        await server.pass_(29)
+    for read in range(4):
+        # A byte is read, and the next answer waits behind the rest.
         await server.send(GET % 1)
+        server.transport.unsent = len(server.transport.written) - 1 - read
+        await server.pass_(29)
     assert not server.transport.is_closing()
 
 
