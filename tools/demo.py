@@ -140,9 +140,9 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(data: pathlib.Path, log: pathlib.Path, *arguments: str) -> Iterator[int]:
-    """A control plane, from ready to stopped; yields its port."""
-    port = free_port()
+def running(data: pathlib.Path, log: pathlib.Path, *arguments: str, port: int = 0) -> Iterator[int]:
+    """A control plane, from ready to stopped; yields its port, which is any that is free unless one is wanted."""
+    port = port or free_port()
     with log.open("wb") as sink:
         process = subprocess.Popen(
             [str(CERTPLANE), "serve", "--data-dir", str(data), "--listen", f"127.0.0.1:{port}", *arguments],

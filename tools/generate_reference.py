@@ -52,25 +52,53 @@ and in the metric `certplane_signer_ready`.
 | `pki/apiserver.crt`, `pki/apiserver.key` | the serving certificate |
 | `admin.conf` | kubeconfig of kubernetes-admin, in kubeadm:cluster-admins; what it may do, RBAC says |
 | `super-admin.conf` | kubeconfig of kubernetes-super-admin, in system:masters; may do everything |
-| `store.sqlite` | the store: SQLite, one writer |
+| `store.sqlite`, `-wal`, `-shm`, `.lock` | the store: SQLite, one writer |
+| `audit.log` | who did what; a group may read it |
 
-Files that are there already are used as they are.
+Files that are there already are used as they are, but for the address in the two kubeconfigs: it follows the one that
+the server has, unless you wrote another one there; what you add to them stays. One that is damaged is told and left
+alone.
+
+At the start, all of these have to be files and no links, of the user that certplane runs as or of root, and closed to
+others; the directories, too, may be written to by nobody else. What is not so is refused, with the command that mends
+it. Whatever certplane makes is for its own user alone.
+
+Files that flags name may be links, as mounted Secrets are. A key of a CA or of service accounts that others can read
+is refused there, too (the group of a pod may read files of root); about the serving key and the token file there is a
+line in the log.
+
+### Signals and files that change
+
+| signal | meaning |
+|---|---|
+| SIGTERM, SIGINT | end: accept nothing more, finish what is under way, exit with 0 |
+| SIGHUP | read files again now, and open the audit log anew |
+
+A request whose body has not come a second after SIGTERM is answered with 503.
+
+Read again when they change, within 10 s, and at once on SIGHUP: the serving certificate and its key, the client CA
+file, the token file, the files of `--signers` and of the serving approver's inventory. The CA files of signers and the
+credentials in a kubeconfig are looked at whenever they are used. What has changed counts when it was the same at two
+looks; what cannot be used, such as half a pair, changes nothing, and is told once in the log. All other settings and
+files are read at the start alone.
 
 ### Exit codes
 
 | code | meaning |
 |--:|---|
-| 0 | done; also after SIGTERM and SIGINT |
+| 0 | done; also after SIGTERM and SIGINT, whether it had begun or not |
 | 1 | a fault of the program's; the log has a traceback |
 | 2 | something that a person must mend: `error:` says what, `hint:` what to do; `wait`: the server is not ready |
 | 3 | `controllers`: another copy works now; start this one again, it waits for its turn |
-| 130 | interrupted before it began |
+| 130 | interrupted (Ctrl-C) before anything was read |
 
 ### Health and metrics
 
 `/livez`, `/readyz`, `/healthz` (`?verbose`, `?exclude=CHECK`, `/readyz/CHECK`), `/version`, `/metrics`. Checks are
 `ping`, `log`, `etcd` (the store, under the name that probes know), `informer-sync`, `shutdown`, and one `signer-NAME`
-for each signer, which reports without making the server unready.
+for each signer, which reports without making the server unready. Everybody sees which checks fail. Why, with names of
+files, `?verbose` tells those who may read `/metrics`, where the same stands: the groups system:monitoring and
+system:masters, unless you allow more.
 
 | metric | meaning |
 |---|---|
@@ -87,6 +115,7 @@ for each signer, which reports without making the server unready.
 | `apiserver_audit_error_total` | audit records that could not be written |
 | `certplane_audit_left_out_total` | requests of nobody known that were counted instead of recorded |
 | `root_ca_cert_publisher_sync_*`, `clustertrustbundle_publisher_sync_*` | what was published, by code, and how long |
+| `certplane_file_reloads_total` | changed files that were read again, by what they are, and the result |
 | `workqueue_*` | the controllers' queues, under the names of client-go |
 
 ### The audit log

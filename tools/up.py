@@ -3,26 +3,58 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import signal
+import socket
 import sys
 import tempfile
+from typing import Any, NoReturn
 
 import demo
 
 
 def main() -> int:
+    # Whatever ends this ends the control plane first, also while it starts.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     data = pathlib.Path("certplane-data").resolve()
-    with tempfile.TemporaryDirectory() as logs, demo.running(data, pathlib.Path(logs) / "server.log") as port:
-        print(f"certplane serves the Certificates API on https://127.0.0.1:{port}")
-        print("Paste this into another terminal:\n")
-        print(f"  export KUBECONFIG={data / 'admin.conf'}")
-        print(f"  export PATH={demo.find_kubectl().parent}:$PATH")
-        print("  kubectl get csr\n")
-        print("Ctrl-C stops it; what you did is kept in", data, flush=True)
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    try:
+        with (
+            tempfile.TemporaryDirectory() as logs,
+            demo.running(data, pathlib.Path(logs) / "server.log", port=former_port(data)) as port,
+        ):
+            print(f"certplane serves the Certificates API on https://127.0.0.1:{port}")
+            print("Paste this into another terminal:\n")
+            print(f"  export KUBECONFIG={data / 'admin.conf'}")
+            print(f"  export PATH={demo.find_kubectl().parent}:$PATH")
+            print("  kubectl get csr\n")
+            print("Ctrl-C stops it; what you did is kept in", data, flush=True)
+            signal.pause()
+    except KeyboardInterrupt:
+        pass
     return 0
 
 
+def former_port(data: pathlib.Path) -> int:
+    """The port of the last time, which copies of the kubeconfig lead to; 0 if it is taken, or there was none."""
+    path = data / "admin.conf"
+    text = path.read_text() if path.exists() else ""
+    found = re.search(r"^    server: https://127\.0\.0\.1:(\d+)$", text, re.MULTILINE)
+    if found is None:
+        return 0
+    with socket.socket() as probe:
+        # As the server itself does: connections that have just ended are in nobody's way.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", int(found[1])))
+        except (OSError, OverflowError):
+            return 0
+    return int(found[1])
+
+
+def _interrupt(*_: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     sys.exit(main())

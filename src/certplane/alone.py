@@ -8,12 +8,13 @@ import dataclasses
 import datetime
 import gc
 import logging
+import os
 import pathlib
-import signal
 import socket
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from certplane import app, errors, manager, notify, resources, telemetry
+from certplane import app, errors, files, manager, notify, reload, resources, signals, telemetry
 from certplane import clock as clocks
 from certplane.access import authn, tokens
 from certplane.config import serve, signing
@@ -23,7 +24,7 @@ from certplane.server import audit, auditlog, auditpolicy, manners
 from certplane.server.connection import listener as listeners
 from certplane.server.connection import tls
 from certplane.store import sqlite
-from certplane.x509 import certificates, keys, reserved
+from certplane.x509 import certificates, keys, pairs, reserved
 
 _log = logging.getLogger("certplane")
 
@@ -31,37 +32,63 @@ _DRAIN_SECONDS: Final = 8.0
 
 
 def _prepare(settings: serve.Settings, clock: clocks.Clock) -> pki.PKI:
-    """The data directory, completed. Raises SetupError, having written nothing, for what cannot be used."""
+    """The data directory, judged, and completed but for the kubeconfigs. Raises SetupError, having written nothing,
+    for what cannot be used.
+    """
     host_names = ("localhost", "127.0.0.1", "::1", socket.gethostname())
-    bound = () if settings.host in ("0.0.0.0", "::") else (settings.host,)  # noqa: S104 - compared, not bound
+    bound = () if settings.host in _ANY else (settings.host,)
     names = tuple(name for name in (*host_names, *bound, *settings.tls_san) if name)
-    if not settings.data_dir.exists():
-        settings.data_dir.mkdir(mode=0o700, parents=True)
-    own = pki.ensure(settings.data_dir / "pki", pki.Options(names, settings.key_algorithm), clock.now())
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - as above
-    server = f"https://[{host}]:{settings.port}" if ":" in host else f"https://{host}:{settings.port}"
-    for path in kubeconfig.ensure(settings.data_dir, own, server, settings.key_algorithm, clock.now()):
+    files.make_directory(settings.data_dir, "the data directory")
+    files.check_directory(settings.data_dir, "the data directory")
+    kubeconfig.check(settings.data_dir)
+    if settings.store.parent.exists():
+        files.check_directory(settings.store.parent, "the directory of the store")
+    for suffix in ("", "-wal", "-shm", ".lock"):
+        files.check_own(settings.store.with_name(settings.store.name + suffix), "the store's file")
+    return pki.ensure(settings.data_dir / "pki", pki.Options(names, settings.key_algorithm), clock.now())
+
+
+#: Addresses that stand for all those of the machine: nobody can be told to go there.
+_ANY: Final = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+
+
+def _write_kubeconfigs(settings: serve.Settings, own: pki.PKI, port: int, now: datetime.datetime) -> None:
+    host = "127.0.0.1" if settings.host in _ANY else settings.host
+    server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+    written = kubeconfig.ensure(settings.data_dir, own, server, settings.key_algorithm, now)
+    for path in written.made:
         _log.info("kubeconfig written", extra={"path": path})
-    return own
+    for path in written.moved:
+        _log.info("kubeconfig leads to this address now", extra={"path": path, "server": server})
 
 
-def _how(settings: serve.Settings, own: pki.PKI, clock: clocks.Clock) -> app.How:
+def _audit_log(
+    settings: serve.Settings, path: pathlib.Path, clock: clocks.Clock, name: str = "the audit log"
+) -> auditlog.LogFile:
+    """A log of requests, which can be written to. Raises SetupError."""
+    if settings.records and str(path) not in (auditlog.STANDARD_OUTPUT, serve.NO_LOG):
+        if path.is_file() and not path.is_symlink():
+            files.check_own(path, name, files.LOG)
+        with files.told(f"{name} {path} cannot be written", "--audit-log-path names another file, or none"):
+            os.close(files.open_log(path))
+    return auditlog.LogFile(path, auditlog.Rotation(*settings.audit_rotation), clock, _gap)
+
+
+def _how(settings: serve.Settings, own: pki.PKI, static: authn.StaticTokens, clock: clocks.Clock) -> app.How:
     ca_file = settings.client_ca_file or own.ca_certificate
     try:
-        verifier = certificates.ClientVerifier(ca_file.read_bytes())
-    except (OSError, certificates.CertificateError) as error:
-        raise errors.SetupError(
-            f"the client CA file {ca_file} cannot be used: {error}", ("--client-ca-file names CA certificates, in PEM",)
-        ) from error
-    serving = settings.serving.certificate or own.certificate
-    reservations = reserved.Reservations(clock.now, verifier, reserved.names_of(serving.read_bytes()))
-    static = (authn.read_tokens(settings.token_auth_file),) if settings.token_auth_file is not None else ()
+        verifier = certificates.ClientVerifier(files.read(ca_file, "the client CA file", _CLIENT_CA_HINT))
+    except certificates.CertificateError as error:
+        raise errors.SetupError(f"the client CA file {ca_file} cannot be used: {error}", (_CLIENT_CA_HINT,)) from error
+    certificate, _ = _serving_pair(settings, own)
+    own_names = reserved.names_of(files.read(certificate, "the serving certificate"))
+    reservations = reserved.Reservations(clock.now, verifier, own_names)
     return app.How(
         signers=manager.signers(settings.signing, signing.Pair(own.ca_certificate, own.ca_key), reservations),
         kinds=resources.served(settings.runtime_config),
         controllers=settings.controllers,
         client_ca=verifier,
-        static_tokens=static,
+        static_tokens=(static,),
         issuer=_issuer(settings.accounts, own),
         bootstrap_tokens=settings.bootstrap_tokens,
         anonymous=settings.anonymous_auth,
@@ -75,43 +102,115 @@ def _how(settings: serve.Settings, own: pki.PKI, clock: clocks.Clock) -> app.How
         serving=manager.serving_rules(settings.serving_approver),
         limits=manners.Limits(*settings.limits),
         root_ca=_root_ca(settings.root_ca_file or own.ca_certificate),
-        address=f"{settings.host}:{settings.port}",
     )
+
+
+_CLIENT_CA_HINT: Final = "--client-ca-file names CA certificates, in PEM"
+
+
+def _static_tokens(path: pathlib.Path | None) -> authn.StaticTokens:
+    if path is None:
+        return authn.StaticTokens({})
+    hint = "--token-auth-file names lines of token,user,uid,groups"
+    try:
+        return authn.StaticTokens(authn.parse_tokens(files.read(path, "the token file", hint)))
+    except ValueError as error:
+        raise errors.SetupError(f"the token file {path} cannot be used: {error}", (hint,)) from error
 
 
 def _audit_policy(path: pathlib.Path | None) -> auditpolicy.Policy:
     if path is None:
         return auditpolicy.DEFAULT
+    hint = "it is a Policy of audit.k8s.io/v1, in YAML"
     try:
-        return auditpolicy.parse(path.read_bytes())
-    except (OSError, auditpolicy.PolicyProblem) as error:
-        raise errors.SetupError(
-            f"the audit policy {path} cannot be used: {error}", ("it is a Policy of audit.k8s.io/v1, in YAML",)
-        ) from error
+        return auditpolicy.parse(files.read(path, "the audit policy", hint))
+    except auditpolicy.PolicyProblem as error:
+        raise errors.SetupError(f"the audit policy {path} cannot be used: {error}", (hint,)) from error
 
 
 def _root_ca(path: pathlib.Path) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise errors.SetupError(
-            f"the root CA file {path} cannot be read: {error.strerror}", ("--root-ca-file names certificates, in PEM",)
-        ) from error
-    return publisher.bundle_of(content)
+    return publisher.bundle_of(files.read(path, "the root CA file", "--root-ca-file names certificates, in PEM"), path)
 
 
-def _issuer(of: serve.Accounts, own: pki.PKI) -> tokens.Issuer:
+def _issuer(accounts: serve.Accounts, own: pki.PKI) -> tokens.Issuer:
     further: list[keys.PublicKey] = []
-    if of.further_keys is not None:
+    path = accounts.further_keys
+    if path is not None:
+        hint = "--service-account-key-file names public keys, in PEM"
         try:
-            further = keys.public_from_pem(of.further_keys.read_bytes())
-        except (OSError, keys.KeyProblem) as error:
-            raise errors.SetupError(
-                f"the public keys in {of.further_keys} cannot be used: {error}",
-                ("--service-account-key-file names public keys, in PEM",),
-            ) from error
-    key = pki.load_account_key(of.signing_key or own.account_key)
-    return tokens.Issuer(of.issuer, key, of.audiences, further, int(of.longest.total_seconds()))
+            further = keys.public_from_pem(files.read(path, "the file of public keys", hint))
+        except keys.KeyProblem as error:
+            raise errors.SetupError(f"the public keys in {path} cannot be used: {error}", (hint,)) from error
+    key = pki.load_account_key(accounts.signing_key or own.account_key)
+    return tokens.Issuer(accounts.issuer, key, accounts.audiences, further, int(accounts.longest.total_seconds()))
+
+
+# --- files that may change ----------------------------------------------------------------------------------------
+
+
+class Identities:
+    """Who we are to clients, and who they are to us, as files say now. The two halves of TLS come from two groups of
+    files, and are loaded together.
+    """
+
+    def __init__(
+        self,
+        context: tls.ServingContext,
+        clients: Callable[[certificates.ClientVerifier], None],
+        served: Callable[[bytes], None],
+    ) -> None:
+        """`clients` is told whom to trust from now on, `served` with which certificate we serve."""
+        self._context = context
+        self._clients = clients
+        self._served = served
+        self._pair: tuple[bytes, bytes] | None = None
+        self._client_ca = b""
+
+    def use_pair(self, contents: Sequence[bytes]) -> None:
+        """A certificate and its key. Raises ValueError if they are not."""
+        certificate, key = contents
+        pairs.check(certificate, key)
+        self._load((certificate, key), self._client_ca)
+        self._pair = certificate, key
+        self._served(certificate)
+
+    def use_client_ca(self, contents: Sequence[bytes]) -> None:
+        """The CA certificates of clients. Raises ValueError if they are not."""
+        verifier = certificates.ClientVerifier(contents[0])
+        self._load(self._pair, contents[0])
+        self._client_ca = contents[0]
+        self._clients(verifier)
+
+    def _load(self, pair: tuple[bytes, bytes] | None, client_ca: bytes) -> None:
+        # At the start one of the two comes first.
+        if pair is not None and client_ca:
+            self._context.load(*pair, client_ca)
+
+
+def _follow(reloader: reload.Reloader, settings: serve.Settings, own: pki.PKI, plane: app.Plane, used: _Used) -> None:
+    """Have files read again when they change. Raises SetupError for those that are no good now."""
+    identities = Identities(used.context, plane.replace_client_ca, plane.replace_serving_certificate)
+    reloader.follow("serving certificate", _serving_pair(settings, own), identities.use_pair)
+    reloader.follow("client CA file", [settings.client_ca_file or own.ca_certificate], identities.use_client_ca)
+    if settings.token_auth_file is not None:
+        reloader.follow(
+            "token file",
+            [settings.token_auth_file],
+            lambda contents: used.tokens.replace(authn.parse_tokens(contents[0])),
+        )
+    for path in (settings.serving.key, settings.token_auth_file):
+        files.warn_exposed(path)
+
+
+# --- the process --------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Used:
+    """What files are loaded into."""
+
+    context: tls.ServingContext
+    tokens: authn.StaticTokens
 
 
 def _gap(count: int, since: datetime.datetime, until: datetime.datetime) -> bytes:
@@ -120,32 +219,54 @@ def _gap(count: int, since: datetime.datetime, until: datetime.datetime) -> byte
 
 async def _run(settings: serve.Settings, clock: clocks.Clock, progress: notify.Progress) -> None:
     """Serve until SIGTERM or SIGINT. Raises SetupError for what a person must mend."""
-    own = _prepare(settings, clock)
-    certificate, key = settings.serving.certificate or own.certificate, settings.serving.key or own.key
-    if settings.serving.certificate is not None:
+    received = signals.Signals()
+    with files.told("certplane cannot start", "check who may use the files that the settings name"):
+        own = _prepare(settings, clock)
+        static = _static_tokens(settings.token_auth_file)
+        how = _how(settings, own, static, clock)
+        certificate, key = _serving_pair(settings, own)
         pki.check_pair(certificate, key)
-    how = _how(settings, own, clock)
-    context = _tls(certificate, key, settings.client_ca_file or own.ca_certificate)
-    rotation = auditlog.Rotation(*settings.audit_rotation)
-    log = auditlog.LogFile(settings.audit_log, rotation, clock, _gap)
-    approvals = auditlog.LogFile(settings.audit_approvals, rotation, clock, _gap)
+        context = _tls(certificate, key, settings.client_ca_file or own.ca_certificate)
+        log = _audit_log(settings, settings.audit_log, clock)
+        approvals = _audit_log(settings, settings.audit_approvals, clock, "the log of approvals")
     if settings.records:
         kept = approvals.write if settings.keeps_approvals else None
         how = dataclasses.replace(
             how, audit_sink=log.write, audit_approvals=kept, audit_problem=lambda: log.problem or approvals.problem
         )
-    store = sqlite.open_store(settings.store)
+    if received.is_stopping:
+        return
+    # The store before the port, and the port before the kubeconfigs: who has the one may have the next.
+    with files.told(f"the store {settings.store} cannot be opened", "check who may use it"):
+        store = sqlite.open_store(settings.store)
     try:
         bound = listeners.bind(settings.host, settings.port)
         with contextlib.closing(bound):
-            plane = app.Plane(store, clock, how)
+            port = bound.getsockname()[1]
+            _write_kubeconfigs(settings, own, port, clock.now())
+            plane = app.Plane(store, clock, dataclasses.replace(how, address=f"{settings.host}:{port}"))
             plane.telemetry.audit.lost = lambda: log.lost + approvals.lost
+            reloader = reload.Reloader(clock, how.wakeup, plane.telemetry.reloaded)
+            _follow(reloader, settings, own, plane, _Used(context, static))
+
+            def look_again() -> None:
+                _log.info("SIGHUP: files are read again")
+                # The next record opens it anew: whoever turns the log over says so like this.
+                log.close()
+                approvals.close()
+                how.wakeup.wake()
+
+            received.on_reload(look_again)
             listener = listeners.Listener(plane.handler, bound, context, clock, plane.telemetry.refused_connection)
-            await _serve(plane, listener, settings.data_dir, progress)
+            await _serve(plane, listener, settings.data_dir, received, reloader, progress)
     finally:
         await store.close()
         log.close()
         approvals.close()
+
+
+def _serving_pair(settings: serve.Settings, own: pki.PKI) -> tuple[pathlib.Path, pathlib.Path]:
+    return settings.serving.certificate or own.certificate, settings.serving.key or own.key
 
 
 def _tls(certificate: pathlib.Path, key: pathlib.Path, client_ca: pathlib.Path) -> tls.ServingContext:
@@ -159,23 +280,29 @@ def _tls(certificate: pathlib.Path, key: pathlib.Path, client_ca: pathlib.Path) 
 
 
 async def _serve(
-    plane: app.Plane, listener: listeners.Listener, data_dir: pathlib.Path, progress: notify.Progress
+    plane: app.Plane,
+    listener: listeners.Listener,
+    data_dir: pathlib.Path,
+    received: signals.Signals,
+    reloader: reload.Reloader,
+    progress: notify.Progress,
 ) -> None:
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    await plane.start()
+    stopped = asyncio.ensure_future(received.stopped())
+    starting = asyncio.ensure_future(plane.start())
+    following = asyncio.ensure_future(reloader.run())
     try:
+        await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            _log.info("stopping before everything was started")
+            return
+        await starting
         serving = asyncio.ensure_future(listener.serve())
         # What was made until now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
         progress.ready(f"https://{listener.address}")
         _log.info("serving", extra={"address": listener.address, "data_dir": data_dir})
-        waiting = asyncio.ensure_future(stopping.wait())
-        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
+        await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
         _log.info("stopping")
         progress.stopping()
         plane.drain()
@@ -183,11 +310,16 @@ async def _serve(
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(serving, _DRAIN_SECONDS)
     finally:
+        for task in (starting, stopped, following):
+            task.cancel()
+        await asyncio.gather(starting, stopped, following, return_exceptions=True)
         await plane.stop()
     _log.info("stopped")
 
 
 def run(settings: serve.Settings) -> None:
     """`certplane serve`: the whole process. Raises SetupError."""
+    # Whatever we make is for nobody else, also what a library makes for us.
+    os.umask(0o077)
     with telemetry.logging_to(level=settings.log_level), notify.progress(settings.ready_file) as progress:
         listeners.run(_run(settings, clocks.SystemClock(), progress))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from certplane import clock as clocks
-from certplane import errors, manager, resources, telemetry
+from certplane import errors, manager, reload, resources, telemetry
 from certplane.access import authn, defaults, escalation, hints, impersonation, nodes, rbac, reviews, signers, tokens
 from certplane.client import api
 from certplane.config import crew
@@ -58,7 +58,8 @@ class How:
     `issuer` signs the tokens of service accounts; `address` is where clients reach the server; `declared` are users'
     own signers; `audit_sink` and `audit_approvals` take records, `audit_rate` limits those of strangers, and
     `audit_problem` tells why they are being lost, if they are; `serving` says what has to be proven for kubelets'
-    serving certificates; `reservations` are told when the client CA changes.
+    serving certificates; `reservations` are told when the client CA changes; `wakeup` ends the waiting of those who
+    look at files now and then.
     """
 
     signers: Mapping[str, signer.Signer]
@@ -83,6 +84,7 @@ class How:
     audit_problem: Callable[[], str] = lambda: ""
     limits: manners.Limits = dataclasses.field(default_factory=manners.Limits)
     address: str = "127.0.0.1:6443"
+    wakeup: reload.Wakeup = dataclasses.field(default_factory=reload.Wakeup)
 
 
 def _account(name: str) -> context.User:
@@ -112,7 +114,10 @@ class Plane:
         self._threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="certplane-sign")
         self._accounts = tokens.ServiceAccountTokens(how.issuer, self._find) if how.issuer is not None else None
         self._tokens = self._bearer_tokens()
-        self._client_certificates: authn.ClientCertificates | None = None
+        told = self.telemetry.client_certificate, self.telemetry.client_certificate_refused
+        self._client_certificates = (
+            authn.ClientCertificates(how.client_ca, *told) if how.client_ca is not None else None
+        )
         self._authenticator = authn.Authenticator(self._methods(), anonymous=how.anonymous)
         self._impersonation = impersonation.Impersonation(self.authorizer.authorize)
         self.services = pipeline.Services(
@@ -168,6 +173,11 @@ class Plane:
             self._client_certificates.replace(client_ca)
         if self._how.reservations is not None:
             self._how.reservations.replace_client_ca(client_ca)
+
+    def replace_serving_certificate(self, certificate: bytes) -> None:
+        """Reserve the names of another serving certificate, in PEM, from now on."""
+        if self._how.reservations is not None:
+            self._how.reservations.replace_own_names(reserved.names_of(certificate))
 
     def client(self, user: context.User, user_agent: str = "certplane") -> api.Client:
         """The API as a user sees it, without a socket."""
@@ -234,11 +244,7 @@ class Plane:
         return {(of.group, of.plural): len(self.cache.collection(of.prefix)) for of in self._by_plural.values()}
 
     def _methods(self) -> Sequence[authn.Method]:
-        if self._how.client_ca is None:
-            return [self._tokens]
-        told = self.telemetry.client_certificate, self.telemetry.client_certificate_refused
-        self._client_certificates = authn.ClientCertificates(self._how.client_ca, *told)
-        return [self._client_certificates, self._tokens]
+        return [self._tokens] if self._client_certificates is None else [self._client_certificates, self._tokens]
 
     def _bearer_tokens(self) -> authn.BearerTokens:
         sources: list[authn.TokenSource] = list(self._how.static_tokens)
@@ -285,7 +291,7 @@ class Plane:
                 clock=self.clock,
                 others=documents,
             ),
-            inspection=inspection.Inspection(self._health(), self.telemetry),
+            inspection=inspection.Inspection(self._health(), self.telemetry, self._tells_reasons),
         )
 
     def _health(self) -> health.Health:
@@ -300,6 +306,11 @@ class Plane:
         ]
         signing = [_signer_check(*each, self.clock) for each in sorted(self._how.signers.items())]
         return health.Health([*checks, *signing])
+
+    def _tells_reasons(self, request: exchange.Exchange) -> bool:
+        """Those may know why something does not work who may read the metrics, which say the same."""
+        wanted = context.Attributes(user=request.user, verb="get", path="/metrics", is_resource=False)
+        return self.authorizer.authorize(wanted).allowed
 
     def _authenticate(self, of: exchange.Exchange) -> context.User:
         offered = authn.Credentials(of.peer_chain, of.headers.get(b"authorization"), of.source, of.warnings.append)
@@ -330,6 +341,7 @@ class Plane:
             root_ca=self._how.root_ca,
             kinds=self._how.kinds,
             tells=self._how.decision_events,
+            wakeup=self._how.wakeup,
         )
         self._tasks += [asyncio.ensure_future(run()) for run in manager.assemble(crew, self._how.controllers)]
 

@@ -11,14 +11,13 @@ import contextlib
 import logging
 import os
 import pathlib
-import signal
 import socket
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Final
 
 from certplane import clock as clocks
-from certplane import errors, manager, resources, telemetry
-from certplane.client import api, kubeconfig, pace, remote, rights, served
+from certplane import errors, files, manager, reload, resources, signals, telemetry
+from certplane.client import api, credentials, kubeconfig, pace, remote, rights, served
 from certplane.config import controllers
 from certplane.controllers import leader, podrequestcleaner, publisher, trustpublisher
 from certplane.meta import objects, resource
@@ -58,6 +57,7 @@ class _Work:
         self._clock = clock
         self.telemetry = telemetry.Telemetry()
         self._leader: leader.Leader | None = None
+        self._wakeup = reload.Wakeup()
         self._crew: manager.Crew | None = None
         self._signers = manager.signers(settings.signing, reservations=reservations)
         self._declared = manager.declared(settings.signing, reservations)
@@ -84,6 +84,7 @@ class _Work:
                     root_ca=root_ca,
                     kinds=kinds,
                     tells=self._settings.decision_events,
+                    wakeup=self._wakeup,
                 )
                 self._crew = crew
                 async with asyncio.TaskGroup() as group:
@@ -91,6 +92,13 @@ class _Work:
                         group.create_task(self._leader.hold())
                     for each in manager.assemble(crew, self._settings.controllers):
                         group.create_task(each())
+
+    def look_again(self) -> None:
+        """Have files read again now that are looked at now and then. Credentials and CAs of signers are looked at
+        whenever they are used.
+        """
+        _log.info("SIGHUP: files are read again")
+        self._wakeup.wake()
 
     @contextlib.asynccontextmanager
     async def _leading(self) -> AsyncIterator[api.Transport]:
@@ -153,15 +161,14 @@ def _terms(of: controllers.Election) -> leader.Terms:
 
 
 def _root_ca(settings: controllers.Settings, access: kubeconfig.Access) -> str:
-    try:
-        if settings.root_ca_file is None:
-            return publisher.bundle_of(access.trusted.read())
-        return publisher.bundle_of(settings.root_ca_file.read_bytes())
-    except OSError as error:
-        raise errors.SetupError(
-            f"the root CA file {settings.root_ca_file} cannot be read: {error.strerror}",
-            ("--root-ca-file names certificates, in PEM",),
-        ) from error
+    if settings.root_ca_file is None:
+        try:
+            return publisher.bundle_of(access.trusted.read(), "of the kubeconfig")
+        except credentials.CredentialProblem as error:
+            raise errors.SetupError(str(error), ("--root-ca-file names certificates to publish",)) from error
+    hint = "--root-ca-file names certificates, in PEM"
+    content = files.read(settings.root_ca_file, "the root CA file", hint)
+    return publisher.bundle_of(content, settings.root_ca_file)
 
 
 def _client_ca(root_ca: str) -> certificates.ClientVerifier | None:
@@ -178,18 +185,19 @@ def _access(settings: controllers.Settings) -> kubeconfig.Access:
 
 
 async def _run(settings: controllers.Settings, clock: clocks.Clock) -> None:
-    access = _access(settings)
-    root_ca = _root_ca(settings, access)
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    transport = remote.Transport(access, _USER_AGENT)
-    rate, burst = settings.rate
-    paced = pace.Paced(transport, clock, rate, burst) if rate else transport
-    # A cluster's clients and its API server usually have one CA: the one by which the server is trusted.
-    work = _Work(settings, paced, clock, reserved.Reservations(clock.now, _client_ca(root_ca)))
+    received = signals.Signals()
+    with files.told("certplane cannot start", "check who may use the files that the settings name"):
+        access = _access(settings)
+        files.warn_exposed(settings.kubeconfig)
+        root_ca = _root_ca(settings, access)
+        transport = remote.Transport(access, _USER_AGENT)
+        rate, burst = settings.rate
+        paced = pace.Paced(transport, clock, rate, burst) if rate else transport
+        # A cluster's clients and its API server usually have one CA: the one by which the server is trusted.
+        work = _Work(settings, paced, clock, reserved.Reservations(clock.now, _client_ca(root_ca)))
+    received.on_reload(work.look_again)
     async with contextlib.aclosing(transport), _inspected(settings, work, clock):
-        working, waiting = asyncio.ensure_future(work.run(root_ca)), asyncio.ensure_future(stopping.wait())
+        working, waiting = asyncio.ensure_future(work.run(root_ca)), asyncio.ensure_future(received.stopped())
         try:
             await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
             if working.done():
@@ -222,6 +230,7 @@ async def _inspected(settings: controllers.Settings, work: _Work, clock: clocks.
 
 def run(settings: controllers.Settings) -> int:
     """`certplane controllers`: the whole process, and its exit code. Raises SetupError."""
+    os.umask(0o077)
     with telemetry.logging_to(level=settings.log_level):
         try:
             listeners.run(_run(settings, clocks.SystemClock()))

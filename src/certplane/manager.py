@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping,
 from typing import Any, Final
 
 from certplane import clock as clocks
-from certplane import errors, telemetry
+from certplane import errors, files, reload, telemetry
 from certplane.client import api, informer
 from certplane.config import signing
 from certplane.controllers import (
@@ -62,7 +62,8 @@ class Crew:
     watches for all. `journal` keeps what is about to be signed; without one the requests themselves do. RSA is done in
     `threads`. `root_ca` is published in every namespace. `kinds` are those that the server has. `tells`: decisions are
     told as Events. `declared` are users' own signers; `grant` is called when they have changed, before anybody acts on
-    it: controllers may need new rights. `serving` says what has to be proven for kubelets' serving certificates.
+    it: controllers may need new rights. `serving` says what has to be proven for kubelets' serving certificates;
+    `wakeup` ends the waiting of those who look at files now and then.
     """
 
     client: Callable[[str], api.Client]
@@ -78,6 +79,7 @@ class Crew:
     declared: signerfile.SignerFile | None = None
     grant: Callable[[], Awaitable[None]] | None = None
     serving: servingrules.Settings | None = None
+    wakeup: reload.Wakeup = dataclasses.field(default_factory=reload.Wakeup)
     _followed: dict[str, informer.Informer] = dataclasses.field(default_factory=dict)
     _concerned: list[runtime.Queue] = dataclasses.field(default_factory=list)
 
@@ -173,7 +175,7 @@ async def _follow_declared(crew: Crew, declared: signerfile.SignerFile) -> None:
     """Look at the declared signers now and then; at all requests when they have changed."""
     told, acted = "", True
     while True:
-        await crew.clock.sleep(_LOOK_SECONDS)
+        await crew.wakeup.sleep(crew.clock, _LOOK_SECONDS)
         if declared.look():
             _log.info("signers read", extra={"signers": ",".join(sorted(declared.signers))})
             acted = False
@@ -213,7 +215,8 @@ def _serving(crew: Crew) -> Run | None:
     if settings is None:
         return None
     requests, machines = crew.kind(csrs.RESOURCE), crew.kind(nodes.RESOURCE)
-    inventory = proofs.Inventory(settings.inventory, crew.clock) if settings.inventory is not None else None
+    file = settings.inventory
+    inventory = proofs.Inventory(file, crew.clock, crew.wakeup) if file is not None else None
     resolver = proofs.SystemResolver(crew.clock, settings.patience) if settings.patience is not None else None
     sources = serving.Sources(proofs.Claims(machines), inventory, resolver)
     made = serving.Approver(crew.client(serving.ACCOUNT), settings, sources, crew.decisions.note)
@@ -340,9 +343,7 @@ def serving_rules(path: pathlib.Path | None) -> servingrules.Settings | None:
     if path is None:
         return None
     try:
-        found = goyaml.load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise errors.SetupError(f"the rules in {path} cannot be read: {error}", (_SERVING_HINT,)) from error
+        found = goyaml.load(files.read_text(path, "the file of rules", _SERVING_HINT))
     except goyaml.Problem as error:
         raise errors.SetupError(f"the rules in {path} are no YAML: {error}", (_SERVING_HINT,)) from error
     if not isinstance(found, dict):

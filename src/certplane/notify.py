@@ -17,6 +17,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from certplane import files
 from certplane.errors import SetupError
 
 _log = logging.getLogger("certplane")
@@ -33,9 +34,10 @@ class Progress:
         self._socket = notify_socket
         self._held: int | None = None
         if ready_file is not None:
-            if not ready_file.parent.is_dir():
-                raise SetupError(f"the directory of the ready file {ready_file} does not exist", (_HINT,))
-            _remove_left(ready_file)
+            with files.told(f"the ready file {ready_file} cannot be used", _HINT):
+                if not ready_file.parent.is_dir():
+                    raise SetupError(f"the directory of the ready file {ready_file} does not exist", (_HINT,))
+                _remove_left(ready_file)
 
     def ready(self, url: str) -> None:
         """Requests are answered from now on. Raises SetupError if the file cannot be written."""
@@ -101,9 +103,10 @@ def _write_locked(path: pathlib.Path, content: bytes) -> int:
     try:
         with contextlib.suppress(FileNotFoundError):
             new.unlink()
-        # Others may read it: there is nothing secret in it, and health checks run as whom they like.
-        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
+            # Others may read it: there is nothing secret in it, and health checks run as whom they like.
+            os.fchmod(handle, 0o644)
             os.write(handle, content)
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             new.rename(path)

@@ -134,6 +134,9 @@ class Telemetry:
             "Issued requests that got about the duration that they asked for.",
             "signerName",
         )
+        self._reloads = _Counts(
+            "certplane_file_reloads", "Files that were read again because they had changed.", "file", "result"
+        )
         self._queues = _Queues()
         self._published = {
             name: (
@@ -144,8 +147,8 @@ class Telemetry:
         }
         collectors: list[registry.Collector] = [
             self._requests, self._in_flight, self._watches, self._objects, self._expirations, self._requested,
-            self._honored, self.audit, self._decisions, self._queues, self._refused_connections, self._tls_errors,
-            self._refused_certificates, *itertools.chain(*self._published.values()),
+            self._honored, self.audit, self._decisions, self._queues, self._reloads, self._refused_connections,
+            self._tls_errors, self._refused_certificates, *itertools.chain(*self._published.values()),
         ]  # fmt: skip
         for each in collectors:
             self._registry.register(each)
@@ -199,6 +202,10 @@ class Telemetry:
     def decision(self, signer: str, decision: str, reason: str) -> None:
         """Count what a controller decided about a request."""
         self._decisions.add(signer, decision, reason)
+
+    def reloaded(self, name: str, went_well: bool) -> None:
+        """Count files that were to be used anew; `name` is one of a few that we gave them."""
+        self._reloads.add(name, "success" if went_well else "error")
 
     def published(self, what: str, code: int, seconds: float) -> None:
         """Count one round of a publisher, ROOT_CA or TRUST_BUNDLE."""

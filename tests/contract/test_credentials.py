@@ -30,7 +30,7 @@ TOKENS = 'secret-of-jane,jane,1\nsecret-of-john,john,2,"makers"\n'
 async def door(tmp_path):
     tokens = tmp_path / "tokens.csv"
     tokens.write_text(TOKENS)
-    how = {"static_tokens": (authn.read_tokens(tokens),), "controllers": frozenset()}
+    how = {"static_tokens": (authn.StaticTokens(authn.parse_tokens(tokens.read_bytes())),), "controllers": frozenset()}
     async with doors.open_to("https", tmp_path, testing.FakeClock(), **how) as made:
         yield made
 

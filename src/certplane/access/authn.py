@@ -18,7 +18,6 @@ import hashlib
 import hmac
 import io
 import logging
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
@@ -203,7 +202,12 @@ class TokenSource(Protocol):
 class StaticTokens:
     """Tokens from a file, as kube-apiserver's --token-auth-file has them."""
 
-    def __init__(self, users: dict[str, context.User]) -> None:
+    def __init__(self, users: Mapping[str, context.User]) -> None:
+        self._users: Mapping[bytes, context.User] = {}
+        self.replace(users)
+
+    def replace(self, users: Mapping[str, context.User]) -> None:
+        """Know these tokens from now on, and no others."""
         # Looked up by digest, so that the time it takes says nothing about a token.
         self._users = {hashlib.sha256(token.encode("utf-8")).digest(): user for token, user in users.items()}
 
@@ -217,27 +221,30 @@ class StaticTokens:
         return None
 
 
-def read_tokens(path: pathlib.Path) -> StaticTokens:
-    """Tokens from a CSV file: token, user name, user UID, and, quoted, groups. Raises SetupError."""
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise errors.SetupError(f"the token file {path} cannot be read: {error}") from error
+def parse_tokens(content: bytes) -> dict[str, context.User]:
+    """Users by their tokens, from CSV: token, user name, user UID, and, quoted, groups. Raises ValueError, whose text
+    quotes no token.
+    """
     users: dict[str, context.User] = {}
-    for row in csv.reader(io.StringIO(text), skipinitialspace=True):
-        if not row:
-            continue
-        if len(row) < 3:
-            raise errors.SetupError(
-                f"the token file {path} has a line with {len(row)} fields",
-                ('each line is: token,user,uid,"group1,group2" (the groups may be left out)',),
-            )
-        token, name, uid = (each.strip() for each in row[:3])
-        if not token or not name:
-            raise errors.SetupError(f"the token file {path} has a line without a token or without a user")
-        groups = tuple(each.strip() for each in row[3].split(",") if each.strip()) if len(row) > 3 else ()
-        users[token] = with_implied_groups(context.User(name, uid, groups))
-    return StaticTokens(users)
+    try:
+        for row in csv.reader(io.StringIO(content.decode("utf-8")), skipinitialspace=True):
+            if not row:
+                continue
+            if len(row) < 3:
+                raise ValueError(f"it has a line with {len(row)} fields; {_FIELDS}")
+            token, name, uid = (each.strip() for each in row[:3])
+            if not token or not name:
+                raise ValueError(f"it has a line without a token or without a user; {_FIELDS}")
+            groups = tuple(each.strip() for each in row[3].split(",") if each.strip()) if len(row) > 3 else ()
+            users[token] = with_implied_groups(context.User(name, uid, groups))
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8") from None
+    except csv.Error as error:
+        raise ValueError(f"it is no CSV: {error}") from error
+    return users
+
+
+_FIELDS: Final = 'each line is: token,user,uid,"group1,group2" (the groups may be left out)'
 
 
 class BearerTokens:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from certplane import errors
+from certplane import errors, files
 from certplane.config import options
 from certplane.meta import goyaml
 
@@ -47,9 +47,8 @@ def read_file(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        found = goyaml.load(pathlib.Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise errors.SetupError(f"the configuration file {path} cannot be read: {error}") from error
+        text = files.read_text(pathlib.Path(path), "the configuration file", "--config names another file")
+        found = goyaml.load(text)
     except goyaml.Problem as error:
         raise errors.SetupError(f"the configuration file {path} is no YAML: {error}") from error
     if found is None:

@@ -71,6 +71,11 @@ class Values:
         names = {option.name for option in known}
         problems += [f"the configuration file has an unknown setting: {name}" for name in file if name not in names]
         self._values = {option.field: _value(option, flags, file, problems) for option in known}
+        for option in known:
+            # From a configuration file: no argument can have one, and no path either.
+            if "\0" in str(self._values[option.field]):
+                problems.append(f"--{option.name}: has a NUL character")
+                self._values[option.field] = option.default
 
     def __getitem__(self, field: str) -> Any:
         return self._values[field]
@@ -86,7 +91,7 @@ class Values:
 
     def path(self, field: str) -> pathlib.Path | None:
         value = self._values[field]
-        return pathlib.Path(str(value)) if value else None
+        return pathlib.Path(self.text(field)) if value else None
 
     def number(self, field: str, least: int) -> int:
         text = self.text(field)

@@ -153,7 +153,10 @@ def settings(flags: Mapping[str, Any], file: Mapping[str, Any]) -> Settings:
     data_dir = pathlib.Path(values.text("data_dir"))
     serving = signing.Pair(values.path("tls_cert_file"), values.path("tls_private_key_file"))
     if (serving.certificate is None) != (serving.key is None):
-        problems.append("--tls-cert-file and --tls-private-key-file must be given together")
+        given, missing = "--tls-cert-file", "--tls-private-key-file"
+        if serving.certificate is None:
+            given, missing = missing, given
+        problems.append(f"{given} is given, and {missing} is missing")
     audit_log = values.path("audit_log_path") or data_dir / "audit.log"
     found = Settings(
         data_dir=data_dir,

@@ -104,12 +104,16 @@ def _check(common: Pair, own: Mapping[str, Pair], problems: options.Problems) ->
     """The exclusions of kube-controller-manager, in its words."""
     specific = False
     for name, pair in own.items():
-        label = _SIGNERS[name][1]
+        infix, label = _SIGNERS[name]
+        flag = f"--cluster-signing-{infix.replace('_', '-')}"
         if is_given(pair.key) and not is_given(pair.certificate):
-            problems.append(f'"{label}": cannot specify key without cert')
+            problems.append(f'"{label}": cannot specify key without cert: {flag}-cert-file is missing')
         if is_given(pair.certificate) and not is_given(pair.key):
-            problems.append(f'"{label}": cannot specify cert without key')
+            problems.append(f'"{label}": cannot specify cert without key: {flag}-key-file is missing')
         specific = specific or is_given(pair.certificate) or is_given(pair.key)
+    if is_given(common.key) != is_given(common.certificate):
+        given, missing = ("key", "cert") if is_given(common.key) else ("cert", "key")
+        problems.append(f"--cluster-signing-{given}-file is given, and --cluster-signing-{missing}-file is missing")
     if specific and (is_given(common.certificate) or is_given(common.key)):
         problems.append(
             "cannot specify --cluster-signing-{cert,key}-file and other --cluster-signing-*-file flags at the same time"

@@ -24,7 +24,7 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeVar
 
 from certplane import clock as clocks
-from certplane import errors
+from certplane import errors, reload
 from certplane.client import informer
 from certplane.meta import goyaml, names
 from certplane.resources import nodes
@@ -191,9 +191,10 @@ def _entry_problems(node: str, listed: Any) -> list[str]:
 class Inventory:
     """A file that is followed. What cannot be read is told once, and what was read before goes on counting."""
 
-    def __init__(self, path: pathlib.Path, clock: clocks.Clock) -> None:
+    def __init__(self, path: pathlib.Path, clock: clocks.Clock, wakeup: reload.Wakeup | None = None) -> None:
         self._path = path
         self._clock = clock
+        self._wakeup = wakeup or reload.Wakeup()
         self._data: bytes | None = None
         self.listing: Listing | None = None
         self.problem = ""
@@ -216,7 +217,7 @@ class Inventory:
     async def run(self, changed: Callable[[], None]) -> None:
         """Follow the file until cancelled; `changed` is called when it says something else."""
         while True:
-            await self._clock.sleep(_LOOK_SECONDS)
+            await self._wakeup.sleep(self._clock, _LOOK_SECONDS)
             if await asyncio.to_thread(self.look):
                 _log.info("inventory read", extra={"file": str(self._path)})
                 changed()

@@ -71,11 +71,11 @@ class Publisher:
         await runtime.into_namespace(self._client.create(configmaps.RESOURCE, new, namespace))
 
 
-def bundle_of(content: bytes) -> str:
-    """The text to publish. Raises SetupError if it is none."""
+def bundle_of(content: bytes, source: object) -> str:
+    """The text to publish, which comes from some file. Raises SetupError if it is none."""
     try:
         return content.decode("ascii")
     except UnicodeDecodeError as error:
         raise errors.SetupError(
-            "the root CA file is not PEM", ("--root-ca-file names certificates, in PEM",)
+            f"the root CA file {source} is not PEM", ("--root-ca-file names certificates, in PEM",)
         ) from error

@@ -18,11 +18,10 @@ import datetime
 import ipaddress
 import os
 import pathlib
-import shutil
 from collections.abc import Sequence
 from typing import Final
 
-from certplane import errors
+from certplane import errors, files
 from certplane.x509 import authority, certificates, keys, mint, pem, template
 
 CA_LIFETIME: Final = datetime.timedelta(days=3650)
@@ -69,6 +68,23 @@ class PKI:
 
 def ensure(directory: pathlib.Path, options: Options, now: datetime.datetime) -> PKI:
     """The PKI in a directory, completed. Raises SetupError, having written nothing, for one that cannot be used."""
+    _check_files(directory)
+    with files.told(f"the PKI directory {directory} cannot be used", "check who may use it"):
+        return _ensure(directory, options, now)
+
+
+def _check_files(directory: pathlib.Path) -> None:
+    """What is there is ours, and nobody else's. Raises SetupError."""
+    if not os.path.lexists(directory):
+        return
+    files.check_directory(directory, "the PKI directory", is_own=True)
+    for name in ("ca.key", "apiserver.key", "sa.key"):
+        files.check_own(directory / name, "the key")
+    for name in ("ca.crt", "apiserver.crt", "sa.pub"):
+        files.check_own(directory / name, "the file", files.UNALTERED)
+
+
+def _ensure(directory: pathlib.Path, options: Options, now: datetime.datetime) -> PKI:
     ca_cert, ca_key = directory / "ca.crt", directory / "ca.key"
     cert, key = directory / "apiserver.crt", directory / "apiserver.key"
     found = _authority(ca_cert, ca_key)
@@ -97,14 +113,11 @@ def ensure(directory: pathlib.Path, options: Options, now: datetime.datetime) ->
 
 def load_account_key(path: pathlib.Path) -> keys.PrivateKey:
     """The key that signs tokens, which nobody else can read. Raises SetupError."""
+    content = files.read(path, "the service account key")
     try:
-        who = keys.exposure(path)
-        found = keys.from_pem(path.read_bytes())
+        who = files.exposure(path)
+        found = keys.from_pem(content)
         keys.jwt_algorithm(found.public_key())
-    except OSError as error:
-        raise errors.SetupError(
-            f"{path} cannot be read: {error.strerror}", ("check the path and who may read it",)
-        ) from error
     except keys.KeyProblem as error:
         raise errors.SetupError(f"{path}: {error}", (f"{path} must hold one private key, in PEM",)) from error
     if who is not None:
@@ -115,7 +128,7 @@ def load_account_key(path: pathlib.Path) -> keys.PrivateKey:
 
 def load_authority(certificate: pathlib.Path, key: pathlib.Path) -> authority.Authority:
     """An authority whose key nobody else can read. Raises SetupError."""
-    who = keys.exposure(key) if key.exists() else None
+    who = files.exposure(key) if key.exists() else None
     if who is not None:
         raise errors.SetupError(
             f"others can read the CA key {key}: {who}",
@@ -131,13 +144,10 @@ def load_authority(certificate: pathlib.Path, key: pathlib.Path) -> authority.Au
 
 def check_pair(certificate: pathlib.Path, key: pathlib.Path) -> None:
     """Raises SetupError if a certificate and a key do not belong together."""
+    texts = files.read(certificate, "the certificate"), files.read(key, "the key")
     try:
-        found = certificates.first(certificate.read_bytes())
-        private = keys.from_pem(key.read_bytes())
-    except OSError as error:
-        raise errors.SetupError(
-            f"{error.filename} cannot be read: {error.strerror}", ("check the path and who may read it",)
-        ) from error
+        found = certificates.first(texts[0])
+        private = keys.from_pem(texts[1])
     except keys.KeyProblem as error:
         raise errors.SetupError(f"{key}: {error}", (f"{key} must hold one private key, in PEM",)) from error
     if found is None:
@@ -194,24 +204,24 @@ def _serving(certificate: pathlib.Path, key: pathlib.Path) -> bool:
 def _make_authority(directory: pathlib.Path, kind: str, now: datetime.datetime) -> authority.Authority:
     key = keys.generate(kind)
     certificate = mint.self_signed_ca(_CA_NAME, key, now, CA_LIFETIME)
-    write(directory / "ca.key", keys.to_pem(key), 0o600)
-    write(directory / "ca.crt", certificate, 0o644)
+    files.write(directory / "ca.key", keys.to_pem(key), 0o600)
+    files.write(directory / "ca.crt", certificate, 0o644)
     return authority.Authority(next(pem.blocks(certificate)).data, key)
 
 
 def _make_account_key(directory: pathlib.Path, kind: str) -> None:
     key = keys.generate(kind)
     # The public half first: whoever finds the private one finds both.
-    write(directory / "sa.pub", keys.public_to_pem(key), 0o600)
-    write(directory / "sa.key", keys.to_pem(key), 0o600)
+    files.write(directory / "sa.pub", keys.public_to_pem(key), 0o600)
+    files.write(directory / "sa.key", keys.to_pem(key), 0o600)
 
 
 def _make_serving(directory: pathlib.Path, by: authority.Authority, options: Options, now: datetime.datetime) -> None:
     key = keys.generate(options.key_kind)
     what = mint.Leaf("kube-apiserver", names=alt_names((*_SERVICE_NAMES, *options.names)))
     made = mint.leaf(what, key, by, now, LEAF_LIFETIME)
-    write(directory / "apiserver.key", keys.to_pem(key), 0o600)
-    write(directory / "apiserver.crt", made, 0o644)
+    files.write(directory / "apiserver.key", keys.to_pem(key), 0o600)
+    files.write(directory / "apiserver.crt", made, 0o644)
 
 
 def alt_names(names: Sequence[str]) -> template.AltNames:
@@ -234,31 +244,14 @@ def _appearing(directory: pathlib.Path):  # type: ignore[no-untyped-def]  # a co
         yield directory
         return
     place = directory.with_name(f".{directory.name}.new")
-    shutil.rmtree(place, ignore_errors=True)
+    files.discard(place)
     place.mkdir(mode=0o700, parents=True)
     try:
         yield place
         if directory.exists():
             directory.rmdir()
-        place.rename(directory)
+        files.rename(place, directory)
     except BaseException:
-        shutil.rmtree(place, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            files.discard(place)
         raise
-
-
-def write(path: pathlib.Path, content: bytes, mode: int) -> None:
-    """Write a file that nobody else may see before it has its mode, nor half of. It must not exist. Raises
-    SetupError.
-    """
-    try:
-        handle = os.open(path.with_name(f".{path.name}.new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(handle, "wb") as sink:
-            os.fchmod(handle, mode)
-            sink.write(content)
-            sink.flush()
-            os.fsync(handle)
-        path.with_name(f".{path.name}.new").rename(path)
-    except OSError as error:
-        raise errors.SetupError(
-            f"{path} cannot be written: {error.strerror}", ("check who may write to the data directory",)
-        ) from error

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Final
 
 from certplane import clock as clocks
+from certplane import files
 
 _log = logging.getLogger("certplane.audit")
 
@@ -132,8 +133,7 @@ class LogFile:
         if str(self._path) == STANDARD_OUTPUT:
             self._handle, self._size = sys.stdout.fileno(), 0
             return
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._handle = files.open_log(self._path)
         self._size = os.fstat(self._handle).st_size
 
     def _append(self, lines: bytes) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 #: A check tells what is wrong; None if nothing is.
 Probe = Callable[[], str | None]
@@ -16,8 +17,8 @@ Probe = Callable[[], str | None]
 class Check:
     """One named check. `ready_only` checks do not count for /livez and /healthz.
 
-    An `advisory` check never fails the whole; its text is shown by ?verbose, so that a person learns what does not
-    work although the server does.
+    An `advisory` check never fails the whole; ?verbose shows it, so that a person learns what does not work although
+    the server does. Reasons name files and programs, and are told to those only who are to know such things.
     """
 
     name: str
@@ -35,13 +36,17 @@ class Verdict:
     single: bool = False
 
 
+#: The word of kube-apiserver.
+_WITHHELD: Final = "reason withheld"
+
+
 class Health:
     """The checks of a server."""
 
     def __init__(self, checks: Sequence[Check]) -> None:
         self._checks = tuple(checks)
 
-    def answer(self, path: str, query: Mapping[str, Sequence[str]]) -> Verdict | None:
+    def answer(self, path: str, query: Mapping[str, Sequence[str]], *, tells_reasons: bool = False) -> Verdict | None:
         """The verdict for a path; None if there is no such check."""
         root, below, name = path.removeprefix("/").partition("/")
         checks = [each for each in self._checks if root == "readyz" or not each.ready_only]
@@ -55,13 +60,14 @@ class Health:
                 lines.append(f"[+]{check.name} excluded: ok")
                 continue
             problem = check.probe()
+            reason = (problem or "") if tells_reasons else _WITHHELD
             if problem is None:
                 lines.append(f"[+]{check.name} ok")
             elif check.advisory:
-                lines.append(f"[!]{check.name} not working, tolerated: {problem}")
+                lines.append(f"[!]{check.name} not working, tolerated: {reason}")
             else:
                 failed = True
-                lines.append(f"[-]{check.name} failed: reason withheld")
+                lines.append(f"[-]{check.name} failed: {reason}")
         unknown = sorted(excluded - {each.name for each in checks})
         if unknown:
             lines.append(f"warn: some health checks cannot be excluded: no matches for {', '.join(unknown)}")

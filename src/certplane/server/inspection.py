@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Final
 
 from certplane import errors, telemetry
@@ -15,16 +16,19 @@ _CHECKS: Final = tuple(f"{each}/" for each in _HEALTH)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Inspection:
-    """The paths of a process that are not its work."""
+    """The paths of a process that are not its work. `tells_reasons`: whether whoever asks may know why something does
+    not work, with names of files.
+    """
 
     health: health.Health
     telemetry: telemetry.Telemetry
+    tells_reasons: Callable[[exchange.Exchange], bool] = lambda _: False
 
     def answer(self, of: exchange.Exchange) -> exchange.Reply | None:
         """None for a path that is about something else. Raises PageNotFound for a check that does not exist."""
         path = of.path
         if path in _HEALTH or path.startswith(_CHECKS):
-            verdict = self.health.answer(path, of.query)
+            verdict = self.health.answer(path, of.query, tells_reasons="verbose" in of.query and self.tells_reasons(of))
             if verdict is None:
                 raise errors.PageNotFound
             if verdict.single:

@@ -20,7 +20,7 @@ import pathlib
 import threading
 from typing import Final
 
-from certplane import gotext
+from certplane import files, gotext
 from certplane.x509 import authority, issue, keys, pairs, pem, weak
 
 #: Content that changed without a trace (a second write of the same size within a tick) is found after this time.
@@ -153,7 +153,7 @@ def _trace(path: pathlib.Path) -> _Trace | None:
 
 def _check_exposure(key: pathlib.Path) -> None:
     try:
-        who = keys.exposure(key)
+        who = files.exposure(key)
     except OSError as error:
         raise authority.AuthorityError(f"open {key}: {(error.strerror or str(error)).lower()}") from error
     if who is not None:

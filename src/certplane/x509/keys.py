@@ -1,14 +1,11 @@
-"""Private keys: kinds, generation, loading, and where one may live.
+"""Private keys: kinds, generation, loading.
 
-A key is read from a file that nobody but its owner can read, and is never printed: nothing in this module, nor in those
-that hold keys, has a text form of one.
+A key is never printed: nothing in this module, nor in those that hold keys, has a text form of one. Where one may live,
+`files` says.
 """
 
 from __future__ import annotations
 
-import os
-import pathlib
-import stat
 from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -96,23 +93,6 @@ def jwt_algorithm(of: PublicKey) -> str:
 
 
 _JWT_CURVES: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
-
-
-def exposure(path: pathlib.Path) -> str | None:
-    """Who else can read a key file: None if nobody, else a phrase for an error message."""
-    found = os.stat(path)
-    return exposure_of(stat.S_IMODE(found.st_mode), owner=found.st_uid, reader=os.geteuid())
-
-
-def exposure_of(mode: int, *, owner: int, reader: int) -> str | None:
-    """The same of a file's mode, by the numbers of its owner and of the user who is to read it."""
-    if mode & 0o077 == 0:
-        return None
-    # A pod that is not root gets its Secrets so: root's files, which the pod's group may read.
-    if mode & 0o037 == 0 and owner == 0 != reader:
-        return None
-    who = [name for bit, name in ((0o070, "its group"), (0o007, "everybody")) if mode & bit]
-    return f"mode {mode:04o} gives access to {' and '.join(who)}"
 
 
 def spki(key: PrivateKey) -> bytes:

@@ -35,10 +35,19 @@ def test_excluded():
 
 def test_advisory():
     """What does not work, though the server does, is told by ?verbose and fails nothing."""
-    verdict = checks(advice="no signing certificate was given").answer("/readyz", {"verbose": [""]})
+    verdict = checks(advice="/etc/ca.key is missing").answer("/readyz", {"verbose": [""]})
 
     assert 200 == verdict.status
-    assert "[!]signing not working, tolerated: no signing certificate was given" in verdict.text
+    assert "[!]signing not working, tolerated: reason withheld" in verdict.text
+
+
+def test_reasons_are_for_those_who_may_know():
+    """They name files of the machine."""
+    health_ = checks("disk full", "/etc/ca.key is missing")
+    text = health_.answer("/readyz", {"verbose": [""]}, tells_reasons=True).text
+
+    assert "[-]store failed: disk full" in text
+    assert "[!]signing not working, tolerated: /etc/ca.key is missing" in text
 
 
 def test_single_check():

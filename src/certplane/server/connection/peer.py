@@ -437,7 +437,9 @@ class Peer(asyncio.Protocol):
     def check(self, now: float) -> None:
         """End what does not go on. `now` is monotonic."""
         if self._shared.is_draining and self._body is not None and self._body.is_awaited:
-            self._body.fail(errors.ServiceUnavailable("the server is shutting down: the request did not come in time"))
+            why = "the server is shutting down: the request did not come in time"
+            # Nothing was done, and another server may do it.
+            self._body.fail(errors.ServiceUnavailable(why, {"retryAfterSeconds": 1}, 1))
         if now >= self._deadline:
             if self._why:
                 self._abort(self._why)

@@ -1,0 +1,329 @@
+"""From start to end: signals, addresses, and files that change while a server runs."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import pathlib
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+
+import pytest
+
+import demo
+from tests.e2e import requests
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+
+class Process:
+    """A command whose log is read line by line."""
+
+    def __init__(self, *arguments, **how):
+        self.running = subprocess.Popen(
+            [demo.CERTPLANE, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            **how,
+        )
+        self.lines = []
+
+    def until(self, text):
+        """The next line that has this text."""
+        for line in self.running.stdout:
+            self.lines.append(line)
+            if text in line:
+                return line
+        raise AssertionError("".join(self.lines))
+
+    def send(self, number):
+        self.running.send_signal(number)
+
+    def end(self):
+        """The exit code; the rest of the log."""
+        rest, _ = self.running.communicate(timeout=30)
+        self.lines.append(rest)
+        return self.running.returncode
+
+    @property
+    def log(self):
+        return "".join(self.lines)
+
+
+@contextlib.contextmanager
+def started(*arguments, **how):
+    process = Process(*arguments, **how)
+    try:
+        yield process
+    finally:
+        process.running.kill()
+        process.running.wait()
+        process.running.stdout.close()
+
+
+def served(process):
+    """The port on which a server says that it serves."""
+    return int(re.search(r"address=\S+:(\d+)", process.until(" serving "))[1])
+
+
+def serve(data, *arguments, listen="127.0.0.1:0", **how):
+    fast = ("--key-algorithm", "ECDSA-P256")
+    return started("serve", "--data-dir", data, "--listen", listen, *fast, *arguments, **how)
+
+
+def certificate_of(data, port):
+    """What the server shows, in DER."""
+    settings = ssl.create_default_context(cafile=data / "pki" / "ca.crt")
+    settings.check_hostname = False
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=10) as connection,
+        settings.wrap_socket(connection, server_hostname="localhost") as tls,
+    ):
+        return tls.getpeercert(binary_form=True)
+
+
+def server_in(path):
+    return re.search(r"^    server: (.*)$", path.read_text(), re.MULTILINE)[1]
+
+
+# --- signals ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["serve", "controllers"])
+def test_a_start_can_be_ended(command, tmp_path):
+    """SIGTERM that comes before anything was loaded ends it with 0, also if whoever starts it has it blocked."""
+
+    def block():
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+    where = ("--data-dir", tmp_path / "data") if command == "serve" else ("--kubeconfig", tmp_path / "none")
+    with started(command, *where, preexec_fn=block) as process:
+        process.send(signal.SIGHUP)
+        process.send(signal.SIGTERM)
+        assert process.end() == 0
+    assert process.log == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_start_under_way_can_be_ended(number, tmp_path):
+    """What runs at that moment is finished, nothing follows, and the exit code is 0."""
+    pipe = tmp_path / "tokens"
+    os.mkfifo(pipe)
+    with serve(tmp_path / "data", "--token-auth-file", pipe) as process:
+        with pipe.open("w") as sink:
+            # It reads the pipe now, and goes on when the pipe ends.
+            process.send(signal.SIGHUP)
+            process.send(number)
+            sink.write("t,u,1\n")
+        assert process.end() == 0
+    assert " serving " not in process.log
+    assert "Traceback" not in process.log
+    assert not (tmp_path / "data" / "admin.conf").exists()
+
+
+def test_sighup_ends_nothing(own_server, tmp_path):
+    """Neither a server nor controllers, however often it comes."""
+    health = f"127.0.0.1:{demo.free_port()}"
+    arguments = ("--kubeconfig", own_server.data / "super-admin.conf", "--listen-health", health)
+    with serve(tmp_path / "other") as server, started("controllers", *arguments) as controllers:
+        served(server)
+        controllers.until("leading")
+        for process in (server, controllers):
+            for _ in range(3):
+                process.send(signal.SIGHUP)
+                process.until("SIGHUP: files are read again")
+            process.send(signal.SIGTERM)
+            assert process.end() == 0
+
+
+def test_the_audit_log_is_opened_anew(tmp_path):
+    """SIGHUP is how those who turn logs over say that they did."""
+    data = tmp_path / "data"
+    with serve(data) as process:
+        port = served(process)
+        log = data / "audit.log"
+        log.rename(data / "audit.log.1")
+        process.send(signal.SIGHUP)
+        process.until("SIGHUP")
+        server = requests.Server(data, port)
+        with contextlib.closing(requests.client(server, tmp_path)) as client:
+            client.request("admin", "POST", requests.CSRS, requests.JSON, requests.csr("turned", requests.pkcs10()))
+        process.send(signal.SIGTERM)
+        assert process.end() == 0
+    assert "turned" in log.read_text()
+    assert "turned" not in (data / "audit.log.1").read_text()
+
+
+def test_a_body_that_never_comes_does_not_hold_the_end_up(tmp_path):
+    """It gets 503 in Kubernetes' form, and the process ends."""
+    data = tmp_path / "data"
+    with serve(data) as process:
+        port = served(process)
+        server = requests.Server(data, port)
+        client = requests.client(server, tmp_path)
+        with contextlib.closing(client.connect("admin")) as connection:
+            connection.putrequest("POST", requests.CSRS)
+            connection.putheader("Content-Type", "application/json")
+            connection.putheader("Content-Length", "1000")
+            connection.endheaders()
+            connection.send(b"{")
+            # Answered by the same process: the other request has arrived by then.
+            with contextlib.closing(requests.client(server, tmp_path)) as other:
+                assert other.request("admin", "GET", "/readyz", {}, None).status == 200
+            process.send(signal.SIGTERM)
+            answer = connection.getresponse()
+            assert answer.status == 503
+            assert answer.getheader("retry-after") == "1"
+            assert b'"reason":"ServiceUnavailable"' in answer.read().replace(b" ", b"")
+        assert process.end() == 0
+
+
+# --- addresses ----------------------------------------------------------------------------------------------------
+
+
+def test_kubeconfigs_lead_to_the_port_that_was_bound(tmp_path):
+    """Also if it is any, and also if it is another one the next time."""
+    data = tmp_path / "data"
+    for _ in range(2):
+        with serve(data) as process:
+            port = served(process)
+            assert server_in(data / "admin.conf") == f"https://127.0.0.1:{port}"
+            assert server_in(data / "super-admin.conf") == f"https://127.0.0.1:{port}"
+            process.send(signal.SIGTERM)
+            assert process.end() == 0
+
+
+def test_a_second_process_leaves_the_kubeconfigs_alone(own_server):
+    """The data directory is in use: who asks is told so, and is led where the first one is."""
+    before = (own_server.data / "admin.conf").read_bytes()
+    with started("serve", "--data-dir", own_server.data, "--listen", "127.0.0.1:0") as process:
+        assert process.end() == 2
+    assert "in use by another process" in process.log
+    assert before == (own_server.data / "admin.conf").read_bytes()
+
+
+def test_a_taken_port_leads_nobody_to_a_stranger(tmp_path):
+    """No kubeconfig is written for a server that does not serve, and none is changed."""
+    data = tmp_path / "data"
+    with serve(data) as process:
+        served(process)
+        process.send(signal.SIGTERM)
+        assert process.end() == 0
+    before = (data / "admin.conf").read_bytes()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with serve(data, listen=f"127.0.0.1:{taken.getsockname()[1]}") as process:
+            assert process.end() == 2
+    assert "error: cannot listen" in process.log
+    assert before == (data / "admin.conf").read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_make_up_ends_and_keeps_its_port(number, tmp_path):
+    """Ctrl-C ends what it started, and the next time it serves on the same port."""
+    ports = []
+    for _ in range(2):
+        process = subprocess.Popen(
+            [sys.executable, ROOT / "tools" / "up.py"],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        with process:
+            ports.append(re.search(r":(\d+)$", process.stdout.readline())[1])
+            process.send_signal(number)
+            process.communicate(timeout=30)
+        assert process.returncode == 0
+        with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", int(ports[-1])), timeout=5):
+            pass
+    assert ports[0] == ports[1]
+
+
+# --- files that change --------------------------------------------------------------------------------------------
+
+
+def test_a_renewed_serving_certificate_is_shown(tmp_path):
+    """At once on SIGHUP; half a pair changes nothing and is told."""
+    data = tmp_path / "data"
+    with serve(data) as process:
+        port = served(process)
+        before = certificate_of(data, port)
+        made, key = requests.certificate(*requests.authority(requests.Server(data, port)), usages=(), name="new")
+        (data / "pki" / "apiserver.crt").write_bytes(requests.pem(made))
+        process.send(signal.SIGHUP)
+        line = process.until("files not reloaded")
+        assert "tls: private key" in line
+        assert certificate_of(data, port) == before
+        (data / "pki" / "apiserver.key").write_bytes(requests.pem(key))
+        process.send(signal.SIGHUP)
+        process.until("files reloaded")
+        assert certificate_of(data, port) != before
+
+
+def test_another_client_ca_is_trusted(tmp_path):
+    """And the former one is not any more, although nobody started the server anew."""
+    data, file, identity = tmp_path / "data", tmp_path / "clients.crt", tmp_path / "client.pem"
+    with serve(data) as process:
+        served(process)
+        process.send(signal.SIGTERM)
+        assert process.end() == 0
+    own = requests.authority(requests.Server(data, 0))
+    other = requests.certificate(*own, usages=(), is_ca=True, name="other")
+    file.write_bytes(requests.pem(other[0]))
+    identity.write_bytes(requests.pem(*requests.certificate(*own, name="jane")))
+    with serve(data, "--client-ca-file", file) as process:
+        port = served(process)
+
+        def status():
+            settings = ssl.create_default_context(cafile=data / "pki" / "ca.crt")
+            settings.load_cert_chain(identity)
+            connection = http.client.HTTPSConnection("127.0.0.1", port, context=settings, timeout=10)
+            with contextlib.closing(connection):
+                connection.request("GET", "/version")
+                return connection.getresponse().status
+
+        file.write_bytes(requests.pem(own[0]))
+        process.send(signal.SIGHUP)
+        process.until("files reloaded")
+        assert status() == 200
+        file.write_bytes(b"half a certificate")
+        process.send(signal.SIGHUP)
+        process.until("files not reloaded")
+        assert status() == 200
+        file.write_bytes(requests.pem(other[0]))
+        process.send(signal.SIGHUP)
+        process.until("files reloaded")
+        assert status() == 401
+
+
+def test_a_token_that_is_taken_back_is_refused(tmp_path):
+    """The token file, without anybody asking for it to be read."""
+    data, file = tmp_path / "data", tmp_path / "tokens.csv"
+    file.write_text("old,jane,1\n")
+    file.chmod(0o600)
+    with serve(data, "--token-auth-file", file) as process:
+        port = served(process)
+
+        def status(token):
+            settings = ssl.create_default_context(cafile=data / "pki" / "ca.crt")
+            connection = http.client.HTTPSConnection("127.0.0.1", port, context=settings, timeout=10)
+            with contextlib.closing(connection):
+                connection.request("GET", "/version", headers={"Authorization": f"Bearer {token}"})
+                return connection.getresponse().status
+
+        assert (status("old"), status("new")) == (200, 401)
+        file.write_text("new,jane,1\n")
+        process.until("files reloaded")
+        assert (status("old"), status("new")) == (401, 200)

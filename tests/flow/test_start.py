@@ -1,0 +1,338 @@
+"""The start of the commands: every path that they take may be wrong, and each problem is told in words."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+
+import click.testing
+import pytest
+
+from certplane import alone, app, inside, notify, reload, signals, testing
+from certplane.cli import audit, token
+from certplane.cli import settings as files_of_settings
+from certplane.config import controllers, serve
+from certplane.errors import SetupError
+from certplane.server.connection import listener
+from certplane.store import memory
+
+is_root = os.geteuid() == 0
+
+
+@pytest.fixture(autouse=True)
+def process_settings():
+    """The commands have the process for themselves: its signals and its umask."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    handlers = [signal.getsignal(number) for number in numbers]
+    umask = os.umask(0o077)
+    yield
+    os.umask(umask)
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def taken_port():
+    """A port on which somebody else listens: no server that is started here gets any further."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
+
+
+def start_serve(data, **flags):
+    with taken_port() as port:
+        fast = {"key_algorithm": "ECDSA-P256", "listen": f"127.0.0.1:{port}"}
+        alone.run(serve.settings({"data_dir": data, **fast, **flags}, {}))
+
+
+def refused(start):
+    """What is told: the message, and hints that are there."""
+    with pytest.raises(SetupError) as caught:
+        start()
+    assert caught.value.hints
+    return caught.value.message
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
+    """A data directory as a first start leaves it, but for the kubeconfigs, which come with the port."""
+    data = tmp_path_factory.mktemp("complete") / "data"
+    with pytest.raises(SetupError, match="cannot listen"):
+        start_serve(data)
+    return data
+
+
+@pytest.fixture
+def data(complete, tmp_path):
+    copy = tmp_path / "data"
+    for path in [complete, *sorted(complete.rglob("*"))]:
+        target = copy / path.relative_to(complete)
+        if path.is_dir():
+            target.mkdir(mode=0o700)
+        else:
+            target.write_bytes(path.read_bytes())
+            target.chmod(path.stat().st_mode & 0o777)
+    return copy
+
+
+def named(value):
+    return value if isinstance(value, str) else value.__name__
+
+
+# --- ways to be wrong ---------------------------------------------------------------------------------------------
+
+
+def _away(path):
+    if path.is_dir() and not path.is_symlink():
+        path.rename(path.with_name(path.name + ".away"))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def a_directory(path):
+    _away(path)
+    path.mkdir()
+
+
+def a_file(path):
+    _away(path)
+    path.write_bytes(b"?")
+
+
+def garbage(path):
+    _away(path)
+    path.write_bytes(b"\xff\x00?")
+    path.chmod(0o600)
+
+
+def a_link(path):
+    target = path.with_name(path.name + ".target")
+    if path.exists():
+        path.rename(target)
+    path.symlink_to(target)
+
+
+def a_loop(path):
+    _away(path)
+    path.symlink_to(path)
+
+
+def unreadable(path):
+    if not path.exists():
+        path.touch()
+    path.chmod(0)
+
+
+def open_to_all(path):
+    if not path.exists():
+        path.touch()
+    path.chmod(0o777 if path.is_dir() else 0o666)
+
+
+def foreign(path):
+    if not path.exists():
+        path.touch(mode=0o600)
+    os.chown(path, 65534, 65534)
+
+
+#: Who is root may read everything, and is the only one who can give files away.
+_HERE = {unreadable: not is_root, foreign: is_root}
+SECRETS = ("pki/ca.key", "pki/apiserver.key", "pki/sa.key", "admin.conf", "super-admin.conf")
+OURS = (*SECRETS, "pki/ca.crt", "pki/apiserver.crt", "store.sqlite", "store.sqlite-wal", "store.sqlite-shm",
+        "store.sqlite.lock", "audit.log")  # fmt: skip
+CASES = [
+    (name, wrong)
+    for wrong in (a_directory, a_link, a_loop, unreadable, open_to_all, foreign)
+    for name in OURS
+    if _HERE.get(wrong, True)
+]
+CASES += [(name, garbage) for name in (*SECRETS, "pki/ca.crt", "pki/apiserver.crt", "store.sqlite")]
+CASES += [(name, wrong) for name in ("", "pki") for wrong in (a_file, a_loop, open_to_all, *([foreign] * is_root))]
+CASES += [("pki", a_link), *([("", unreadable), ("pki", unreadable)] * (not is_root))]
+
+
+@pytest.mark.parametrize(("name", "wrong"), CASES, ids=named)
+def test_the_data_directory_is_judged_at_the_start(name, wrong, data):
+    """A directory or a link where a file belongs, what others can read or change, what is none of ours, and what makes
+    no sense: told with its path, and left as it is.
+    """
+    path = data / name
+    wrong(path)
+    before = os.lstat(path)
+    message = refused(lambda: start_serve(data))
+    assert str(path) in message
+    assert "cannot listen" not in message
+    after = os.lstat(path)
+    assert (before.st_ino, before.st_mode, before.st_size) == (after.st_ino, after.st_mode, after.st_size)
+
+
+def _missing(path):
+    _away(path)
+
+
+def _too_long(path):
+    return path.with_name("a" * 300)
+
+
+def _below_a_file(path):
+    path.write_bytes(b"")
+    return path / "below"
+
+
+NAMED = (
+    "client_ca_file", "token_auth_file", "service_account_signing_key_file", "service_account_key_file", "root_ca_file",
+    "audit_policy_file", "serving_approver", "signers",
+)  # fmt: skip
+WRONG = [_missing, a_directory, a_loop, garbage, _too_long, _below_a_file, *([unreadable] * (not is_root))]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=named)
+@pytest.mark.parametrize("flag", NAMED)
+def test_named_files_are_judged_at_the_start_of_serve(flag, wrong, data, tmp_path):
+    """Each flag that names a file."""
+    path = tmp_path / "named"
+    path = wrong(path) or path
+    message = refused(lambda: start_serve(data, **{flag: path}))
+    assert str(path) in message
+    assert "cannot listen" not in message
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=named)
+@pytest.mark.parametrize("half", ["tls_cert_file", "tls_private_key_file"])
+def test_the_serving_pair_is_judged(half, wrong, data, tmp_path):
+    """Both of its halves."""
+    pair = {"tls_cert_file": data / "pki" / "apiserver.crt", "tls_private_key_file": data / "pki" / "apiserver.key"}
+    path = tmp_path / "named"
+    pair[half] = wrong(path) or path
+    message = refused(lambda: start_serve(data, **pair))
+    assert str(pair[half]) in message
+    assert "cannot listen" not in message
+
+
+@pytest.mark.parametrize("wrong", [a_directory, a_loop, a_link, _too_long, _below_a_file], ids=named)
+@pytest.mark.parametrize("flag", ["audit_log_path", "store", "ready_file"])
+def test_named_outputs_are_judged(flag, wrong, data, tmp_path):
+    """The audit log and the store, elsewhere than in the data directory, and the ready file."""
+    place = tmp_path / "place"
+    place.mkdir(mode=0o700)
+    path = place / "named"
+    if wrong is a_link:
+        (place / "named.target").touch(mode=0o600)
+    path = wrong(path) or path
+    value = f"sqlite:{path}" if flag == "store" else path
+    message = refused(lambda: start_serve(data, **{flag: value}))
+    assert str(path if wrong is not _below_a_file else path.parent) in message
+    assert "cannot listen" not in message
+
+
+def test_a_taken_port_leaves_no_kubeconfig(data):
+    """It would lead to whoever has the port."""
+    assert "cannot listen" in refused(lambda: start_serve(data))
+    assert not list(data.glob("*.conf"))
+
+
+class Hanging(memory.MemoryStore):
+    """A store that does not answer: a disk, or a lock of somebody else's."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = asyncio.Event()
+
+    async def list(self, *arguments, **how):
+        self.asked.set()
+        await asyncio.Event().wait()
+
+
+async def test_a_start_that_hangs_can_be_ended(tmp_path):
+    """SIGTERM ends it, and leaves nothing running."""
+    clock, store = testing.FakeClock(), Hanging()
+    plane = app.Plane(store, clock, app.How(signers={}))
+    received, reloader = signals.Signals(), reload.Reloader(clock, reload.Wakeup(), plane.telemetry.reloaded)
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        listening = listener.Listener(plane.handler, bound, None, clock)
+        serving = asyncio.ensure_future(
+            alone._serve(plane, listening, tmp_path, received, reloader, notify.Progress(None))
+        )
+        await store.asked.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await serving
+    assert received.is_stopping
+    assert [asyncio.current_task()] == list(asyncio.all_tasks())
+
+
+# --- the other commands -------------------------------------------------------------------------------------------
+
+
+def start_controllers(**flags):
+    with taken_port() as port:
+        inside.run(controllers.settings({"listen_health": f"127.0.0.1:{port}", **flags}, {}))
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=named)
+@pytest.mark.parametrize("flag", ["kubeconfig", "root_ca_file", "serving_approver", "signers"])
+def test_named_files_are_judged_at_the_start_of_controllers(flag, wrong, tmp_path):
+    """Each flag that names a file."""
+    path = tmp_path / "named"
+    path = wrong(path) or path
+    good = tmp_path / "good.conf"
+    good.write_text(
+        "clusters: [{name: a, cluster: {server: 'https://127.0.0.1:1'}}]\n"
+        "contexts: [{name: a, context: {cluster: a}}]\ncurrent-context: a\n"
+    )
+    message = refused(lambda: start_controllers(**{"kubeconfig": good, flag: path}))
+    assert str(path) in message
+    assert "cannot listen" not in message
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=named)
+def test_the_configuration_file_is_judged(wrong, tmp_path):
+    """--config of both commands."""
+    path = tmp_path / "named"
+    path = wrong(path) or path
+    assert str(path) in refused(lambda: files_of_settings.read_file(str(path)))
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=named)
+def test_the_files_of_short_commands_are_judged(wrong, tmp_path):
+    """--kubeconfig of token, --log of audit."""
+    path = tmp_path / "named"
+    path = wrong(path) or path
+    commands = [(token.token, ["--kubeconfig", str(path), "list"])]
+    if wrong is not garbage:
+        # What is no record is passed over.
+        commands.append((audit.audit, ["approvals", "--log", str(path)]))
+    for command, arguments in commands:
+        found = click.testing.CliRunner().invoke(command, arguments)
+        assert isinstance(found.exception, SetupError), found.exception
+        assert str(path) in found.exception.message
+
+
+@pytest.mark.parametrize("name", ["data-dir", "audit-log-path", "kubeconfig"])
+def test_a_path_cannot_have_a_nul(name):
+    """In a file it can be written."""
+    read = controllers.settings if name == "kubeconfig" else serve.settings
+    with pytest.raises(SetupError, match=f"--{name}: has a NUL character"):
+        read({}, {name: "a\0b"})
+
+
+@pytest.mark.parametrize(
+    ("flags", "missing"),
+    [
+        ({"cluster_signing_cert_file": "a"}, "--cluster-signing-key-file"),
+        ({"cluster_signing_key_file": "a"}, "--cluster-signing-cert-file"),
+        ({"cluster_signing_kubelet_serving_cert_file": "a"}, "--cluster-signing-kubelet-serving-key-file"),
+        ({"cluster_signing_legacy_unknown_key_file": "a"}, "--cluster-signing-legacy-unknown-cert-file"),
+        ({"tls_cert_file": "a"}, "--tls-private-key-file"),
+        ({"tls_private_key_file": "a"}, "--tls-cert-file"),
+    ],
+)
+def test_the_missing_half_of_a_pair_is_named(flags, missing):
+    """By the flag that would give it."""
+    with pytest.raises(SetupError) as caught:
+        serve.settings(flags, {})
+    assert f"{missing} is missing" in caught.value.message
