@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from certplane import errors, gotext
+from certplane import errors, gotext, offload
 from certplane.meta import codec, context, gojson, goyaml, objects, protobuf
 from certplane.server import negotiation
 
@@ -28,6 +28,11 @@ class Expected:
     is_known: Callable[[str, str], bool]
 
 
+def weight(data: bytes, media_type: str) -> int:
+    """How long it takes to read a body, as `offload.run` counts."""
+    return len(data) * (offload.YAML if media_type == negotiation.YAML else 1)
+
+
 def read(data: bytes, media_type: str, expected: Expected, call: context.Call) -> Any:
     """The object in a body. Raises BadRequest; adds warnings to the call, as its fieldValidation says."""
     if media_type == negotiation.PROTOBUF:
@@ -43,7 +48,7 @@ def read(data: bytes, media_type: str, expected: Expected, call: context.Call) -
     except codec.ReadProblem as error:
         raise _unfit(expected, str(error)) from error
     doubled = goyaml.duplicates(data) if media_type == negotiation.YAML and call.field_validation != "Ignore" else []
-    _judge(doubled, reading.strict, expected, call)
+    _judge(doubled[: codec.STRICT_LIMIT], reading.strict, expected, call)
     return reading.object
 
 
