@@ -71,6 +71,10 @@ def _target(target, text="", identified=False):
     return lambda count: Request("GET", target + "".join(_numbered(text, count)), identified=identified)
 
 
+def _encoded(text, count):
+    return base64.b64encode(text * count).decode()
+
+
 _HEADERS = (
     Growing("accept ranges", _header(b"accept", lambda count: ",".join(f"a/b;q=0.{at:07}" for at in range(count)))),
     Growing("accept, worst first", _header(b"accept", lambda count: ",".join(["a/*"] * count + ["a/b"] * count)), 8),
@@ -87,6 +91,9 @@ _HEADERS = (
     Growing("bearer dots", _header(b"authorization", lambda count: "Bearer " + "a." * count), 2),
     Growing("bearer claims", _header(b"authorization", lambda count: "Bearer " + _token(count)), 10),
     Growing("agent", _header(b"user-agent", lambda count: "a/" * count), 2),
+    Growing("agent of labels of keys", _header(b"user-agent", lambda count: "-BEGIN A " * count), 9),
+    Growing("agent in base64", _header(b"user-agent", lambda count: ("TFMw" * 20 + " ") * count), 81),
+    Growing("agent in base64 twice", _header(b"user-agent", lambda count: _encoded(b"TFMw" * 20 + b" ", count)), 108),
     Growing("audit id", _header(b"audit-id", lambda count: "a" * count), 1),
     Growing("forwarded for", _header(b"x-forwarded-for", lambda count: "10.0.0.1, " * count), 10),
     Growing(

@@ -81,7 +81,7 @@ def test_a_function_is_called_once_for_the_same_arguments():
 
 
 SIZE = 1500
-#: For each remembered function, what makes the most of its bytes: a text, with as many of a piece in it as there may be.
+#: For each remembered function, what makes the most of its bytes: a text, and a piece with how often it may be there.
 WORST = [
     (negotiation.clauses, "*{},a/b;a=b", ",*", 20),
     (negotiation.clauses, "a/b{}", ";é=é", 8),
