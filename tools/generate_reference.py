@@ -176,6 +176,45 @@ where the server is and who you are.
 Who approved or denied what, when, and which serial number came out: `[--log FILE] [--since 24h] [-o table|json]`.
 Reads the log and the approvals beside it, and the files that they were turned over into.
 
+## Limits
+
+A request may have so much; more is refused with the code, once and by number. Those marked with * Kubernetes has, too.
+
+| what | limit | beyond it |
+|---|---|---|
+| body * | 3 MiB | 413 |
+| values in a YAML document; levels; aliases | 100,000; 256; 1,000 | 400 |
+| levels of a patch, and of a field set | 256 | 400 |
+| JSON patch: operations *; bytes copied *; list items shifted | 10,000; 3 MiB; 10,000,000 | 413; 422; 413 |
+| ranges in `Accept`; parameters of each | 32; 16 | what follows is passed over |
+| requirements of a label or field selector, in a query, a review or an aggregation rule | 100 | 400; 422 in objects |
+| selectors of an aggregation rule | 100 | 422 |
+| labels, owner references, finalizers of an object | 1,000 each | 422 |
+| `spec.usages` of a CertificateSigningRequest | 100 | 422 |
+| in PKCS#10 and certificates: names, attributes of a subject, extensions | 2,000 each | 422 |
+| arcs of an object identifier (RFC 2578) | 128 | 422 |
+| `spec.podCIDRs` of a Node | 100 | 422 |
+| steps of a path in `managedFields` | 32 | the entry counts as none |
+| permissions that a refused role lists; looks at held rules that a role takes | 1,000; 500,000 | "and more"; 403 |
+| `timeoutSeconds` of a watch | 3,600 | the watch ends then |
+| things that strict decoding finds, and problems that show a long value each | 100; 10 | not told |
+
+Bodies of more than 32 KiB (8 KiB of YAML) are read and judged in a thread of their own, one after the other, so that
+they hold up nobody else.
+
+Answers, records and logs have limits as well; where a text is longer, its middle is left out, and how much that is
+stands in its place.
+
+| what | limit |
+|---|---|
+| a value that a refusal quotes; its message | 4,096 and 8,192 characters |
+| causes of a refusal | 100, and 16,384 characters of them all |
+| warnings of an answer * | 4,096 characters; each 256 where they are more |
+| URI, messages and annotations in an audit record | 2,048 characters each |
+| User-Agent; names; all of a user; addresses; causes in it | 1,024; 512; 16,384 characters; 16; 10 |
+| a value in a line of the server's log; a traceback | 2,048; 32,768 characters |
+| `Impersonate-User` and `Impersonate-Uid` | one of each, not empty |
+
 ## What is served
 
 | group and version | kind | resource | short | subresources | verbs |
@@ -192,16 +231,6 @@ Off unless `--runtime-config` asks for them:
 
 END = """
 Both versions of an optional kind show the same objects, and so do the two forms of Event.
-
-### Limits
-
-What Kubernetes has no limit for, or another one:
-
-- A refusal quotes 4,096 characters of a value, tells a hundred causes (16,384 characters of them) and has a message of
-  8,192 characters: where it is more, the middle is left out, and how much that is stands in its place.
-- An audit record has 2,048 characters of the URI, of messages and of annotations, 1,024 of the User-Agent, 512 of a
-  name, 16,384 of a user, sixteen addresses and ten causes. Bodies, where a policy asks for them, are whole.
-- Lines of the server's log have 2,048 characters of each value, and 32,768 of a traceback.
 
 ### What is not served
 

@@ -221,7 +221,7 @@ def time_text(moment: datetime.datetime) -> str:
 
 # --- durations ----------------------------------------------------------------------------------------------------
 
-_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|us|µs|ns|m|s)")
+_DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(h|ms|us|µs|ns|m|s)")
 #: Seconds that fit into 63 bits of nanoseconds.
 _LONGEST_DURATION: Final = 2**63 / 1e9
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
@@ -230,13 +230,13 @@ _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs"
 def parse_duration(text: str) -> datetime.timedelta | None:
     """A duration as Go writes it, `8760h0m0s`; None if it is not one, or one that is longer than Go's can be."""
     # Go takes a bare zero, and no other number without a unit.
-    rest, seconds = "" if text == "0" else text, 0.0
-    while rest:
-        part = _DURATION_PART.match(rest)
+    at, seconds = len(text) if text == "0" else 0, 0.0
+    while at < len(text):
+        part = _DURATION_PART.match(text, at)
         if part is None:
             return None
         seconds += float(part[1]) * _UNITS[part[2]]
-        rest = rest[part.end() :]
+        at = part.end()
     if not text or seconds > _LONGEST_DURATION:
         return None
     return datetime.timedelta(seconds=seconds)

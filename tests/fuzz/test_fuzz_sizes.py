@@ -7,11 +7,13 @@ import json
 
 import pytest
 
-from tests.fuzz import documents
+from tests.fuzz import documents, growing
 
 _MAPS = "/api/v1/namespaces/fuzz/configmaps"
 _MAP = '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"}'
 _KEY = "k" * 290
+#: Bytes of an input of which there are many kinds.
+_LARGE = 60_000
 _APPLY = f"{_MAPS}/seed?fieldManager=a&force=true"
 _DRY = f"{_MAPS}/seed?dryRun=All"
 _OWNER = '{"apiVersion":"v1","kind":"Node","name":"n","uid":"#"}'
@@ -64,6 +66,9 @@ CASES = (
      _operations('{"op":"copy","from":"/x","path":"/x/#"}', 40)),
     ("moves", "PATCH", f"{_MAPS}/seed", documents.JSON_PATCH,
      _operations(_WRAPPING, 2_500)),
+    ("moves in a long list", "PATCH", f"{_MAPS}/seed", documents.JSON_PATCH,
+     '[{"op":"add","path":"/x","value":[' + "1," * 500_000 + "1]},"
+     + _list('{"op":"move","from":"/x/0","path":"/x/0"}', 9_000)[1:]),
     ("apply", "PATCH", _APPLY, documents.APPLY, _MAP.replace('"x"', '"seed"') + ',"data":' + _members('"k#":"v"',
     2_000) + "}"),
     ("finalizers", "PATCH", _DRY, documents.STRATEGIC, '{"metadata":{"finalizers":' + _list('"a.b/#"', 100_000) + "}}"),
@@ -93,6 +98,12 @@ def test_sizes(world, case):
     _, method, target, media_type, body = case
     fields = ((b"content-type", media_type.encode()),) if media_type else ()
     world.ask(documents.Request(method, target, fields, body.encode()))
+
+
+@pytest.mark.parametrize("row", growing.GENERAL, ids=str)
+def test_growing(world, row):
+    """So do those of every kind that `tests/properties/test_growth.py` counts the operations of."""
+    world.ask(row.make(_LARGE // row.unit))
 
 
 def test_many_paths(world):

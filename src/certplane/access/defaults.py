@@ -498,7 +498,7 @@ def reconciled(stored: Any, default: Any) -> Any | None:
     for field in ("labels", "annotations"):
         setattr(new.metadata, field, {**getattr(default.metadata, field), **getattr(stored.metadata, field)})
     if hasattr(new, "rules"):
-        lacking = escalation.missing(default.rules or (), stored.rules or ())
+        lacking = list(escalation.missing(default.rules or (), stored.rules or ()))
         if lacking:
             new.rules = [*(stored.rules or ()), *map(escalation.as_rule, lacking)]
         if hasattr(new, "aggregation_rule"):

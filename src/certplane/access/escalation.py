@@ -8,7 +8,8 @@ grants, or the right to `bind` it. Source: kubernetes, `pkg/registry/rbac/escala
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from certplane import errors, gotext
@@ -21,6 +22,8 @@ _REFERABLE: Final = {"ClusterRole": "clusterroles", "Role": "roles"}
 _ROLES: Final = frozenset(_REFERABLE.values())
 _BINDINGS: Final = frozenset({"rolebindings", "clusterrolebindings"})
 _HOUSEKEEPING: Final = frozenset({"ownerReferences", "finalizers", "managedFields"})
+#: Permissions that a refusal lists.
+MOST_TOLD: Final = 1000
 _EVERYTHING: Final = (
     rbac.PolicyRule(verbs=["*"], api_groups=["*"], resources=["*"]),
     rbac.PolicyRule(verbs=["*"], non_resource_urls=["*"]),
@@ -84,7 +87,7 @@ def _guard_role(authorizer: access.Authorizer, of: admission.Review, user: conte
     _require(authorizer, of, user, of.new.rules or ())
     if _collects(of.new) or _collects(of.old):
         held, _ = authorizer.rules_for(user, "")
-        if missing(_EVERYTHING, held):
+        if next(missing(_EVERYTHING, held), None) is not None:
             raise _refusal(of, "must have cluster-admin privileges to use the aggregationRule")
 
 
@@ -118,14 +121,17 @@ def _require(
     authorizer: access.Authorizer, of: admission.Review, user: context.User, wanted: Sequence[rbac.PolicyRule]
 ) -> None:
     held, lost = authorizer.rules_for(user, of.namespace)
-    lacking = missing(wanted, held)
+    who = f"user {gotext.quote(user.name)} (groups={gotext.quote_all(user.groups)}) is attempting to grant RBAC "
+    try:
+        lacking = list(itertools.islice(missing(wanted, held), MOST_TOLD + 1))
+    except TooManyCombinations as error:
+        raise _refusal(of, f"{who}permissions in more combinations than can be compared with those held") from error
     if not lacking:
         return
-    lines = sorted({_rule_text(each) for each in compact(lacking)})
-    why = (
-        f"user {gotext.quote(user.name)} (groups={gotext.quote_all(user.groups)}) is attempting to grant RBAC "
-        "permissions not currently held:\n" + "\n".join(lines)
-    )
+    lines = sorted({_rule_text(each) for each in compact(lacking[:MOST_TOLD])})
+    if len(lacking) > MOST_TOLD:
+        lines.append("and more")
+    why = f"{who}permissions not currently held:\n" + "\n".join(lines)
     if lost:
         problems = [_not_found(of, each.name).message for each in lost]
         why += f"; resolution errors: [{access.aggregate(problems)}]"
@@ -155,65 +161,154 @@ class Atom:
     path: str | None = None
 
 
-def atoms(rules: Sequence[rbac.PolicyRule]) -> Iterator[Atom]:
-    """The atoms of some rules, in the order of the rules."""
-    for rule in rules:
-        for group in rule.api_groups:
-            for resource in rule.resources:
-                for verb in rule.verbs or ():
-                    for name in rule.resource_names or (None,):
-                        yield Atom(verb, group, resource, name)
-        for path in rule.non_resource_urls:
-            for verb in rule.verbs or ():
-                yield Atom(verb, path=path)
+class TooManyCombinations(ValueError):
+    """What is wanted cannot be held against what is held in reasonable time."""
 
 
-def missing(wanted: Sequence[rbac.PolicyRule], held: Sequence[rbac.PolicyRule]) -> list[Atom]:
-    """The atoms of the wanted rules that no held rule covers. Held rules are not combined for one atom."""
-    return [atom for atom in atoms(wanted) if not any(covers(rule, atom) for rule in held)]
+def missing(wanted: Iterable[rbac.PolicyRule], held: Iterable[rbac.PolicyRule]) -> Iterator[Atom]:
+    """The atoms of the wanted rules that no held rule covers, in the order of the rules. Held rules are not combined
+    for one atom. Raises TooManyCombinations.
+    """
+    having = _Held(held)
+    for rule in wanted:
+        yield from (
+            Atom(verb, group, resource, name)
+            for group, resource, verb, name in having.lacking(
+                (
+                    [(each, having.group(each)) for each in rule.api_groups],
+                    [(each, having.resource(each)) for each in rule.resources],
+                    [(each, having.verb(each)) for each in rule.verbs or ()],
+                    [(each, having.name(each)) for each in rule.resource_names or (None,)],
+                )
+            )
+        )
+        yield from (
+            Atom(verb, path=path)
+            for path, verb in having.lacking(
+                (
+                    [(each, having.path(each)) for each in rule.non_resource_urls],
+                    [(each, having.verb(each)) for each in rule.verbs or ()],
+                )
+            )
+        )
 
 
-def covers(rule: rbac.PolicyRule, atom: Atom) -> bool:
-    """Whether one rule gives one atom."""
-    verbs = rule.verbs or ()
-    if "*" not in verbs and atom.verb not in verbs:
-        return False
-    if atom.path is not None:
-        return any(_covers_path(each, atom.path) for each in rule.non_resource_urls)
-    if "*" not in rule.api_groups and atom.group not in rule.api_groups:
-        return False
-    if "*" not in rule.resources and atom.resource not in rule.resources:
-        _, slash, sub = atom.resource.partition("/")
-        if not slash or f"*/{sub}" not in rule.resources:
-            return False
-    return not rule.resource_names or (atom.name is not None and atom.name in rule.resource_names)
+#: The values of a part of a rule (its verbs, its groups ...), each with the held rules that have it.
+_Level = Sequence[tuple[Any, int]]
+#: Looks at a value of a rule while it is held against others: some hundredths of a second.
+_MOST_LOOKS: Final = 500_000
 
 
-def _covers_path(held: str, wanted: str) -> bool:
-    return held in ("*", wanted) or (held.endswith("*") and wanted.startswith(held.rstrip("*")))
+class _Held:
+    """Some rules, by what they have: each is a bit, so that a permission is covered if the bits of its parts have one
+    in common. A rule of 900 bytes may have a million permissions: they are told from one another only where the rules
+    that are held do.
+    """
+
+    def __init__(self, rules: Iterable[rbac.PolicyRule]) -> None:
+        self._verbs: dict[str, int] = {}
+        self._groups: dict[str, int] = {}
+        self._resources: dict[str, int] = {}
+        self._names: dict[str, int] = {}
+        self._paths: dict[str, int] = {}
+        self._prefixes: dict[str, int] = {}
+        self._unnamed = 0
+        self._looks = 0
+        for at, rule in enumerate(rules):
+            bit = 1 << at
+            for having, values in (
+                (self._verbs, rule.verbs or ()),
+                (self._groups, rule.api_groups),
+                (self._resources, rule.resources),
+                (self._names, rule.resource_names),
+                (self._paths, rule.non_resource_urls),
+                (self._prefixes, [each.rstrip("*") for each in rule.non_resource_urls if each.endswith("*")]),
+            ):
+                for value in values:
+                    having[value] = having.get(value, 0) | bit
+            self._unnamed |= 0 if rule.resource_names else bit
+        self._lengths = sorted({len(each) for each in self._prefixes})
+
+    def verb(self, verb: str) -> int:
+        return self._verbs.get("*", 0) | self._verbs.get(verb, 0)
+
+    def group(self, group: str) -> int:
+        return self._groups.get("*", 0) | self._groups.get(group, 0)
+
+    def resource(self, resource: str) -> int:
+        _, slash, sub = resource.partition("/")
+        of_all = self._resources.get(f"*/{sub}", 0) if slash else 0
+        return self._resources.get("*", 0) | self._resources.get(resource, 0) | of_all
+
+    def name(self, name: str | None) -> int:
+        return self._unnamed | (self._names.get(name, 0) if name is not None else 0)
+
+    def path(self, path: str) -> int:
+        having = self._paths.get(path, 0)
+        for length in self._lengths:
+            if length > len(path):
+                break
+            having |= self._prefixes.get(path[:length], 0)
+        return having
+
+    def lacking(self, levels: Sequence[_Level]) -> Iterator[tuple[Any, ...]]:
+        """The combinations of a value of each level that no rule has. Raises TooManyCombinations."""
+        known: dict[tuple[int, int], _Level] = {}
+
+        def narrowed(depth: int, rules: int) -> _Level:
+            """The values at a level below which something is lacking, if only these rules are left."""
+            if not rules:
+                return levels[depth]
+            values = known.get((depth, rules))
+            if values is None:
+                self._looks += len(levels[depth])
+                if self._looks > _MOST_LOOKS:
+                    raise TooManyCombinations
+                values = known[depth, rules] = [each for each in levels[depth] if lacks(depth + 1, rules & each[1])]
+            return values
+
+        def lacks(depth: int, rules: int) -> bool:
+            if depth == len(levels):
+                return not rules
+            return bool(narrowed(depth, rules))
+
+        def combined(depth: int, rules: int) -> Iterator[tuple[Any, ...]]:
+            if depth == len(levels):
+                yield ()
+                return
+            for value, having in narrowed(depth, rules):
+                for rest in combined(depth + 1, rules & having):
+                    yield (value, *rest)
+
+        if all(levels):
+            yield from combined(0, -1)
 
 
 def as_rule(atom: Atom) -> rbac.PolicyRule:
     """The rule that gives just this."""
     if atom.path is not None:
         return rbac.PolicyRule(verbs=[atom.verb], non_resource_urls=[atom.path])
-    named = [atom.name] if atom.name is not None else []
-    return rbac.PolicyRule(verbs=[atom.verb], api_groups=[atom.group], resources=[atom.resource], resource_names=named)
+    return _with_verbs([atom.verb], atom.group, atom.resource, atom.name)
+
+
+def _with_verbs(verbs: list[str], group: str, resource: str, name: str | None) -> rbac.PolicyRule:
+    named = [name] if name is not None else []
+    return rbac.PolicyRule(verbs=verbs, api_groups=[group], resources=[resource], resource_names=named)
 
 
 def compact(lacking: Sequence[Atom]) -> list[rbac.PolicyRule]:
     """Atoms as rules: those that differ in the verb only become one, with a verb as often as it is there."""
     paths = [as_rule(atom) for atom in lacking if atom.path is not None]
-    merged: dict[tuple[str, str, str | None], rbac.PolicyRule] = {}
+    merged: dict[tuple[str, str, str | None], list[str]] = {}
     for atom in lacking:
         if atom.path is not None:
             continue
         key = atom.group, atom.resource, atom.name
         if key in merged:
-            merged[key].verbs = [*(merged[key].verbs or ()), atom.verb]
+            merged[key].append(atom.verb)
         else:
-            merged[key] = as_rule(atom)
-    return [*paths, *merged.values()]
+            merged[key] = [atom.verb]
+    return [*paths, *(_with_verbs(verbs, *key) for key, verbs in merged.items())]
 
 
 def _rule_text(of: rbac.PolicyRule) -> str:

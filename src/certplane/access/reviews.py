@@ -113,6 +113,8 @@ def _selector_problems(of: Any, path: str, requirement_problems: Callable[[Any, 
     if not of.raw_selector and not of.requirements:
         why = f"when {path} is specified, requirements or rawSelector is required"
         problems.append(errors.required(f"{path}.requirements", why))
+    if too_many := validation.count_problems(of.requirements, f"{path}.requirements"):
+        return [*problems, *too_many]
     for at, each in enumerate(of.requirements):
         problems.extend(requirement_problems(each, f"{path}.requirements[{at}]"))
     return problems

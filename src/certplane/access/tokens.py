@@ -189,8 +189,8 @@ class ServiceAccountTokens:
         if claims is None:
             return None
         meant = _texts(claims.get("aud"))
-        wanted = list(audiences)
-        shared = tuple(each for each in wanted if each in meant)
+        wanted, known = list(audiences), frozenset(meant)
+        shared = tuple(each for each in wanted if each in known)
         if not shared:
             listed = f"{gotext.quote_all(meant)} is invalid for the target audiences {gotext.quote_all(wanted)}"
             raise authn.Rejected(f"token audiences {listed}")

@@ -20,15 +20,17 @@ WORKERS: Final = 5
 
 def collected(of: rbac.ClusterRole, others: Iterable[rbac.ClusterRole]) -> list[rbac.PolicyRule]:
     """The rules that a role should have: in the order of its selectors, then of the names, each once."""
-    rules: list[rbac.PolicyRule] = []
+    # By their text, as rules are no keys: there may be very many, of very many roles.
+    rules: dict[bytes, rbac.PolicyRule] = {}
     by_name = sorted(others, key=lambda each: each.metadata.name)
     for each in of.aggregation_rule.cluster_role_selectors if of.aggregation_rule is not None else ():
         selector = selectors.from_struct(each)
         for other in by_name:
             selected = selector is not None and selector.matches(other.metadata.labels)
             if selected and other.metadata.name != of.metadata.name:
-                rules += [rule for rule in other.rules or () if rule not in rules]
-    return rules
+                for rule in other.rules or ():
+                    rules.setdefault(codec.encode(rule), rule)
+    return list(rules.values())
 
 
 class Aggregator:

@@ -266,6 +266,7 @@ def _capped(managers: _Managers) -> _Managers:
     updaters.sort(key=lambda key: (managers[key].time, key.identifier))
     surplus = len(updaters) - _MAX_UPDATERS
     first: dict[str, _Key] = {}
+    merged: dict[_Key, list[_Owned]] = {}
     for key in updaters:
         if surplus <= 0:
             break
@@ -275,9 +276,12 @@ def _capped(managers: _Managers) -> _Managers:
         shared = _Key("Update", _ANCIENT, "", key.api_version)
         if shared not in managers:
             managers[shared] = managers.pop(first[key.api_version])
-        old = managers.pop(key)
-        managers[shared] = dataclasses.replace(old, fields=old.fields | managers[shared].fields)
+        merged.setdefault(shared, []).append(managers.pop(key))
         surplus -= 1
+    for shared, owners in merged.items():
+        # Once for all of them: a client may send as many as fit into a body.
+        kept = managers[shared].fields if shared in managers else NONE
+        managers[shared] = dataclasses.replace(owners[-1], fields=kept.union(*(each.fields for each in owners)))
     return managers
 
 
@@ -304,7 +308,8 @@ def _last_applied(live: Mapping[str, Any], of: shape.Shape, writer: Writer) -> S
         if not isinstance(config, dict) or config.get("apiVersion") != writer.api_version:
             return NONE
         fieldsets.check(config, of)
-    except (ValueError, fieldsets.SchemaProblem):
+    except (ValueError, RecursionError, fieldsets.SchemaProblem):
+        # An annotation may hold anything, and be nested as deep as it is long.
         return NONE
     changes = fieldsets.compare(config, live, of)
     return fieldsets.field_set(config, of) - changes.touched - changes.removed

@@ -247,6 +247,7 @@ def _struct_reader(type_: type[msgspec.Struct]) -> _Reader:
             state.mismatch(value, f"v1.{name}" if state.path else name, "struct")
             return type_()
         arguments: dict[str, Any] = {}
+        repeated: _Repeated | None = None
         path = state.path
         state.structs.append(name)
         for key, item in pairs:
@@ -256,30 +257,52 @@ def _struct_reader(type_: type[msgspec.Struct]) -> _Reader:
                 state.note("unknown field")
             else:
                 attribute, reader = known
-                again = attribute in arguments
-                if again:
+                if attribute in arguments:
                     state.note("duplicate field")
+                    repeated = repeated or _Repeated(pairs)
+                    repeated.readers[key] = attribute, reader
                 arguments[attribute] = reader(item, state) if item is not None else None
-                if again and isinstance(item, gojson.Pairs):
-                    # Go reads on into what is there already.
-                    arguments[attribute] = reader(_so_far(pairs, key, item), _Reading())
             path.pop()
         state.structs.pop()
+        if repeated is not None:
+            arguments |= repeated.read()
         # null is absence: where None is a value of its own, it is the default as well.
         return type_(**{attribute: item for attribute, item in arguments.items() if item is not None})
 
     return read_struct
 
 
-def _so_far(pairs: Iterable[tuple[Any, Any]], key: str, last: gojson.Pairs) -> gojson.Pairs:
-    """The members of all the objects that a document has under one key, up to a certain one; a null empties them."""
-    found = gojson.Pairs()
-    for name, item in pairs:
-        if name == key and (item is None or isinstance(item, gojson.Pairs)):
-            found = gojson.Pairs([*found, *item]) if item is not None else gojson.Pairs()
-        if item is last:
-            break
-    return found
+class _Repeated:
+    """The fields that an object has several times. Go reads on into what is there already, so that objects under one
+    key become one; a null empties it.
+    """
+
+    __slots__ = ("_pairs", "readers")
+
+    def __init__(self, pairs: Iterable[tuple[Any, Any]]) -> None:
+        self._pairs = pairs
+        self.readers: dict[str, tuple[str, _Reader]] = {}
+
+    def read(self) -> dict[str, Any]:
+        """The values of those whose last one is an object. What is wrong with them has been told."""
+        merged: dict[str, gojson.Pairs | None] = {}
+        for key, item in self._pairs:
+            if key not in self.readers:
+                continue
+            if isinstance(item, gojson.Pairs):
+                before = merged.get(key)
+                if before is None:
+                    merged[key] = gojson.Pairs(item)
+                else:
+                    before.extend(item)
+            else:
+                merged[key] = None
+        quiet = _Reading()
+        return {
+            attribute: reader(found, quiet)
+            for key, (attribute, reader) in self.readers.items()
+            if (found := merged.get(key)) is not None
+        }
 
 
 def _reader(of: shape.Shape) -> _Reader:
@@ -461,11 +484,26 @@ _RANGES = {"month": (1, 12), "hour": (0, 23), "minute": (0, 59), "second": (0, 5
 
 
 def _read_raw(value: Any, state: _Reading) -> msgspec.Raw:
-    # Any JSON will do, as long as whoever reads it next can walk it.
-    if gojson.deeper_than(value, _RAW_DEPTH):
-        state.fail("json: exceeded max depth")
+    try:
+        return _raw(value)
+    except ValueError as error:
+        state.fail(str(error))
         return msgspec.Raw(b"null")
-    return msgspec.Raw(_encoder.encode(gojson.plain(value)))
+
+
+def raw(data: bytes) -> msgspec.Raw:
+    """JSON that is part of a document of another form. Raises ValueError."""
+    try:
+        return _raw(parse_json(data))
+    except gojson.SyntaxProblem as error:
+        raise ValueError(str(error)) from error
+
+
+def _raw(tree: Any) -> msgspec.Raw:
+    # Any JSON will do, as long as whoever reads it next can walk it.
+    if gojson.deeper_than(tree, _RAW_DEPTH):
+        raise ValueError("json: exceeded max depth")
+    return msgspec.Raw(_encoder.encode(gojson.plain(tree)))
 
 
 def _read_quantity(value: Any, state: _Reading) -> str:

@@ -68,7 +68,9 @@ class Attributes(msgspec.Struct, frozen=True):
 
 
 class Call(msgspec.Struct):
-    """One call of a verb. It collects the texts of Warning headers, in order, and annotations of its audit record."""
+    """One call of a verb. It collects the texts of Warning headers, in order, and annotations of its audit record.
+    `size` says how long it may take, as `offload.run` counts.
+    """
 
     user: User
     info: RequestInfo
@@ -80,6 +82,7 @@ class Call(msgspec.Struct):
     field_manager: str = ""
     field_validation: str = "Warn"
     force: bool = False
+    size: int = 0
     warnings: list[str] = []
     annotations: dict[str, str] = {}
 

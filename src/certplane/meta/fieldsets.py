@@ -155,7 +155,10 @@ def _items(value: list[Any], typed: _Typed) -> _Children:
         element = _element(item, typed)
         if element in found:
             before = found[element][0]
-            item = _Doubled([*before, item] if isinstance(before, _Doubled) else [before, item])
+            if isinstance(before, _Doubled):
+                before.append(item)
+                continue
+            item = _Doubled([before, item])
         found[element] = (item, (element_type, None))
     return found
 
@@ -360,8 +363,12 @@ def parse(tree: Any) -> Set | None:
     return frozenset(found) if _parse(tree, (), found) else None
 
 
+#: Steps of a path. The types of this server need ten; each step of the way to many fields is kept for each of them.
+_LONGEST_PATH: Final = 32
+
+
 def _parse(tree: Any, where: Path, found: set[Path]) -> bool:
-    if not isinstance(tree, Mapping):
+    if not isinstance(tree, Mapping) or len(where) > _LONGEST_PATH:
         return False
     if not tree and where:
         found.add(where)

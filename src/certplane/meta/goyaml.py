@@ -147,16 +147,16 @@ _Loader.add_constructor(None, _construct_other)
 
 _MAX_ALIASES = 1000
 _MAX_DEPTH = 256
-_MAX_NODES = 400_000
+#: Values that are written out, and values when aliases are put in their places. A megabyte of text may be one of them.
+_MAX_NODES = 100_000
+_MAX_EXPANDED = 400_000
 
 
 def parse(data: bytes) -> Any:
     """The tree of the first YAML document, of the same form as `codec.parse_json` gives. Raises Problem."""
     try:
         text = data.decode("utf-8")
-        if text.count("*") > _MAX_ALIASES and _aliases(text) > _MAX_ALIASES:
-            raise Problem("yaml: document contains excessive aliasing")
-        _check_depth(text)
+        _check_outline(text)
         return _construct(text)
     except yaml.MarkedYAMLError as error:
         raise Problem(f"yaml: {_line(error)}{_words(error, text)}") from error
@@ -245,28 +245,33 @@ def _check_expansion(root: yaml.Node | None) -> None:
         elif isinstance(node, yaml.MappingNode):
             inner = [part for pair in node.value for part in pair]
         count += len(inner)
-        if count > _MAX_NODES:
+        if count > _MAX_EXPANDED:
             raise Problem("yaml: document contains excessive aliasing")
         todo.extend(inner)
 
 
-def _check_depth(text: str) -> None:
+def _check_outline(text: str) -> None:
+    """Refuse what is nested too deep, has very many values, or very many aliases."""
     # The C loader recurses without looking: what is nested too deep would take the process with it. Its parser does not
-    # recurse. A document with few signs of structure cannot be deep and needs no second look.
-    if sum(map(text.count, "[{-:?")) <= _MAX_DEPTH:
+    # recurse. A document with few signs of structure can be none of this and needs no second look.
+    if sum(map(text.count, "[{-:?,*\n")) <= _MAX_DEPTH:
         return
-    depth = 0
+    depth = nodes = aliases = 0
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.NodeEvent):
+            nodes += 1
+            if nodes > _MAX_NODES:
+                raise Problem(f"yaml: document has more than {_MAX_NODES} values")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > _MAX_DEPTH:
                 raise Problem(f"yaml: exceeded max depth of {_MAX_DEPTH}")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-
-
-def _aliases(text: str) -> int:
-    return sum(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.CSafeLoader))
+        elif isinstance(event, yaml.AliasEvent):
+            aliases += 1
+            if aliases > _MAX_ALIASES:
+                raise Problem("yaml: document contains excessive aliasing")
 
 
 def load(text: str | bytes) -> Any:

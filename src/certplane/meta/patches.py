@@ -22,6 +22,8 @@ from certplane.meta import gojson
 OPERATIONS_LIMIT: Final = 10_000
 #: Bytes that the copy operations of one patch may add: each may double the document.
 COPY_LIMIT: Final = 3 * 1024 * 1024
+#: Items of lists that all operations together may shift, by inserting before them or removing: some milliseconds.
+SHIFT_LIMIT: Final = 10_000_000
 DEPTH_LIMIT: Final = 256
 _INDEX: Final = re.compile(r"[+-]?[0-9]{1,9}", re.ASCII)
 
@@ -71,11 +73,14 @@ def json_patch(document: Any, operations: Sequence[Any]) -> Any:
 
 
 class _Work:
-    """A document under way: its root, so that it can be replaced, and what copies have added to it."""
+    """A document under way: its root, so that it can be replaced; what copies have added to it; and how many items of
+    lists had to make room.
+    """
 
     def __init__(self, document: Any) -> None:
         self.root: dict[str, Any] = {"": document}
         self.copied = 0
+        self._shifted = 0
         _open(self.root, "")
 
     def place(self, operation: Mapping[str, Any], name: str) -> tuple[Any, str]:
@@ -92,6 +97,33 @@ class _Work:
             if at is None:
                 raise errors.Unprocessable
         return at, _unescaped(parts[-1])
+
+    def put(self, at: Any, name: str, value: Any) -> None:
+        """Set a member, or insert an item. Raises Unprocessable, RequestEntityTooLarge."""
+        if isinstance(at, dict):
+            at[name] = value
+            return
+        # One more place than items: an item may stand behind the last one.
+        index = len(at) if name == "-" else _index(name, len(at) + 1)
+        self._shift(len(at) - index)
+        at.insert(index, value)
+
+    def take(self, at: Any, name: str) -> Any:
+        """Remove a member or an item, and give it. Raises Unprocessable, RequestEntityTooLarge."""
+        if isinstance(at, dict):
+            if name not in at:
+                raise errors.Unprocessable
+            return at.pop(name)
+        index = _index(name, len(at))
+        self._shift(len(at) - index)
+        return at.pop(index)
+
+    def _shift(self, items: int) -> None:
+        self._shifted += items
+        if self._shifted > SHIFT_LIMIT:
+            raise errors.RequestEntityTooLarge(
+                f"The allowed maximum of list items that the operations of a JSON patch may shift is {SHIFT_LIMIT}"
+            )
 
 
 def _pointer(operation: Mapping[str, Any], name: str) -> str:
@@ -122,30 +154,16 @@ def _found(at: Any, name: str) -> Any:
     return at.get(name) if isinstance(at, dict) else at[_index(name, len(at))]
 
 
-def _put(at: Any, name: str, value: Any) -> None:
-    if isinstance(at, dict):
-        at[name] = value
-    else:
-        # One more place than items: an item may stand behind the last one.
-        at.insert(len(at) if name == "-" else _index(name, len(at) + 1), value)
-
-
-def _take(at: Any, name: str) -> Any:
-    if isinstance(at, dict) and name not in at:
-        raise errors.Unprocessable
-    return at.pop(_key(at, name))
-
-
 def _value(operation: Mapping[str, Any]) -> Any:
     return copy.deepcopy(operation.get("value"))
 
 
 def _add(work: _Work, operation: Mapping[str, Any]) -> None:
-    _put(*work.place(operation, "path"), _value(operation))
+    work.put(*work.place(operation, "path"), _value(operation))
 
 
 def _remove(work: _Work, operation: Mapping[str, Any]) -> None:
-    _take(*work.place(operation, "path"))
+    work.take(*work.place(operation, "path"))
 
 
 def _replace(work: _Work, operation: Mapping[str, Any]) -> None:
@@ -159,36 +177,50 @@ def _replace(work: _Work, operation: Mapping[str, Any]) -> None:
 
 
 def _move(work: _Work, operation: Mapping[str, Any]) -> None:
-    value = _take(*work.place(operation, "from"))
-    _put(*work.place(operation, "path"), value)
+    value = work.take(*work.place(operation, "from"))
+    work.put(*work.place(operation, "path"), value)
 
 
 def _copy(work: _Work, operation: Mapping[str, Any]) -> None:
     value = _found(*work.place(operation, "from"))
     at, name = work.place(operation, "path")
+    # Moves can nest what no operation has nested.
+    check_depth(value)
     work.copied += len(gojson.text(closed(value)))
     if work.copied > COPY_LIMIT:
         raise errors.Unprocessable
-    _put(at, name, copy.deepcopy(value))
+    work.put(at, name, copy.deepcopy(value))
 
 
 def _test(work: _Work, operation: Mapping[str, Any]) -> None:
     whole = _pointer(operation, "path") == ""
-    found = work.root[""] if whole else _found(*work.place(operation, "path"))
-    if not _equal(found, operation.get("value")):
+    at, name = (work.root, "") if whole else work.place(operation, "path")
+    wanted = operation.get("value")
+    if isinstance(at, dict) and name not in at:
+        if wanted is not None:
+            raise errors.Unprocessable
+    elif not _equal(at, _key(at, name), wanted):
         raise errors.Unprocessable
 
 
-def _equal(left: Any, right: Any) -> bool:
-    """Whether two values are the same; numbers are if they are written alike."""
-    left = dict(left) if isinstance(left, gojson.Pairs) else left
-    right = dict(right) if isinstance(right, gojson.Pairs) else right
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(_equal(left[key], right[key]) for key in left)
-    if isinstance(left, list) and isinstance(right, list):
-        return len(left) == len(right) and all(map(_equal, left, right))
-    # True == 1 in Python, not in JSON; nor is a number the string of its digits.
-    return type(left) is type(right) and bool(left == right)
+def _equal(at: Any, key: Any, wanted: Any) -> bool:
+    """Whether the value at a place is another one; numbers are the same if they are written alike.
+
+    What is looked into is opened, as Go's library does it too: each of many operations costs its own size then, and not
+    that of what it is compared with.
+    """
+    opened = _open(at, key)
+    if opened is None:
+        # True == 1 in Python, not in JSON; nor is a number the string of its digits.
+        return type(at[key]) is type(wanted) and bool(at[key] == wanted)
+    if isinstance(opened, dict):
+        if not isinstance(wanted, gojson.Pairs | dict):
+            return False
+        members = dict(wanted)
+        return opened.keys() == members.keys() and all(_equal(opened, name, members[name]) for name in members)
+    if isinstance(wanted, gojson.Pairs) or not isinstance(wanted, list):
+        return False
+    return len(opened) == len(wanted) and all(_equal(opened, index, each) for index, each in enumerate(wanted))
 
 
 _OPERATIONS: Final[Mapping[str, Callable[[_Work, Mapping[str, Any]], None]]] = {

@@ -436,5 +436,5 @@ def _read_time(source: Any, digits: int) -> str | None:
 
 
 def _read_raw(value: bytes) -> msgspec.Raw:
-    # It will be copied into JSON documents as it is, so it has to be JSON, and compact as they are.
-    return msgspec.Raw(msgspec.json.encode(msgspec.json.decode(value))) if value else objects.NOTHING
+    # It will be copied into JSON documents as it is, so it has to be JSON, compact as they are, and no deeper.
+    return codec.raw(value) if value else objects.NOTHING

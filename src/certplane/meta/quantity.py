@@ -10,7 +10,8 @@ import decimal
 import re
 from typing import Final
 
-_FORM: Final = re.compile(r"([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)", re.ASCII)
+# Digits belong to the number, all of them: tried both ways, they would cost the square of their number.
+_FORM: Final = re.compile(r"([+-]?[0-9.]++)([eEinumkKMGTP]*[-+]?[0-9]*)", re.ASCII)
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)", re.ASCII)
 _EXPONENT: Final = re.compile(r"[eE][+-]?[0-9]{1,4}", re.ASCII)
 #: Powers of ten, and of 1024, by their suffixes.

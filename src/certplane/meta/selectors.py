@@ -8,6 +8,7 @@ Sources: `k8s.io/apimachinery/pkg/labels/selector.go`, `.../pkg/fields/selector.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -35,9 +36,9 @@ class Requirement:
         """Whether an object with these labels fulfils the condition."""
         value = labels.get(self.key)
         if self.operator in ("=", "==", "in"):
-            return value is not None and value in self.values
+            return value is not None and self._has(value)
         if self.operator in ("!=", "notin"):
-            return value is None or value not in self.values
+            return value is None or not self._has(value)
         if self.operator == "exists":
             return value is not None
         if self.operator == "!":
@@ -47,6 +48,11 @@ class Requirement:
             return False
         bound = int(self.values[0])
         return number > bound if self.operator == "gt" else number < bound
+
+    def _has(self, value: str) -> bool:
+        # There may be thousands, and each object is held against them.
+        at = bisect.bisect_left(self.values, value)
+        return at < len(self.values) and self.values[at] == value
 
     def __str__(self) -> str:
         if self.operator == "exists":
@@ -104,6 +110,15 @@ def _expected(found: str, what: str, *, requirement: bool = True) -> errors.BadR
     return errors.BadRequest(f"unable to parse requirement: {text}" if requirement else text)
 
 
+#: Conditions of one selector. Each is looked at for each object that there is; people and controllers write a few.
+MOST_CONDITIONS: Final = 100
+
+
+def _check_count(what: str, count: int) -> None:
+    if count > MOST_CONDITIONS:
+        raise errors.BadRequest(f"a {what} may have at most {MOST_CONDITIONS} requirements")
+
+
 @boundedcache.remember()
 def parse_labels(text: str) -> LabelSelector:
     """Raises BadRequest with Go's text."""
@@ -116,6 +131,7 @@ def parse_labels(text: str) -> LabelSelector:
         if not _is_identifier(text) and text != "!":
             raise _expected(text, "!, identifier, or 'end of string'", requirement=False)
         found.append(_requirement(lexer))
+        _check_count("label selector", len(found))
         text = lexer.take()
         if not text:
             break
@@ -279,50 +295,38 @@ def _escape(value: str) -> str:
 @boundedcache.remember()
 def parse_fields(text: str) -> FieldSelector:
     """Raises BadRequest with Go's text. Terms are taken in the order of their texts, whatever theirs was."""
-    return FieldSelector(tuple(_term(part, text) for part in sorted(_split_terms(text)) if part))
+    parts = sorted(part for part in _split_terms(text) if part)
+    _check_count("field selector", len(parts))
+    return FieldSelector(tuple(_term(part, text) for part in parts))
+
+
+#: A comma, or a backslash with what it escapes, which may be a comma.
+_COMMA: Final = re.compile(r"\\.|,", re.DOTALL)
+_SIGN: Final = re.compile("!=|==?")
+#: What has a meaning in a value.
+_SPECIAL: Final = re.compile(r"\\.?|[,=]", re.DOTALL)
 
 
 def _split_terms(text: str) -> Sequence[str]:
-    parts = [""]
-    escaped = False
-    for char in text:
-        if escaped:
-            escaped = False
-            parts[-1] += char
-        elif char == "\\":
-            escaped = True
-            parts[-1] += char
-        elif char == ",":
-            parts.append("")
-        else:
-            parts[-1] += char
-    return parts
+    ends = [found.start() for found in _COMMA.finditer(text) if found[0] == ","]
+    return [text[begin:end] for begin, end in zip([0, *(at + 1 for at in ends)], [*ends, len(text)], strict=True)]
 
 
 def _term(part: str, text: str) -> Term:
-    for at in range(len(part)):
-        for sign in ("!=", "==", "="):
-            if part.startswith(sign, at):
-                value = _unescape(part[at + len(sign) :])
-                return Term(part[:at], "!=" if sign == "!=" else "=", value)
-    raise errors.BadRequest(f"invalid selector: '{text}'; can't understand '{part}'")
+    sign = _SIGN.search(part)
+    if sign is None:
+        raise errors.BadRequest(f"invalid selector: '{text}'; can't understand '{part}'")
+    return Term(part[: sign.start()], "!=" if sign[0] == "!=" else "=", _unescape(part[sign.end() :]))
 
 
 def _unescape(value: str) -> str:
-    result = ""
-    escaped = False
-    for char in value:
-        if escaped:
-            if char not in "\\,=":
-                raise errors.BadRequest(f"invalid field selector: invalid escape sequence: \\{char}")
-            result += char
-            escaped = False
-        elif char == "\\":
-            escaped = True
-        elif char in ",=":
-            raise errors.BadRequest(f"invalid field selector: unescaped character in value: {ord(char)}")
-        else:
-            result += char
-    if escaped:
-        raise errors.BadRequest("invalid field selector: invalid escape sequence: \\")
-    return result
+    return _SPECIAL.sub(_meant, value)
+
+
+def _meant(special: re.Match[str]) -> str:
+    text = special[0]
+    if text in (",", "="):
+        raise errors.BadRequest(f"invalid field selector: unescaped character in value: {ord(text)}")
+    if text[1:] not in ("\\", ",", "="):
+        raise errors.BadRequest(f"invalid field selector: invalid escape sequence: {text}")
+    return text[1:]

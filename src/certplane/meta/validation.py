@@ -6,13 +6,13 @@ Source: `k8s.io/apimachinery/pkg/api/validation/objectmeta.go`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from typing import Any, Final
 
 from msgspec import structs
 
 from certplane import errors, gotext
-from certplane.meta import codec, names, objects
+from certplane.meta import codec, names, objects, selectors
 
 Problems = list[errors.FieldProblem]
 
@@ -20,6 +20,8 @@ _ANNOTATIONS_LIMIT: Final = 256 * 1024
 _STANDARD_FINALIZERS: Final = frozenset({"kubernetes", "orphan", "foregroundDeletion"})
 _MANAGER_LIMIT: Final = 128
 _SUBRESOURCE_LIMIT: Final = 256
+#: Labels, owners and finalizers of an object. Nobody has a hundred; of each that is wrong, a kilobyte is told.
+_MOST_OF_METADATA: Final = 1000
 
 
 def validate_meta(
@@ -60,6 +62,8 @@ def _namespace_problems(namespace: str) -> Problems:
 
 
 def _label_problems(labels: dict[str, str]) -> Problems:
+    if too_many := count_problems(labels, "metadata.labels", _MOST_OF_METADATA):
+        return too_many
     problems: Problems = []
     for key, value in sorted(labels.items()):
         problems.extend(errors.invalid("metadata.labels", key, each) for each in names.qualified_name_problems(key))
@@ -80,12 +84,14 @@ def _annotation_problems(annotations: dict[str, str]) -> Problems:
     return problems
 
 
-#: Each problem with one shows all owners: of very many that would be more than memory holds.
-_MOST_CONTROLLERS: Final = 10
+#: Of problems that show a whole value each, so many are told: all of them would be the square of it.
+_MOST_TOLD: Final = 10
 
 
 def _owner_problems(owners: Sequence[objects.OwnerReference]) -> Problems:
     path = "metadata.ownerReferences"
+    if too_many := count_problems(owners, path, _MOST_OF_METADATA):
+        return too_many
     problems: Problems = []
     controller, told = "", 0
     for each in owners:
@@ -101,7 +107,7 @@ def _owner_problems(owners: Sequence[objects.OwnerReference]) -> Problems:
             problems.append(errors.invalid(path, _go_owner(each), "/v1, Kind=Event is disallowed from being an owner"))
         if each.controller:
             name = f"{each.kind}/{each.name}"
-            if controller and told < _MOST_CONTROLLERS:
+            if controller and told < _MOST_TOLD:
                 told += 1
                 why = (
                     "Only one reference can have Controller set to true. "
@@ -117,6 +123,8 @@ def _go_owner(of: objects.OwnerReference) -> dict[str, Any]:
 
 
 def _finalizer_problems(finalizers: Sequence[str]) -> Problems:
+    if too_many := count_problems(finalizers, "metadata.finalizers", _MOST_OF_METADATA):
+        return too_many
     problems: Problems = []
     orphan = foreground = False
     for position, name in enumerate(finalizers):
@@ -142,9 +150,10 @@ def _entry_problems(entries: Sequence[objects.ManagedFieldsEntry]) -> Problems:
 
 def manager_problems(path: str, manager: str) -> Problems:
     """What is wrong with the name of a manager of fields."""
-    problems: Problems = []
     if names.size(manager) > _MANAGER_LIMIT:
-        problems.append(errors.too_long(path, _MANAGER_LIMIT))
+        # Each of its characters may be a problem, and each problem shows all of it.
+        return [errors.too_long(path, _MANAGER_LIMIT)]
+    problems: Problems = []
     for position, char in enumerate(manager):
         if not char.isprintable():
             at = names.size(manager[:position])
@@ -177,7 +186,8 @@ def validate_meta_update(new: objects.ObjectMeta, old: objects.ObjectMeta) -> Pr
     """What an update may not change; labels, annotations and owners are judged here once more, as in Kubernetes."""
     problems: Problems = []
     if old.deletion_timestamp is not None:
-        added = [each for each in new.finalizers if each not in old.finalizers]
+        before_deletion = set(old.finalizers)
+        added = [each for each in new.finalizers if each not in before_deletion]
         if added:
             why = (
                 f"no new finalizers can be added if the object is being deleted, found new finalizers {_go_list(added)}"
@@ -222,6 +232,15 @@ def drop_duplicate_owners(meta: objects.ObjectMeta) -> Sequence[str]:
         "reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: "
         + ", ".join(doubled),
     )
+
+
+#: Conditions of a selector in an object, as many as one in a query may have.
+MOST_CONDITIONS: Final = selectors.MOST_CONDITIONS
+
+
+def count_problems(values: Sized, path: str, most: int = MOST_CONDITIONS) -> Problems:
+    """What is wrong with how many there are. Kubernetes has no limit there; each is held against many others."""
+    return [errors.too_many(path, len(values), most)] if len(values) > most else []
 
 
 def selector_requirement_problems(

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from certplane import clock, errors, gotext
+from certplane import clock, errors, gotext, offload
 from certplane.meta import context, objects, resource, shape, validation
 from certplane.registry import admission, document, ownership
 from certplane.store import contract, watchcache
@@ -116,7 +116,7 @@ class Registry:
         call.warnings.extend(validation.drop_duplicate_owners(new.metadata))
         sent_version = new.metadata.resource_version
         if not applied:
-            self._record_fields(None, new, call, None)
+            await offload.run(call.size, self._record_fields, None, new, call, None)
         self._run(self._hooks.mutate, "create", Target(namespace, _name_or_prefix(new)), new, None, call)
         new.metadata.uid = objects.new_uid()
         new.metadata.creation_timestamp = clock.rfc3339(call.now)
@@ -137,7 +137,7 @@ class Registry:
         of = self.resource
         new.metadata.resource_version = ""
         of.prepare_create(new, call)
-        self._validate_create(call, new)
+        await offload.run(call.size, self._validate_create, call, new)
         of.canonicalise(new)
         self._run(self._hooks.check, "create", Target(namespace, new.metadata.name), new, None, call)
         if _is_version(sent_version):
@@ -183,8 +183,10 @@ class Registry:
             if entry is None:
                 return await self._update_missing(call, target, make, style)
             stored = document.of_entry(of, entry)
-            new = make(stored)
-            self._admit_update(call, target, stored, new, style)
+            # A small patch of a large object takes as long as a large one.
+            size = max(call.size, len(stored.value))
+            new = await offload.run(size, make, stored)
+            await self._admit_update(call, target, stored, new, style)
             try:
                 outcome = await self._store_update(call, stored, entry, new)
             except contract.RevisionMismatch:
@@ -201,7 +203,7 @@ class Registry:
         creates = style is Style.APPLY or (style is Style.REPLACE and of.creates_on_update)
         if not creates or target.door is not None:
             raise errors.NotFound(*of.identity, target.name)
-        new = make(None)
+        new = await offload.run(call.size, make, None)
         if new.metadata.uid:
             if style is Style.REPLACE:
                 raise self._other_uid(target, new, "")
@@ -213,15 +215,16 @@ class Registry:
         applied = style is Style.APPLY
         return Outcome(await self.create(call, target.namespace, new, applied=applied), created=True)
 
-    def _admit_update(
+    async def _admit_update(
         self, call: context.Call, target: Target, stored: document.Document, new: Any, style: Style
     ) -> None:
         of, old = self.resource, stored.object
+        size = max(call.size, len(stored.value))
         _fill_type(of, new)
         of.default(new)
         call.warnings.extend(validation.drop_duplicate_owners(new.metadata))
         if style is not Style.APPLY:
-            self._record_fields(old, new, call, target.door)
+            await offload.run(size, self._record_fields, old, new, call, target.door)
         self._run(self._hooks.mutate, "update", target, new, old, call)
         self._check_version(target, stored, new, style)
         _keep_system_metadata(new.metadata, old.metadata, namespaced=of.namespaced)
@@ -230,7 +233,7 @@ class Registry:
             target.door.prepare(new, old, call)
         else:
             of.prepare_update(new, old, call)
-        self._validate_update(call, target, new, old)
+        await offload.run(size, self._validate_update, call, target, new, old)
         of.canonicalise(new)
         self._run(self._hooks.check, "update", target, new, old, call)
 

@@ -37,6 +37,8 @@ USAGES: Final = (
     "microsoft sgc", "netscape sgc",
 )  # fmt: skip
 _SORTED_USAGES: Final = tuple(sorted(USAGES))
+#: There are 23, and none may be there twice; of each that is wrong all of them are told.
+_MOST_USAGES: Final = 100
 _SHORTEST_SECONDS: Final = 600
 
 
@@ -196,18 +198,15 @@ def take_identity_from_caller(new: CertificateSigningRequest, call: context.Call
 
 def _stamp_conditions(new: CertificateSigningRequest, old: CertificateSigningRequest, call: context.Call) -> None:
     now = clock.rfc3339(call.now)
+    since: dict[tuple[str, str], str] = {}
+    for before in old.status.conditions:
+        if before.last_transition_time:
+            since.setdefault((before.type, before.status), before.last_transition_time)
     for each in new.status.conditions:
         if each.last_update_time is None:
             each.last_update_time = now
         if each.last_transition_time is None:
-            each.last_transition_time = next(
-                (
-                    before.last_transition_time
-                    for before in old.status.conditions
-                    if (before.type, before.status) == (each.type, each.status) and before.last_transition_time
-                ),
-                now,
-            )
+            each.last_transition_time = since.get((each.type, each.status), now)
 
 
 def _keep_decisions(new: CertificateSigningRequest, old: CertificateSigningRequest, call: context.Call) -> None:
@@ -266,6 +265,8 @@ def _usage_problems(usages: Sequence[str], old: CertificateSigningRequest | None
     problems: Problems = []
     if not usages:
         problems.append(errors.required("spec.usages"))
+    if len(usages) > _MOST_USAGES:
+        return [errors.too_many("spec.usages", len(usages), _MOST_USAGES)]
     tolerated = old is not None and any(each not in USAGES for each in old.spec.usages)
     if not tolerated:
         problems.extend(
@@ -274,11 +275,11 @@ def _usage_problems(usages: Sequence[str], old: CertificateSigningRequest | None
             if each not in USAGES
         )
     if old is None or len(set(old.spec.usages)) == len(old.spec.usages):
-        problems.extend(
-            errors.duplicate(f"spec.usages[{at}]", each, as_json=True)
-            for at, each in enumerate(usages)
-            if each in usages[:at]
-        )
+        seen: set[str] = set()
+        for at, each in enumerate(usages):
+            if each in seen:
+                problems.append(errors.duplicate(f"spec.usages[{at}]", each, as_json=True))
+            seen.add(each)
     return problems
 
 

@@ -23,6 +23,8 @@ Problems = list[errors.FieldProblem]
 
 _ROLE_PREFIX: Final = "node-role.kubernetes.io/"
 _ROLE_LABEL: Final = "kubernetes.io/role"
+#: There may be one of each family; of each that is wrong, all that is wrong is told.
+_MOST_CIDRS: Final = 100
 _EFFECTS: Final = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
@@ -217,6 +219,8 @@ def _validate(new: Node) -> Problems:
 
 def _cidrs_problems(cidrs: Sequence[str]) -> Problems:
     path = "spec.podCIDRs"
+    if len(cidrs) > _MOST_CIDRS:
+        return [errors.too_many(path, len(cidrs), _MOST_CIDRS)]
     problems = [
         errors.invalid(f"{path}[{at}]", each, why) for at, each in enumerate(cidrs) if (why := _cidr_problem(each))
     ]
@@ -336,12 +340,12 @@ def _validate_change(new: Node, old: Node) -> Problems:
 
 
 def _address_problems(new: Node) -> Problems:
-    seen: list[NodeAddress] = []
+    seen: set[tuple[str, str]] = set()
     problems: Problems = []
     for at, each in enumerate(new.status.addresses):
-        if each in seen:
+        if (each.type, each.address) in seen:
             problems.append(errors.duplicate(f"status.addresses[{at}]", {"Type": each.type, "Address": each.address}))
-        seen.append(each)
+        seen.add((each.type, each.address))
     return problems
 
 

@@ -157,13 +157,20 @@ def _cluster_role_problems(new: ClusterRole) -> Problems:
     if not aggregation.cluster_role_selectors:
         why = "at least one clusterRoleSelector required if aggregationRule is non-nil"
         problems.append(errors.required(path, why))
+    if too_many := validation.count_problems(aggregation.cluster_role_selectors, path):
+        return [*problems, *too_many]
     for at, selector in enumerate(aggregation.cluster_role_selectors):
         problems.extend(_selector_problems(selector, f"{path}[{at}]"))
     return problems
 
 
 def _selector_problems(of: objects.LabelSelector, path: str) -> Problems:
-    problems: Problems = []
+    problems = [
+        *validation.count_problems(of.match_labels, f"{path}.matchLabels"),
+        *validation.count_problems(of.match_expressions, f"{path}.matchExpressions"),
+    ]
+    if problems:
+        return problems
     for key, value in sorted(of.match_labels.items()):
         problems.extend(errors.invalid(f"{path}.matchLabels", key, each) for each in names.qualified_name_problems(key))
         problems.extend(

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from certplane import errors, gotext
+from certplane import errors, gotext, offload
 from certplane.meta import codec, context, gojson, goyaml, objects, protobuf
 from certplane.server import auditpolicy, exchange, negotiation
 from certplane.x509 import privatekeys
@@ -32,13 +32,18 @@ class Expected:
     is_known: Callable[[str, str], bool]
 
 
+def weight(data: bytes, media_type: str) -> int:
+    """How long it takes to read a body, as `offload.run` counts."""
+    return len(data) * (offload.YAML if media_type == negotiation.YAML else 1)
+
+
 async def receive(of: exchange.Exchange) -> bytes:
     """The body of a request. Raises RequestEntityTooLarge, and BadRequest for a private key where none belongs: before
     anything of it is read, recorded or quoted.
     """
     body = await of.body()
     if not auditpolicy.holds_credentials(of.info):
-        _refuse_private_keys(body, of.request_id)
+        await offload.run(len(body), _refuse_private_keys, body, of.request_id)
     return body
 
 
@@ -71,7 +76,7 @@ def _read(data: bytes, media_type: str, expected: Expected, call: context.Call) 
     except codec.ReadProblem as error:
         raise _unfit(expected, str(error)) from error
     doubled = goyaml.duplicates(data) if media_type == negotiation.YAML and call.field_validation != "Ignore" else []
-    _judge(doubled, reading.strict, expected, call)
+    _judge(doubled[: codec.STRICT_LIMIT], reading.strict, expected, call)
     return reading.object
 
 

@@ -15,6 +15,7 @@ from certplane.meta import context
 
 #: Bytes of a body at the most, as in kube-apiserver.
 BODY_LIMIT = 3 * 1024 * 1024
+_MOST_DIGITS: Final = 18
 
 HeaderList = Sequence[tuple[bytes, bytes]]
 
@@ -96,7 +97,8 @@ class Exchange(msgspec.Struct):
     async def body(self) -> bytes:
         """The whole body. Raises RequestEntityTooLarge beyond the limit, before more of it is read."""
         declared = self.headers.get(b"content-length")
-        if declared.isdigit() and int(declared) > BODY_LIMIT:
+        # The length first: Python does not read numbers of any length.
+        if declared.isascii() and declared.isdigit() and (len(declared) > _MOST_DIGITS or int(declared) > BODY_LIMIT):
             raise _too_large()
         parts: list[bytes] = []
         size = 0

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import structs
 
 from certplane import clock as clocks
-from certplane import errors, gotext
+from certplane import errors, gotext, offload
 from certplane.meta import codec, context, names, options, resource, selectors, shape
 from certplane.registry import document, ownership, reads, verbs
 from certplane.server import bodies, exchange, negotiation, patching, rendering, tables, watches
@@ -176,13 +176,13 @@ class API:
     async def _get(self, request: Request) -> exchange.Reply:
         target, revision = request.target, request.exchange.parameter("resourceVersion")
         found = await request.endpoint.reader.get(target.namespace, target.name, revision)
-        return self._reply(200, found, request)
+        return await self._reply(200, found, request)
 
     async def _list(self, request: Request) -> exchange.Reply:
         how = options.list_options(request.exchange.query)
         view = request.view
         found = await request.endpoint.reader.list(request.info.namespace, how)
-        return self._listed(found, view, request)
+        return await self._listed(found, view, request)
 
     async def _watch(self, request: Request) -> exchange.Reply:
         how = options.list_options(request.exchange.query)
@@ -214,11 +214,12 @@ class API:
         media_type = negotiation.body_type(request.exchange.headers.get(b"content-type"))
         body = await bodies.receive(request.exchange)
         call = _apply_options(request.call, options.create_options(request.exchange.query))
-        new = bodies.read(body, media_type, self._expected(kind), call)
+        call.size = bodies.weight(body, media_type)
+        new = await offload.run(call.size, bodies.read, body, media_type, self._expected(kind), call)
         _note_object(request.exchange, kind, new)
         _check_namespace(kind, info, new)
         made = await request.endpoint.registry.create(call, info.namespace, new)
-        return self._reply(201, made, request)
+        return await self._reply(201, made, request)
 
     async def _update(self, request: Request) -> exchange.Reply:
         info, kind = request.info, request.endpoint.resource
@@ -226,7 +227,8 @@ class API:
         call = _apply_options(request.call, options.update_options(request.exchange.query))
         media_type = negotiation.body_type(request.exchange.headers.get(b"content-type"))
         expected = self._expected(kind)
-        first = bodies.read(body, media_type, expected, call)
+        call.size = bodies.weight(body, media_type)
+        first = await offload.run(call.size, bodies.read, body, media_type, expected, call)
         _note_object(request.exchange, kind, first)
         _check_name(kind, info, first)
         ready = [first]
@@ -236,7 +238,7 @@ class API:
             return ready.pop() if ready else bodies.read(body, media_type, expected, _silent(call))
 
         outcome = await request.endpoint.registry.update(call, request.target, make, verbs.Style.REPLACE)
-        return self._reply(201 if outcome.created else 200, outcome.document, request)
+        return await self._reply(201 if outcome.created else 200, outcome.document, request)
 
     async def _patch(self, request: Request) -> exchange.Reply:
         kind = request.endpoint.resource
@@ -245,6 +247,7 @@ class API:
         body = await bodies.receive(request.exchange)
         call = _apply_options(request.call, options.patch_options(request.exchange.query, applies=applies))
         _note(request.exchange, body)
+        call.size = bodies.weight(body, negotiation.YAML if applies else negotiation.JSON)
         patch = patching.Patch(patch_type, body, self._expected(kind), kind, call)
 
         def make(stored: document.Document | None) -> Any:
@@ -254,15 +257,15 @@ class API:
 
         style = verbs.Style.APPLY if applies else verbs.Style.PATCH
         outcome = await request.endpoint.registry.update(call, request.target, make, style)
-        return self._reply(201 if outcome.created else 200, outcome.document, request)
+        return await self._reply(201 if outcome.created else 200, outcome.document, request)
 
     async def _delete(self, request: Request) -> exchange.Reply:
         call, how = await self._deletion(request)
         outcome = await request.endpoint.registry.delete(call, request.target, _conditions(how))
         if not outcome.deleted:
-            return self._reply(202 if how.is_patient else 200, outcome.document, request)
+            return await self._reply(202 if how.is_patient else 200, outcome.document, request)
         if request.endpoint.resource.returns_deleted:
-            return self._reply(200, outcome.document, request)
+            return await self._reply(200, outcome.document, request)
         return self._deleted(outcome.document, request)
 
     def _deleted(self, gone: document.Document, request: Request) -> exchange.Reply:
@@ -287,21 +290,22 @@ class API:
                 await request.endpoint.registry.delete(call, verbs.Target(meta.namespace, meta.name), conditions)
             except errors.NotFound:
                 continue
-        return self._listed(found, request.view, request)
+        return await self._listed(found, request.view, request)
 
-    def _listed(self, found: reads.Listing, view: rendering.View, request: Request) -> exchange.Reply:
+    async def _listed(self, found: reads.Listing, view: rendering.View, request: Request) -> exchange.Reply:
         kind = request.endpoint.resource
         _refuse_wrong_partial(request.form, kind.group, kind.list_kind, is_list=True)
         if request.exchange.note_response is not None:
             request.exchange.note_response(lambda: rendering.listing(kind, found, _as_json(view)))
-        return exchange.Reply(200, request.form.media_type, rendering.listing(kind, found, view))
+        body = await offload.run(rendering.weight(found.documents, view.form), rendering.listing, kind, found, view)
+        return exchange.Reply(200, request.form.media_type, body)
 
     async def _deletion(self, request: Request) -> tuple[context.Call, options.DeleteOptions]:
         body = await bodies.receive(request.exchange)
         sent = None
         if body:
             media_type = negotiation.body_type(request.exchange.headers.get(b"content-type"))
-            sent = bodies.read_options(body, media_type)
+            sent = await offload.run(bodies.weight(body, media_type), bodies.read_options, body, media_type)
             sent.kind, sent.api_version = "DeleteOptions", _INTERNAL
             _note(request.exchange, sent)
         how = options.delete_options(request.exchange.query, sent)
@@ -326,7 +330,8 @@ class API:
         body = await bodies.receive(of)
         call = _apply_options(self._call(of), options.create_options(of.query))
         expected = bodies.Expected(action.type, action.api_version, action.kind, self._is_known)
-        asked = bodies.read(body, media_type, expected, call)
+        call.size = bodies.weight(body, media_type)
+        asked = await offload.run(call.size, bodies.read, body, media_type, expected, call)
         _note_object(of, action, asked)
         asked.kind, asked.api_version = action.kind, action.api_version
         _check_namespace(action, info, asked)
@@ -335,12 +340,13 @@ class API:
             verbs.clear_system_metadata(asked.metadata)
         action.default(asked)
         by = ownership.writer(call, action.api_version, info.subresource)
-        ownership.record(None, asked, shape.of(action.type), by)
+        await offload.run(call.size, ownership.record, None, asked, shape.of(action.type), by)
         answered = await endpoint.answer(asked, call)
         if of.note_response is not None:
             of.note_response(lambda: codec.encode(answered))
         _refuse_wrong_partial(form, action.group, action.kind, is_list=False)
-        return exchange.Reply(201, form.media_type, rendering.answer(answered, action, form))
+        rendered = await offload.run(call.size, rendering.answer, answered, action, form)
+        return exchange.Reply(201, form.media_type, rendered)
 
     # --- what they share ------------------------------------------------------------------------------------------
 
@@ -350,12 +356,13 @@ class API:
     def _expected(self, kind: resource.Resource) -> bodies.Expected:
         return bodies.Expected(kind.type, kind.api_version, kind.kind, self._is_known)
 
-    def _reply(self, code: int, of: document.Document, request: Request) -> exchange.Reply:
+    async def _reply(self, code: int, of: document.Document, request: Request) -> exchange.Reply:
         _refuse_wrong_partial(request.form, of.resource.group, of.resource.kind, is_list=False)
         view = request.view
         if request.exchange.note_response is not None:
             request.exchange.note_response(lambda: rendering.one(of, _as_json(view)))
-        return exchange.Reply(code, request.form.media_type, rendering.one(of, view))
+        body = await offload.run(rendering.weight((of,), view.form), rendering.one, of, view)
+        return exchange.Reply(code, request.form.media_type, body)
 
 
 #: The version under which Kubernetes records how something is to be deleted.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from certplane import errors, gotext
@@ -100,7 +100,8 @@ class Patch:
             raise errors.BadRequest(
                 f"error decoding YAML: error unmarshaling JSON: while decoding JSON: {_no_map(tree)}"
             )
-        self._strict = tuple(goyaml.duplicates(self._body)) if any(gojson.duplicates(tree)) else ()
+        doubled = goyaml.duplicates(self._body) if any(gojson.duplicates(tree)) else ()
+        self._strict = tuple(doubled[: codec.STRICT_LIMIT])
         return gojson.plain(tree, numbers=True)
 
     # --- the object -----------------------------------------------------------------------------------------------
@@ -110,7 +111,8 @@ class Patch:
         api_version, kind = bodies.type_of(patched)
         if not api_version:
             # Go then reads it as its internal type, whose fields have no names in a document: nothing comes of it.
-            self._judge([f'unknown field "{key}"' for key, _ in patched if key not in ("apiVersion", "kind")])
+            unknown = (f'unknown field "{key}"' for key, _ in patched if key not in ("apiVersion", "kind"))
+            self._judge(list(itertools.islice(unknown, codec.STRICT_LIMIT)))
             return self._kind.type()
         why = bodies.type_problem(api_version, kind or self._kind.kind, self._expected)
         if why:
@@ -190,7 +192,8 @@ def _read_operations(body: bytes, *, judged: bool) -> tuple[Any, Iterable[str]]:
     strict: list[str] = []
     for position, each in enumerate(tree):
         if isinstance(each, gojson.Pairs):
-            strict.extend(_operation_problems(each, f"[{position}]") if judged else ())
+            if judged:
+                strict += _operation_problems(each, f"[{position}]", codec.STRICT_LIMIT - len(strict))
         elif each is not None:
             where = "handlers.jsonPatchOp" if judged else "jsonpatch.Operation"
             raise _no_operations(each, f"Go value of type {where}", judged=judged)
@@ -202,20 +205,23 @@ def _no_operations(found: Any, where: str, *, judged: bool) -> errors.BadRequest
     return errors.BadRequest(f"{prefix}json: cannot unmarshal {codec.go_kind(found)} into {where}")
 
 
-def _operation_problems(operation: gojson.Pairs, at: str) -> Iterator[str]:
-    """What a strict decoder finds in an operation, in its order. Raises BadRequest for a wrong type."""
+def _operation_problems(operation: gojson.Pairs, at: str, most: int) -> Sequence[str]:
+    """What a strict decoder finds in an operation, in its order, up to so many. Raises BadRequest for a wrong type."""
+    problems: list[str] = []
     seen: set[str] = set()
     for key, item in operation:
         if key in seen:
-            yield f'json patch duplicate field "{at}.{key}"'
+            problems.append(f'json patch duplicate field "{at}.{key}"')
         seen.add(key)
         if key == "value":
-            yield from (f"json patch {each}" for each in gojson.duplicates(item, f"{at}.{key}"))
+            doubled = gojson.duplicates(item, f"{at}.{key}")
+            problems += (f"json patch {each}" for each in itertools.islice(doubled, max(most - len(problems), 0)))
         elif key not in ("op", "path", "from"):
-            yield f'json patch unknown field "{at}.{key}"'
+            problems.append(f'json patch unknown field "{at}.{key}"')
         elif item is not None and type(item) is not str:
             why = f"cannot unmarshal {codec.go_kind(item)} into Go struct field jsonPatchOp.{key} of type string"
             raise errors.BadRequest(f"error decoding patch: json: {why}")
+    return problems[:most]
 
 
 def _read_merge(body: bytes, *, judged: bool) -> tuple[Any, Iterable[str]]:

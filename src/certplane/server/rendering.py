@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import structs
 
-from certplane import gotext
+from certplane import gotext, offload
 from certplane.meta import codec, goyaml, objects, protobuf, resource
 from certplane.registry import document, reads
 from certplane.server import negotiation, tables
@@ -47,6 +47,14 @@ def status(of: Mapping[str, Any], form: negotiation.Form) -> bytes:
     if form.media_type == negotiation.PROTOBUF:
         return protobuf.encode_status(of)
     return encode_json(codec.encode(of), form)
+
+
+def weight(documents: Sequence[document.Document], form: negotiation.Form) -> int:
+    """How long it takes to render documents, as `offload.run` counts. What is stored as it is sent takes no time."""
+    if form.media_type == negotiation.JSON and not form.transform and not form.pretty:
+        return 0
+    size = sum([len(each.value) for each in documents])
+    return size * (offload.YAML if form.media_type == negotiation.YAML else 1)
 
 
 def one(of: document.Document, view: View) -> bytes:
@@ -135,6 +143,14 @@ class Framer:
                 notice.frames[self._shared] = frame
             return frame
         return self.event(notice.type, notice.document)
+
+    def weight(self, documents: Sequence[document.Document]) -> int:
+        """How long the frames of these take."""
+        return weight(documents, self._view.form)
+
+    def initial(self, documents: Sequence[document.Document]) -> bytes:
+        """The frames of what is there when a watch begins. Raises NotShown."""
+        return b"".join([self.event("ADDED", each) for each in documents])
 
     def event(self, type_: str, of: document.Document) -> bytes:
         """One object in one event. Raises NotShown."""

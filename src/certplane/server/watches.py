@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 from certplane import clock as clocks
-from certplane import errors, telemetry
+from certplane import errors, offload, telemetry
 from certplane.meta import context, options
 from certplane.registry import reads
 from certplane.server import rendering, requestinfo
@@ -24,6 +24,9 @@ _BOOKMARK_INTERVAL: Final = 60.0
 _LAST_BOOKMARK: Final = 2.0
 #: A watch without timeoutSeconds lasts this long, times a random factor between 1 and 2, as in kube-apiserver.
 _SHORTEST: Final = 1800.0
+#: No watch lasts longer, whatever is asked for: clients that begin anew every hour at the latest are spread over the
+#: copies of a server again, and what a lost connection left behind goes.
+_LONGEST: Final = 2 * _SHORTEST
 
 
 class Watches:
@@ -62,7 +65,7 @@ class Watches:
         self._open[watcher] = about
         keeper = asyncio.ensure_future(self._keep(watcher, how))
         try:
-            begin = b"".join([framer.event("ADDED", each) for each in stream.initial])
+            begin = await offload.run(framer.weight(stream.initial), framer.initial, stream.initial)
             if stream.initial_end:
                 begin += framer.bookmark(stream.revision, initial_end=True)
             yield begin
@@ -105,5 +108,5 @@ class Watches:
 
 def _lifetime(how: options.ListOptions) -> float:
     if how.timeout_seconds:
-        return float(how.timeout_seconds)
+        return min(float(how.timeout_seconds), _LONGEST)
     return _SHORTEST * (1.0 + random.random())  # noqa: S311 - spreads reconnections, no secret

@@ -186,11 +186,15 @@ def parse_name(data: bytes) -> Subject:
 def name_attributes(rdns: bytes) -> list[tuple[str, str]]:
     """The attributes in the content of a name, in order; those whose values are no strings are left out."""
     found = []
+    count = 0
     for rdn in der.Reader(rdns).sequence(der.SET):
         for member in der.Reader(rdn.content).sequence(der.SEQUENCE):
             pair = der.Reader(member.content)
             oid = der.oid(pair.read(der.OID, "ObjectIdentifier"))
             value = der.text(pair.any())
+            count += 1
+            if count > der.MOST_VALUES:
+                raise der.structure(f"more than {der.MOST_VALUES} attributes of a name")
             if value is not None:
                 found.append((oid, value))
     return found
@@ -222,6 +226,8 @@ def _extensions(attributes: list[der.Element]) -> dict[str, bytes]:
         ]:
             if oid in found:
                 raise RequestError("x509: certificate request contains duplicate requested extensions")
+            if len(found) == der.MOST_VALUES:
+                raise RequestError(f"x509: certificate request contains more than {der.MOST_VALUES} extensions")
             found[oid] = value
     return found
 
@@ -254,7 +260,11 @@ def alternative_names(value: bytes) -> AltNames:
         items = der.StrictReader(value).inside()
     except der.DERProblem as error:
         raise RequestError("x509: invalid subject alternative names") from error
+    count = 0
     while not items.empty:
+        count += 1
+        if count > der.MOST_VALUES:
+            raise RequestError(f"x509: more than {der.MOST_VALUES} subject alternative names")
         try:
             item = items.any()
         except der.DERProblem as error:

@@ -23,6 +23,8 @@ OCTET_STRING: Final = 4
 NULL: Final = 5
 OID: Final = 6
 CONTEXT: Final = 2
+#: Values of one list: attributes, extensions, names. A public authority puts a hundred names into a certificate.
+MOST_VALUES: Final = 2000
 #: The tag in the first byte of those whose tag has bytes of its own.
 LONG_TAG: Final = 0x1F
 
@@ -180,12 +182,14 @@ class Reader(_Cursor):
         return tag if class_ == CONTEXT else None
 
     def sequence(self, tag: int | None = None) -> list[Element]:
-        """All that is left, which must be of this universal tag and constructed, if one is given. All headers are
-        judged before anything is read of the contents.
+        """All that is left, which must be of this universal tag and constructed, if one is given, and no more than
+        MOST_VALUES. All headers are judged before anything is read of the contents.
         """
-        found = []
+        found: list[Element] = []
         size = len(self.data)
         while self.at < size:
+            if len(found) == MOST_VALUES:
+                raise structure(f"more than {MOST_VALUES} values")
             header = _header(self.data, self.at)
             if tag is not None and header[:3] != (0, tag, True):
                 raise structure("sequence tag mismatch")
@@ -259,6 +263,10 @@ def oid(of: Element) -> str:
     return _dotted(of.content)
 
 
+#: Arcs of an object identifier: RFC 2578 section 3.5. None in use has twenty.
+_MOST_ARCS: Final = 128
+
+
 @boundedcache.remember()
 def _dotted(content: bytes) -> str:
     if not content:
@@ -266,6 +274,8 @@ def _dotted(content: bytes) -> str:
     first, at = _base128(content, 0)
     parts = [0, first] if first < 40 else [1, first - 40] if first < 80 else [2, first - 80]
     while at < len(content):
+        if len(parts) == _MOST_ARCS:
+            raise structure(f"OBJECT IDENTIFIER has more than {_MOST_ARCS} arcs")
         part, at = _base128(content, at)
         parts.append(part)
     return ".".join(map(str, parts))

@@ -29,15 +29,15 @@ class Block:
 
 def blocks(text: bytes) -> Iterator[Block]:
     """All blocks of a document, in order."""
-    rest = text
-    while (found := _decode(rest)) is not None:
-        block, rest = found
+    at = 0
+    while (found := _decode(text, at)) is not None:
+        block, at = found
         yield block
 
 
 def first(text: bytes) -> Block | None:
     """The first block of a document."""
-    found = _decode(text)
+    found = _decode(text, 0)
     return found[0] if found is not None else None
 
 
@@ -49,52 +49,54 @@ def encode(label: str, data: bytes) -> bytes:
     return b"\n".join([_BEGIN + name + _DASHES, *lines, b"-----END " + name + _DASHES, b""])
 
 
-def _line(data: bytes) -> tuple[bytes, bytes]:
-    """The first line without its end and trailing blanks, and the rest."""
-    line, _, rest = data.partition(b"\n")
-    return line.removesuffix(b"\r").rstrip(b" \t"), rest
+# All of these work on the whole text and a place in it: what is left is never copied.
 
 
-def _decode(data: bytes) -> tuple[Block, bytes] | None:
-    rest = data
+def _line(text: bytes, at: int) -> tuple[bytes, int]:
+    """The line at a place, without its end and trailing blanks, and where the next one begins."""
+    end = text.find(b"\n", at)
+    line, following = (text[at:], len(text)) if end < 0 else (text[at:end], end + 1)
+    return line.removesuffix(b"\r").rstrip(b" \t"), following
+
+
+def _decode(text: bytes, at: int) -> tuple[Block, int] | None:
+    """The first block from a place on, and where it ends."""
     while True:
-        end = rest.find(_END)
+        end = text.find(_END, at)
         if end < 0:
             return None
-        begin = rest.rfind(_BEGIN, 0, end + 1)
-        if begin < 0 or (begin > 0 and rest[begin - 1 : begin] != b"\n"):
-            rest = rest[end + len(_END) :]
-            continue
-        block = _block(rest[begin + len(_BEGIN) :], end - begin - len(_BEGIN))
-        if block is not None:
-            return block
-        rest = rest[end + len(_END) :]
+        begin = text.rfind(_BEGIN, at, end + 1)
+        if begin >= 0 and (begin == at or text[begin - 1 : begin] == b"\n"):
+            found = _block(text, begin + len(_BEGIN), end)
+            if found is not None:
+                return found
+        at = end + len(_END)
 
 
-def _block(text: bytes, end: int) -> tuple[Block, bytes] | None:
-    """The block whose BEGIN has been read, and whose END line begins at `end`; None if it is not well-formed."""
-    first_line, body = _line(text)
+def _block(text: bytes, at: int, end: int) -> tuple[Block, int] | None:
+    """The block whose BEGIN has been read, up to `at`, and whose END line begins at `end`; None if it is not
+    well-formed.
+    """
+    first_line, at = _line(text, at)
     if not first_line.endswith(_DASHES):
         return None
     label = first_line[: -len(_DASHES)]
-    end -= len(text) - len(body)
     headers: dict[str, str] = {}
-    while True:
-        line, following = _line(body)
+    while at <= end:
+        line, following = _line(text, at)
         key, colon, value = line.partition(b":")
-        if not colon or end < 0:
+        if not colon:
             break
         headers[key.strip().decode("latin-1")] = value.strip().decode("latin-1")
-        end -= len(body) - len(following)
-        body = following
+        at = following
     # The END line of an empty block follows at once; its newline belongs to the line before.
-    trailer = body[max(end, -1) + len(_END) :]
-    if not trailer.startswith(label + _DASHES):
+    after = max(end, at - 1) + len(_END)
+    if not text.startswith(label + _DASHES, after):
         return None
-    last, rest = _line(trailer[len(label) + len(_DASHES) :])
+    last, rest = _line(text, after + len(label) + len(_DASHES))
     if last:
         return None
-    encoded = body[: max(end, 0)].translate(None, b" \t\r\n")
+    encoded = text[at : max(end, at)].translate(None, b" \t\r\n")
     try:
         return Block(label.decode("utf-8", "replace"), headers, base64.b64decode(encoded, validate=True)), rest
     except binascii.Error:

@@ -58,3 +58,31 @@ def test_who_wrote_under_another_group_is_forgotten():
     config = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}, "spec": {"finalizers": ["other"]}}
     applied = apply.apply(live, config, of, writer("here"), force=False)
     assert owners(applied["metadata"]["managedFields"]) == {"here": {"f:spec": {"f:finalizers": {}}}}
+
+
+def test_of_many_updaters_the_oldest_share_one_entry():
+    """However many a client sends: what they own is put together once."""
+    sent = [
+        {
+            "manager": f"m{number:04}",
+            "operation": "Update",
+            "apiVersion": "v1",
+            "time": f"2026-01-01T00:{number // 60:02}:{number % 60:02}Z",
+            "fieldsType": "FieldsV1",
+            "fieldsV1": {"f:metadata": {"f:labels": {f"f:k{number}": {}}}},
+        }
+        for number in range(1_000)
+    ]
+    kept = apply.update(document([]), document(sent), shape.of(namespaces.Namespace), writer("w"))
+    assert [each["manager"] for each in kept] == ["ancient-changes", *(f"m{number:04}" for number in range(991, 1_000))]
+    (shared,) = [each for each in kept if each["manager"] == "ancient-changes"]
+    assert len(shared["fieldsV1"]["f:metadata"]["f:labels"]) == 991
+
+
+def test_paths_have_an_end():
+    """Fields of no type here are so deep; each step on the way is kept for each of them."""
+    deep = {}
+    for _ in range(100):
+        deep = {"f:a": deep}
+    entry = {"manager": "m", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": deep}
+    assert apply.update(document([]), document([entry]), shape.of(namespaces.Namespace), writer("w")) == []

@@ -46,3 +46,10 @@ def test_durations_end_where_gos_do(text, hours):
     """292 years of nanoseconds fit into 63 bits."""
     found = gotext.parse_duration(text)
     assert (found and found.total_seconds() / 3600) == hours
+
+
+@pytest.mark.parametrize("text", ["0" * 60_000 + "x", "1ns" * 20_000 + "x", "1" * 60_000, "." * 60_000, "+-1s"])
+def test_long_ones_are_read_once(text):
+    """They are read before anybody has said who he is: zeros were tried in all ways, which took a minute."""
+    with pytest.raises(errors.BadRequest, match="duration"):
+        options.timeout({"timeout": [text]})

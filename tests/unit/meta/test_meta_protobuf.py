@@ -142,20 +142,20 @@ def test_refuses_what_is_no_envelope(data: bytes, message: str) -> None:
     assert message == caught.value.message
 
 
+def _with_fields(raw: bytes) -> bytes:
+    entry = meta_v1_pb2.ManagedFieldsEntry(fieldsV1=meta_v1_pb2.FieldsV1(Raw=raw))
+    return meta_v1_pb2.PartialObjectMetadata(metadata=meta_v1_pb2.ObjectMeta(managedFields=[entry])).SerializeToString()
+
+
 @pytest.mark.parametrize(
     "raw",
     [
         pytest.param(b"\x0a\xff", id="cut off"),
         pytest.param(b"\x12\x0f\x1a\x0d\x08\xff\xff\xff\xff\xff\xff\xff\xff\x7f\x10\x00", id="a time beyond all years"),
         pytest.param(b"\x0a\x07\x8a\x01\x04\x3a\x02\x0a\x00"[:4], id="cut off inside"),
-        pytest.param(
-            meta_v1_pb2.PartialObjectMetadata(
-                metadata=meta_v1_pb2.ObjectMeta(
-                    managedFields=[meta_v1_pb2.ManagedFieldsEntry(fieldsV1=meta_v1_pb2.FieldsV1(Raw=b'{"a"'))]
-                )
-            ).SerializeToString(),
-            id="a field set that is no JSON",
-        ),
+        pytest.param(_with_fields(b'{"a"'), id="a field set that is no JSON"),
+        pytest.param(_with_fields(b'{"f:a":' * 9_000 + b"{}" + b"}" * 9_000), id="a field set that is very deep"),
+        pytest.param(_with_fields(b"[" * 100_000), id="a field set that is deeper than JSON may be"),
     ],
 )
 def test_refuses_what_is_no_such_message(raw: bytes) -> None:

@@ -37,3 +37,11 @@ def test_a_canonical_quantity_stays(text):
     """Whatever it was made from."""
     once = quantity.canonical(text)
     assert quantity.canonical(once) == once
+
+
+def test_digits_are_read_once():
+    """Those of a number that is none were tried in all ways: a megabyte would have taken a day."""
+    with pytest.raises(ValueError, match="must match the regular expression"):
+        quantity.canonical("1" * 200_000 + "!")
+    with pytest.raises(ValueError, match="numeric part"):
+        quantity.canonical("." * 200_000)

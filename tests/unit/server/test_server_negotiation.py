@@ -152,3 +152,21 @@ def test_long_texts_in_yaml():
     """They are folded at the first space behind 80 columns, as Go does."""
     text = goyaml.dump({"message": "ab " * 30})
     assert [len(line) for line in text.splitlines()] == [81, 21]
+
+
+def test_so_many_ranges_are_looked_at_and_no_more():
+    """Sixteen thousand of them took ten seconds, before anybody had said who he was."""
+    ranges = [f"a/{number}" for number in range(negotiation.MOST_RANGES - 1)]
+    assert negotiation.negotiate(",".join([*ranges, YAML]), NO_TRANSFORMS) == Form(YAML)
+    with pytest.raises(negotiation.NoSuchForm):
+        negotiation.negotiate(",".join([*ranges, "a/b", YAML]), NO_TRANSFORMS)
+    with pytest.raises(errors.NotAcceptable):
+        negotiation.check_route(",".join([*ranges, "a/b", YAML]), negotiation.LISTED)
+    assert len(negotiation.clauses(",".join(["a/*"] * 5_000 + ["a/b"] * 5_000))) == negotiation.MOST_RANGES
+
+
+def test_so_many_parameters_are_looked_at_and_no_more():
+    """Those behind count for nothing."""
+    parameters = ";a=b" * (negotiation.MOST_PARAMETERS - 1)
+    assert negotiation.clauses(f"a/b{parameters};q=0.5")[0].quality == 0.5
+    assert negotiation.clauses(f"a/b{parameters};a=b;q=0.5")[0].quality == 1.0

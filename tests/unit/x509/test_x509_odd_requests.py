@@ -170,7 +170,7 @@ def test_a_thousand_names():
 
 def test_only_short_requests_are_remembered():
     """Whoever sends long ones does not fill the memory."""
-    short, long = (material.odd_request(JANE, sans(*[dns("a.example")] * count)) for count in (1, 5000))
+    short, long = (material.odd_request(JANE, sans(*[dns("a" * 60 + ".example")] * count)) for count in (1, 1000))
     assert csr.parse(short) is csr.parse(short)
     assert csr.parse(long) is not csr.parse(long)
 
@@ -486,3 +486,44 @@ def test_what_asks_for_a_ca(constraints, expected):
     """What does not parse asks for nothing, as Go does not look at it."""
     wanted = material.requested(template.Extension(template.BASIC_CONSTRAINTS, critical=True, value=constraints))
     assert csr.parse(material.odd_request(JANE, wanted)).wants_authority == expected
+
+
+MOST = der.MOST_VALUES
+MANY = {
+    "names": (sans(*[dns("a")] * (MOST + 1)), b"\x30\x00", "more than 2000 subject alternative names"),
+    "attributes": (material.attribute(CHALLENGE_PASSWORD, b"") * (MOST + 1), b"\x30\x00", "more than 2000 values"),
+    "extensions": (
+        material.attribute(EXTENSION_REQUEST, der.encode(0x30, der.encode(0x30, SAN + A_EXAMPLE) * (MOST + 1))),
+        b"\x30\x00",
+        "more than 2000 values",
+    ),
+    "subject": (
+        b"",
+        der.encode(0x30, rdn((COMMON_NAME, der.encode(0x0C, b"a")))[2:] * (MOST + 1)),
+        "more than 2000 values",
+    ),
+    "subject in few parts": (
+        b"",
+        der.encode(0x30, rdn(*[(COMMON_NAME, der.encode(0x0C, b"a"))] * (MOST // 2 + 1))[4:] * 2),
+        "more than 2000 attributes of a name",
+    ),
+    "arcs": (
+        b"",
+        der.encode(
+            0x30, der.encode(0x31, der.encode(0x30, der.encode(0x06, b"\x01" * 1_000) + der.encode(0x0C, b"a")))
+        ),
+        "OBJECT IDENTIFIER has more than 128 arcs",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MANY)
+def test_there_may_be_so_many_of_everything(what):
+    """A hundred thousand names took seconds."""
+    attributes, subject, why = MANY[what]
+    assert why in refused(material.odd_request(subject, attributes))
+
+
+def test_as_many_as_there_may_be_are_read():
+    """That is more than anybody needs."""
+    assert len(csr.parse(material.odd_request(JANE, sans(*[dns("a")] * MOST))).dns_names) == MOST
