@@ -20,7 +20,7 @@ HARD_CAP = 900
 #: Where each third-party library lives: the one package or module that may import it.
 HOMES = {
     "cryptography": ("x509",),
-    "sqlite3": ("store/sqlite.py",),
+    "sqlite3": ("store/sqlite.py", "store/sqlitewriter.py"),
     "uvicorn": ("server/listen.py",),
     "uvloop": ("server/listen.py",),
     "httptools": ("server/listen.py",),
