@@ -69,11 +69,15 @@ Files that are there already are used as they are.
 ### Health and metrics
 
 `/livez`, `/readyz`, `/healthz` (`?verbose`, `?exclude=CHECK`, `/readyz/CHECK`), `/version`, `/metrics`. Checks are
-`ping`, `log`, `etcd` (the store, under the name that probes know), `informer-sync`, `shutdown`, and one `signer-NAME`
-for each signer, which reports without making the server unready.
+`ping`, `log`, `etcd` (the store, under the name that probes know: whether it takes writes is tried every five seconds),
+`informer-sync`, `shutdown`, `background` (work that failed and is tried again; it reports without making the server
+unready), `background-overdue` (such work after five minutes, which does), and one `signer-NAME` for each signer, which
+reports without making the server unready.
 
 | metric | meaning |
 |---|---|
+| `certplane_background_failures_total` | how often work in the background failed, and was begun again |
+| `certplane_background_late_seconds` | for how long work in the background has not worked |
 | `apiserver_request_total`, `apiserver_request_duration_seconds` | requests, by verb, dry run, resource and code |
 | `certplane_signer_ready` | 1 if a signer has an authority, else 0 with the reason |
 | `certplane_csr_decisions_total` | what controllers decided, by signer, decision and reason |

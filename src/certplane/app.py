@@ -6,8 +6,8 @@ that answers requests. `alone` puts it behind a socket. docs/architecture.md has
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
+import contextlib
 import dataclasses
 import logging
 import os
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from certplane import clock as clocks
-from certplane import errors, manager, resources, telemetry
+from certplane import errors, manager, resources, supervisor, telemetry
 from certplane.access import authn, defaults, escalation, hints, impersonation, nodes, rbac, reviews, signers, tokens
 from certplane.client import api
 from certplane.config import crew
@@ -50,6 +50,10 @@ _CONTROLLER_MANAGER: Final = context.User("system:kube-controller-manager", grou
 #: managedFields are grepped for this name, so controllers have the one that they have in a cluster.
 _USER_AGENT: Final = "kube-controller-manager/certplane"
 _COMPACTION_SECONDS: Final = 300.0
+#: How often it is tried whether the store takes writes, if nobody writes: before probes would take the server out.
+_STORE_SECONDS: Final = 5.0
+#: How long work in the background may be late before this server calls itself unready.
+_TOLERATED_SECONDS: Final = 300.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,7 +106,9 @@ class Plane:
         self.telemetry.objects(self._stored)
         self._ready = False
         self._draining = False
-        self._tasks: list[asyncio.Task[None]] = []
+        self.supervisor = supervisor.Supervisor(clock, self.telemetry)
+        #: What may be forgotten by the next compaction.
+        self._superseded = 0
         self._threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="certplane-sign")
         self._accounts = tokens.ServiceAccountTokens(how.issuer, self._find) if how.issuer is not None else None
         self._tokens = self._bearer_tokens()
@@ -127,11 +133,16 @@ class Plane:
         await self.cache.start()
         await self._ensure_defaults()
         self._start_controllers()
-        self._tasks.append(asyncio.ensure_future(self._compact()))
-        self._tasks.append(asyncio.ensure_future(self.services.in_flight.watch_over()))
-        forgetting = expiry.Expiry(list(self.registries.values()), self.clock, self._how.event_seconds)
-        self._tasks.append(asyncio.ensure_future(forgetting.run()))
+        await self._start_housekeeping()
         self._ready = True
+
+    async def _start_housekeeping(self) -> None:
+        self._superseded = await self.store.revision()
+        self.supervisor.every("compaction", _COMPACTION_SECONDS, self._compact)
+        self.supervisor.every("store", _STORE_SECONDS, self._look_at_store)
+        self.supervisor.every("request-deadlines", manners.ROUND, self.services.in_flight.end_overdue)
+        forgetting = expiry.Expiry(list(self.registries.values()), self.clock, self._how.event_seconds)
+        self.supervisor.every("event-expiry", expiry.ROUND, forgetting.forget)
 
     async def _ensure_defaults(self) -> None:
         kinds = {each.plural for each in self._how.kinds}
@@ -147,9 +158,7 @@ class Plane:
     async def stop(self) -> None:
         """Stop the controllers and let go of the store."""
         self.drain()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.supervisor.stop()
         self._threads.shutdown(wait=True, cancel_futures=True)
         self.cache.close()
 
@@ -271,12 +280,19 @@ class Plane:
             health.Check("ping", lambda: None),
             health.Check("log", lambda: None),
             # The store's check has the name under which probes of real clusters exclude it.
-            health.Check("etcd", lambda: self.cache.failure),
+            health.Check("etcd", lambda: self.cache.failure or self.store.problem),
             health.Check("informer-sync", lambda: None if self._ready else "not started", ready_only=True),
             health.Check("shutdown", lambda: "draining" if self._draining else None, ready_only=True),
         ]
+        working = [
+            health.Check("background", self.supervisor.problem, ready_only=True, advisory=True),
+            health.Check("background-overdue", self._overdue, ready_only=True),
+        ]
         signing = [_signer_check(*each, self.clock) for each in sorted(self._how.signers.items())]
-        return health.Health([*checks, *signing])
+        return health.Health([*checks, *working, *signing])
+
+    def _overdue(self) -> str | None:
+        return self.supervisor.problem(_TOLERATED_SECONDS)
 
     def _authenticate(self, of: exchange.Exchange) -> context.User:
         offered = authn.Credentials(of.peer_chain, of.headers.get(b"authorization"), of.source, of.warnings.append)
@@ -308,16 +324,19 @@ class Plane:
             kinds=self._how.kinds,
             tells=self._how.decision_events,
         )
-        self._tasks += [asyncio.ensure_future(run()) for run in manager.assemble(crew, self._how.controllers)]
+        for name, run in manager.assemble(crew, self._how.controllers).items():
+            self.supervisor.keep(name, run)
 
     async def _compact(self) -> None:
         """Forget what was superseded more than five minutes ago, as kube-apiserver has etcd do."""
-        before = await self.store.revision()
-        while True:
-            await self.clock.sleep(_COMPACTION_SECONDS)
-            now = await self.store.revision()
-            await self.store.compact(before)
-            before = now
+        now = await self.store.revision()
+        await self.store.compact(self._superseded)
+        self._superseded = now
+
+    async def _look_at_store(self) -> None:
+        # What is wrong is told by the store itself: in the log, and to whoever asks for its health.
+        with contextlib.suppress(contract.StoreClosed):
+            await self.store.check()
 
     def _doors(self) -> defaults.Doors:
         def call(of: resource.Resource) -> context.Call:

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Final
 
 from certplane import clock as clocks
-from certplane import errors, manager, resources, telemetry
+from certplane import errors, manager, resources, supervisor, telemetry
 from certplane.client import api, kubeconfig, pace, remote, rights, served
 from certplane.config import controllers
 from certplane.controllers import leader, podrequestcleaner, publisher, trustpublisher
@@ -49,6 +49,7 @@ class _Work:
         self._transport = rights.Watchful(transport, clock)
         self._clock = clock
         self.telemetry = telemetry.Telemetry()
+        self._supervisor = supervisor.Supervisor(clock, self.telemetry)
         self._leader: leader.Leader | None = None
         self._crew: manager.Crew | None = None
         self._declared = manager.declared(settings.signing)
@@ -77,11 +78,12 @@ class _Work:
                     tells=self._settings.decision_events,
                 )
                 self._crew = crew
-                async with asyncio.TaskGroup() as group:
-                    if self._leader is not None:
-                        group.create_task(self._leader.hold())
-                    for each in manager.assemble(crew, self._settings.controllers):
-                        group.create_task(each())
+                try:
+                    for name, work in manager.assemble(crew, self._settings.controllers).items():
+                        self._supervisor.keep(name, work)
+                    await (self._leader.hold() if self._leader is not None else asyncio.Event().wait())
+                finally:
+                    await self._supervisor.stop()
 
     @contextlib.asynccontextmanager
     async def _leading(self) -> AsyncIterator[api.Transport]:
@@ -115,6 +117,7 @@ class _Work:
             health.Check("ping", lambda: None),
             health.Check("leaderElection", lambda: self._leader.problem(_ILL_SECONDS) if self._leader else None),
             health.Check("informer-sync", self._unsynced, ready_only=True),
+            health.Check("background", self._supervisor.problem, ready_only=True, advisory=True),
         ]
 
     def _unsynced(self) -> str | None:

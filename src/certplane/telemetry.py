@@ -121,6 +121,12 @@ class Telemetry:
             "Issued requests that got about the duration that they asked for.",
             "signerName",
         )
+        self._failures = _Counts(
+            "certplane_background_failures", "How often work in the background failed, and was begun again.", "task"
+        )
+        self._late = _Gauges(
+            "certplane_background_late_seconds", "Seconds for which work in the background has not worked.", "task"
+        )
         self._queues = _Queues()
         self._published = {
             name: (
@@ -131,7 +137,8 @@ class Telemetry:
         }
         collectors: list[registry.Collector] = [
             self._requests, self._in_flight, self._watches, self._objects, self._expirations, self._requested,
-            self._honored, self.audit, self._decisions, self._queues, *itertools.chain(*self._published.values()),
+            self._honored, self.audit, self._decisions, self._failures, self._late, self._queues,
+            *itertools.chain(*self._published.values()),
         ]  # fmt: skip
         for each in collectors:
             self._registry.register(each)
@@ -175,6 +182,14 @@ class Telemetry:
     def decision(self, signer: str, decision: str, reason: str) -> None:
         """Count what a controller decided about a request."""
         self._decisions.add(signer, decision, reason)
+
+    def background_failed(self, task: str) -> None:
+        """Count a failure of work in the background."""
+        self._failures.add(task)
+
+    def background(self, late: Callable[[], Mapping[str, float]]) -> None:
+        """Where to look for how late work in the background is."""
+        self._late.look = lambda: {(task,): seconds for task, seconds in late().items()}
 
     def published(self, what: str, code: int, seconds: float) -> None:
         """Count one round of a publisher, ROOT_CA or TRUST_BUNDLE."""

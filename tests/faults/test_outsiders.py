@@ -14,10 +14,14 @@ import pytest
 from cryptography import x509
 
 from certplane import errors
+from certplane.meta.objects import ObjectReference
+from certplane.resources import certificatesigningrequests as csrs
+from certplane.resources import events
 from certplane.store import contract, files, sqlite
 from tests.e2e import requests
 from tests.e2e.test_serve import started
 from tests.faults import outsider
+from tests.flow import plane as flow
 
 #: Kills in `make test`; CERTPLANE_KILLS=200 for the whole proof.
 KILLS = int(os.environ.get("CERTPLANE_KILLS", "8"))
@@ -243,6 +247,36 @@ async def test_a_held_lock_fails_writes_for_as_long_as_it_is_held(path, monkeypa
     assert store.problem is None
     await store.create("/b", b"1")
     await store.compact(2)
+    await store.close()
+
+
+async def test_background_work_outlives_a_lock(path, monkeypatch):
+    """A write lock is held across a compaction and the end of an Event: both are told late, and then happen."""
+    monkeypatch.setattr(sqlite, "_BUSY_MILLISECONDS", 1)
+    store = sqlite.open_store(path)
+    async with flow.running(store, event_seconds=200.0) as plane:
+        client = plane.client(flow.ADMIN)
+        told = events.Event(
+            reason="Test", message="m", type="Normal", involved_object=ObjectReference(namespace="default")
+        )
+        told.metadata.name = "an-event"
+        await client.create(events.RESOURCE, told, "default")
+        await plane.clock.advance(299)
+        with outsider.holding_a_write_lock(path):
+            await plane.clock.advance(2)
+            await flow.eventually(lambda: "compaction" in (plane.supervisor.problem() or ""))
+            await flow.eventually(lambda: "event-expiry" in (plane.supervisor.problem() or ""))
+            with pytest.raises(errors.ServiceUnavailable, match="another process holds a lock on it"):
+                await client.create(csrs.RESOURCE, flow.new_csr())
+            assert await store.oldest() == 1
+            assert (await client.get(events.RESOURCE, "an-event", "default")).reason == "Test"
+        for _ in range(3):
+            await plane.clock.advance(60)
+            await flow.eventually(lambda: plane.supervisor.problem() is None)
+        assert await store.oldest() > 1
+        with pytest.raises(errors.NotFound):
+            await client.get(events.RESOURCE, "an-event", "default")
+        await client.create(csrs.RESOURCE, flow.new_csr())
     await store.close()
 
 

@@ -93,6 +93,34 @@ def test_exceptions_to_the_rules_have_reasons(path):
             assert re.search(r"# type: ignore\[[\w-]+(, [\w-]+)*\]  # \S", line), line
 
 
+#: Where anything at all may be caught: whoever calls these has to be answered, or to go on with the next.
+CATCH_ALL = {
+    "controllers/runtime.py",
+    "server/audit.py",
+    "server/pipeline.py",
+    "server/requestinfo.py",
+    "store/sqlitewriter.py",
+    "supervisor.py",
+    "x509/pkilinter.py",
+}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_few_catch_everything(path):
+    """A handler for any exception hides mistakes: a task that may fail belongs to the supervisor."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ExceptHandler) and (node.type is None or ast.unparse(node.type) == "Exception"):
+            assert _name(path) in CATCH_ALL
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_tasks_are_awaited_or_supervised(path):
+    """A task that nobody keeps ends unseen."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            assert ast.unparse(node.value.func) not in ("asyncio.ensure_future", "asyncio.create_task")
+
+
 def test_most_functions_are_short():
     """The median function is under 12 lines, nine in ten are under 50."""
     lengths = sorted(
