@@ -96,9 +96,14 @@ class Plane:
         self.store = store
         self.clock = clock
         self.telemetry = telemetry.Telemetry()
-        self.cache = watchcache.WatchCache(store, list(dict.fromkeys(each.prefix for each in how.kinds)))
         self._how = how
         self._by_plural = {each.plural: each.stored for each in how.kinds}
+        by_prefix = {each.prefix: each for each in self._by_plural.values()}
+
+        def damage(prefix: str, key: str, value: bytes) -> str:
+            return document.damage(by_prefix[prefix], key, value)
+
+        self.cache = watchcache.WatchCache(store, list(by_prefix), damage=damage)
         self.authorizer = self._authorizer()
         self.registries = self._registries()
         self.watches = watches.Watches(clock)
@@ -285,11 +290,16 @@ class Plane:
             health.Check("shutdown", lambda: "draining" if self._draining else None, ready_only=True),
         ]
         working = [
+            health.Check("stored-values", self._unreadable, ready_only=True, advisory=True),
             health.Check("background", self.supervisor.problem, ready_only=True, advisory=True),
             health.Check("background-overdue", self._overdue, ready_only=True),
         ]
         signing = [_signer_check(*each, self.clock) for each in sorted(self._how.signers.items())]
         return health.Health([*checks, *working, *signing])
+
+    def _unreadable(self) -> str | None:
+        count = self.cache.damaged
+        return f"{count} cannot be read, and are left out: the log names them" if count else None
 
     def _overdue(self) -> str | None:
         return self.supervisor.problem(_TOLERATED_SECONDS)
@@ -344,6 +354,8 @@ class Plane:
             return context.Call(_SERVER, info, self.clock, self.clock.now(), user_agent="certplane")
 
         async def create(plural: str, namespace: str, new: Any) -> None:
+            if self._registry(plural).is_damaged(namespace, new.metadata.name):
+                return
             await self._registry(plural).create(call(self._by_plural[plural]), namespace, new)
 
         async def replace(plural: str, namespace: str, new: Any) -> None:
