@@ -328,13 +328,15 @@ class Record:
             assert not found[name]["status"].get("certificate"), "a denied request is issued"
         for each in found.values():
             self.see(each)
+        certificates = {each["metadata"]["uid"]: each["status"].get("certificate") for each in found.values()}
+        assert {uid: certificates[uid] for uid in self.certificates} == self.certificates, "certificates are lost"
         serials = [_serial(text) for text in self.certificates.values()]
         assert len(set(serials)) == len(serials)
 
     def see(self, csr):
         """A request as the server shows it now: its certificate is the one that it had."""
         certificate = csr["status"].get("certificate")
-        if certificate or csr["metadata"]["uid"] in self.certificates:
+        if certificate:
             before = self.certificates.setdefault(csr["metadata"]["uid"], certificate)
             assert before == certificate, "a second certificate for one UID"
 
@@ -371,11 +373,13 @@ def _write_until_it_dies(client, record, name, enough):
             record.created[mine] = created["metadata"]["resourceVersion"]
             _decide(client, record, mine, created, "Denied" if number % 2 else "Approved")
             if number >= 8:
-                for each in _all(client).values():
-                    record.see(each)
+                earlier = client.request("admin", "GET", f"{requests.CSRS}/{name}-{number - 8}", requests.JSON, None)
+                record.see(json.loads(earlier.data))
                 enough.set()
 
 
+# A handshake with a process that is killed in the middle of it leaves its socket to the collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 def test_kills_with_outsiders_lose_nothing(tmp_path):
     """Others read the store and back it up while it is written and killed: what was acknowledged is there, a denial
     stands, and no request gets a second certificate.
