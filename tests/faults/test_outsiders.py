@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -183,6 +184,24 @@ async def test_a_file_that_is_taken_away_ends_the_writes(suffix, how, store, pat
     assert await store.get("/a") == made
 
 
+async def test_health_tells_of_files_that_are_gone(path):
+    """Also if nobody writes: it is looked every few seconds. The reason is not for strangers, but for who writes."""
+    store = sqlite.open_store(path)
+    async with flow.running(store) as plane:
+        client = plane.client(flow.ADMIN)
+        path.unlink()
+        await plane.clock.advance(6)
+        await flow.eventually(lambda: store.problem)
+        for root in ("/readyz", "/livez", "/healthz"):
+            answer = await client._transport.request("GET", root)
+            assert answer.status == 500
+            assert b"[-]etcd failed: reason withheld" in answer.body
+        with pytest.raises(errors.ServiceUnavailable, match=r"its file store\.sqlite is gone"):
+            await client.create(csrs.RESOURCE, flow.new_csr())
+        assert (await client.list(csrs.RESOURCE)).items == []
+    await store.close()
+
+
 async def test_files_that_came_back_are_not_trusted(store, path):
     """Somebody may have written in between: a restart reads what is there."""
     await store.create("/a", b"1")
@@ -250,6 +269,43 @@ async def test_a_held_lock_fails_writes_for_as_long_as_it_is_held(path, monkeypa
     await store.close()
 
 
+async def test_a_full_disk_fails_writes_until_there_is_space(store, path):
+    """In words, and told; what was acknowledged is there, reads go on, and a trial finds out that there is space."""
+    await store.create("/a", b"1")
+    connection = store._writer._connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    for attempt in (lambda: store.create("/b", b"x" * 10_000), store.check, lambda: store.create("/c", b"x" * 10_000)):
+        with pytest.raises(contract.StoreClosed, match="no space is left for it"):
+            await attempt()
+    assert "no space" in store.problem
+    assert (await store.get("/a")).value == b"1"
+    connection.execute("PRAGMA max_page_count = 1000000")
+    await store.check()
+    assert store.problem is None
+    assert (await store.create("/b", b"x" * 10_000)).mod_revision == 3
+    assert outsider.run(path, "SELECT name FROM facts") == "compacted"
+
+
+async def test_a_read_error_fails_the_read_alone(path):
+    """A list of the past comes from the file; the newest state, and writes, do not need it."""
+    store = sqlite.open_store(path)
+    async with flow.running(store) as plane:
+        client = plane.client(flow.ADMIN)
+        for name in ("a", "b"):
+            await client.create(csrs.RESOURCE, flow.new_csr(name))
+        store._reader.close()
+        query = [("limit", "1")]
+        first = await client._transport.request("GET", requests.CSRS, query=query)
+        proceed = json.loads(first.body)["metadata"]["continue"]
+        await client.create(csrs.RESOURCE, flow.new_csr("c"))
+        second = await client._transport.request("GET", requests.CSRS, query=[*query, ("continue", proceed)])
+        assert (second.status, json.loads(second.body)["reason"]) == (503, "ServiceUnavailable")
+        assert "the store cannot be read" in json.loads(second.body)["message"]
+        assert len((await client.list(csrs.RESOURCE)).items) == 3
+    await store.close()
+
+
 async def test_background_work_outlives_a_lock(path, monkeypatch):
     """A write lock is held across a compaction and the end of an Event: both are told late, and then happen."""
     monkeypatch.setattr(sqlite, "_BUSY_MILLISECONDS", 1)
@@ -307,6 +363,73 @@ async def test_a_watch_that_raises_keeps_no_answer_back(store):
     await store.watch("/", 1, deliver, print)
     assert (await store.create("/a", b"1")).value == b"1"
     assert [str(each) for each in told] == ["a mistake"]
+
+
+# --- limits of the machine ----------------------------------------------------------------------------------------
+
+
+def _write(client, name, request):
+    return client.request("admin", "POST", requests.CSRS, requests.JSON, requests.csr(name, request))
+
+
+def _until(client, path, status):
+    """Ask until the answer is the one that is waited for."""
+    while (answer := client.request("admin", "GET", path, {}, None)).status != status:
+        pass
+    return answer
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are Linux's")
+def test_a_server_without_space_says_so_and_goes_on_later(tmp_path):
+    """Writes are answered with 503 in words, /readyz fails, reads go on; with space everything works again, and what
+    was acknowledged survives kill -9.
+    """
+    data, request, acknowledged = tmp_path / "data", requests.pkcs10(), []
+    with (
+        started(data) as (port, process),
+        contextlib.closing(requests.client(requests.Server(data, port), tmp_path)) as client,
+    ):
+        size = (data / "store.sqlite-wal").stat().st_size
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size + 100_000, resource.RLIM_INFINITY))
+        while (answer := _write(client, f"a{len(acknowledged)}", request)).status == 201:
+            acknowledged.append(json.loads(answer.data)["metadata"]["name"])
+        refused = json.loads(answer.data)
+        assert (refused["code"], refused["reason"]) == (503, "ServiceUnavailable")
+        assert refused["message"].startswith("the store cannot write: ")
+        assert acknowledged
+        unready = client.request("admin", "GET", "/readyz", {}, None)
+        assert (unready.status, b"[-]etcd failed: reason withheld" in unready.data) == (500, True)
+        assert client.request("admin", "GET", "/readyz/etcd", {}, None).status == 500
+        assert acknowledged == [name for name in acknowledged if name in _all(client)]
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        _until(client, "/readyz", 200)
+        assert _write(client, "later", request).status == 201
+        process.kill()
+    with (
+        started(data) as (port, _),
+        contextlib.closing(requests.client(requests.Server(data, port), tmp_path)) as client,
+    ):
+        assert _all(client).keys() >= {*acknowledged, "later"}
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are Linux's")
+def test_a_server_without_descriptors_keeps_what_it_acknowledges(tmp_path):
+    """The store opens nothing while it serves: whoever is connected can write."""
+    data, request = tmp_path / "data", requests.pkcs10()
+    with (
+        started(data) as (port, process),
+        contextlib.closing(requests.client(requests.Server(data, port), tmp_path)) as client,
+    ):
+        assert _write(client, "a", request).status == 201
+        _, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, hard))
+        assert _write(client, "b", request).status == 201
+        process.kill()
+    with (
+        started(data) as (port, _),
+        contextlib.closing(requests.client(requests.Server(data, port), tmp_path)) as client,
+    ):
+        assert _all(client).keys() >= {"a", "b"}
 
 
 # --- kill -9 ------------------------------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ from certplane.store import contract, files
 _log = logging.getLogger("certplane.store")
 
 _BATCH: Final = 512
+#: What is written to see whether there is space again: more than most objects have.
+_TRIAL_BYTES: Final = 65536
 #: Values of whatever type somebody may have put there are read as what they have to be.
 COLUMNS: Final = (
     "revision, CAST(key AS TEXT), CAST(create_revision AS INTEGER), CAST(previous AS INTEGER), "
@@ -143,7 +145,7 @@ class Writer:
 
     def check(self) -> asyncio.Future[None]:
         """Have it tried whether writes are possible. The future fails with StoreClosed."""
-        return self._have_done(lambda: self._commit(self._touch))
+        return self._have_done(self._check)
 
     def stop(self) -> None:
         """Have the thread end when it has done what is queued up."""
@@ -247,15 +249,22 @@ class Writer:
         self._rows -= gone
         self._compacted = revision
 
+    def _check(self) -> None:
+        if self.problem is None:
+            # To begin is proof enough as long as all is well, and costs no write.
+            self._commit(lambda: None)
+            return
+        # What is small may find room where objects do not.
+        self._commit(lambda: self._execute("INSERT OR REPLACE INTO facts VALUES ('trial', zeroblob(?))", _TRIAL_BYTES))
+        self._commit(lambda: self._execute("DELETE FROM facts WHERE name = 'trial'"))
+
     # --- inside a transaction ---------------------------------------------------------------------------------------
+
+    def _execute(self, statement: str, *parameters: int) -> None:
+        self._connection.execute(statement, parameters)
 
     def _insert(self, rows: Sequence[tuple[Any, ...]]) -> None:
         self._connection.executemany("INSERT INTO revisions VALUES (?, ?, ?, ?, ?, ?)", rows)
-
-    def _touch(self) -> None:
-        # As long as all is well, being able to begin is proof enough, and costs no write.
-        if self.problem is not None:
-            self._connection.execute("UPDATE facts SET value = value WHERE name = 'compacted'")
 
     # --- one commit -------------------------------------------------------------------------------------------------
 
