@@ -95,13 +95,17 @@ files are read at the start alone.
 ### Health and metrics
 
 `/livez`, `/readyz`, `/healthz` (`?verbose`, `?exclude=CHECK`, `/readyz/CHECK`), `/version`, `/metrics`. Checks are
-`ping`, `log`, `etcd` (the store, under the name that probes know), `informer-sync`, `shutdown`, and one `signer-NAME`
-for each signer, which reports without making the server unready. Everybody sees which checks fail. Why, with names of
-files, `?verbose` tells those who may read `/metrics`, where the same stands: the groups system:monitoring and
-system:masters, unless you allow more.
+`ping`, `log`, `etcd` (the store, under the name that probes know: whether it takes writes is tried every five seconds),
+`informer-sync`, `shutdown`, `background-overdue` (work that has failed for five minutes), and some that report without
+making the server unready: `background` (work that failed and is tried again), `connections` (whether any are accepted),
+`audit-log`, `stored-values` and one `signer-NAME` for each signer. Everybody sees which checks fail. Why, with names of files, `?verbose` tells
+those who may read `/metrics`, where the same stands: the groups system:monitoring and system:masters, unless you allow
+more.
 
 | metric | meaning |
 |---|---|
+| `certplane_background_failures_total` | how often work in the background failed, and was begun again |
+| `certplane_background_late_seconds` | for how long work in the background has not worked |
 | `apiserver_request_total`, `apiserver_request_duration_seconds` | requests, by verb, dry run, resource and code |
 | `certplane_signer_ready` | 1 if a signer has an authority, else 0 with the reason |
 | `certplane_csr_decisions_total` | what controllers decided, by signer, decision and reason |
