@@ -98,9 +98,9 @@ files are read at the start alone.
 `ping`, `log`, `etcd` (the store, under the name that probes know: whether it takes writes is tried every five seconds),
 `informer-sync`, `shutdown`, `background-overdue` (work that has failed for five minutes), and some that report without
 making the server unready: `background` (work that failed and is tried again), `connections` (whether any are accepted),
-`audit-log`, `stored-values` and one `signer-NAME` for each signer. Everybody sees which checks fail. Why, with names of files, `?verbose` tells
-those who may read `/metrics`, where the same stands: the groups system:monitoring and system:masters, unless you allow
-more.
+`audit-log`, `stored-values` and one `signer-NAME` for each signer. Everybody sees which checks fail. Why, with names of
+files, `?verbose` tells those who may read `/metrics`, where the same stands: the groups system:monitoring and
+system:masters, unless you allow more.
 
 | metric | meaning |
 |---|---|
