@@ -110,11 +110,15 @@ class CertificateRequest:
 
 #: Bytes of a request: a thousand names fit, and all that are remembered are some megabytes.
 LONGEST_REMEMBERED: Final = 32 * 1024
+#: Bytes of a text: two thousand names fit. It is read several times on its way to a certificate.
+LONGEST: Final = 256 * 1024
 
 
 @recall.short(2048, LONGEST_REMEMBERED)
 def parse(text: bytes) -> CertificateRequest:
     """The request in the first PEM block of a text. Raises RequestError."""
+    if len(text) > LONGEST:
+        raise RequestError(f"may not be more than {LONGEST} bytes")
     block = pem.first(text)
     if block is None or block.label != "CERTIFICATE REQUEST":
         raise RequestError("PEM block type must be CERTIFICATE REQUEST")
