@@ -193,13 +193,14 @@ A request may have so much; more is refused with the code, once and by number. T
 | ranges in `Accept`; parameters of each | 32; 16 | what follows is passed over |
 | requirements of a label or field selector, in a query, a review or an aggregation rule | 100 | 400; 422 in objects |
 | selectors of an aggregation rule | 100 | 422 |
-| labels, owner references, finalizers of an object | 1,000 each | 422 |
+| labels, owner references, finalizers of an object; taints of a Node | 1,000 each | 422 |
 | `spec.usages` of a CertificateSigningRequest | 100 | 422 |
+| `spec.request` of a CertificateSigningRequest | 256 KiB | 422 |
 | in PKCS#10 and certificates: names, attributes of a subject, extensions | 2,000 each | 422 |
 | arcs of an object identifier (RFC 2578) | 128 | 422 |
 | `spec.podCIDRs` of a Node | 100 | 422 |
 | steps of a path in `managedFields` | 32 | the entry counts as none |
-| permissions that a refused role lists; looks at held rules that a role takes | 1,000; 500,000 | "and more"; 403 |
+| permissions that a refused role lists; looks at held rules that a role takes | 1,000; 200,000 | "and more"; 403 |
 | `timeoutSeconds` of a watch | 3,600 | the watch ends then |
 | things that strict decoding finds, and problems that show a long value each | 100; 10 | not told |
 
