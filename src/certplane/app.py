@@ -52,8 +52,6 @@ _USER_AGENT: Final = "kube-controller-manager/certplane"
 _COMPACTION_SECONDS: Final = 300.0
 #: How often it is tried whether the store takes writes, if nobody writes: before probes would take the server out.
 _STORE_SECONDS: Final = 5.0
-#: How long work in the background may be late before this server calls itself unready.
-_TOLERATED_SECONDS: Final = 300.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -324,7 +322,7 @@ class Plane:
         working = [
             health.Check("stored-values", self._unreadable, ready_only=True, advisory=True),
             health.Check("background", self.supervisor.problem, ready_only=True, advisory=True),
-            health.Check("background-overdue", self._overdue, ready_only=True),
+            health.Check("background-overdue", self.supervisor.overdue, ready_only=True),
         ]
         signing = [_signer_check(*each, self.clock) for each in sorted(self._how.signers.items())]
         return health.Health([*checks, *working, *signing])
@@ -335,9 +333,6 @@ class Plane:
     def _unreadable(self) -> str | None:
         count = self.cache.damaged
         return f"{count} cannot be read, and are left out: the log names them" if count else None
-
-    def _overdue(self) -> str | None:
-        return self.supervisor.problem(_TOLERATED_SECONDS)
 
     def _tells_reasons(self, request: exchange.Exchange) -> bool:
         """Those may know why something does not work who may read the metrics, which say the same."""

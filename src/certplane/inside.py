@@ -135,6 +135,7 @@ class _Work:
             health.Check("leaderElection", lambda: self._leader.problem(_ILL_SECONDS) if self._leader else None),
             health.Check("informer-sync", self._unsynced, ready_only=True),
             health.Check("background", self.supervisor.problem, ready_only=True, advisory=True),
+            health.Check("background-overdue", self.supervisor.overdue, ready_only=True),
         ]
 
     def _unsynced(self) -> str | None:

@@ -29,6 +29,9 @@ _STEADY_SECONDS: Final = 60.0
 #: How much later than due a round may be, beside one more period: a busy machine is no fault.
 _GRACE_SECONDS: Final = 10.0
 
+#: How long work may be late before a server calls itself unready: one compaction, and longer than a backup takes.
+_TOLERATED_SECONDS: Final = 300.0
+
 Work = Callable[[], Awaitable[None]]
 
 
@@ -80,6 +83,10 @@ class Supervisor:
     def late(self) -> Mapping[str, float]:
         """For how many seconds each piece of work is late; 0 for what is not."""
         return dict.fromkeys(self._states, 0.0) | self._late()
+
+    def overdue(self) -> str | None:
+        """Which work has been late for so long that somebody has to look; None if none has."""
+        return self.problem(_TOLERATED_SECONDS)
 
     def problem(self, tolerated: float = 0.0) -> str | None:
         """Which work has been late for `tolerated` seconds or more; None if none has."""

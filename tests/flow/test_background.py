@@ -6,11 +6,14 @@ import asyncio
 
 import pytest
 
-from certplane import errors, testing
+from certplane import errors, inside, resources, testing
 from certplane.client import api, informer
-from certplane.controllers import runtime
+from certplane.config import controllers
+from certplane.controllers import cleaner, podrequestcleaner, runtime
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import events, namespaces
+from certplane.resources import podcertificaterequests as pcrs
+from certplane.server import local
 from certplane.store import memory
 from certplane.telemetry import QueueTelemetry
 from tests.flow import plane as flow
@@ -162,3 +165,44 @@ async def test_a_controller_that_is_run_again_finds_what_it_was_about_to_do():
     await clock.advance(1)
     assert sorted(handled) == ["half-done", "half-done", "later"]
     second.cancel()
+
+
+async def test_a_time_that_nobody_can_read_stops_no_cleaner():
+    """Another server may send it: it costs its object alone."""
+    async with flow.running(kinds=resources.ALL, controllers=frozenset()) as plane:
+        client = plane.client(flow.ADMIN)
+        sources = []
+        for kind, new, namespace in (
+            (csrs.RESOURCE, flow.new_csr, ""),
+            (pcrs.RESOURCE, flow.pod_request, "default"),
+        ):
+            for name in ("bad", "old"):
+                made = new()
+                made.metadata.name, made.metadata.namespace = name, namespace
+                await client.create(kind, made, namespace)
+            sources.append(informer.Informer(client, kind, plane.clock))
+            plane.supervisor.keep(f"test-{kind.plural}", sources[-1].run)
+        await plane.clock.advance(25 * HOUR)
+        for source in sources:
+            next(each for (_, name), each in source.objects.items() if name == "bad").metadata.creation_timestamp = "x"
+        await cleaner.Cleaner(client, sources[0], plane.clock).clean()
+        await podrequestcleaner.PodRequestCleaner(client, pcrs.RESOURCE, sources[1], plane.clock).clean()
+        for kind in (csrs.RESOURCE, pcrs.RESOURCE):
+            assert [each.metadata.name for each in (await client.list(kind)).items] == ["bad"]
+
+
+async def test_the_controllers_alone_are_supervised():
+    """Their names, and what has not worked for long makes the copy unready."""
+    settings = controllers.settings({}, {"leader-elect": False})
+    async with flow.running(controllers=frozenset()) as plane:
+        transport = local.Transport(plane.handler, flow.ADMIN, "controllers")
+        work = inside._Work(settings, Garbled(transport, 1_000_000), plane.clock)
+        working = asyncio.ensure_future(work.run(""))
+        await plane.clock.advance(301)
+        assert "informer-certificatesigningrequests.certificates.k8s.io" in work._supervisor.late()
+        problems = {each.name: each.probe() for each in work.checks()}
+        assert "informer-certificatesigningrequests.certificates.k8s.io has not worked for" in problems["background"]
+        assert problems["background-overdue"] == problems["background"]
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        assert work._supervisor.late() == {}

@@ -10,8 +10,9 @@ was acknowledged since the last checkpoint. Therefore:
 2. Where the system has them (Linux), locks of an open file description are held on the same bytes as SQLite's shared
    locks. No other descriptor can drop them, so that the log stays even if somebody breaks rule 1. One more byte, which
    SQLite does not use, is locked exclusively: it says whose the store is, and unlike a lock file it cannot be removed.
-3. `problem` tells when SQLite's locks are gone, or when a path leads to another file than the one that was opened (the
-   file was deleted, moved or replaced): what is written then may be lost, so nothing more may be acknowledged.
+3. `misplaced` tells when a path leads to another file than the one that was opened (the file was deleted, moved or
+   replaced): what is written then may be lost, so nothing more may be acknowledged. `problem` also tells when SQLite's
+   own locks are gone: then rule 1 was broken.
 
 The offsets are SQLite's (`os.h`, `os_unix.c`); they are part of its file format and do not change.
 """
@@ -122,7 +123,14 @@ class Files:
     # --- looking ----------------------------------------------------------------------------------------------------
 
     def problem(self) -> str:
-        """Why what is written now could be lost, without saying where the files are; empty if nothing is wrong."""
+        """What is wrong with files or locks, without saying where the files are; empty if nothing is."""
+        for descriptor, (_, asked) in self._locked.items():
+            if not _is_locked(descriptor, asked):
+                return "SQLite's lock on the store is lost"
+        return self.misplaced()
+
+    def misplaced(self) -> str:
+        """Which file is not where it was opened; empty if none is missing."""
         for path, identity in self._opened.items():
             try:
                 now = os.lstat(path)
@@ -130,9 +138,6 @@ class Files:
                 return f"its file {os.path.basename(path)} is gone ({error.strerror})"
             if (now.st_dev, now.st_ino) != identity:
                 return f"its file {os.path.basename(path)} is not the one any more that was opened"
-        for descriptor, (_, asked) in self._locked.items():
-            if not _is_locked(descriptor, asked):
-                return "SQLite's lock on the store is lost"
         return ""
 
     # --- system calls -----------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ COLUMNS: Final = (
     "revision, CAST(key AS TEXT), CAST(create_revision AS INTEGER), CAST(previous AS INTEGER), "
     "CAST(version AS INTEGER), CAST(value AS BLOB)"
 )
-_INTERFERED: Final = "another process has written into the store: what it holds now is read at the next start"
+_INTERFERED: Final = "another process has written into it, which is read at the next start"
 #: What SQLite says in its own words, as an operator would.
 _REASONS: Final = {
     "SQLITE_FULL": "no space is left for it",
@@ -58,6 +58,10 @@ class Task:
 
     work: Callable[[], None]
     answer: asyncio.Future[None]
+
+
+class _Ended(Exception):
+    """Nothing more may be written. The message says why."""
 
 
 Outcome = contract.Change | BaseException
@@ -252,13 +256,18 @@ class Writer:
     def _check(self) -> None:
         if self.problem is None:
             # To begin is proof enough as long as all is well, and costs no write.
-            self._commit(lambda: None)
+            self._commit(self._look_at_locks)
             return
         # What is small may find room where objects do not.
         self._commit(lambda: self._execute("INSERT OR REPLACE INTO facts VALUES ('trial', zeroblob(?))", _TRIAL_BYTES))
         self._commit(lambda: self._execute("DELETE FROM facts WHERE name = 'trial'"))
 
     # --- inside a transaction ---------------------------------------------------------------------------------------
+
+    def _look_at_locks(self) -> None:
+        misplaced = self._files.problem()
+        if misplaced:
+            raise _Ended(misplaced)
 
     def _execute(self, statement: str, *parameters: int) -> None:
         self._connection.execute(statement, parameters)
@@ -284,20 +293,24 @@ class Writer:
         try:
             with Transaction(self._connection):
                 if self._has_changed():
-                    self.ended = True
-                    return _INTERFERED
+                    raise _Ended(_INTERFERED)
                 work()
+        except _Ended as error:
+            return self._end(str(error))
         except sqlite3.Error as error:
             return f"the store cannot write: {_REASONS.get(error.sqlite_errorname, str(error))}"
         except Exception:
             # Whatever it is: those who wait have to be answered, and the thread has to go on.
             _log.exception("the store cannot write")
             return "the store cannot write: the log says why"
-        misplaced = self._files.problem()
+        misplaced = self._files.misplaced()
         if misplaced:
-            self.ended = True
-            return f"the store takes no more writes: {misplaced}"
+            return self._end(misplaced)
         return None
+
+    def _end(self, why: str) -> str:
+        self.ended = True
+        return f"the store takes no more writes: {why}"
 
     def _has_changed(self) -> bool:
         """Whether the store holds anything else than what this thread has written, or has read at its start."""
