@@ -199,10 +199,10 @@ async def test_the_controllers_alone_are_supervised():
         work = inside._Work(settings, Garbled(transport, 1_000_000), plane.clock)
         working = asyncio.ensure_future(work.run(""))
         await plane.clock.advance(301)
-        assert "informer-certificatesigningrequests.certificates.k8s.io" in work._supervisor.late()
+        assert "informer-certificatesigningrequests.certificates.k8s.io" in work.supervisor.late()
         problems = {each.name: each.probe() for each in work.checks()}
         assert "informer-certificatesigningrequests.certificates.k8s.io has not worked for" in problems["background"]
         assert problems["background-overdue"] == problems["background"]
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
-        assert work._supervisor.late() == {}
+        assert work.supervisor.late() == {}

@@ -10,7 +10,6 @@ Source: `k8s.io/apiserver/pkg/authentication/request/{x509,bearertoken,union,ano
 
 from __future__ import annotations
 
-import collections
 import csv
 import dataclasses
 import datetime
@@ -22,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from certplane import errors, loglimit
+from certplane.boundedcache import BoundedCache
 from certplane.meta import context
 from certplane.x509 import certificates
 
@@ -32,9 +32,11 @@ UNAUTHENTICATED: Final = "system:unauthenticated"
 CREDENTIAL_ID: Final = "authentication.kubernetes.io/credential-id"
 #: Bytes that are remembered of good chains: enough for some two thousand of three certificates each.
 _KNOWN_BYTES: Final = 64 << 20
-#: Refusals that are remembered, each of some 2 KB at the most.
-_REFUSED_CHAINS: Final = 4096
-_ENTRY_BYTES: Final = 2048
+#: A name in Python takes up to four times what it takes in DER, and stands in two objects; and there is the chain.
+_EXPANSION: Final = 9
+#: Bytes that are remembered of refusals, some four thousand, each of so many at the most.
+_REFUSED_BYTES: Final = 8 << 20
+_REFUSAL_BYTES: Final = 2048
 _LONGEST_REASON: Final = 1024
 _STRAY_SPACE: Final = "the provided Authorization header contains extra space before the bearer token, and is ignored"
 
@@ -83,8 +85,8 @@ class ClientCertificates:
         self.observe = observe
         self._count_refusal = count_refusal
         # Two, so that strangers push nobody out.
-        self._known = _Known(_KNOWN_BYTES)
-        self._refused: collections.OrderedDict[bytes, certificates.Refusal] = collections.OrderedDict()
+        self._known: BoundedCache[_Client] = BoundedCache(_KNOWN_BYTES, _EXPANSION)
+        self._refused: BoundedCache[certificates.Refusal] = BoundedCache(_REFUSED_BYTES, expansion=1)
 
     def recognise(self, offered: Credentials, now: datetime.datetime) -> context.User | None:
         if not offered.peer_chain:
@@ -103,12 +105,11 @@ class ClientCertificates:
             try:
                 client = self._verifier.verify(chain[0], chain[1:], now)
             except certificates.VerificationError as error:
-                refusal = self._refused[digest] = error.refusal
-                if len(self._refused) > _REFUSED_CHAINS:
-                    self._refused.popitem(last=False)
+                refusal = error.refusal
+                self._refused.put(digest, refusal, _REFUSAL_BYTES)
             else:
                 known = _Client(client, _user(client))
-                self._known.put(chain, known)
+                self._known.put(chain, known, sum(map(len, chain)))
                 return known
         self._count_refusal(refusal.reason.value)
         fields = dataclasses.asdict(refusal.identifiers) if refusal.identifiers is not None else {}
@@ -127,39 +128,6 @@ class _Client:
 
     client: certificates.VerifiedClient
     user: context.User | None
-
-
-class _Known:
-    """Whom chains name: the newest ones, bounded in bytes."""
-
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
-        self._bytes = 0
-        self._found: dict[tuple[bytes, ...], _Client] = {}
-
-    def get(self, chain: tuple[bytes, ...]) -> _Client | None:
-        return self._found.get(chain)
-
-    def put(self, chain: tuple[bytes, ...], client: _Client) -> None:
-        if self._found.pop(chain, None) is not None:
-            self._bytes -= _size(chain)
-        self._found[chain] = client
-        self._bytes += _size(chain)
-        while self._bytes > self._most_bytes:
-            oldest = next(iter(self._found))
-            del self._found[oldest]
-            self._bytes -= _size(oldest)
-
-    def clear(self) -> None:
-        self._found.clear()
-        self._bytes = 0
-
-
-def _size(chain: Sequence[bytes]) -> int:
-    """Bytes of a chain and, at most, of what is found of it: a name in Python takes up to four times what it takes in
-    DER, and stands in two objects.
-    """
-    return _ENTRY_BYTES + 9 * sum(map(len, chain))
 
 
 def _digest(chain: Sequence[bytes]) -> bytes:

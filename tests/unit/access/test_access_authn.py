@@ -177,20 +177,6 @@ def test_what_is_remembered_is_bounded(monkeypatch):
     assert len(given.certificates._refused) <= 4096
 
 
-def test_good_chains_are_remembered_within_their_bytes():
-    """Long ones as well as short ones: the newest, as far as there is room."""
-    authority = chains.certificate(AUTHORITY)
-    verifier = certificates.ClientVerifier(pem.encode("CERTIFICATE", authority))
-    known = authn._Known(100_000)
-    made = [(chains.certificate(LEAF | {"subject": f"j{number}" * 50}),) for number in range(30)]
-    for chain in made:
-        known.put(chain, authn._Client(verifier.verify(chain[0], (), chains.NOW), None))
-        known.put(chain, authn._Client(verifier.verify(chain[0], (), chains.NOW), None))
-    kept = [chain for chain in made if known.get(chain) is not None]
-    assert kept == made[-len(kept) :]
-    assert 0 < sum(map(authn._size, kept)) == known._bytes <= 100_000
-
-
 def test_another_pool_forgets_what_was_found():
     """In both directions."""
     given = Given()

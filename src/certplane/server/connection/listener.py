@@ -113,6 +113,7 @@ class Listener:
     def _admit(self, accepted: socket.socket) -> None:
         if len(self._shared.peers) + len(self._adopting) >= self._most:
             self._shared.refused("connections")
+            self._shared.tell("connection refused", "", f"there are {self._most} connections already")
             accepted.close()
             return
         accepted.setblocking(False)
@@ -133,7 +134,9 @@ class Listener:
         """Let no one in for a moment: there is no descriptor or memory for a connection."""
         self._shared.refused("descriptors")
         self.problem = f"connections cannot be accepted: {error.strerror}"
-        _log.error("connections cannot be accepted", extra={"problem": error.strerror})
+        left_out = self._shared.limit.admit(("accept", error.errno), self._clock.now())
+        if left_out is not None:
+            _log.error("connections cannot be accepted", extra={"problem": error.strerror, **left_out})
         self._loop.remove_reader(self._socket.fileno())
         self._resume = self._loop.call_later(_ACCEPT_PAUSE, self._accept_again)
 

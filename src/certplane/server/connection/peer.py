@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from certplane import errors
 from certplane.clock import Clock
+from certplane.loglimit import LogLimit
 from certplane.server import exchange
 from certplane.server.connection import http1, tls
 
@@ -66,6 +67,8 @@ class Shared:
     handler: exchange.Handler
     clock: Clock
     refused: Callable[[str], None]
+    #: What strangers make us log has a bound.
+    limit: LogLimit = dataclasses.field(default_factory=LogLimit)
     #: The Date of answers that are written now.
     date: bytes = b""
     peers: set[Peer] = dataclasses.field(default_factory=set)
@@ -74,6 +77,12 @@ class Shared:
     is_draining: bool = False
     #: Set whenever a connection is gone.
     gone: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+
+    def tell(self, message: str, source: str, reason: str) -> None:
+        """Log why a connection got no further, unless the same was logged of the same client a moment ago."""
+        left_out = self.limit.admit((message, source, reason), self.clock.now())
+        if left_out is not None:
+            _log.info(message, extra={"source": source, "reason": reason, **left_out})
 
 
 class _BodyReader:
@@ -254,7 +263,7 @@ class Peer(asyncio.Protocol):
     def _refuse(self, refused: http1.Refused) -> None:
         """Answer what is no request, or the rest of one that went wrong on its way."""
         self._shared.refused("http")
-        _log.info("request refused", extra={"source": self._source, "reason": refused.reason})
+        self._shared.tell("request refused", self._source, refused.reason)
         self._end_request(exchange.ClientGone())
         if not self._is_streaming:
             self._write(refused.answer)
@@ -262,7 +271,7 @@ class Peer(asyncio.Protocol):
 
     def _refuse_tls(self, reason: str, answer: bytes) -> None:
         self._shared.refused("tls")
-        _log.info("TLS handshake failed", extra={"source": self._source, "reason": reason})
+        self._shared.tell("TLS handshake failed", self._source, reason)
         if answer:
             self._put(answer)
         self._end_request(exchange.ClientGone())
@@ -421,7 +430,7 @@ class Peer(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _abort(self, why: str) -> None:
-        _log.info("connection ended", extra={"source": self._source, "why": why})
+        self._shared.tell("connection ended", self._source, why)
         self._transport.abort()
 
     def drain(self) -> None:

@@ -145,6 +145,18 @@ async def test_what_is_no_request_is_answered_and_counted():
     assert server.transport.is_half_closed
 
 
+async def test_what_strangers_make_us_log_has_a_bound(caplog):
+    """The same nonsense a thousand times is a line, and counted each time."""
+    caplog.set_level("INFO")
+    server = Server(hello)
+    for _ in range(1000):
+        server.connect()
+        await server.send(b"nonsense\r\n\r\n")
+
+    assert len(caplog.records) == 1
+    assert len(server.refused) == 1000
+
+
 async def test_a_body_that_breaks_off_in_its_framing_is_answered():
     """The handler is told that the client is gone; the client gets a 400 in the place of its answer."""
     server = Server(echo)
