@@ -95,13 +95,17 @@ files are read at the start alone.
 ### Health and metrics
 
 `/livez`, `/readyz`, `/healthz` (`?verbose`, `?exclude=CHECK`, `/readyz/CHECK`), `/version`, `/metrics`. Checks are
-`ping`, `log`, `etcd` (the store, under the name that probes know), `informer-sync`, `shutdown`, and one `signer-NAME`
-for each signer, which reports without making the server unready. Everybody sees which checks fail. Why, with names of
+`ping`, `log`, `etcd` (the store, under the name that probes know: whether it takes writes is tried every five seconds),
+`informer-sync`, `shutdown`, `background-overdue` (work that has failed for five minutes), and some that report without
+making the server unready: `background` (work that failed and is tried again), `connections` (whether any are accepted),
+`audit-log`, `stored-values` and one `signer-NAME` for each signer. Everybody sees which checks fail. Why, with names of
 files, `?verbose` tells those who may read `/metrics`, where the same stands: the groups system:monitoring and
 system:masters, unless you allow more.
 
 | metric | meaning |
 |---|---|
+| `certplane_background_failures_total` | how often work in the background failed, and was begun again |
+| `certplane_background_late_seconds` | for how long work in the background has not worked |
 | `apiserver_request_total`, `apiserver_request_duration_seconds` | requests, by verb, dry run, resource and code |
 | `certplane_signer_ready` | 1 if a signer has an authority, else 0 with the reason |
 | `certplane_csr_decisions_total` | what controllers decided, by signer, decision and reason |
@@ -189,13 +193,14 @@ A request may have so much; more is refused with the code, once and by number. T
 | ranges in `Accept`; parameters of each | 32; 16 | what follows is passed over |
 | requirements of a label or field selector, in a query, a review or an aggregation rule | 100 | 400; 422 in objects |
 | selectors of an aggregation rule | 100 | 422 |
-| labels, owner references, finalizers of an object | 1,000 each | 422 |
+| labels, owner references, finalizers of an object; taints of a Node | 1,000 each | 422 |
 | `spec.usages` of a CertificateSigningRequest | 100 | 422 |
+| `spec.request` of a CertificateSigningRequest | 256 KiB | 422 |
 | in PKCS#10 and certificates: names, attributes of a subject, extensions | 2,000 each | 422 |
 | arcs of an object identifier (RFC 2578) | 128 | 422 |
 | `spec.podCIDRs` of a Node | 100 | 422 |
 | steps of a path in `managedFields` | 32 | the entry counts as none |
-| permissions that a refused role lists; looks at held rules that a role takes | 1,000; 500,000 | "and more"; 403 |
+| permissions that a refused role lists; looks at held rules that a role takes | 1,000; 200,000 | "and more"; 403 |
 | `timeoutSeconds` of a watch | 3,600 | the watch ends then |
 | things that strict decoding finds, and problems that show a long value each | 100; 10 | not told |
 

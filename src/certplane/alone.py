@@ -258,7 +258,10 @@ async def _run(settings: serve.Settings, clock: clocks.Clock, progress: notify.P
 
             received.on_reload(look_again)
             listener = listeners.Listener(plane.handler, bound, context, clock, plane.telemetry.refused_connection)
-            await _serve(plane, listener, settings.data_dir, received, reloader, progress)
+            plane.accepting = lambda: listener.problem
+            plane.supervisor.every("connections", listeners.ROUND, listener.check_connections)
+            plane.supervisor.keep("file-reloads", reloader.run)
+            await _serve(plane, listener, settings.data_dir, received, progress)
     finally:
         await store.close()
         log.close()
@@ -284,12 +287,10 @@ async def _serve(
     listener: listeners.Listener,
     data_dir: pathlib.Path,
     received: signals.Signals,
-    reloader: reload.Reloader,
     progress: notify.Progress,
 ) -> None:
     stopped = asyncio.ensure_future(received.stopped())
     starting = asyncio.ensure_future(plane.start())
-    following = asyncio.ensure_future(reloader.run())
     try:
         await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
@@ -310,9 +311,9 @@ async def _serve(
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(serving, _DRAIN_SECONDS)
     finally:
-        for task in (starting, stopped, following):
+        for task in (starting, stopped):
             task.cancel()
-        await asyncio.gather(starting, stopped, following, return_exceptions=True)
+        await asyncio.gather(starting, stopped, return_exceptions=True)
         await plane.stop()
     _log.info("stopped")
 

@@ -6,8 +6,8 @@ that answers requests. `alone` puts it behind a socket. docs/architecture.md has
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
+import contextlib
 import dataclasses
 import logging
 import os
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from certplane import clock as clocks
-from certplane import errors, manager, reload, resources, telemetry
+from certplane import errors, manager, reload, resources, supervisor, telemetry
 from certplane.access import authn, defaults, escalation, hints, impersonation, nodes, rbac, reviews, signers, tokens
 from certplane.client import api
 from certplane.config import crew
@@ -50,6 +50,8 @@ _CONTROLLER_MANAGER: Final = context.User("system:kube-controller-manager", grou
 #: managedFields are grepped for this name, so controllers have the one that they have in a cluster.
 _USER_AGENT: Final = "kube-controller-manager/certplane"
 _COMPACTION_SECONDS: Final = 300.0
+#: How often it is tried whether the store takes writes, if nobody writes: before probes would take the server out.
+_STORE_SECONDS: Final = 5.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,9 +102,14 @@ class Plane:
         self.store = store
         self.clock = clock
         self.telemetry = telemetry.Telemetry()
-        self.cache = watchcache.WatchCache(store, list(dict.fromkeys(each.prefix for each in how.kinds)))
         self._how = how
         self._by_plural = {each.plural: each.stored for each in how.kinds}
+        by_prefix = {each.prefix: each for each in self._by_plural.values()}
+
+        def damage(prefix: str, key: str, value: bytes) -> str:
+            return document.damage(by_prefix[prefix], key, value)
+
+        self.cache = watchcache.WatchCache(store, list(by_prefix), damage=damage)
         self.authorizer = self._authorizer()
         self.registries = self._registries()
         self.watches = watches.Watches(clock)
@@ -110,7 +117,11 @@ class Plane:
         self.telemetry.objects(self._stored)
         self._ready = False
         self._draining = False
-        self._tasks: list[asyncio.Task[None]] = []
+        self.supervisor = supervisor.Supervisor(clock, self.telemetry)
+        #: Why no connections are accepted; whoever listens sets it.
+        self.accepting: Callable[[], str | None] = lambda: None
+        #: What may be forgotten by the next compaction.
+        self._superseded = 0
         self._threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="certplane-sign")
         self._accounts = tokens.ServiceAccountTokens(how.issuer, self._find) if how.issuer is not None else None
         self._tokens = self._bearer_tokens()
@@ -139,11 +150,16 @@ class Plane:
         await self.cache.start()
         await self._ensure_defaults()
         self._start_controllers()
-        self._tasks.append(asyncio.ensure_future(self._compact()))
-        self._tasks.append(asyncio.ensure_future(self.services.in_flight.watch_over()))
-        forgetting = expiry.Expiry(list(self.registries.values()), self.clock, self._how.event_seconds)
-        self._tasks.append(asyncio.ensure_future(forgetting.run()))
+        await self._start_housekeeping()
         self._ready = True
+
+    async def _start_housekeeping(self) -> None:
+        self._superseded = await self.store.revision()
+        self.supervisor.every("compaction", _COMPACTION_SECONDS, self._compact)
+        self.supervisor.every("store", _STORE_SECONDS, self._look_at_store)
+        self.supervisor.every("request-deadlines", manners.ROUND, self.services.in_flight.end_overdue)
+        forgetting = expiry.Expiry(list(self.registries.values()), self.clock, self._how.event_seconds)
+        self.supervisor.every("event-expiry", expiry.ROUND, forgetting.forget)
 
     async def _ensure_defaults(self) -> None:
         kinds = {each.plural for each in self._how.kinds}
@@ -159,9 +175,7 @@ class Plane:
     async def stop(self) -> None:
         """Stop the controllers and let go of the store."""
         self.drain()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.supervisor.stop()
         self._threads.shutdown(wait=True, cancel_futures=True)
         if self.services.audit is not None:
             self.services.audit.close()
@@ -299,13 +313,26 @@ class Plane:
             health.Check("ping", lambda: None),
             health.Check("log", lambda: None),
             # The store's check has the name under which probes of real clusters exclude it.
-            health.Check("etcd", lambda: self.cache.failure),
+            health.Check("etcd", lambda: self.cache.failure or self.store.problem),
             health.Check("informer-sync", lambda: None if self._ready else "not started", ready_only=True),
+            health.Check("connections", self._not_accepting, ready_only=True, advisory=True),
             health.Check("audit-log", lambda: self._how.audit_problem() or None, ready_only=True, advisory=True),
             health.Check("shutdown", lambda: "draining" if self._draining else None, ready_only=True),
         ]
+        working = [
+            health.Check("stored-values", self._unreadable, ready_only=True, advisory=True),
+            health.Check("background", self.supervisor.problem, ready_only=True, advisory=True),
+            health.Check("background-overdue", self.supervisor.overdue, ready_only=True),
+        ]
         signing = [_signer_check(*each, self.clock) for each in sorted(self._how.signers.items())]
-        return health.Health([*checks, *signing])
+        return health.Health([*checks, *working, *signing])
+
+    def _not_accepting(self) -> str | None:
+        return self.accepting()
+
+    def _unreadable(self) -> str | None:
+        count = self.cache.damaged
+        return f"{count} cannot be read, and are left out: the log names them" if count else None
 
     def _tells_reasons(self, request: exchange.Exchange) -> bool:
         """Those may know why something does not work who may read the metrics, which say the same."""
@@ -343,16 +370,19 @@ class Plane:
             tells=self._how.decision_events,
             wakeup=self._how.wakeup,
         )
-        self._tasks += [asyncio.ensure_future(run()) for run in manager.assemble(crew, self._how.controllers)]
+        for name, run in manager.assemble(crew, self._how.controllers).items():
+            self.supervisor.keep(name, run)
 
     async def _compact(self) -> None:
         """Forget what was superseded more than five minutes ago, as kube-apiserver has etcd do."""
-        before = await self.store.revision()
-        while True:
-            await self.clock.sleep(_COMPACTION_SECONDS)
-            now = await self.store.revision()
-            await self.store.compact(before)
-            before = now
+        now = await self.store.revision()
+        await self.store.compact(self._superseded)
+        self._superseded = now
+
+    async def _look_at_store(self) -> None:
+        # What is wrong is told by the store itself: in the log, and to whoever asks for its health.
+        with contextlib.suppress(contract.StoreClosed):
+            await self.store.check()
 
     def _doors(self) -> defaults.Doors:
         def call(of: resource.Resource) -> context.Call:
@@ -360,6 +390,8 @@ class Plane:
             return context.Call(_SERVER, info, self.clock, self.clock.now(), user_agent="certplane")
 
         async def create(plural: str, namespace: str, new: Any) -> None:
+            if self._registry(plural).is_damaged(namespace, new.metadata.name):
+                return
             await self._registry(plural).create(call(self._by_plural[plural]), namespace, new)
 
         async def replace(plural: str, namespace: str, new: Any) -> None:

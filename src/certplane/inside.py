@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Final
 
 from certplane import clock as clocks
-from certplane import errors, files, manager, reload, resources, signals, telemetry
+from certplane import errors, files, manager, reload, resources, signals, supervisor, telemetry
 from certplane.client import api, credentials, kubeconfig, pace, remote, rights, served
 from certplane.config import controllers
 from certplane.controllers import leader, podrequestcleaner, publisher, trustpublisher
@@ -56,6 +56,7 @@ class _Work:
         self._transport = rights.Watchful(transport, clock)
         self._clock = clock
         self.telemetry = telemetry.Telemetry()
+        self.supervisor = supervisor.Supervisor(clock, self.telemetry)
         self._leader: leader.Leader | None = None
         self._wakeup = reload.Wakeup()
         self._crew: manager.Crew | None = None
@@ -87,11 +88,12 @@ class _Work:
                     wakeup=self._wakeup,
                 )
                 self._crew = crew
-                async with asyncio.TaskGroup() as group:
-                    if self._leader is not None:
-                        group.create_task(self._leader.hold())
-                    for each in manager.assemble(crew, self._settings.controllers):
-                        group.create_task(each())
+                try:
+                    for name, work in manager.assemble(crew, self._settings.controllers).items():
+                        self.supervisor.keep(name, work)
+                    await (self._leader.hold() if self._leader is not None else asyncio.Event().wait())
+                finally:
+                    await self.supervisor.stop()
 
     def look_again(self) -> None:
         """Have files read again now that are looked at now and then. Credentials and CAs of signers are looked at
@@ -132,6 +134,8 @@ class _Work:
             health.Check("ping", lambda: None),
             health.Check("leaderElection", lambda: self._leader.problem(_ILL_SECONDS) if self._leader else None),
             health.Check("informer-sync", self._unsynced, ready_only=True),
+            health.Check("background", self.supervisor.problem, ready_only=True, advisory=True),
+            health.Check("background-overdue", self.supervisor.overdue, ready_only=True),
         ]
 
     def _unsynced(self) -> str | None:
@@ -220,6 +224,7 @@ async def _inspected(settings: controllers.Settings, work: _Work, clock: clocks.
         inspected = inspection.Inspection(health.Health(work.checks()), work.telemetry)
         refused = work.telemetry.refused_connection
         listener = listeners.Listener(inspected.handle, bound, None, clock, refused)
+        work.supervisor.every("connections", listeners.ROUND, listener.check_connections)
         serving = asyncio.ensure_future(listener.serve())
         try:
             yield

@@ -131,12 +131,13 @@ class Crew:
         return runtime.Controller(of.NAME, self.queue(of) if queue is None else queue, handle, workers=of.WORKERS)
 
 
-def assemble(crew: Crew, enabled: Collection[str]) -> Sequence[Run]:
-    """What has to run so that the enabled controllers work."""
-    running = [made for name, make in _MAKERS.items() if name in enabled and (made := make(crew)) is not None]
+def assemble(crew: Crew, enabled: Collection[str]) -> Mapping[str, Run]:
+    """What has to run so that the enabled controllers work, by name. Each may be run again when it has failed."""
+    running = {name: made for name, make in _MAKERS.items() if name in enabled and (made := make(crew)) is not None}
     if crew.declared is not None:
-        running.append(functools.partial(_follow_declared, crew, crew.declared))
-    return [*running, crew.decisions.run, *(each.run for each in crew.followed)]
+        running["declared-signers"] = functools.partial(_follow_declared, crew, crew.declared)
+    running["decision-events"] = crew.decisions.run
+    return running | {f"informer-{name}": source.run for name, source in crew._followed.items()}
 
 
 def _approver(crew: Crew) -> Run:

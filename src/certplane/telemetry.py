@@ -137,6 +137,12 @@ class Telemetry:
         self._reloads = _Counts(
             "certplane_file_reloads", "Files that were read again because they had changed.", "file", "result"
         )
+        self._failures = _Counts(
+            "certplane_background_failures", "How often work in the background failed, and was begun again.", "task"
+        )
+        self._late = _Gauges(
+            "certplane_background_late_seconds", "Seconds for which work in the background has not worked.", "task"
+        )
         self._queues = _Queues()
         self._published = {
             name: (
@@ -147,8 +153,9 @@ class Telemetry:
         }
         collectors: list[registry.Collector] = [
             self._requests, self._in_flight, self._watches, self._objects, self._expirations, self._requested,
-            self._honored, self.audit, self._decisions, self._queues, self._reloads, self._refused_connections,
-            self._tls_errors, self._refused_certificates, *itertools.chain(*self._published.values()),
+            self._honored, self.audit, self._decisions, self._failures, self._late, self._queues, self._reloads,
+            self._refused_connections, self._tls_errors, self._refused_certificates,
+            *itertools.chain(*self._published.values()),
         ]  # fmt: skip
         for each in collectors:
             self._registry.register(each)
@@ -206,6 +213,14 @@ class Telemetry:
     def reloaded(self, name: str, went_well: bool) -> None:
         """Count files that were to be used anew; `name` is one of a few that we gave them."""
         self._reloads.add(name, "success" if went_well else "error")
+
+    def background_failed(self, task: str) -> None:
+        """Count a failure of work in the background."""
+        self._failures.add(task)
+
+    def background(self, late: Callable[[], Mapping[str, float]]) -> None:
+        """Where to look for how late work in the background is."""
+        self._late.look = lambda: {(task,): seconds for task, seconds in late().items()}
 
     def published(self, what: str, code: int, seconds: float) -> None:
         """Count one round of a publisher, ROOT_CA or TRUST_BUNDLE."""

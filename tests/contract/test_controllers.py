@@ -83,7 +83,7 @@ async def at_work(kind, tmp_path, enabled, **ours):
                 kinds=resources.ALL,
                 **ours,
             )
-            tasks = [asyncio.ensure_future(each()) for each in manager.assemble(hands, enabled)]
+            tasks = [asyncio.ensure_future(each()) for each in manager.assemble(hands, enabled).values()]
             try:
                 for each in hands.followed:
                     await flow.eventually(each.synced.is_set)

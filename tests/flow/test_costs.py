@@ -12,7 +12,7 @@ import pytest
 from certplane import errors, testing
 from certplane.meta import objects
 from certplane.resources import certificatesigningrequests as csrs
-from certplane.resources import configmaps, nodes, rbac
+from certplane.resources import configmaps, namespaces, nodes, rbac
 from certplane.server import exchange
 from tests.flow import plane as flow
 
@@ -44,6 +44,18 @@ MANY = {
         1000,
     ),
     "networks": (nodes.RESOURCE, nodes.Node(spec=nodes.NodeSpec(pod_cidrs=["a"] * 101)), "spec.podCIDRs", 100),
+    "taints": (
+        nodes.RESOURCE,
+        nodes.Node(spec=nodes.NodeSpec(taints=[nodes.Taint()] * 1_001)),
+        "metadata.taints",
+        1000,
+    ),
+    "finalizers of a namespace": (
+        namespaces.RESOURCE,
+        namespaces.Namespace(spec=namespaces.NamespaceSpec(finalizers=["a"] * 1_001)),
+        "spec.finalizers",
+        1000,
+    ),
     "selectors": (
         rbac.CLUSTER_ROLES,
         rbac.ClusterRole(aggregation_rule=rbac.AggregationRule(cluster_role_selectors=[objects.LabelSelector()] * 101)),

@@ -96,7 +96,7 @@ async def abroad(plane, signers):
             client=lambda _: client, reader=client, clock=plane.clock, telemetry=telemetry.Telemetry(),
             signers=signers, journal=None, threads=threads,
         )  # fmt: skip
-        tasks = [asyncio.ensure_future(each()) for each in manager.assemble(crew, {signer.NAME})]
+        tasks = [asyncio.ensure_future(each()) for each in manager.assemble(crew, {signer.NAME}).values()]
         try:
             yield
         finally:

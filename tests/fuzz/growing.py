@@ -83,6 +83,7 @@ _HEADERS = (
     Growing("accept blanks", _header(b"accept", lambda count: " " * count), 1),
     Growing("accept commas, resource", _header(b"accept", lambda count: "," * count, f"{_MAPS}/seed"), 1),
     Growing("accept quality", _header(b"accept", lambda count: "a/b;q=" + "1" * count), 1),
+    Growing("accept quality, zeros", _header(b"accept", lambda count: "a/b;q=" + "0" * count + "@"), 1),
     Growing("accept, openapi", _header(b"accept", lambda count: "a/b;q=0.5," * count, "/openapi/v2"), 10),
     Growing("accept encodings", _header(b"accept-encoding", lambda count: "gzip;q=0," * count, "/openapi/v2"), 9),
     Growing("etags", _header(b"if-none-match", lambda count: '"a", ' * count, "/openapi/v2"), 5),

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.fuzz import documents, growing
+from tests.fuzz import documents, growing, growing_pki
 
 _MAPS = "/api/v1/namespaces/fuzz/configmaps"
 _MAP = '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"}'
@@ -100,7 +100,7 @@ def test_sizes(world, case):
     world.ask(documents.Request(method, target, fields, body.encode()))
 
 
-@pytest.mark.parametrize("row", growing.GENERAL, ids=str)
+@pytest.mark.parametrize("row", [*growing.GENERAL, *growing_pki.ALL], ids=str)
 def test_growing(world, row):
     """So do those of every kind that `tests/properties/test_growth.py` counts the operations of."""
     world.ask(row.make(_LARGE // row.unit))

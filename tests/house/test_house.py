@@ -20,7 +20,7 @@ HARD_CAP = 900
 #: Where each third-party library lives: the one package or module that may import it.
 HOMES = {
     "cryptography": ("x509",),
-    "sqlite3": ("store/sqlite.py",),
+    "sqlite3": ("store/sqlite.py", "store/sqlitewriter.py"),
     "uvloop": ("server/connection/listener.py",),
     "OpenSSL": ("server/connection/tls.py",),
     "yaml": ("meta/goyaml.py",),
@@ -120,6 +120,32 @@ def test_what_strangers_send_is_remembered_by_bounded_caches_alone():
         text = path.read_text("utf-8")
         assert "lru_cache" not in text
         assert _name(path) in ("access/authn.py", "controllers/decisions.py") or "OrderedDict" not in text
+#: Where anything at all may be caught: whoever calls these has to be answered, or to go on with the next.
+CATCH_ALL = {
+    "controllers/runtime.py",
+    "server/audit.py",
+    "server/pipeline.py",
+    "server/requestinfo.py",
+    "store/sqlitewriter.py",
+    "supervisor.py",
+    "x509/pkilinter.py",
+}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_few_catch_everything(path):
+    """A handler for any exception hides mistakes: a task that may fail belongs to the supervisor."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ExceptHandler) and (node.type is None or ast.unparse(node.type) == "Exception"):
+            assert _name(path) in CATCH_ALL
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_tasks_are_awaited_or_supervised(path):
+    """A task that nobody keeps ends unseen."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            assert ast.unparse(node.value.func) not in ("asyncio.ensure_future", "asyncio.create_task")
 
 
 def test_most_functions_are_short():

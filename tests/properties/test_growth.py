@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
-from tests.fuzz import documents, growing
+from tests.fuzz import documents, growing, growing_pki
 from tests.properties import counting
 
 app, testing = counting.load("app"), counting.load("testing")
 authn, tokens = counting.load("access.authn"), counting.load("access.tokens")
 context, exchange = counting.load("meta.context"), counting.load("server.exchange")
 memory, resources = counting.load("store.memory"), counting.load("resources")
-gotext = counting.load("gotext")
+gotext, objects, selectors = map(counting.load, ("gotext", "meta.objects", "meta.selectors"))
+escalation, aggregator = counting.load("access.escalation"), counting.load("controllers.aggregator")
+rbac = counting.load("resources.rbac")
 
 ADMIN = context.User("admin", groups=("system:masters", "system:authenticated"))
 #: Bytes of an input, about, before it grows; parts of it at the least: more than what is looked at of a short list, so
@@ -96,21 +99,86 @@ def _is_linear(plane, row, count):
     return fourfold - twice <= _MOST * max(twice - once, 0) + _TRIFLE
 
 
-@pytest.mark.parametrize("row", growing.ALL, ids=str)
+@pytest.mark.parametrize("row", [*growing.ALL, *growing_pki.ALL], ids=str)
 def test_what_an_input_costs_grows_no_faster_than_it(plane, row):
     """Nor does it where it is larger: another way that is taken from some size on is a step, and no growth."""
     count = max(_BYTES // row.unit, _PARTS)
     assert _is_linear(plane, row, count) or _is_linear(plane, row, 4 * count)
 
 
-def test_squares_are_seen(plane):
+def _rule(*parts):
+    names = ("verbs", "api_groups", "resources", "resource_names", "non_resource_urls")
+    return rbac.PolicyRule(**{name: list(part) for name, part in zip(names, parts, strict=False) if part})
+
+
+def _numbers(letter, count):
+    return [f"{letter}{at}" for at in range(count)]
+
+
+def _lacking(wanted, held):
+    return list(itertools.islice(escalation.missing(wanted, held), escalation.MOST_TOLD))
+
+
+def _role(at, rules):
+    made = rbac.ClusterRole(rules=rules)
+    made.metadata.name, made.metadata.labels = f"r{at}", {"a": "b"}
+    return made
+
+
+_ALL = [_rule("*", "*", "*")]
+_COLLECTS = rbac.ClusterRole(
+    aggregation_rule=rbac.AggregationRule(cluster_role_selectors=[objects.LabelSelector(match_labels={"a": "b"})])
+)
+#: What is behind the rights of the one who asks above, or behind what others have stored.
+DIRECT = {
+    "rules, all lists": lambda count: _lacking([_rule(*[_numbers("a", count)] * 4)], _ALL),
+    "rules, one after the other": lambda count: _lacking(
+        [_rule(["get"], ["a"], [each]) for each in _numbers("r", count)], _ALL
+    ),
+    "rules, verbs that are lacking": lambda count: escalation.compact(
+        _lacking([_rule(_numbers("v", count), ["a"], ["b"])], [])
+    ),
+    "rules, paths": lambda count: _lacking(
+        [_rule(["get"], (), (), (), _numbers("/a", count))], [_rule(["get"], (), (), (), ["/a*", "/b*", "/c"])]
+    ),
+    "rules that are held": lambda count: _lacking(
+        [_rule(["get"], ["a"], ["b"])], [_rule(["get"], ["a"], [each]) for each in _numbers("r", count)]
+    ),
+    "rules that are collected": lambda count: aggregator.collected(
+        _COLLECTS, [_role(at, [_rule([each]) for each in _numbers("v", count)]) for at in range(2)]
+    ),
+    "roles that are collected": lambda count: aggregator.collected(
+        _COLLECTS, [_role(at, [_rule([f"v{at}"])]) for at in range(count)]
+    ),
+    "labels that are matched": lambda count: [
+        selectors.parse_labels(f"a in ({','.join(_numbers('v', count))})").matches({"a": each})
+        for each in _numbers("v", 100)
+    ],
+}
+
+
+class _Direct:
+    """A function as `_is_linear` asks for it."""
+
+    def __init__(self, function):
+        self._function = function
+
+    def cost(self, count):
+        counting.counter.total = 0
+        self._function(count)
+        return counting.counter.total
+
+
+@pytest.mark.parametrize("name", DIRECT)
+def test_nor_does_what_is_behind(name):
+    """Functions that no request of an administrator leads to."""
+    row = growing.Growing(name, lambda count: count)
+    assert _is_linear(_Direct(DIRECT[name]), row, 200)
+
+
+def test_squares_are_seen():
     """The measure itself: what is looked up in a list is."""
     found = growing.Growing("square", lambda count: count)
 
-    class Squares:
-        def cost(self, count):
-            counting.counter.total = 0
-            gotext.quote_all(["a" * count] * count)
-            return counting.counter.total
-
-    assert not _is_linear(Squares(), found, 100)
+    squares = _Direct(lambda count: gotext.quote_all(["a" * count] * count))
+    assert not _is_linear(squares, found, 100)

@@ -57,7 +57,8 @@ class Informer:
         self._callbacks.append(callback)
 
     async def run(self) -> None:
-        """Follow the server until cancelled."""
+        """Follow the server until cancelled. Run again, it begins with a list: what it failed at may be in between."""
+        self._version = ""
         delay = _FIRST_DELAY
         while True:
             try:

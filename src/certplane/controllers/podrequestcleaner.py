@@ -45,7 +45,14 @@ class PodRequestCleaner:
         limit = self._clock.now() - _LONGEST
         for each in list(self._source.objects.values()):
             meta = each.metadata
-            if meta.creation_timestamp is None or clocks.parse_rfc3339(meta.creation_timestamp) > limit:
+            try:
+                is_young = meta.creation_timestamp is None or clocks.parse_rfc3339(meta.creation_timestamp) > limit
+            except ValueError as error:
+                # A time that nobody can read costs this request alone.
+                name = f"{meta.namespace}/{meta.name}"
+                _log.warning("PodCertificateRequest cannot be judged", extra={"name_": name, "problem": str(error)})
+                continue
+            if is_young:
                 continue
             try:
                 await self._client.delete(self._resource, meta.name, meta.namespace, uid=meta.uid)

@@ -281,7 +281,7 @@ class SystemResolver:
     def __init__(self, clock: clocks.Clock, seconds: float) -> None:
         self._clock = clock
         self._seconds = seconds
-        self._threads = concurrent.futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="certplane-dns")
+        self._threads: concurrent.futures.ThreadPoolExecutor | None = None
 
     async def addresses(self, name: str) -> Sequence[Address]:
         # With a dot at its end a name is absolute: the search list of a pod leads to whoever has a Service.
@@ -295,6 +295,8 @@ class SystemResolver:
 
     async def _within(self, work: Callable[[], T]) -> T | None:
         """What comes of it in time; None if DNS says that there is nothing."""
+        if self._threads is None:
+            self._threads = concurrent.futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="certplane-dns")
         asked: asyncio.Future[Any] = asyncio.get_running_loop().run_in_executor(self._threads, work)
         patience: asyncio.Future[Any] = asyncio.ensure_future(self._clock.sleep(self._seconds))
         try:
@@ -313,5 +315,7 @@ class SystemResolver:
             patience.cancel()
 
     def close(self) -> None:
-        """Take no more questions."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """End the questions under way. Another one begins anew."""
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(wait=False, cancel_futures=True)

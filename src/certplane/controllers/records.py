@@ -130,6 +130,7 @@ class InStore:
         self._kept: set[str] = set()
         self._over: set[str] = set()
         self._anything = asyncio.Event()
+        self._subscribed = False
 
     async def keep(self, of: csrs.CertificateSigningRequest, to_be_signed: bytes) -> Kept:
         kept = await self._journal.keep(of.metadata.uid, to_be_signed)
@@ -146,7 +147,9 @@ class InStore:
 
     async def run(self, requests: informer.Informer) -> None:
         """Forget what is over, many at a time; first what an earlier process kept for requests that are gone."""
-        requests.subscribe(self._changed)
+        if not self._subscribed:
+            requests.subscribe(self._changed)
+            self._subscribed = True
         await self._recover({each.metadata.uid: each for each in requests.objects.values()})
         while True:
             await self._anything.wait()

@@ -119,9 +119,11 @@ class Queue:
         self._delayed[name] = due, asyncio.ensure_future(self._add_after(name, seconds))
 
     def close(self) -> None:
-        """Forget what was to come back."""
-        for _, task in self._delayed.values():
+        """End what waits for its time: whoever takes names again finds them all."""
+        delayed, self._delayed = self._delayed, {}
+        for name, (_, task) in delayed.items():
             task.cancel()
+            self.add(name)
 
     async def _add_after(self, name: str, delay: float) -> None:
         await self.clock.sleep(delay)
@@ -243,5 +245,9 @@ class Controller:
                 # One object that nobody thought of must not stop the work on all others.
                 _log.exception("sync failed", extra={"controller": self.name, "object": name})
                 self._queue.retry(name)
+            except asyncio.CancelledError:
+                # Half done: if the workers are started again, this name is first among others.
+                self._queue.add(name)
+                raise
             finally:
                 self._queue.done(name)

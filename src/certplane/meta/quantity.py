@@ -12,7 +12,7 @@ from typing import Final
 
 # Digits belong to the number, all of them: tried both ways, they would cost the square of their number.
 _FORM: Final = re.compile(r"([+-]?[0-9.]++)([eEinumkKMGTP]*[-+]?[0-9]*)", re.ASCII)
-_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)", re.ASCII)
+_NUMBER: Final = re.compile(r"[+-]?([0-9]++\.?[0-9]*|\.[0-9]+)", re.ASCII)
 _EXPONENT: Final = re.compile(r"[eE][+-]?[0-9]{1,4}", re.ASCII)
 #: Powers of ten, and of 1024, by their suffixes.
 _DECIMAL: Final = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}

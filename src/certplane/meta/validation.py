@@ -20,8 +20,8 @@ _ANNOTATIONS_LIMIT: Final = 256 * 1024
 _STANDARD_FINALIZERS: Final = frozenset({"kubernetes", "orphan", "foregroundDeletion"})
 _MANAGER_LIMIT: Final = 128
 _SUBRESOURCE_LIMIT: Final = 256
-#: Labels, owners and finalizers of an object. Nobody has a hundred; of each that is wrong, a kilobyte is told.
-_MOST_OF_METADATA: Final = 1000
+#: Labels, owners, finalizers, taints of an object. Nobody has a hundred; of each that is wrong, a kilobyte is told.
+MOST_ITEMS: Final = 1000
 
 
 def validate_meta(
@@ -62,7 +62,7 @@ def _namespace_problems(namespace: str) -> Problems:
 
 
 def _label_problems(labels: dict[str, str]) -> Problems:
-    if too_many := count_problems(labels, "metadata.labels", _MOST_OF_METADATA):
+    if too_many := count_problems(labels, "metadata.labels", MOST_ITEMS):
         return too_many
     problems: Problems = []
     for key, value in sorted(labels.items()):
@@ -90,7 +90,7 @@ _MOST_TOLD: Final = 10
 
 def _owner_problems(owners: Sequence[objects.OwnerReference]) -> Problems:
     path = "metadata.ownerReferences"
-    if too_many := count_problems(owners, path, _MOST_OF_METADATA):
+    if too_many := count_problems(owners, path, MOST_ITEMS):
         return too_many
     problems: Problems = []
     controller, told = "", 0
@@ -123,7 +123,7 @@ def _go_owner(of: objects.OwnerReference) -> dict[str, Any]:
 
 
 def _finalizer_problems(finalizers: Sequence[str]) -> Problems:
-    if too_many := count_problems(finalizers, "metadata.finalizers", _MOST_OF_METADATA):
+    if too_many := count_problems(finalizers, "metadata.finalizers", MOST_ITEMS):
         return too_many
     problems: Problems = []
     orphan = foreground = False

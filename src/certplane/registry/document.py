@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from certplane import clock
 from certplane.meta import codec, resource
 from certplane.store import watchcache
 
@@ -69,6 +70,21 @@ def thaw(of: resource.Resource, value: bytes) -> Any:
     shown = of.hub.outward(stored)
     shown.kind, shown.api_version = of.kind, of.api_version
     return shown
+
+
+def damage(of: resource.Resource, key: str, value: bytes) -> str:
+    """What is wrong with what is stored under a key; empty if it is an object of that kind that belongs there."""
+    if not value.startswith(head(of)):
+        return f"it is no {of.kind} of {of.api_version}"
+    try:
+        meta = codec.decode(value, of.type).metadata
+        if meta.creation_timestamp is not None:
+            clock.parse_rfc3339(meta.creation_timestamp)
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    if of.key(meta.namespace, meta.name) != key:
+        return "it is the object of another key"
+    return "" if meta.uid and _UID in value else "it has no uid"
 
 
 def _splice(value: bytes, revision: int) -> bytes:

@@ -18,11 +18,12 @@ from certplane.store import contract
 
 _log = logging.getLogger("certplane.registry")
 
-_ROUND: Final = 60.0
+#: How often it is looked what may go, in seconds.
+ROUND: Final = 60.0
 
 
 class Expiry:
-    """The task that forgets. `seconds` is how long an object lasts after its last change."""
+    """What forgets, and when it may. `seconds` is how long an object lasts after its last change."""
 
     def __init__(self, registries: Sequence[verbs.Registry], clock: clocks.Clock, seconds: float) -> None:
         # Several forms of the same objects are one collection.
@@ -32,22 +33,23 @@ class Expiry:
         self._seconds = seconds
         #: When the store was at which revision, oldest first.
         self._seen: collections.deque[tuple[float, int]] = collections.deque()
+        #: What did not change after this revision may go.
+        self._old = -1
+        self._note()
 
-    async def run(self) -> None:
-        """Forget until cancelled."""
-        while self._registries:
+    def _note(self) -> None:
+        if self._registries:
             self._seen.append((self._clock.monotonic(), self._registries[0].cache.revision))
-            await self._clock.sleep(_ROUND)
-            await self._forget()
 
-    async def _forget(self) -> None:
-        old = -1
+    async def forget(self) -> None:
+        """Forget what may go. Call it every ROUND seconds, and again if it raises contract.StoreClosed."""
         while self._seen and self._seen[0][0] <= self._clock.monotonic() - self._seconds:
-            _, old = self._seen.popleft()
+            _, self._old = self._seen.popleft()
+        self._note()
         count = 0
         for registry in self._registries:
             entries, _ = registry.collection.list()
-            for entry in [each for each in entries if each.mod_revision <= old]:
+            for entry in [each for each in entries if each.mod_revision <= self._old]:
                 try:
                     await registry.store.delete(entry.key, entry.mod_revision)
                 except contract.RevisionMismatch:

@@ -83,7 +83,7 @@ class Reader:
             await self._wait_for(wanted)
         entry = self._collection.get(of.key(namespace, name))
         if entry is None:
-            raise errors.NotFound(*of.identity, name)
+            raise self._registry.missing(namespace, name)
         return document.of_entry(of, entry)
 
     async def list(self, namespace: str, how: options.ListOptions) -> Listing:
@@ -190,7 +190,11 @@ class Reader:
                 raise errors.Expired(_TOO_OLD) from error
             except contract.FutureRevision as error:
                 raise errors.Timeout.too_large_revision(error.revision, error.current) from error
+            except contract.StoreClosed as error:
+                raise errors.ServiceUnavailable(str(error)) from error
             for item in page.items:
+                if item.key in self._collection.damaged:
+                    continue
                 of = document.Document(self._resource, item.value, item.mod_revision)
                 if matches is None or matches(of):
                     found.append(of)

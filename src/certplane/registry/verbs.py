@@ -181,6 +181,7 @@ class Registry:
             await self.cache.fresh()
             entry = self.collection.get(of.key(target.namespace, target.name))
             if entry is None:
+                self._refuse_damaged(target)
                 return await self._update_missing(call, target, make, style)
             stored = document.of_entry(of, entry)
             # A small patch of a large object takes as long as a large one.
@@ -316,7 +317,7 @@ class Registry:
             await self.cache.fresh()
             entry = self.collection.get(of.key(target.namespace, target.name))
             if entry is None:
-                raise errors.NotFound(*of.identity, target.name)
+                raise self.missing(target.namespace, target.name)
             stored = document.of_entry(of, entry)
             self._check_preconditions(target, stored, how)
             self._run((*self._hooks.mutate, *self._hooks.check), "delete", target, None, stored.object, call)
@@ -391,8 +392,26 @@ class Registry:
         name = door.name if door is not None else ""
         ownership.record(old, new, self._shape, ownership.writer(call, of.api_version, name, ignored))
 
+    def missing(self, namespace: str, name: str) -> errors.APIError:
+        """The error about an object that is not there, or cannot be read."""
+        key = self.resource.key(namespace, name)
+        why = self.collection.damaged.get(key)
+        if why is None:
+            return errors.NotFound(*self.resource.identity, name)
+        return errors.InternalError(f"unable to decode key {gotext.quote(key)}: {why}")
+
+    def is_damaged(self, namespace: str, name: str) -> bool:
+        """Whether there is something under the name that cannot be read."""
+        return self.resource.key(namespace, name) in self.collection.damaged
+
+    def _refuse_damaged(self, target: Target) -> None:
+        if self.is_damaged(target.namespace, target.name):
+            raise self.missing(target.namespace, target.name)
+
     def _exists(self, stored: contract.KeyValue | watchcache.Entry) -> errors.AlreadyExists:
         of = self.resource
+        if stored.key in self.collection.damaged:
+            return errors.AlreadyExists(*of.identity, stored.key.rpartition("/")[2])
         meta = document.thaw(of, stored.value).metadata
         return errors.AlreadyExists(*of.identity, meta.name, deleting=meta.deletion_timestamp is not None)
 

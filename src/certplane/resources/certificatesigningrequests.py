@@ -265,8 +265,8 @@ def _usage_problems(usages: Sequence[str], old: CertificateSigningRequest | None
     problems: Problems = []
     if not usages:
         problems.append(errors.required("spec.usages"))
-    if len(usages) > _MOST_USAGES:
-        return [errors.too_many("spec.usages", len(usages), _MOST_USAGES)]
+    if too_many := validation.count_problems(usages, "spec.usages", _MOST_USAGES):
+        return too_many
     tolerated = old is not None and any(each not in USAGES for each in old.spec.usages)
     if not tolerated:
         problems.extend(

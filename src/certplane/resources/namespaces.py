@@ -107,11 +107,15 @@ _FINALIZERS: Final = "spec.finalizers"
 
 
 def _validate(new: Namespace) -> Problems:
+    if too_many := validation.count_problems(new.spec.finalizers, _FINALIZERS, validation.MOST_ITEMS):
+        return too_many
     return [each for name in new.spec.finalizers for each in validation.finalizer_problems(name, _FINALIZERS)]
 
 
 def _validate_finalize(new: Namespace, old: Namespace, now: datetime.datetime) -> Problems:
     del old, now
+    if too_many := validation.count_problems(new.spec.finalizers, _FINALIZERS, validation.MOST_ITEMS):
+        return too_many
     return [
         each
         for at, name in enumerate(new.spec.finalizers)

@@ -16,7 +16,7 @@ from typing import Annotated, Final
 from msgspec import field
 
 from certplane import errors
-from certplane.meta import names, objects, resource
+from certplane.meta import names, objects, resource, validation
 from certplane.meta.objects import always, doc
 
 Problems = list[errors.FieldProblem]
@@ -219,8 +219,8 @@ def _validate(new: Node) -> Problems:
 
 def _cidrs_problems(cidrs: Sequence[str]) -> Problems:
     path = "spec.podCIDRs"
-    if len(cidrs) > _MOST_CIDRS:
-        return [errors.too_many(path, len(cidrs), _MOST_CIDRS)]
+    if too_many := validation.count_problems(cidrs, path, _MOST_CIDRS):
+        return too_many
     problems = [
         errors.invalid(f"{path}[{at}]", each, why) for at, each in enumerate(cidrs) if (why := _cidr_problem(each))
     ]
@@ -275,6 +275,8 @@ def _without_zeros(address: str) -> str:
 
 
 def _taint_problems(taints: Sequence[Taint]) -> Problems:
+    if too_many := validation.count_problems(taints, "metadata.taints", validation.MOST_ITEMS):
+        return too_many
     problems: Problems = []
     seen: set[tuple[str, str]] = set()
     for at, each in enumerate(taints):

@@ -20,7 +20,8 @@ from certplane.server import exchange
 
 _READS: Final = frozenset({"get", "list", "watch", "head", "options"})
 _SUPERUSERS: Final = "system:masters"
-_ROUND: Final = 1.0
+#: How often requests under way are looked at, in seconds.
+ROUND: Final = 1.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,13 +85,11 @@ class InFlight:
         else:
             self._writes -= 1
 
-    async def watch_over(self) -> None:
-        """End what takes too long, until cancelled."""
-        while True:
-            await self._clock.sleep(_ROUND)
-            now = self._clock.monotonic()
-            # One look at all each second costs less than a timer for each.
-            for ticket in [each for each in self._tickets if each.deadline < now and not each.overdue]:
-                ticket.overdue = True
-                if ticket.task is not None:
-                    ticket.task.cancel()
+    async def end_overdue(self) -> None:
+        """End what takes too long. Call it every ROUND seconds."""
+        now = self._clock.monotonic()
+        # One look at all each second costs less than a timer for each.
+        for ticket in [each for each in self._tickets if each.deadline < now and not each.overdue]:
+            ticket.overdue = True
+            if ticket.task is not None:
+                ticket.task.cancel()

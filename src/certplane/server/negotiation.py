@@ -106,7 +106,8 @@ def _clause(media: str, parameters: Sequence[str]) -> Clause | None:
     return Clause(type_.strip(" "), subtype.strip(" "), quality, tuple(pairs))
 
 
-_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+# Digits belong together, all of them: tried both ways, they would cost the square of their number.
+_NUMBER: Final = re.compile(r"[+-]?([0-9]++\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def _quality(text: str) -> float:

@@ -67,7 +67,7 @@ class FutureRevision(StoreError):
 
 
 class StoreClosed(StoreError):
-    """The store was closed, or can no longer write (disk full, file gone). The message says why."""
+    """The store was closed, or cannot be read or written (disk full, file gone). The message says why."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,6 +116,15 @@ class Watch(Protocol):
 
 class Store(Protocol):
     """See the module's text. All methods may be called concurrently from tasks of one event loop."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why the store took no writes when it was last asked to; None if it did, or was not asked yet."""
+        ...
+
+    async def check(self) -> None:
+        """Try whether writes are possible, and would be kept. Raises what a write would raise; sets `problem`."""
+        ...
 
     async def create(self, key: str, value: bytes) -> KeyValue:
         """Write a key that does not exist. Raises KeyExists."""

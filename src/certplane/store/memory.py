@@ -25,7 +25,7 @@ class InjectedFault(Exception):
     """A write that failed because a test wanted it to."""
 
 
-#: Asked before each write: operation (create, update, delete) and key.
+#: Asked before each write: operation (create, update, delete) and key. Also before compact and check, without a key.
 Faults = Callable[[str, str], Fault]
 
 
@@ -53,6 +53,8 @@ class _Watch:
 
 class MemoryStore:
     """Implements `contract.Store`. Lives as long as the process."""
+
+    problem: str | None = None
 
     def __init__(self, faults: Faults = _no_faults) -> None:
         self._faults = faults
@@ -155,6 +157,9 @@ class MemoryStore:
     async def oldest(self) -> int:
         return self._compacted
 
+    async def check(self) -> None:
+        self._begin("check", "")
+
     # --- watches --------------------------------------------------------------------------------------------------
 
     async def watch(self, prefix: str, after: int, deliver: contract.Deliver, ended: contract.Ended) -> contract.Watch:
@@ -166,6 +171,7 @@ class MemoryStore:
         return watch
 
     async def compact(self, revision: int) -> None:
+        self._begin("compact", "")
         if revision > self._revision:
             raise contract.FutureRevision(revision, self._revision)
         if revision > self._compacted:

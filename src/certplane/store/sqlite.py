@@ -1,9 +1,9 @@
 """A store in one SQLite file: one writer, write-ahead log, group commit.
 
-All writes go through one thread. It takes whatever has queued up, compares and writes each in order inside one
-transaction, and answers all of them after one commit: with synchronous=FULL a commit is one fsync, and a write that
-was answered survives kill -9 and power loss. The table is append-only (a row a revision, as in kine), so that pages can
-be read at a revision and watches resume from one after a restart; `compact` removes what was superseded.
+All writes go through one thread (`sqlitewriter`), which answers them after one commit: with synchronous=FULL a commit
+is one fsync, and a write that was answered survives kill -9 and power loss, whatever other processes do with the file
+meanwhile (`files`). The table is append-only (a row a revision, as in kine), so that pages can be read at a revision
+and watches resume from one after a restart; `compact` removes what was superseded.
 
 The newest values are in memory as well, on the event loop's side, where reads of them cost nothing. They are replaced
 only after the commit, in the order of revisions; nobody ever sees a value that is not durable.
@@ -17,20 +17,14 @@ import asyncio
 import bisect
 import builtins
 import dataclasses
-import fcntl
-import logging
-import os
 import pathlib
-import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from certplane import errors
-from certplane.store import contract
-
-_log = logging.getLogger("certplane.store")
+from certplane.store import contract, files, sqlitewriter
 
 _SCHEMA_VERSION: Final = 1
 #: "cpln": marks the file as ours, so that no other database is taken for a store.
@@ -48,18 +42,9 @@ CREATE INDEX revisions_by_key ON revisions (key, revision);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO facts VALUES ('compacted', 1);
 """
-_BATCH: Final = 512
-_COLUMNS: Final = "revision, key, create_revision, previous, version, value"
-
-
-@dataclasses.dataclass(slots=True)
-class _Write:
-    """A write that waits for its turn. `value` None deletes, `expected` None creates."""
-
-    key: str
-    value: bytes | None
-    expected: int | None
-    answer: asyncio.Future[Any]
+#: How long a write waits for a lock that another process holds: what etcd takes to call a request timed out.
+_BUSY_MILLISECONDS: Final = 5000
+_COLUMNS: Final = sqlitewriter.COLUMNS
 
 
 @dataclasses.dataclass(slots=True)
@@ -88,25 +73,29 @@ class _Watch:
 class SQLiteStore:
     """Implements `contract.Store`. Make one with `open_store`."""
 
-    def __init__(self, writer: sqlite3.Connection, reader: sqlite3.Connection, lock: int) -> None:
+    def __init__(self, writer: sqlite3.Connection, reader: sqlite3.Connection, opened: files.Files) -> None:
         self._loop = asyncio.get_running_loop()
         self._reader = reader
         self._reading = threading.Lock()
-        self._lock = lock
-        self._current = {each.key: each for each in _newest(reader)}
+        self._files = opened
+        state = sqlitewriter.read(writer)
+        self._current = state.heads
         self._keys = sorted(self._current)
-        self._compacted = int(reader.execute("SELECT value FROM facts WHERE name = 'compacted'").fetchone()[0])
-        (last,) = reader.execute("SELECT max(revision) FROM revisions").fetchone()
-        self._revision = max(last or 1, self._compacted)
+        self._compacted = state.compacted
+        self._revision = state.revision
         self._watches: list[_Watch] = []
         self._closed = False
-        self._queue: queue.SimpleQueue[_Write | Callable[[sqlite3.Connection], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(
-            target=_Writer(writer, self._queue, self._loop, self._finish, self._revision, self._current).run,
-            name="certplane-store",
-            daemon=True,
-        )
+        self._writer = sqlitewriter.Writer(writer, opened, state, self._finish)
+        self._thread = threading.Thread(target=self._writer.run, name="certplane-store", daemon=True)
         self._thread.start()
+
+    @property
+    def problem(self) -> str | None:
+        return self._writer.problem
+
+    async def check(self) -> None:
+        self._refuse_if_closed()
+        await self._writer.check()
 
     # --- writes ---------------------------------------------------------------------------------------------------
 
@@ -123,27 +112,27 @@ class SQLiteStore:
         return change
 
     def _submit(self, key: str, value: bytes | None, expected: int | None) -> asyncio.Future[Any]:
+        self._refuse_if_closed()
+        # Keys are ordered by their UTF-8: one that has none is refused alone, not with all that are written beside it.
+        key.encode("utf-8")
+        return self._writer.write(key, value, expected)
+
+    def _refuse_if_closed(self) -> None:
         if self._closed:
             raise contract.StoreClosed("the store is closed")
-        answer: asyncio.Future[Any] = self._loop.create_future()
-        self._queue.put(_Write(key, value, expected, answer))
-        return answer
 
-    def _finish(self, done: Sequence[tuple[_Write, contract.Change | BaseException]]) -> None:
+    def _finish(self, done: Sequence[tuple[sqlitewriter.Write, sqlitewriter.Outcome]]) -> None:
         """On the event loop, after the commit: make the changes visible, tell the watches, then answer."""
         changes = [outcome for _, outcome in done if isinstance(outcome, contract.Change)]
         for change in changes:
             self._apply(change)
-        if changes:
-            for watch in list(self._watches):
-                watch.offer(changes)
-        for write, outcome in done:
-            if write.answer.done():
-                continue
-            if isinstance(outcome, contract.Change):
-                write.answer.set_result(outcome if write.value is None else outcome.current)
-            else:
-                write.answer.set_exception(outcome)
+        try:
+            if changes:
+                for watch in list(self._watches):
+                    watch.offer(changes)
+        finally:
+            # A watch that raises, against the contract, must not keep the answers from those who wait for them.
+            _answer(done)
 
     def _apply(self, change: contract.Change) -> None:
         self._revision = change.revision
@@ -165,7 +154,7 @@ class SQLiteStore:
             f"SELECT {_COLUMNS} FROM revisions WHERE key = ? AND revision <= ? ORDER BY revision DESC LIMIT 1",  # noqa: S608 - constant column names
             (key, revision),
         )
-        return _key_value(rows[0]) if rows and rows[0][5] is not None else None
+        return sqlitewriter.key_value(rows[0]) if rows and rows[0][5] is not None else None
 
     async def list(self, prefix: str, *, start: str = "", limit: int = 0, revision: int = 0) -> contract.Page:
         self._check(revision)
@@ -179,7 +168,7 @@ class SQLiteStore:
             (begin, end, revision, revision),
         )
         shown = rows[:limit] if limit > 0 else rows
-        return contract.Page([_key_value(row) for row in shown], revision, len(rows) - len(shown))
+        return contract.Page([sqlitewriter.key_value(row) for row in shown], revision, len(rows) - len(shown))
 
     def _list_newest(self, prefix: str, start: str, limit: int) -> contract.Page:
         first = bisect.bisect_left(self._keys, max(prefix, start))
@@ -240,8 +229,8 @@ class SQLiteStore:
             previous = None
             if row[3]:
                 found = self._query_now(f"SELECT {_COLUMNS} FROM revisions WHERE revision = ?", (row[3],))  # noqa: S608 - constant column names
-                previous = _key_value(found[0]) if found and found[0][5] is not None else None
-            current = _key_value(row) if row[5] is not None else None
+                previous = sqlitewriter.key_value(found[0]) if found and found[0][5] is not None else None
+            current = sqlitewriter.key_value(row) if row[5] is not None else None
             changes.append(contract.Change(row[0], row[1], current, previous))
         return changes
 
@@ -250,32 +239,15 @@ class SQLiteStore:
             raise contract.FutureRevision(revision, self._revision)
         if revision <= self._compacted:
             return
-        done: asyncio.Future[None] = self._loop.create_future()
-        self._queue.put(lambda connection: self._compact_in_writer(connection, revision, done))
-        await done
+        self._refuse_if_closed()
+        await self._writer.compact(revision)
         self._compacted = max(self._compacted, revision)
-
-    def _compact_in_writer(self, connection: sqlite3.Connection, revision: int, done: asyncio.Future[None]) -> None:
-        try:
-            with _transaction(connection):
-                connection.execute("UPDATE facts SET value = ? WHERE name = 'compacted'", (revision,))
-                connection.execute(
-                    "DELETE FROM revisions WHERE revision <= ?1 "
-                    "AND (value IS NULL OR EXISTS (SELECT 1 FROM revisions n "
-                    "WHERE n.key = revisions.key AND n.revision > revisions.revision AND n.revision <= ?1))",
-                    (revision,),
-                )
-        except sqlite3.Error as error:
-            problem = contract.StoreClosed(f"the store cannot write: {error}")
-            self._loop.call_soon_threadsafe(_fail, done, problem)
-        else:
-            self._loop.call_soon_threadsafe(_succeed, done)
 
     async def close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        self._queue.put(None)
+        self._writer.stop()
         await self._loop.run_in_executor(None, self._thread.join)
         # What the writer answered last is still on its way through the loop.
         await asyncio.sleep(0)
@@ -284,154 +256,21 @@ class SQLiteStore:
             if not watch.closed:
                 watch.ended(contract.StoreClosed("the store is closed"))
         with self._reading:
+            if not self._writer.ended:
+                # What somebody else has put in the place of our files is not SQLite's to tidy up.
+                self._files.release()
             self._reader.close()
-        os.close(self._lock)
+        self._files.close()
 
 
-def _fail(future: asyncio.Future[None], problem: Exception) -> None:
-    if not future.done():
-        future.set_exception(problem)
-
-
-def _succeed(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-class _transaction:  # noqa: N801 - a context manager, used like a function
-    """BEGIN IMMEDIATE ... COMMIT, or ROLLBACK."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: object, value: object, trace: object) -> None:
-        if kind is None:
-            try:
-                self._connection.execute("COMMIT")
-            except sqlite3.Error:
-                self._rollback()
-                raise
+def _answer(done: Sequence[tuple[sqlitewriter.Write, sqlitewriter.Outcome]]) -> None:
+    for write, outcome in done:
+        if write.answer.done():
+            continue
+        if isinstance(outcome, contract.Change):
+            write.answer.set_result(outcome if write.value is None else outcome.current)
         else:
-            self._rollback()
-
-    def _rollback(self) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
-
-
-class _Writer:
-    """The thread that owns the writing connection, and the heads of all keys as of its last commit."""
-
-    def __init__(
-        self,
-        connection: sqlite3.Connection,
-        pending: queue.SimpleQueue[Any],
-        loop: asyncio.AbstractEventLoop,
-        finish: Callable[[Sequence[tuple[_Write, contract.Change | BaseException]]], None],
-        revision: int,
-        current: dict[str, contract.KeyValue],
-    ) -> None:
-        self._connection = connection
-        self._pending = pending
-        self._loop = loop
-        self._finish = finish
-        self._revision = revision
-        self._heads = dict(current)
-
-    def run(self) -> None:
-        """Until None arrives; everything queued before it is written."""
-        while (first := self._pending.get()) is not None:
-            if callable(first):
-                first(self._connection)
-                continue
-            batch, after = self._batch(first)
-            self._loop.call_soon_threadsafe(self._finish, self._commit(batch))
-            if after is None:
-                continue
-            if not callable(after[0]):
-                break
-            after[0](self._connection)
-        self._connection.close()
-
-    def _batch(self, first: _Write) -> tuple[list[_Write], tuple[Any] | None]:
-        """What has queued up behind a write, and the first thing behind that which is not a write."""
-        batch = [first]
-        while len(batch) < _BATCH:
-            try:
-                following = self._pending.get_nowait()
-            except queue.Empty:
-                break
-            if not isinstance(following, _Write):
-                return batch, (following,)
-            batch.append(following)
-        return batch, None
-
-    def _commit(self, batch: Sequence[_Write]) -> Sequence[tuple[_Write, contract.Change | BaseException]]:
-        outcomes: list[tuple[_Write, contract.Change | BaseException]] = []
-        heads: dict[str, contract.KeyValue | None] = {}
-        revision = self._revision
-        rows = []
-        for write in batch:
-            outcome = self._judge(write, heads, revision + 1)
-            outcomes.append((write, outcome))
-            if isinstance(outcome, contract.Change):
-                revision += 1
-                heads[write.key] = outcome.current
-                rows.append(_row(outcome))
-        try:
-            if rows:
-                with _transaction(self._connection):
-                    self._connection.executemany("INSERT INTO revisions VALUES (?, ?, ?, ?, ?, ?)", rows)
-        except sqlite3.Error as error:
-            _log.error("the store cannot write: %s", error)
-            problem = contract.StoreClosed(f"the store cannot write: {error}")
-            return [(write, problem) for write, _ in outcomes]
-        self._revision = revision
-        for key, head in heads.items():
-            if head is None:
-                del self._heads[key]
-            else:
-                self._heads[key] = head
-        return outcomes
-
-    def _judge(
-        self, write: _Write, heads: dict[str, contract.KeyValue | None], revision: int
-    ) -> contract.Change | BaseException:
-        key = write.key
-        head = heads[key] if key in heads else self._heads.get(key)
-        if write.expected is None:
-            if head is not None:
-                return contract.KeyExists(head)
-        elif head is None or head.mod_revision != write.expected:
-            return contract.RevisionMismatch(key, head)
-        if write.value is None:
-            return contract.Change(revision, key, None, head)
-        created = head.create_revision if head is not None else revision
-        version = head.version + 1 if head is not None else 1
-        return contract.Change(revision, key, contract.KeyValue(key, write.value, created, revision, version), head)
-
-
-def _row(change: contract.Change) -> tuple[Any, ...]:
-    current, previous = change.current, change.previous
-    before = previous.mod_revision if previous is not None else 0
-    if current is None:
-        return change.revision, change.key, 0, before, 0, None
-    return change.revision, change.key, current.create_revision, before, current.version, current.value
-
-
-def _key_value(row: Any) -> contract.KeyValue:
-    return contract.KeyValue(row[1], row[5], row[2], row[0], row[4])
-
-
-def _newest(connection: sqlite3.Connection) -> Iterable[contract.KeyValue]:
-    rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM revisions WHERE revision IN (SELECT max(revision) FROM revisions GROUP BY key) "  # noqa: S608 - constant column names
-        "AND value IS NOT NULL"
-    )
-    return (_key_value(row) for row in rows)
+            write.answer.set_exception(outcome)
 
 
 def _after_prefix(prefix: str) -> str:
@@ -447,54 +286,52 @@ def open_store(path: pathlib.Path) -> SQLiteStore:
 
     Raises SetupError when the file is in use, cannot be opened, or is not a store.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = _take_lock(path)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.SetupError(
+            f"the directory {path.parent} cannot be made: {error.strerror}",
+            ("name another one with --data-dir, or another file with --store sqlite:PATH",),
+        ) from error
+    opened = files.Files(path)
     connections: list[sqlite3.Connection] = []
     try:
-        writer = _connect(path)
-        connections.append(writer)
+        opened.claim()
+        writer = _connect(path, connections)
         _prepare(writer, path)
-        reader = _connect(path)
-        connections.append(reader)
-        return SQLiteStore(writer, reader, lock)
+        reader = _connect(path, connections)
+        opened.guard()
+        return SQLiteStore(writer, reader, opened)
     except BaseException as error:
+        opened.release()
         for connection in connections:
             connection.close()
-        os.close(lock)
-        if isinstance(error, sqlite3.Error):
-            raise errors.SetupError(
-                f"the store {path} cannot be opened: {error}",
-                ("restore it from a backup, or move it away to begin with an empty one",),
-            ) from error
+        opened.close()
+        if isinstance(error, sqlite3.Error | ValueError):
+            raise errors.SetupError(f"the store {path} cannot be opened: {error}", (_hint(error),)) from error
         raise
 
 
-def _take_lock(path: pathlib.Path) -> int:
-    # The kernel lets go of the lock when the process dies, however it dies.
-    name = path.with_name(path.name + ".lock")
-    try:
-        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise errors.SetupError(f"the store {path} cannot be opened: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise errors.SetupError(
-            f"the store {path} is in use by another process",
-            ("stop the other certplane, or give this one a data directory of its own with --data-dir",),
-        ) from error
-    return lock
+def _hint(error: Exception) -> str:
+    if getattr(error, "sqlite_errorname", "") == "SQLITE_BUSY":
+        return "another program has it open and locked: end that one"
+    return "restore it from a backup, or move it away to begin with an empty one"
 
 
-def _connect(path: pathlib.Path) -> sqlite3.Connection:
-    # The file must never be readable by others, not even for a moment.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+def _connect(path: pathlib.Path, connections: list[sqlite3.Connection]) -> sqlite3.Connection:
+    """A connection; it is among `connections` before anything can fail."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=32)
+    connections.append(connection)
+    # A key that somebody has damaged is no reason not to read the others.
+    connection.text_factory = _text
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA busy_timeout = 5000")
     return connection
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
 
 
 def _prepare(connection: sqlite3.Connection, path: pathlib.Path) -> None:
@@ -502,7 +339,7 @@ def _prepare(connection: sqlite3.Connection, path: pathlib.Path) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if tables == 0:
-        with _transaction(connection):
+        with sqlitewriter.Transaction(connection):
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")

@@ -15,11 +15,17 @@ import asyncio
 import bisect
 import builtins
 import collections
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from certplane import clock as clocks
 from certplane.store import contract
+
+_log = logging.getLogger("certplane.store")
+
+#: What is wrong with a value, by the prefix of its collection and its key; empty if nothing is.
+Damage = Callable[[str, str, bytes], str]
 
 WINDOW: Final = 10_000
 BACKLOG: Final = 10_000
@@ -135,6 +141,8 @@ class Collection:
         # A dict keeps the order in which watchers came, and forgets one at once.
         self._watchers: dict[Watcher, None] = {}
         self._subscribers: list[Callable[[Sequence[Event]], None]] = []
+        #: Keys whose values cannot be read, and why. They are in no listing and no watch.
+        self.damaged: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -188,6 +196,7 @@ class Collection:
 
     def load(self, items: Sequence[contract.KeyValue], revision: int) -> builtins.list[Event]:
         """Take a listing for the truth. Returns what it changed, as events at its revision."""
+        items = [item for item in items if not self.judge(item)]
         found = {item.key: item for item in items}
         events = [Event(revision, key, None, self._entries[key]) for key in self._keys if key not in found]
         for item in items:
@@ -195,6 +204,14 @@ class Collection:
             if before is None or before.mod_revision != item.mod_revision:
                 events.append(Event(item.mod_revision, item.key, Entry(item), before))
         return events
+
+    def judge(self, item: contract.KeyValue) -> bool:
+        """Whether a value is damaged. If it is, it is left out, and its key remembered."""
+        why = self._cache.damage(self.prefix, item.key, item.value)
+        if why:
+            _log.error("a stored value cannot be read and is left out", extra={"key": item.key, "problem": why})
+            self.damaged[item.key] = why
+        return bool(why)
 
     def begin(self, revision: int) -> None:
         """The window is complete from this revision on."""
@@ -231,10 +248,17 @@ class Collection:
 
 
 class WatchCache:
-    """A cache in front of a store, for keys under the given prefixes. Other keys move the revision only."""
+    """A cache in front of a store, for keys under the given prefixes. Other keys move the revision only.
 
-    def __init__(self, store: contract.Store, prefixes: Sequence[str], window: int = WINDOW) -> None:
+    What is in the store at the start is judged by `damage`, so that one value that nobody can read costs its own object
+    alone. What is written afterwards is not: it comes from this process.
+    """
+
+    def __init__(
+        self, store: contract.Store, prefixes: Sequence[str], window: int = WINDOW, damage: Damage = lambda *_: ""
+    ) -> None:
         self._store = store
+        self.damage = damage
         self._window = window
         self._collections = {prefix: Collection(self, prefix, window) for prefix in prefixes}
         self._revision = 0
@@ -246,6 +270,11 @@ class WatchCache:
     def revision(self) -> int:
         """The newest revision of the store that the cache has seen."""
         return self._revision
+
+    @property
+    def damaged(self) -> int:
+        """How many values cannot be read."""
+        return sum(len(each.damaged) for each in self._collections.values())
 
     def collection(self, prefix: str) -> Collection:
         """The collection of one of the prefixes."""
@@ -314,13 +343,16 @@ class WatchCache:
 
     def _event(self, prefix: str, change: contract.Change, before: Sequence[Event]) -> Event:
         """The event of a change; entries that are known already are shared, with what readers made of them."""
+        collection = self._collections[prefix]
+        was_damaged = collection.damaged.pop(change.key, None) is not None
+        is_damaged = self._watch is None and change.current is not None and collection.judge(change.current)
         previous: Entry | None = None
-        if change.previous is not None:
+        if change.previous is not None and not was_damaged:
             known = next((each.current for each in reversed(before) if each.key == change.key), None)
-            known = known or self._collections[prefix].get(change.key)
+            known = known or collection.get(change.key)
             matches = known is not None and known.mod_revision == change.previous.mod_revision
             previous = known if matches else Entry(change.previous)
-        current = Entry(change.current) if change.current is not None else None
+        current = Entry(change.current) if change.current is not None and not is_damaged else None
         return Event(change.revision, change.key, current, previous)
 
     def _prefix_of(self, key: str) -> str | None:

@@ -109,11 +109,15 @@ class CertificateRequest:
 REMEMBERED: Final = 32 * 1024 * 1024
 #: Bytes that a byte of a request may come to: a shortest name, of three in DER, becomes an object.
 EXPANSION: Final = 30
+#: Bytes of a text: two thousand names fit. It is read several times on its way to a certificate.
+LONGEST: Final = 256 * 1024
 
 
 @boundedcache.remember(REMEMBERED, EXPANSION)
 def parse(text: bytes) -> CertificateRequest:
     """The request in the first PEM block of a text. Raises RequestError."""
+    if len(text) > LONGEST:
+        raise RequestError(f"may not be more than {LONGEST} bytes")
     block = pem.first(text)
     if block is None or block.label != "CERTIFICATE REQUEST":
         raise RequestError("PEM block type must be CERTIFICATE REQUEST")

@@ -200,7 +200,7 @@ _WORD: Final = rf"(?:[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~.-]+|{_QUOTED})"
 _DOT_ATOM: Final = rf"{_ATOM}(?:\.{_ATOM})*"
 _ADDRESS: Final = rf"(?:{_DOT_ATOM}|{_QUOTED})[ \t]*@[ \t]*(?:{_DOT_ATOM}|\[(?:IPv6:)?[0-9A-Fa-f:.]+\])"
 _mailbox = re.compile(
-    rf"[ \t]*(?:{_ADDRESS}|(?:{_WORD}(?:[ \t]+{_WORD})*)?[ \t]*<[ \t]*{_ADDRESS}[ \t]*>)[ \t]*", re.ASCII
+    rf"[ \t]*+(?:{_ADDRESS}|(?:{_WORD}(?:[ \t]+{_WORD})*)?[ \t]*<[ \t]*{_ADDRESS}[ \t]*>)[ \t]*", re.ASCII
 ).fullmatch
 
 

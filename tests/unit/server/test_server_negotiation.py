@@ -170,3 +170,14 @@ def test_so_many_parameters_are_looked_at_and_no_more():
     parameters = ";a=b" * (negotiation.MOST_PARAMETERS - 1)
     assert negotiation.clauses(f"a/b{parameters};q=0.5")[0].quality == 0.5
     assert negotiation.clauses(f"a/b{parameters};a=b;q=0.5")[0].quality == 1.0
+
+
+def test_digits_of_a_quality_are_read_once():
+    """What is none counts as 0, and is not tried in all ways: sixty thousand digits would have taken a minute."""
+    assert negotiation.clauses("a/b;q=" + "0" * 60_000 + "@")[0].quality == 0.0
+    assert [each.quality for each in negotiation.clauses("a/b;q=1.50,a/b;q=2.,a/b;q=.5,a/b;q=1e-1")] == [
+        2,
+        1.5,
+        0.5,
+        0.1,
+    ]

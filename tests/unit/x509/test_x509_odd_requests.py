@@ -524,6 +524,11 @@ def test_there_may_be_so_many_of_everything(what):
     assert why in refused(material.odd_request(subject, attributes))
 
 
+def test_a_request_has_a_size():
+    """It is read several times on its way to a certificate."""
+    assert refused(b"\n" * csr.LONGEST + material.odd_request(JANE)) == "may not be more than 262144 bytes"
+
+
 def test_as_many_as_there_may_be_are_read():
     """That is more than anybody needs."""
     assert len(csr.parse(material.odd_request(JANE, sans(*[dns("a")] * MOST))).dns_names) == MOST

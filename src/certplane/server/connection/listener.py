@@ -31,7 +31,8 @@ _RESERVED_DESCRIPTORS: Final = 128
 _MOST_CONNECTIONS: Final = 65536
 #: How long no connection is accepted after it failed for want of descriptors or memory, as in asyncio.
 _ACCEPT_PAUSE: Final = 1.0
-_ROUND: Final = 1.0
+#: Seconds between two looks at all connections.
+ROUND: Final = 1.0
 #: How long requests under way have to end after `stop`.
 _DRAIN_SECONDS: Final = 8.0
 #: What accept fails with when the machine has no more to give; anything else is a connection that went away.
@@ -76,20 +77,14 @@ class Listener:
         self._set_date()
         self._accept_again()
         self.started = True
-        rounds = asyncio.ensure_future(self._go_round())
-        stopping = asyncio.ensure_future(self._stopping.wait())
         try:
-            await asyncio.wait({rounds, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await self._stopping.wait()
             self._close_socket()
-            if rounds.done():
-                await rounds
             await self._drain()
         finally:
             self._close_socket()
-            rounds.cancel()
-            stopping.cancel()
             tasks = [task for connection in list(self._shared.peers) if (task := connection.abort()) is not None]
-            await asyncio.gather(rounds, stopping, *tasks, *self._adopting, return_exceptions=True)
+            await asyncio.gather(*tasks, *self._adopting, return_exceptions=True)
 
     def stop(self) -> None:
         """Accept no more connections; finish what is under way."""
@@ -152,14 +147,12 @@ class Listener:
 
     # --- the clockwork, and the end ---------------------------------------------------------------------------------
 
-    async def _go_round(self) -> None:
-        """Look at all connections once a second."""
-        while True:
-            await self._clock.sleep(_ROUND)
-            self._set_date()
-            now = self._clock.monotonic()
-            for connection in list(self._shared.peers):
-                connection.check(now)
+    async def check_connections(self) -> None:
+        """End what does not go on. To be called every `ROUND` seconds, by whoever sees to it that this goes on."""
+        self._set_date()
+        now = self._clock.monotonic()
+        for connection in list(self._shared.peers):
+            connection.check(now)
 
     def _set_date(self) -> None:
         self._shared.date = email.utils.format_datetime(self._clock.now(), usegmt=True).encode("ascii")

@@ -1,0 +1,208 @@
+"""Work in the background meets a store that fails, and works again when the store does."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from certplane import errors, inside, resources, testing
+from certplane.client import api, informer
+from certplane.config import controllers
+from certplane.controllers import cleaner, podrequestcleaner, runtime
+from certplane.resources import certificatesigningrequests as csrs
+from certplane.resources import events, namespaces
+from certplane.resources import podcertificaterequests as pcrs
+from certplane.server import local
+from certplane.store import memory
+from certplane.telemetry import QueueTelemetry
+from tests.flow import plane as flow
+
+HOUR = 3600
+
+
+class Broken:
+    """Every write fails, as long as it is told to; remembers what was tried."""
+
+    def __init__(self):
+        self.on = False
+        self.tried = set()
+
+    def __call__(self, operation, key):
+        if not self.on:
+            return memory.Fault.NONE
+        self.tried.add(operation)
+        return memory.Fault.BEFORE
+
+
+def _event():
+    made = events.Event(reason="Test", message="m", type="Normal")
+    made.metadata.name = "an-event"
+    made.metadata.namespace = "default"
+    made.involved_object.namespace = "default"
+    return made
+
+
+async def _readyz(plane):
+    answer = await plane.client(flow.ADMIN)._transport.request("GET", "/readyz", query=[("verbose", "")])
+    return answer.status, answer.body.decode()
+
+
+async def _gone(client, kind, name, namespace=""):
+    try:
+        await client.get(kind, name, namespace)
+    except errors.NotFound:
+        return True
+    return False
+
+
+async def test_all_background_work_outlives_a_store_that_fails():
+    """Compaction, the end of Events, and every controller: they fail for a while, are told late, and then work."""
+    broken = Broken()
+    store = memory.MemoryStore(broken)
+    async with flow.running(store, event_seconds=HOUR) as plane:
+        client = plane.client(flow.ADMIN)
+        await client.create(events.RESOURCE, _event(), "default")
+        home = namespaces.Namespace()
+        home.metadata.name = "team"
+        await client.create(namespaces.RESOURCE, home)
+        await client.create(csrs.RESOURCE, flow.new_csr())
+        await plane.clock.advance(1)
+        await client.delete(namespaces.RESOURCE, "team")
+        await flow.decide(client, "a")
+        broken.on = True
+        await plane.clock.advance(2 * HOUR)
+        assert broken.tried >= {"create", "delete", "compact", "check"}
+        assert (await store.oldest(), await _gone(client, events.RESOURCE, "an-event", "default")) == (1, False)
+        status, text = await _readyz(plane)
+        assert status == 500
+        assert "[!]background not working, tolerated: " in text
+        assert "compaction has not worked for" in text
+        assert "event-expiry has not worked for" in text
+        assert "[-]background-overdue failed" in text
+        broken.on = False
+        # Queues wait for about a quarter of an hour at the most.
+        await plane.clock.advance(1100)
+        await flow.issued(client, "a")
+        await plane.clock.advance(HOUR)
+        assert await store.oldest() > 1
+        assert await _gone(client, events.RESOURCE, "an-event", "default")
+        assert await _gone(client, namespaces.RESOURCE, "team")
+        assert await _gone(client, csrs.RESOURCE, "a")
+        status, text = await _readyz(plane)
+        assert (status, "[+]background ok" in text, "[+]background-overdue ok" in text) == (200, True, True)
+
+
+async def test_everything_that_runs_is_supervised():
+    """What runs has a name, under which it is counted and told."""
+    async with flow.running() as plane:
+        running = set(plane.supervisor.late())
+        assert running >= {"compaction", "store", "request-deadlines", "event-expiry", "decision-events"}
+        assert running >= {
+            "certificatesigningrequest-approving-controller",
+            "certificatesigningrequest-signing-controller",
+            "certificatesigningrequest-cleaner-controller",
+            "informer-certificatesigningrequests.certificates.k8s.io",
+        }
+        assert len(running) >= 15
+        assert plane.supervisor.problem() is None
+
+
+class Garbled:
+    """A transport whose first answers are no objects."""
+
+    def __init__(self, transport, times):
+        self._transport = transport
+        self._left = times
+
+    async def request(self, method, path, **how):
+        answer = await self._transport.request(method, path, **how)
+        if not self._left:
+            return answer
+        self._left -= 1
+        return api.Response(answer.status, answer.headers, b"[]")
+
+    def stream(self, method, path, **how):
+        return self._transport.stream(method, path, **how)
+
+
+async def test_an_informer_that_failed_begins_with_a_list():
+    """An answer that nobody thought of ends one run; the next one has everything."""
+    async with flow.running() as plane:
+        client = plane.client(flow.ADMIN)
+        await client.create(csrs.RESOURCE, flow.new_csr())
+        source = informer.Informer(api.Client(Garbled(client._transport, 2)), csrs.RESOURCE, plane.clock)
+        plane.supervisor.keep("garbled", source.run)
+        await plane.clock.advance(2)
+        assert "garbled" in plane.supervisor.problem()
+        await plane.clock.advance(10)
+        assert [each.metadata.name for each in source.objects.values()] == ["a"]
+        await plane.clock.advance(60)
+        assert plane.supervisor.problem() is None
+
+
+async def test_a_controller_that_is_run_again_finds_what_it_was_about_to_do():
+    """What waited for its time, and what was half done."""
+    clock = testing.FakeClock()
+    queue = runtime.Queue(clock, QueueTelemetry())
+    handled, stuck = [], True
+
+    async def handle(name):
+        handled.append(name)
+        if stuck:
+            await clock.sleep(1000)
+
+    controller = runtime.Controller("test", queue, handle, workers=1)
+    queue.add("half-done")
+    queue.add_after("later", 500)
+    first = asyncio.ensure_future(controller.run())
+    await clock.advance(1)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    stuck = False
+    second = asyncio.ensure_future(controller.run())
+    await clock.advance(1)
+    assert sorted(handled) == ["half-done", "half-done", "later"]
+    second.cancel()
+
+
+async def test_a_time_that_nobody_can_read_stops_no_cleaner():
+    """Another server may send it: it costs its object alone."""
+    async with flow.running(kinds=resources.ALL, controllers=frozenset()) as plane:
+        client = plane.client(flow.ADMIN)
+        sources = []
+        for kind, new, namespace in (
+            (csrs.RESOURCE, flow.new_csr, ""),
+            (pcrs.RESOURCE, flow.pod_request, "default"),
+        ):
+            for name in ("bad", "old"):
+                made = new()
+                made.metadata.name, made.metadata.namespace = name, namespace
+                await client.create(kind, made, namespace)
+            sources.append(informer.Informer(client, kind, plane.clock))
+            plane.supervisor.keep(f"test-{kind.plural}", sources[-1].run)
+        await plane.clock.advance(25 * HOUR)
+        for source in sources:
+            next(each for (_, name), each in source.objects.items() if name == "bad").metadata.creation_timestamp = "x"
+        await cleaner.Cleaner(client, sources[0], plane.clock).clean()
+        await podrequestcleaner.PodRequestCleaner(client, pcrs.RESOURCE, sources[1], plane.clock).clean()
+        for kind in (csrs.RESOURCE, pcrs.RESOURCE):
+            assert [each.metadata.name for each in (await client.list(kind)).items] == ["bad"]
+
+
+async def test_the_controllers_alone_are_supervised():
+    """Their names, and what has not worked for long makes the copy unready."""
+    settings = controllers.settings({}, {"leader-elect": False})
+    async with flow.running(controllers=frozenset()) as plane:
+        transport = local.Transport(plane.handler, flow.ADMIN, "controllers")
+        work = inside._Work(settings, Garbled(transport, 1_000_000), plane.clock)
+        working = asyncio.ensure_future(work.run(""))
+        await plane.clock.advance(301)
+        assert "informer-certificatesigningrequests.certificates.k8s.io" in work._supervisor.late()
+        problems = {each.name: each.probe() for each in work.checks()}
+        assert "informer-certificatesigningrequests.certificates.k8s.io has not worked for" in problems["background"]
+        assert problems["background-overdue"] == problems["background"]
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        assert work._supervisor.late() == {}
