@@ -420,18 +420,19 @@ async def test_what_was_decided_is_kept_in_a_file_of_its_own(tmp_path):
 
 
 async def test_lost_records_are_told_by_readyz():
-    """Without a path, as anybody may ask; the server goes on."""
+    """That they are, to anybody; why, to those who may know. The server goes on."""
     problem = ""
     async with flow.running(audit_problem=lambda: problem) as plane:
-        async def ready():
-            of = exchange.Exchange("GET", "/readyz", "verbose=", exchange.Headers([]), identity=context.ANONYMOUS)
+        async def ready(user):
+            of = exchange.Exchange("GET", "/readyz", "verbose=", exchange.Headers([]), identity=user)
             return await plane.handler(of)
 
-        assert b"[+]audit-log ok" in (await ready()).body
+        assert b"[+]audit-log ok" in (await ready(context.ANONYMOUS)).body
         problem = "No space left on device"
-        reply = await ready()
+        reply, told = await ready(context.ANONYMOUS), await ready(flow.ADMIN)
     assert reply.status == 200
-    assert b"[!]audit-log not working, tolerated: No space left on device" in reply.body
+    assert b"[!]audit-log not working, tolerated: reason withheld" in reply.body
+    assert b"[!]audit-log not working, tolerated: No space left on device" in told.body
 
 
 def test_the_log_tells_of_itself_in_a_record():

@@ -143,7 +143,7 @@ def foreign(path):
 _HERE = {unreadable: not is_root, foreign: is_root}
 SECRETS = ("pki/ca.key", "pki/apiserver.key", "pki/sa.key", "admin.conf", "super-admin.conf")
 OURS = (*SECRETS, "pki/ca.crt", "pki/apiserver.crt", "store.sqlite", "store.sqlite-wal", "store.sqlite-shm",
-        "store.sqlite.lock", "audit.log")  # fmt: skip
+        "store.sqlite.lock", "audit.log", "audit-approvals.log")  # fmt: skip
 CASES = [
     (name, wrong)
     for wrong in (a_directory, a_link, a_loop, unreadable, open_to_all, foreign)
@@ -214,7 +214,7 @@ def test_the_serving_pair_is_judged(half, wrong, data, tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [a_directory, a_loop, a_link, _too_long, _below_a_file], ids=named)
-@pytest.mark.parametrize("flag", ["audit_log_path", "store", "ready_file"])
+@pytest.mark.parametrize("flag", ["audit_log_path", "audit_approvals_log_path", "store", "ready_file"])
 def test_named_outputs_are_judged(flag, wrong, data, tmp_path):
     """The audit log and the store, elsewhere than in the data directory, and the ready file."""
     place = tmp_path / "place"

@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from certplane import clock as clocks
-from certplane import errors, gotext
+from certplane import errors, files, gotext
 from certplane.cli import tables
 from certplane.config import serve
 from certplane.server import auditlog
@@ -153,7 +153,8 @@ def approvals_(path: str | None, data_dir: str, since: str, output: str) -> None
 def _logs(path: pathlib.Path) -> list[Iterator[bytes]]:
     """The log, and the approvals beside it; one of them is enough."""
     kept = serve.approvals_path(path)
-    return [_lines(each) for each in (kept, path) if each.exists()] or [_lines(path)]
+    with files.told(f"the audit log {path} cannot be read", "--log names another file"):
+        return [_lines(each) for each in (kept, path) if each.exists()] or [_lines(path)]
 
 
 def _lines(path: pathlib.Path) -> Iterator[bytes]:
