@@ -167,3 +167,17 @@ async def test_large_bodies_leave_the_loop_to_others(method, target, media_type)
         assert (await task).status in (200, 201)
     # Without a thread it takes as many turns as the store does.
     assert turns > 100
+
+
+async def test_large_questions_leave_the_loop_to_others():
+    """What is wrong with one is looked for in the thread, too."""
+    asked = {"spec": {"resourceAttributes": {"labelSelector": {"requirements": [{"key": "\x01" * 400_000}]}}}}
+    async with flow.running() as plane:
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        task = asyncio.ensure_future(_asked(plane, "POST", path, json.dumps(asked).encode()))
+        turns = 0
+        while not task.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert (await task).status == 422
+    assert turns > 100

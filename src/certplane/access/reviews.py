@@ -9,7 +9,7 @@ import functools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from certplane import clock, errors
+from certplane import clock, errors, offload
 from certplane.access import authn, nodes, rbac
 from certplane.meta import codec, context, objects, selectors, validation
 from certplane.resources import reviews
@@ -22,17 +22,15 @@ def answers(authorizer: rbac.Authorizer, tokens: authn.BearerTokens) -> Mapping[
     """Who answers which review, by its plural."""
 
     async def subject(asked: Any, call: context.Call) -> Any:
-        del call
-        _refuse([*_spec_problems(asked.spec, needs_user=True), *_meta_problems(asked.metadata)])
+        _refuse(await offload.run(call.size, _problems, asked, needs_user=True))
         return _answered(authorizer, asked, _subject_user(asked.spec))
 
     async def local(asked: Any, call: context.Call) -> Any:
-        del call
-        _refuse(_local_problems(asked))
+        _refuse(await offload.run(call.size, _local_problems, asked))
         return _answered(authorizer, asked, _subject_user(asked.spec))
 
     async def self_access(asked: Any, call: context.Call) -> Any:
-        _refuse([*_spec_problems(asked.spec, needs_user=False), *_meta_problems(asked.metadata)])
+        _refuse(await offload.run(call.size, _problems, asked, needs_user=False))
         return _answered(authorizer, asked, call.user)
 
     async def self_rules(asked: Any, call: context.Call) -> Any:
@@ -75,6 +73,10 @@ def _meta_problems(meta: objects.ObjectMeta, *, namespaced: bool = False) -> Pro
     if set(found) <= ({"managedFields", "namespace"} if namespaced else {"managedFields"}):
         return []
     return [errors.invalid("metadata", found, "must be empty except for namespace" if namespaced else "must be empty")]
+
+
+def _problems(asked: Any, *, needs_user: bool) -> Problems:
+    return [*_spec_problems(asked.spec, needs_user=needs_user), *_meta_problems(asked.metadata)]
 
 
 def _spec_problems(spec: Any, *, needs_user: bool) -> Problems:
