@@ -11,7 +11,7 @@ import socket
 import click.testing
 import pytest
 
-from certplane import alone, app, inside, notify, reload, signals, testing
+from certplane import alone, app, inside, notify, signals, testing
 from certplane.cli import audit, token
 from certplane.cli import settings as files_of_settings
 from certplane.config import controllers, serve
@@ -251,13 +251,11 @@ async def test_a_start_that_hangs_can_be_ended(tmp_path):
     """SIGTERM ends it, and leaves nothing running."""
     clock, store = testing.FakeClock(), Hanging()
     plane = app.Plane(store, clock, app.How(signers={}))
-    received, reloader = signals.Signals(), reload.Reloader(clock, reload.Wakeup(), plane.telemetry.reloaded)
+    received = signals.Signals()
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         listening = listener.Listener(plane.handler, bound, None, clock)
-        serving = asyncio.ensure_future(
-            alone._serve(plane, listening, tmp_path, received, reloader, notify.Progress(None))
-        )
+        serving = asyncio.ensure_future(alone._serve(plane, listening, tmp_path, received, notify.Progress(None)))
         await store.asked.wait()
         os.kill(os.getpid(), signal.SIGTERM)
         await serving
