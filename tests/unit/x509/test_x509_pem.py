@@ -18,14 +18,20 @@ def test_headers_belong_to_their_block():
 
 
 class Watched(bytes):
-    """Counts the bytes that are copied out of it."""
+    """Counts the bytes that are copied out of it, and out of what was copied."""
 
     copied = 0
 
     def __getitem__(self, where):
-        found = super().__getitem__(where)
-        Watched.copied += len(found) if isinstance(found, bytes) else 1
-        return found
+        return self._watched(super().__getitem__(where)) if isinstance(where, slice) else super().__getitem__(where)
+
+    def partition(self, separator):
+        return tuple(map(self._watched, super().partition(separator)))
+
+    @staticmethod
+    def _watched(piece):
+        Watched.copied += len(piece)
+        return Watched(piece)
 
 
 def test_what_is_left_is_not_copied_at_each_block():
