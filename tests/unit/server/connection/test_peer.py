@@ -211,6 +211,32 @@ async def test_who_sends_no_more_gets_the_answer_all_the_same():
     assert not server.peer.eof_received()
 
 
+@pytest.mark.parametrize("goes", ["half", "whole"])
+async def test_a_stream_whose_client_goes_before_it_begins_is_ended(goes):
+    """What feeds the stream hears of it: it would be fed for ever."""
+    fed = {"/1"}
+
+    async def pieces():
+        try:
+            yield b"first"
+            await asyncio.get_running_loop().create_future()
+        finally:
+            fed.discard("/1")
+
+    handler, requests = waiting()
+    server = Server(handler)
+    await server.send(GET % 1)
+    if goes == "half":
+        server.peer.eof_received()
+    else:
+        await server.lose()
+    requests[0][1].set_result(exchange.Reply(200, "text/plain", stream=pieces()))
+    await testing.settle(10)
+
+    assert fed == set()
+    assert server.transport.is_closing()
+
+
 async def test_who_sends_too_much_behind_a_stream_is_ended():
     """To stop reading would be not to notice that the client has gone."""
     handler, _, open_ = streaming()
@@ -316,6 +342,28 @@ async def test_unread_bytes_of_all_clients_have_a_bound():
     assert "memory" in server.refused
 
 
+async def test_unread_bytes_of_who_is_gone_count_no_more():
+    """Whether the handler has read them or reads them afterwards: the sum is that of those who are there."""
+    handler, requests = waiting()
+    server = Server(handler)
+    await server.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 60000\r\n\r\n" + b"x" * 60_000)
+    assert server.shared.waiting > 0
+
+    await server.lose()
+    assert server.shared.waiting == 0
+    async for _ in requests[0][0].chunks():
+        pass
+    assert server.shared.waiting == 0
+
+
+async def test_a_body_that_nobody_reads_counts_until_the_answer():
+    """Then it is forgotten, also while the connection waits for another request."""
+    server = Server(hello)
+    await server.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 60000\r\n\r\n" + b"x" * 60_000)
+    assert not server.transport.is_closing()
+    assert server.shared.waiting == 0
+
+
 # --- time ---------------------------------------------------------------------------------------------------------
 
 
@@ -375,6 +423,38 @@ async def test_an_answer_that_nobody_reads_is_given_up():
         server.transport.unsent = len(server.transport.written) - 1 - read
         await server.pass_(29)
     assert not server.transport.is_closing()
+
+
+async def test_a_last_answer_may_take_its_time():
+    """The time to linger begins when all of it is sent; a client that reads nothing of it is given up."""
+    server = Server(hello)
+    for reads in (True, False):
+        server.connect()
+        await server.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n")
+        assert server.transport.is_half_closed
+        for unsent in range(100, 80, -1):
+            server.transport.unsent = unsent if reads else 100
+            await server.pass_(1)
+        assert not server.transport.is_closing()
+        server.transport.unsent = 0 if reads else 100
+        await server.pass_(2 if reads else 12)
+        assert server.transport.is_aborted
+
+
+@pytest.mark.parametrize("end", ["idle", "eof"])
+async def test_an_answer_that_nobody_reads_is_given_up_after_its_connection_was_closed(end):
+    """However slowly it was read until then: nothing waits for ever."""
+    server = Server(hello)
+    await server.send(GET % 1)
+    if end == "eof":
+        server.peer.eof_received()
+    for unsent in range(300, 110, -1):
+        server.transport.unsent = unsent
+        await server.pass_(1)
+    assert server.transport.is_closed
+    assert not server.transport.is_aborted
+    await server.pass_(32)
+    assert server.transport.is_aborted
 
 
 # --- the end of the server ----------------------------------------------------------------------------------------
