@@ -173,12 +173,19 @@ async def _audit(services: Services, of: exchange.Exchange, proceed: exchange.Ha
         reply = refusal(error, of)
     except exchange.ClientGone:
         raise
+    except asyncio.CancelledError:
+        # The process ends: nobody gets an answer, but what was asked for may be done.
+        services.audit.finish(of, record, refusal(errors.Timeout(_UNFINISHED), of))
+        raise
     except Exception:
         services.audit.panicked(of, record, {"metadata": {}, "status": "Failure", "code": 500})
         raise
     record.constraint = of.constraint
     services.audit.finish(of, record, reply)
     return reply
+
+
+_UNFINISHED: Final = "the server ended before the request did: what was asked for may be done"
 
 
 async def _impersonate(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
