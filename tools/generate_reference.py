@@ -180,7 +180,7 @@ A request may have so much; more is refused with the code, once and by number. T
 | head of a request *; its fields; its trailers | 1 MiB; 1,000; 1,000 | 431; 431; 400 |
 | connections | 65,536, or as many as file descriptors allow | the newest is closed |
 | unread bytes of all clients together | 64 MiB | the connection that goes beyond is closed |
-| seconds for a head *; between two requests *; in which nothing of an answer is read | 32; 180; 30 | the connection is closed |
+| seconds for a head *; between requests *; in which nothing of an answer is read | 32; 180; 30 | it is closed |
 | certificates that a client sends, its own among them; bytes of these | 16; 64 KiB | 401 |
 | signatures that are checked for one chain of certificates * | 100 | 401 |
 | values in a YAML document; levels; aliases | 100,000; 256; 1,000 | 400 |
@@ -214,7 +214,7 @@ stands in its place.
 | URI, messages and annotations in an audit record | 2,048 characters each |
 | User-Agent; names; all of a user; addresses; causes in it | 1,024; 512; 16,384 characters; 16; 10 |
 | a value in a line of the server's log; a traceback | 2,048; 32,768 characters |
-| lines that strangers cause in it, about credentials and about connections | one a minute for the same, 60 of each; the others are counted |
+| lines about refused credentials; about connections | each one a minute for the same, 60 in all; others are counted |
 | `Impersonate-User` and `Impersonate-Uid` | one of each, not empty |
 
 ## What is served
