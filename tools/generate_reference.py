@@ -112,15 +112,19 @@ system:masters, unless you allow more.
 | `apiserver_current_inflight_requests`, `apiserver_longrunning_requests` | what is under way: requests, and watches |
 | `apiserver_resource_objects` | objects that are stored, by group and resource |
 | `apiserver_client_certificate_expiration_seconds` | how long the client certificates of requests are still valid |
+| `apiserver_tls_handshake_errors_total` | TLS handshakes that came to nothing |
+| `certplane_connections_refused_total` | connections that had no answer: tls, http, connections, descriptors, memory |
 | `certplane_client_certificates_refused_total` | client certificates refused, by reason (docs/differences.md) |
 | `apiserver_certificates_registry_csr_requested_duration_total` | certificates whose requests asked for a duration |
 | `apiserver_certificates_registry_csr_honored_duration_total` | those of them that got about that duration |
 | `apiserver_audit_event_total`, `apiserver_audit_level_total` | audit records, and requests by the level of theirs |
 | `apiserver_audit_error_total` | audit records that could not be written |
+| `apiserver_audit_requests_rejected_total` | 0: no request is refused because it cannot be recorded |
 | `certplane_audit_left_out_total` | requests of nobody known that were counted instead of recorded |
 | `root_ca_cert_publisher_sync_*`, `clustertrustbundle_publisher_sync_*` | what was published, by code, and how long |
 | `certplane_file_reloads_total` | changed files that were read again, by what they are, and the result |
 | `workqueue_*` | the controllers' queues, under the names of client-go |
+| `process_*`, `python_*` | the process and its interpreter |
 
 ### The audit log
 
