@@ -49,6 +49,7 @@ def test_the_reference_is_current(tmp_path: pathlib.Path) -> None:
 def test_each_metric_is_in_the_reference() -> None:
     """Whoever sees one learns there what it counts."""
     shown = set(re.findall(r"^# TYPE (\w+)", telemetry.Telemetry().render().decode(), flags=re.MULTILINE))
-    text = (ROOT / "docs" / "reference.md").read_text("utf-8").partition("### Health and metrics")[2].partition("### ")[0]
+    page = (ROOT / "docs" / "reference.md").read_text("utf-8")
+    text = page.partition("### Health and metrics")[2].partition("### ")[0]
     told = re.findall(r"`([a-z_]+\*?)`", text)
     assert [name for name in sorted(shown) if not any(fnmatch.fnmatch(name, each) for each in told)] == []
