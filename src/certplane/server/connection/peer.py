@@ -56,6 +56,9 @@ _no_weight = re.compile(r"q=0(\.0*)?").fullmatch
 #: What Go's server says to those who speak HTTP where TLS is spoken.
 _NOT_TLS: Final = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
 _TLS_HANDSHAKE: Final = 0x16
+#: Bytes that TLS may say of its own on a connection: a handshake, and answers to thousands of new keys. Without a limit
+#: whoever asks for new keys and reads nothing fills the memory.
+_TLS_LIMIT: Final = 256 * 1024
 
 
 @dataclasses.dataclass(slots=True)
@@ -163,6 +166,8 @@ class Peer(asyncio.Protocol):
         self._is_ended = False
         self._is_lost = False
         self._charged = 0
+        #: Bytes that TLS said of its own.
+        self._tls_written = 0
         #: When this connection is over, and why, unless something happens before.
         self._deadline = math.inf
         self._why = ""
@@ -182,6 +187,9 @@ class Peer(asyncio.Protocol):
         self._shared.peers.add(self)
         self._expect(HEAD_SECONDS, "no request came in time")
         self._has_begun_head = True
+        if self._shared.is_draining:
+            # It was accepted a moment before.
+            self.drain()
 
     def data_received(self, data: bytes) -> None:
         if self._is_lingering:
@@ -201,6 +209,10 @@ class Peer(asyncio.Protocol):
         outgoing = session.take_outgoing()
         if outgoing:
             self._put(outgoing)
+            self._tls_written += len(outgoing)
+            if self._tls_written > _TLS_LIMIT:
+                self._abort("too many messages of TLS")
+                return
         if data:
             self._receive(data)
         if session.is_ended:

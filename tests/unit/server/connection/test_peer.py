@@ -364,6 +364,33 @@ async def test_a_body_that_nobody_reads_counts_until_the_answer():
     assert server.shared.waiting == 0
 
 
+class NewKeys:
+    """A TLS session whose client asks for new keys each time."""
+
+    has_begun = is_established = True
+    is_ended = False
+    peer_chain = ()
+
+    def receive(self, data):
+        return b""
+
+    def take_outgoing(self):
+        return b"x" * 27
+
+
+async def test_who_asks_for_new_keys_again_and_again_is_ended():
+    """Each time is answered, and the client need not read the answers."""
+    server = Server(hello)
+    server.peer = peer.Peer(server.shared, NewKeys())
+    server.peer.connection_made(server.transport)
+    for _ in range(9000):
+        server.peer.data_received(b"key update")
+    assert not server.transport.is_aborted
+    for _ in range(1000):
+        server.peer.data_received(b"key update")
+    assert server.transport.is_aborted
+
+
 # --- time ---------------------------------------------------------------------------------------------------------
 
 
@@ -477,6 +504,14 @@ async def test_a_server_that_goes_ends_what_is_idle_and_finishes_what_is_not():
     await testing.settle(10)
 
     assert b"connection: close\r\n" in server.transport.written
+    assert server.transport.is_closed
+
+
+async def test_who_comes_while_the_server_goes_is_not_waited_for():
+    """A connection that was accepted in the last moment has no request yet."""
+    server = Server(hello)
+    server.shared.is_draining = True
+    server.connect()
     assert server.transport.is_closed
 
 
