@@ -2,7 +2,7 @@
 
 The event loop has one thread for everybody. Most requests have a kilobyte, and cost less than to hand them over; but a
 body may have three megabytes, and to read, patch and judge it takes a second. There is one thread for all of that:
-Python runs one at a time anyway, and whoever sends many large requests waits behind his own, not others behind him.
+Python runs one at a time anyway. Large requests wait for one another, small ones for none of them.
 
 What is given to the thread must be a pure function of its arguments: it may not look into what the loop changes.
 """
