@@ -346,13 +346,17 @@ async def test_unread_bytes_of_who_is_gone_count_no_more():
     """Whether the handler has read them or reads them afterwards: the sum is that of those who are there."""
     handler, requests = waiting()
     server = Server(handler)
-    await server.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 60000\r\n\r\n" + b"x" * 60_000)
+    post = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 60000\r\n\r\n" + b"x" * 60_000
+    await server.send(post)
     assert server.shared.waiting > 0
+    assert len(await requests[0][0].body()) == 60_000
+    assert server.shared.waiting == 0
 
+    server.connect()
+    await server.send(post + GET % 1 * 1000)
     await server.lose()
     assert server.shared.waiting == 0
-    async for _ in requests[0][0].chunks():
-        pass
+    assert len(await requests[1][0].body()) == 60_000
     assert server.shared.waiting == 0
 
 
