@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
 from certplane import clock as clocks
-from certplane import errors, gotext, loglimit, telemetry
+from certplane import errors, gotext, loglimit, offload, telemetry
 from certplane.meta import context, objects, options
 from certplane.server import audit, exchange, manners, negotiation, rendering, requestinfo
 from certplane.x509 import privatekeys
@@ -166,6 +166,7 @@ async def _authenticate(services: Services, of: exchange.Exchange, proceed: exch
         if services.audit is not None:
             services.audit.refused(of, _attributes(of), error.status())
         raise
+    offload.asker.set(of.user.name)
     return await proceed(of)
 
 
