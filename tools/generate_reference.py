@@ -112,15 +112,19 @@ system:masters, unless you allow more.
 | `apiserver_current_inflight_requests`, `apiserver_longrunning_requests` | what is under way: requests, and watches |
 | `apiserver_resource_objects` | objects that are stored, by group and resource |
 | `apiserver_client_certificate_expiration_seconds` | how long the client certificates of requests are still valid |
+| `apiserver_tls_handshake_errors_total` | TLS handshakes that came to nothing |
+| `certplane_connections_refused_total` | connections that had no answer: tls, http, connections, descriptors, memory |
 | `certplane_client_certificates_refused_total` | client certificates refused, by reason (docs/differences.md) |
 | `apiserver_certificates_registry_csr_requested_duration_total` | certificates whose requests asked for a duration |
 | `apiserver_certificates_registry_csr_honored_duration_total` | those of them that got about that duration |
 | `apiserver_audit_event_total`, `apiserver_audit_level_total` | audit records, and requests by the level of theirs |
 | `apiserver_audit_error_total` | audit records that could not be written |
+| `apiserver_audit_requests_rejected_total` | 0: no request is refused because it cannot be recorded |
 | `certplane_audit_left_out_total` | requests of nobody known that were counted instead of recorded |
 | `root_ca_cert_publisher_sync_*`, `clustertrustbundle_publisher_sync_*` | what was published, by code, and how long |
 | `certplane_file_reloads_total` | changed files that were read again, by what they are, and the result |
 | `workqueue_*` | the controllers' queues, under the names of client-go |
+| `process_*`, `python_*` | the process and its interpreter |
 
 ### The audit log
 
@@ -131,8 +135,9 @@ policy says. The record of an approval has annotations under `certplane.io/`, an
 
 Strangers cannot push records out. Texts in them are cut. Of requests that nobody known sends and that change nothing,
 `--audit-anonymous-rate` are recorded each second, a hundred at once at the most; how many were left out is a record of
-its own, each minute, with the annotation `certplane.io/records-left-out`. Successful writes to certificate requests are
-in `audit-approvals.log` as well, which has as many former files of its own.
+its own, each minute, with the annotation `certplane.io/records-left-out`. Successful writes to certificate requests,
+and those of which nobody knows whether they succeeded (a code from 500 on), are in `audit-approvals.log` as well, which
+has as many former files of its own.
 
 What cannot be written is told in the server's log, in the metrics, by `/readyz?verbose` (`audit-log`), and in the log
 itself when it can be written again: a record with `certplane.io/records-lost`, whose two times are those of the gap.
@@ -159,17 +164,6 @@ Returns when a server is ready, and prints its address: `[--data-dir DIR | --kub
 The shell completes commands, flags and choices after `eval "$(_CERTPLANE_COMPLETE=bash_source certplane)"`; with
 `zsh_source` in zsh, and in fish after `_CERTPLANE_COMPLETE=fish_source certplane | source`.
 
-## Limits
-
-What Kubernetes does not limit, or not so. Nobody is known to need more.
-
-| what | limit | beyond |
-|---|---|---|
-| certificates that a client sends, its own among them | 16 | 401 |
-| bytes of these certificates | 65536 | 401 |
-| signatures that are checked for one chain of certificates | 100, as in Go | 401 |
-| lines about refused credentials in the log | one a minute for a reason and source, 60 in all | counted |
-
 ## certplane token create | list | delete | generate
 
 Bootstrap tokens, as `kubeadm token`: Secrets in kube-system, with a lifetime, usages and groups. `--kubeconfig` says
@@ -187,6 +181,12 @@ A request may have so much; more is refused with the code, once and by number. T
 | what | limit | beyond it |
 |---|---|---|
 | body * | 3 MiB | 413 |
+| head of a request *; its fields; its trailers | 1 MiB; 1,000; 1,000 | 431; 431; 400 |
+| connections | 65,536, or as many as file descriptors allow | the newest is closed |
+| unread bytes of all clients together | 64 MiB | the connection that goes beyond is closed |
+| seconds for a head *; between requests *; in which nothing of an answer is read | 32; 180; 30 | it is closed |
+| certificates that a client sends, its own among them; bytes of these | 16; 64 KiB | 401 |
+| signatures that are checked for one chain of certificates * | 100 | 401 |
 | values in a YAML document; levels; aliases | 100,000; 256; 1,000 | 400 |
 | levels of a patch, and of a field set | 256 | 400 |
 | JSON patch: operations *; bytes copied *; list items shifted | 10,000; 3 MiB; 10,000,000 | 413; 422; 413 |
@@ -218,6 +218,7 @@ stands in its place.
 | URI, messages and annotations in an audit record | 2,048 characters each |
 | User-Agent; names; all of a user; addresses; causes in it | 1,024; 512; 16,384 characters; 16; 10 |
 | a value in a line of the server's log; a traceback | 2,048; 32,768 characters |
+| lines about refused credentials; about connections | each one a minute for the same, 60 in all; others are counted |
 | `Impersonate-User` and `Impersonate-Uid` | one of each, not empty |
 
 ## What is served

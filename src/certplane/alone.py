@@ -28,9 +28,6 @@ from certplane.x509 import certificates, keys, pairs, reserved
 
 _log = logging.getLogger("certplane")
 
-_DRAIN_SECONDS: Final = 8.0
-
-
 def _prepare(settings: serve.Settings, clock: clocks.Clock) -> pki.PKI:
     """The data directory, judged, and completed but for the kubeconfigs. Raises SetupError, having written nothing,
     for what cannot be used.
@@ -308,8 +305,8 @@ async def _serve(
         progress.stopping()
         plane.drain()
         listener.stop()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(serving, _DRAIN_SECONDS)
+        # It has a limit in time of its own.
+        await serving
     finally:
         for task in (starting, stopped):
             task.cancel()

@@ -212,14 +212,17 @@ class Plane:
     def _registries(self) -> dict[str, verbs.Registry]:
         of = self.authorizer
         signing = signers.hooks(of.authorize, tells_rules=self._how.creation_hints)
+        home = lifecycle.hook(lambda name: self._find("namespaces", "", name))
         hooks = admission.Admission(
             mutate=(
-                lifecycle.hook(lambda name: self._find("namespaces", "", name)),
+                home,
                 nodes.restriction(self._find),
                 escalation.hook(of),
                 *((hints.kept_spec,) if self._how.creation_hints else ()),
             ),
-            check=(escalation.creating(of), *signing, *self._hints()),
+            # Once more, as the last thing before the write: a namespace may go while a large object is judged in a
+            # thread, and whoever makes it again would inherit what is written then.
+            check=(escalation.creating(of), *signing, *self._hints(), home),
             after=(signers.trace, self._count_duration),
         )
         kinds = self._how.kinds

@@ -51,8 +51,6 @@ class SetupError(CertplaneError):
 
 # --- field problems -----------------------------------------------------------------------------------------------
 
-_OMITTED: Final = object()
-
 #: What a refusal tells at the most, though what is refused may have three megabytes, and each of its hundred thousand
 #: members may be wrong: the values that it quotes, its message, and its causes, in characters and in number. The
 #: longest message of a real server that was recorded has 1,300 characters, and six causes.

@@ -2,7 +2,7 @@
 
 The event loop has one thread for everybody. Most requests have a kilobyte, and cost less than to hand them over; but a
 body may have three megabytes, and to read, patch and judge it takes a second. There is one thread for all of that:
-Python runs one at a time anyway, and whoever sends many large requests waits behind his own, not others behind him.
+Python runs one at a time anyway. Those who send large requests take turns: whoever sends many waits behind his own.
 
 What is given to the thread must be a pure function of its arguments: it may not look into what the loop changes.
 """
@@ -10,8 +10,12 @@ What is given to the thread must be a pure function of its arguments: it may not
 from __future__ import annotations
 
 import asyncio
+import collections
 import concurrent.futures
+import contextlib
+import contextvars
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Final, ParamSpec, TypeVar
 
@@ -23,6 +27,8 @@ INLINE: Final = 32 * 1024
 #: YAML takes so many times as long as JSON.
 YAML: Final = 4
 
+#: The name of the user whose request this is.
+asker: Final[contextvars.ContextVar[str]] = contextvars.ContextVar("asker", default="")
 _thread: Final = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="certplane-offload")
 
 
@@ -32,4 +38,53 @@ async def run(
     """The result of a function that takes about as long as so many bytes of JSON; it may raise what it raises."""
     if size <= INLINE:
         return function(*args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_thread, functools.partial(function, *args, **kwargs))
+    loop = asyncio.get_running_loop()
+    turns = _turns.setdefault(loop, _Turns())
+    await turns.take(asker.get())
+    work = _thread.submit(functools.partial(function, *args, **kwargs))
+    # Not when this is left: if it is cancelled, the thread is at it all the same.
+    work.add_done_callback(lambda _: _call_in(loop, turns.give_back))
+    return await asyncio.wrap_future(work)
+
+
+class _Turns:
+    """Who may use the thread next: each user in turn, and of his own what came first. For one event loop."""
+
+    def __init__(self) -> None:
+        self._is_taken = False
+        self._waiting: dict[str, collections.deque[asyncio.Future[None]]] = {}
+
+    async def take(self, name: str) -> None:
+        """Wait until it is a user's turn; `give_back` ends it."""
+        if not self._is_taken:
+            self._is_taken = True
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(name, collections.deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.give_back()
+            raise
+
+    def give_back(self) -> None:
+        while self._waiting:
+            name = next(iter(self._waiting))
+            own = self._waiting.pop(name)
+            turn = own.popleft()
+            if own:
+                self._waiting[name] = own
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._is_taken = False
+
+
+_turns: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns]] = weakref.WeakKeyDictionary()
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    # A loop that is closed has nobody who waits.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(call)

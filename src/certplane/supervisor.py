@@ -111,22 +111,16 @@ class Supervisor:
         while True:
             await self._clock.sleep(pause)
             pause = state.period
-            try:
-                await work()
-            except Exception as error:
-                pause = min(self._failed(state, name, error), pause)
+            problem = await _problem_of(work)
+            if problem is not None:
+                pause = min(self._failed(state, name, problem), pause)
             else:
                 self._succeeded(state, name)
 
     async def _rerun(self, state: _State, name: str, run: Work) -> None:
         while True:
             state.since = self._clock.monotonic()
-            try:
-                await run()
-            except Exception as error:
-                problem: Exception = error
-            else:
-                problem = errors.CertplaneError("it has ended, which it should not")
+            problem = await _problem_of(run) or errors.CertplaneError("it has ended, which it should not")
             if self._clock.monotonic() - state.since >= _STEADY_SECONDS:
                 state.failures, state.failing_since = 0, None
             delay = self._failed(state, name, problem)
@@ -156,3 +150,20 @@ class Supervisor:
             seconds = f"{state.since - state.failing_since:.0f}"
             _log.info("work in the background goes on", extra={"task": name, "after_seconds": seconds})
         state.failures, state.failing_since = 0, None
+
+
+async def _problem_of(work: Work) -> Exception | None:
+    """Do some work; what it raised, None if it ended well."""
+    try:
+        await work()
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # Nobody has cancelled us, but something that the work awaits: that is a failure like others.
+        problem = errors.CertplaneError("something that it waits for was cancelled")
+        problem.__cause__ = error
+        return problem
+    except Exception as error:
+        return error
+    return None

@@ -356,3 +356,22 @@ async def test_a_slow_watch_is_ended_and_nobody_else(store):
     assert await _seen(other) == [2, 3, 4, 5, 6]
     assert not other.overflowed
     cache.close()
+
+
+async def test_a_read_that_a_compaction_overtakes_is_refused(tmp_path):
+    """It would miss what was forgotten meanwhile: a page without some of its objects, a watch without some changes."""
+    store = sqlite.open_store(tmp_path / "store.sqlite")
+    for value in (b"1", b"2", b"3"):
+        current = await store.get("/a")
+        await (store.create("/a", value) if current is None else store.update("/a", value, current.mod_revision))
+    with store._reading:
+        overtaken = [asyncio.ensure_future(read) for read in (
+            store.get("/a", 2), store.list("/", revision=2), watched(store, after=2))]  # fmt: skip
+        await asyncio.sleep(0)
+        await store.compact(4)
+    for read in overtaken:
+        with pytest.raises(contract.Compacted):
+            await read
+    await store.create("/b", b"1")
+    assert (await watched(store, after=4)).told == [(5, "/b", b"1")]
+    await store.close()

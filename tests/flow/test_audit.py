@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import json
 
@@ -15,6 +16,7 @@ from certplane.meta import context
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import configmaps, secrets, serviceaccounts
 from certplane.server import audit, auditlog, auditpolicy, exchange
+from certplane.store import memory
 from certplane.x509 import keys
 from tests.flow import plane as flow
 
@@ -445,3 +447,51 @@ def test_the_log_tells_of_itself_in_a_record():
     assert moments == ("2026-01-01T00:00:00.000000Z", "2026-01-01T00:01:30.000000Z")
     assert (event["kind"], event["user"], line[-1:]) == ("Event", {"username": "system:apiserver"}, b"\n")
     assert audit_command.approvals([line]) == []
+
+
+class _Slow(memory.MemoryStore):
+    """Writes at once, and answers when it may."""
+
+    def __init__(self):
+        super().__init__()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.written = asyncio.Event()
+
+    async def update(self, key, value, expected):
+        done = await super().update(key, value, expected)
+        self.written.set()
+        await self.may_answer.wait()
+        return done
+
+
+@pytest.mark.parametrize("end", ["cancelled", "failed"])
+async def test_an_approval_that_may_be_done_is_recorded(end):
+    """The server ends, or the store fails, between the write and its answer: both logs have it, and say that nobody
+    knows.
+    """
+    log, kept = Log(), Log()
+    fails = []
+    store = _Slow() if end == "cancelled" else memory.MemoryStore(lambda *_: fails[-1] if fails else memory.Fault.NONE)
+    async with flow.running(store, controllers=frozenset(), audit_sink=log, audit_approvals=kept) as plane:
+        client = plane.client(flow.ADMIN)
+        await client.create(csrs.RESOURCE, flow.new_csr())
+        if end == "cancelled":
+            store.may_answer.clear()
+            approving = asyncio.ensure_future(flow.decide(client, "a"))
+            await store.written.wait()
+            approving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await approving
+            store.may_answer.set()
+        else:
+            fails.append(memory.Fault.AFTER)
+            with pytest.raises(errors.APIError):
+                await flow.decide(client, "a")
+            fails.clear()
+        assert (await client.get(csrs.RESOURCE, "a")).status.conditions[0].type == csrs.APPROVED
+        (record,) = kept.events(verb="update")
+        assert log.events(verb="update") == [record]
+        assert record["objectRef"]["subresource"] == "approval"
+        assert record["responseStatus"]["code"] == (504 if end == "cancelled" else 500)
+    await store.close()

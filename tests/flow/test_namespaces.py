@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import pytest
 
-from certplane import errors
+from certplane import errors, offload, testing
 from certplane.access import tokens
 from certplane.controllers import emptier
+from certplane.meta import context
 from certplane.resources import configmaps, namespaces, rbac, serviceaccounts
 from certplane.x509 import keys
 from tests.flow import plane as flow
@@ -40,6 +44,29 @@ async def test_a_deleted_namespace_takes_its_contents_along():
         await flow.eventually(lambda: _gone(client, "team"))
         assert (await client.list(rbac.ROLE_BINDINGS, "team")).items == []
         assert (await client.list(configmaps.RESOURCE, "team")).items == []
+
+
+async def test_nothing_is_made_in_a_namespace_that_went_meanwhile():
+    """A large object is judged in a thread; when it comes back, its namespace may be gone, and is not inherited."""
+    async with flow.running() as plane:
+        client = plane.client(flow.ADMIN)
+        await client.create(namespaces.RESOURCE, _named(namespaces.Namespace(), "team"))
+        info = context.RequestInfo("create", "", is_resource=True, version="v1", resource="configmaps")
+        call = context.Call(flow.ADMIN, info, plane.clock, plane.clock.now())
+        call.size = 10 * offload.INLINE
+        new = _named(configmaps.ConfigMap(), "late")
+        may_go_on = threading.Event()
+        blocked = asyncio.ensure_future(offload.run(call.size, may_go_on.wait, 60))
+        making = asyncio.ensure_future(plane.registries["v1/configmaps"].create(call, "team", new, applied=True))
+        await testing.settle(10)
+        try:
+            await client.delete(namespaces.RESOURCE, "team")
+            await flow.eventually(lambda: _gone(client, "team"))
+        finally:
+            may_go_on.set()
+        assert await blocked
+        with pytest.raises(errors.NotFound, match='namespaces "team" not found'):
+            await making
 
 
 async def test_a_namespace_waits_for_what_does_not_go():

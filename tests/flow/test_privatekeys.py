@@ -218,3 +218,15 @@ def test_what_is_public_is_no_private_key():
     for text in (pkcs1, request, _der(request), b"the PRIVATE KEY is kept at home" * 3):
         assert not privatekeys.is_in(text)
         assert not privatekeys.is_in(base64.b64encode(text))
+
+
+async def test_keys_in_headers_fill_no_log(caplog):
+    """Whoever sends them need not say who he is: it is told once a minute, and of a few names of headers."""
+    async with flow.running() as plane:
+        for number in range(500):
+            fields = exchange.Headers([(b"x-%d" % number + b"x" * 10_000, PEM.replace(b"\n", b" "))])
+            reply = await plane.handler(exchange.Exchange("GET", "/api", "", fields, source="192.0.2.1"))
+            assert reply.status == 400
+    told = [each for each in caplog.records if "private key" in each.getMessage()]
+    assert 0 < len(told) <= 60
+    assert all(len(each.where) <= 64 for each in told)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
+
+from certplane import telemetry
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 FOLDER = pathlib.Path("certplane/meta/pb")
@@ -40,3 +44,12 @@ def test_the_reference_is_current(tmp_path: pathlib.Path) -> None:
     made = tmp_path / "reference.md"
     subprocess.run([sys.executable, str(ROOT / "tools" / "generate_reference.py"), str(made)], check=True)
     assert made.read_text("utf-8") == (ROOT / "docs" / "reference.md").read_text("utf-8")
+
+
+def test_each_metric_is_in_the_reference() -> None:
+    """Whoever sees one learns there what it counts."""
+    shown = set(re.findall(r"^# TYPE (\w+)", telemetry.Telemetry().render().decode(), flags=re.MULTILINE))
+    page = (ROOT / "docs" / "reference.md").read_text("utf-8")
+    text = page.partition("### Health and metrics")[2].partition("### ")[0]
+    told = re.findall(r"`([a-z_]+\*?)`", text)
+    assert [name for name in sorted(shown) if not any(fnmatch.fnmatch(name, each) for each in told)] == []

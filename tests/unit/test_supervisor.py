@@ -98,6 +98,20 @@ async def test_a_round_that_hangs_is_late(supervised, clock):
     assert supervised.problem() == "rounds has not worked for 111s"
 
 
+@pytest.mark.parametrize("form", ["rounds", "run"])
+async def test_work_whose_future_was_cancelled_has_failed(form, supervised, clock):
+    """It is not the supervisor that was cancelled: the work is begun again, and late."""
+    work = Work(clock)
+    work.error = asyncio.CancelledError()
+    if form == "run":
+        supervised.keep("work", work)
+    else:
+        supervised.every("work", 1, work)
+    await clock.advance(3)
+    assert len(work.moments) >= 2
+    assert supervised.problem() is not None
+
+
 @pytest.mark.parametrize("ends", [False, True])
 async def test_a_run_that_ends_is_begun_again(ends, supervised, clock):
     """With an error or without: it should not have ended."""

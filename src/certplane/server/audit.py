@@ -97,8 +97,8 @@ def _raw(encoded: bytes) -> msgspec.Raw:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where records go: all to `sink`; those of successful writes about what `is_kept` says to `kept` as well, which
-    has a space of its own, so that no flood of others pushes them out.
+    """Where records go: all to `sink`; those of writes about what `is_kept` says, if they succeeded or may have, to
+    `kept` as well, which has a space of its own, so that no flood of others pushes them out.
     """
 
     sink: Sink
@@ -198,9 +198,10 @@ class Audit:
             self._write(auditpolicy.COMPLETE, of, record, status)
 
     def _is_kept(self, of: exchange.Exchange, status: Mapping[str, Any] | None) -> bool:
-        """Whether something was decided, and is to be found later."""
-        succeeded = status is not None and status["code"] < _REFUSED
-        return succeeded and of.info.verb not in _READS and "dryRun" not in of.query and self._outputs.is_kept(of.info)
+        """Whether something was decided, or may have been, and is to be found later."""
+        is_refused = status is None or _REFUSED <= status["code"] < _FAILED
+        is_write = of.info.verb not in _READS and "dryRun" not in of.query
+        return is_write and not is_refused and self._outputs.is_kept(of.info)
 
     def _write(self, stage: str, of: exchange.Exchange, record: Record, status: Mapping[str, Any] | None) -> None:
         if record.judgement.records(stage):
@@ -212,7 +213,7 @@ class Audit:
                 self._outputs.sink(line, may_wait=of.info.verb in _READS)
                 self._figures.events += 1
                 kept = self._outputs.kept
-                if kept is not None and stage == auditpolicy.COMPLETE and self._is_kept(of, status):
+                if kept is not None and stage in _ENDS and self._is_kept(of, status):
                     # It may wait: it is in the other file already.
                     kept(line, may_wait=True)
             except Exception:
@@ -228,8 +229,10 @@ def _changed_nothing(info: context.RequestInfo, code: int) -> bool:
     return code >= _REFUSED or info.verb in _READS or not info.is_resource
 
 
-#: The first code of HTTP that is a refusal.
+#: The first codes of HTTP that are a refusal, and a failure: a write that failed may be done all the same.
 _REFUSED: Final = 400
+_FAILED: Final = 500
+_ENDS: Final = frozenset({auditpolicy.COMPLETE, auditpolicy.PANIC})
 
 
 class _Reference(msgspec.Struct, omit_defaults=True, rename="camel"):

@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
 from certplane import clock as clocks
-from certplane import errors, gotext, telemetry
+from certplane import errors, gotext, loglimit, offload, telemetry
 from certplane.meta import context, objects, options
 from certplane.server import audit, exchange, manners, negotiation, rendering, requestinfo
 from certplane.x509 import privatekeys
@@ -49,6 +49,8 @@ class Services:
     in_flight: manners.InFlight
     route: exchange.Handler
     audit: audit.Audit | None = None
+    #: What strangers make us log has a bound.
+    log_limit: loglimit.LogLimit = dataclasses.field(default_factory=loglimit.LogLimit)
 
 
 class StageFunction(Protocol):
@@ -131,8 +133,7 @@ def _quoted(warning: str) -> str:
 
 async def _classify(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
     """Read from method and path what the request is about."""
-    del services
-    _refuse_private_keys(of)
+    _refuse_private_keys(services, of)
     of.query = exchange.parse_query(of.raw_query)
     of.info = requestinfo.parse(of.method, of.path, of.query)
     if of.info.verb != "watch":
@@ -140,13 +141,20 @@ async def _classify(services: Services, of: exchange.Exchange, proceed: exchange
     return await proceed(of)
 
 
-def _refuse_private_keys(of: exchange.Exchange) -> None:
+#: Of the name of a header field, which may be as long as a head.
+_LONGEST_FIELD: Final = 64
+
+
+def _refuse_private_keys(services: Services, of: exchange.Exchange) -> None:
     """Refuse a private key in what would be recorded of a request, or quoted: its address and its headers."""
     query = urllib.parse.unquote_to_bytes(of.raw_query) if of.raw_query else b""
     for where, text in ((b"path", of.path.encode("utf-8", "replace")), (b"query", query), *of.headers):
         if len(text) >= privatekeys.SHORTEST and privatekeys.is_in(text):
-            told = {"request_id": of.request_id, "where": where.decode("latin-1")}
-            _log.warning("a private key was sent where none belongs", extra=told)
+            field = where[:_LONGEST_FIELD].decode("latin-1")
+            left_out = services.log_limit.admit((of.source, field), of.received)
+            if left_out is not None:
+                told = {"request_id": of.request_id, "where": field, **left_out}
+                _log.warning("a private key was sent where none belongs", extra=told)
             raise errors.BadRequest(privatekeys.FOUND)
 
 
@@ -158,6 +166,7 @@ async def _authenticate(services: Services, of: exchange.Exchange, proceed: exch
         if services.audit is not None:
             services.audit.refused(of, _attributes(of), error.status())
         raise
+    offload.asker.set(of.user.name)
     return await proceed(of)
 
 
@@ -173,12 +182,19 @@ async def _audit(services: Services, of: exchange.Exchange, proceed: exchange.Ha
         reply = refusal(error, of)
     except exchange.ClientGone:
         raise
+    except asyncio.CancelledError:
+        # The process ends: nobody gets an answer, but what was asked for may be done.
+        services.audit.finish(of, record, refusal(errors.Timeout(_UNFINISHED), of))
+        raise
     except Exception:
         services.audit.panicked(of, record, {"metadata": {}, "status": "Failure", "code": 500})
         raise
     record.constraint = of.constraint
     services.audit.finish(of, record, reply)
     return reply
+
+
+_UNFINISHED: Final = "the server ended before the request did: what was asked for may be done"
 
 
 async def _impersonate(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:

@@ -82,6 +82,8 @@ class SQLiteStore:
         self._current = state.heads
         self._keys = sorted(self._current)
         self._compacted = state.compacted
+        #: What is read at an older revision than this may miss what a compaction is forgetting at the moment.
+        self._readable_from = state.compacted
         self._revision = state.revision
         self._watches: list[_Watch] = []
         self._closed = False
@@ -154,6 +156,7 @@ class SQLiteStore:
             f"SELECT {_COLUMNS} FROM revisions WHERE key = ? AND revision <= ? ORDER BY revision DESC LIMIT 1",  # noqa: S608 - constant column names
             (key, revision),
         )
+        self._check(revision)
         return sqlitewriter.key_value(rows[0]) if rows and rows[0][5] is not None else None
 
     async def list(self, prefix: str, *, start: str = "", limit: int = 0, revision: int = 0) -> contract.Page:
@@ -167,6 +170,7 @@ class SQLiteStore:
             "AND n.revision <= ?) ORDER BY key",
             (begin, end, revision, revision),
         )
+        self._check(revision)
         shown = rows[:limit] if limit > 0 else rows
         return contract.Page([sqlitewriter.key_value(row) for row in shown], revision, len(rows) - len(shown))
 
@@ -178,8 +182,9 @@ class SQLiteStore:
         return contract.Page(items, self._revision, max(last - stop, 0))
 
     def _check(self, revision: int) -> None:
-        if revision and revision < self._compacted:
-            raise contract.Compacted(revision, self._compacted)
+        """Refuse what cannot be read. Call it again when something was read: a compaction may have overtaken it."""
+        if revision and revision < self._readable_from:
+            raise contract.Compacted(revision, self._readable_from)
         if revision > self._revision:
             raise contract.FutureRevision(revision, self._revision)
 
@@ -204,24 +209,36 @@ class SQLiteStore:
     # --- watches --------------------------------------------------------------------------------------------------
 
     async def watch(self, prefix: str, after: int, deliver: contract.Deliver, ended: contract.Ended) -> contract.Watch:
-        if after < self._compacted:
-            raise contract.Compacted(after, self._compacted)
         watch = _Watch(prefix, after, deliver, ended, waiting=[])
-        upto = self._revision
         self._watches.append(watch)
-        if after < upto:
-            rows = await self._query(
-                f"SELECT {_COLUMNS} FROM revisions WHERE revision > ? AND revision <= ? AND key >= ? AND key < ? "  # noqa: S608 - constant column names
-                "ORDER BY revision",
-                (after, upto, prefix, _after_prefix(prefix)),
-            )
-            history = await self._loop.run_in_executor(None, self._changes, rows)
-            if history and not watch.closed:
-                watch.deliver(history)
+        try:
+            history = await self._history(prefix, after, self._revision)
+        except BaseException:
+            self._watches.remove(watch)
+            raise
+        if history and not watch.closed:
+            watch.deliver(history)
         waiting, watch.waiting = watch.waiting, None
         if waiting and not watch.closed:
             watch.deliver(waiting)
         return watch
+
+    async def _history(self, prefix: str, after: int, upto: int) -> Sequence[contract.Change]:
+        self._refuse_forgotten(after)
+        if after >= upto:
+            return ()
+        rows = await self._query(
+            f"SELECT {_COLUMNS} FROM revisions WHERE revision > ? AND revision <= ? AND key >= ? AND key < ? "  # noqa: S608 - constant column names
+            "ORDER BY revision",
+            (after, upto, prefix, _after_prefix(prefix)),
+        )
+        history = await self._loop.run_in_executor(None, self._changes, rows)
+        self._refuse_forgotten(after)
+        return history
+
+    def _refuse_forgotten(self, after: int) -> None:
+        if after < self._readable_from:
+            raise contract.Compacted(after, self._readable_from)
 
     def _changes(self, rows: Iterable[Any]) -> builtins.list[contract.Change]:
         changes = []
@@ -240,6 +257,7 @@ class SQLiteStore:
         if revision <= self._compacted:
             return
         self._refuse_if_closed()
+        self._readable_from = max(self._readable_from, revision)
         await self._writer.compact(revision)
         self._compacted = max(self._compacted, revision)
 

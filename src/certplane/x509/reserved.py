@@ -22,6 +22,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Final, Protocol
 
 from certplane import gotext
+from certplane.boundedcache import BoundedCache
 from certplane.x509 import cafiles, certificates, csr, issue, pathcertificate, pathvalidation, pem, profiles
 
 MASTERS: Final = "system:masters"
@@ -69,7 +70,7 @@ class Reservations:
         self._client_ca = client_ca
         self._own_names = frozenset(each.lower() for each in own_names)
         self._client_signers: list[Files] = []
-        self._answers: dict[bytes, tuple[bool, pathvalidation.Span]] = {}
+        self._answers: BoundedCache[tuple[bool, pathvalidation.Span]] = BoundedCache(expansion=1)
 
     def replace_client_ca(self, client_ca: certificates.ClientVerifier) -> None:
         """The client CA file holds others now."""
@@ -96,9 +97,8 @@ class Reservations:
             return False
         answer = self._answers.get(authority.raw)
         if answer is None or now not in answer[1]:
-            answer = self._answers[authority.raw] = self._client_ca.trusts(authority.raw, now)
-            if len(self._answers) > _MOST_ANSWERS:
-                del self._answers[next(iter(self._answers))]
+            answer = self._client_ca.trusts(authority.raw, now)
+            self._answers.put(authority.raw, answer, len(authority.raw))
         return answer[0]
 
     def declaration_problem(self, profile: profiles.Profile, issuer: issue.Issuer) -> str:
@@ -143,9 +143,6 @@ class Reservations:
             for name in (request.common_name, *request.dns_names, *map(_address_text, request.ip_addresses)):
                 if _is_among(name.lower(), own):
                     yield f"name {gotext.quote(name)} is not given: it is one of the API server"
-
-
-_MOST_ANSWERS: Final = 64
 
 
 def _refusal(what: str, name: str) -> str:

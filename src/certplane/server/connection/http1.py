@@ -144,11 +144,6 @@ class Machine:
         """Bytes that wait: an unfinished head, or what was sent before the last answer was given."""
         return len(self._buffer)
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is under way: no request waits for its answer, and none has begun to come."""
-        return self._reading is _Reading.HEAD and not self._buffer
-
     def receive(self, data: bytes) -> list[Event]:
         """What the bytes complete. Bytes that belong to the next request are kept."""
         if data:

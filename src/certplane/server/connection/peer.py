@@ -56,6 +56,9 @@ _no_weight = re.compile(r"q=0(\.0*)?").fullmatch
 #: What Go's server says to those who speak HTTP where TLS is spoken.
 _NOT_TLS: Final = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
 _TLS_HANDSHAKE: Final = 0x16
+#: Bytes that TLS may say of its own on a connection: a handshake, and answers to thousands of new keys. Without a limit
+#: whoever asks for new keys and reads nothing fills the memory.
+_TLS_LIMIT: Final = 256 * 1024
 
 
 @dataclasses.dataclass(slots=True)
@@ -161,7 +164,10 @@ class Peer(asyncio.Protocol):
         self._is_lingering = False
         #: Whether the client said that it sends no more.
         self._is_ended = False
+        self._is_lost = False
         self._charged = 0
+        #: Bytes that TLS said of its own.
+        self._tls_written = 0
         #: When this connection is over, and why, unless something happens before.
         self._deadline = math.inf
         self._why = ""
@@ -181,6 +187,9 @@ class Peer(asyncio.Protocol):
         self._shared.peers.add(self)
         self._expect(HEAD_SECONDS, "no request came in time")
         self._has_begun_head = True
+        if self._shared.is_draining:
+            # It was accepted a moment before.
+            self.drain()
 
     def data_received(self, data: bytes) -> None:
         if self._is_lingering:
@@ -200,6 +209,10 @@ class Peer(asyncio.Protocol):
         outgoing = session.take_outgoing()
         if outgoing:
             self._put(outgoing)
+            self._tls_written += len(outgoing)
+            if self._tls_written > _TLS_LIMIT:
+                self._abort("too many messages of TLS")
+                return
         if data:
             self._receive(data)
         if session.is_ended:
@@ -213,7 +226,8 @@ class Peer(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         self._shared.peers.discard(self)
-        self._shared.waiting -= self._charged
+        self._is_lost = True
+        self._charge(0)
         self._shared.gone.set()
         self._end_request(exchange.ClientGone())
         self.resume_writing()
@@ -309,12 +323,16 @@ class Peer(asyncio.Protocol):
             self._is_paused = True
             self._transport.pause_reading()
         if waiting > _FREE_BYTES or self._charged:
-            charge = max(waiting - _FREE_BYTES, 0)
-            self._shared.waiting += charge - self._charged
-            self._charged = charge
-            if charge and self._shared.waiting > _WAITING_TOTAL:
+            self._charge(max(waiting - _FREE_BYTES, 0))
+            if self._charged and self._shared.waiting > _WAITING_TOTAL:
                 self._shared.refused("memory")
                 self._abort("too many unread bytes of all clients")
+
+    def _charge(self, size: int) -> None:
+        """Count unread bytes among those of all; none of a connection that is gone, whose body may still be read."""
+        size = 0 if self._is_lost else size
+        self._shared.waiting += size - self._charged
+        self._charged = size
 
     def body_taken(self) -> None:
         """Called by the body when it was read as far as it came."""
@@ -358,14 +376,16 @@ class Peer(asyncio.Protocol):
     async def _stream(self, status: int, fields: http1.Fields, stream: AsyncIterator[bytes]) -> None:
         """Send piece by piece until the stream ends; when the client goes, the task is cancelled."""
         async with contextlib.aclosing(stream) as pieces:  # type: ignore[type-var]  # streams are generators
-            if self._transport.is_closing() or self._is_ended:
-                self._transport.close()
-                return
             self._is_streaming = True
             self._write(self._machine.begin(status, fields))
             # What was sent meanwhile is now behind an answer that streams.
             self._limit_waiting()
             async for piece in pieces:
+                if self._transport.is_closing() or self._is_ended:
+                    # The client went before the answer began. That shows only now, because a generator that was not
+                    # begun cannot be closed: what feeds it would stay for ever.
+                    self._transport.close()
+                    return
                 if self._drained is not None:
                     await self._drained
                 self._write(self._machine.piece(piece))
@@ -392,8 +412,8 @@ class Peer(asyncio.Protocol):
         if self._is_paused:
             self._is_paused = False
             self._transport.resume_reading()
-        if self._machine.buffered:
-            self._receive(b"")
+        # What waits behind; and a body that nobody read waits no more.
+        self._receive(b"")
 
     def _write(self, data: bytes) -> None:
         if not data or self._transport.is_closing() or self._is_lingering:
@@ -449,17 +469,26 @@ class Peer(asyncio.Protocol):
             why = "the server is shutting down: the request did not come in time"
             # Nothing was done, and another server may do it.
             self._body.fail(errors.ServiceUnavailable(why, {"retryAfterSeconds": 1}, 1))
-        if now >= self._deadline:
-            if self._why:
-                self._abort(self._why)
-            else:
-                self._transport.abort() if self._is_lingering else self._say_goodbye(linger=False)
-            return
-        sent = self._written - self._transport.get_write_buffer_size()
-        if sent != self._sent or sent == self._written:
+        unsent = self._transport.get_write_buffer_size()
+        sent = self._written - unsent
+        if sent != self._sent or not unsent:
             self._sent, self._sent_since = sent, now
         elif now - self._sent_since >= STALL_SECONDS:
             self._abort("the answer was not read")
+            return
+        if self._is_lingering and unsent:
+            # The time to linger begins with the end of the answer.
+            self._expect(LINGER_SECONDS, "")
+        elif now >= self._deadline:
+            self._end_in_time()
+
+    def _end_in_time(self) -> None:
+        if self._why:
+            self._abort(self._why)
+        elif self._is_lingering:
+            self._transport.abort()
+        else:
+            self._say_goodbye(linger=False)
 
     def abort(self) -> asyncio.Task[None] | None:
         """End at once; give the task that is to be waited for."""

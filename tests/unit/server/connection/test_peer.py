@@ -211,6 +211,32 @@ async def test_who_sends_no_more_gets_the_answer_all_the_same():
     assert not server.peer.eof_received()
 
 
+@pytest.mark.parametrize("goes", ["half", "whole"])
+async def test_a_stream_whose_client_goes_before_it_begins_is_ended(goes):
+    """What feeds the stream hears of it: it would be fed for ever."""
+    fed = {"/1"}
+
+    async def pieces():
+        try:
+            yield b"first"
+            await asyncio.get_running_loop().create_future()
+        finally:
+            fed.discard("/1")
+
+    handler, requests = waiting()
+    server = Server(handler)
+    await server.send(GET % 1)
+    if goes == "half":
+        server.peer.eof_received()
+    else:
+        await server.lose()
+    requests[0][1].set_result(exchange.Reply(200, "text/plain", stream=pieces()))
+    await testing.settle(10)
+
+    assert fed == set()
+    assert server.transport.is_closing()
+
+
 async def test_who_sends_too_much_behind_a_stream_is_ended():
     """To stop reading would be not to notice that the client has gone."""
     handler, _, open_ = streaming()
@@ -316,6 +342,59 @@ async def test_unread_bytes_of_all_clients_have_a_bound():
     assert "memory" in server.refused
 
 
+async def test_unread_bytes_of_who_is_gone_count_no_more():
+    """Whether the handler has read them or reads them afterwards: the sum is that of those who are there."""
+    handler, requests = waiting()
+    server = Server(handler)
+    post = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 60000\r\n\r\n" + b"x" * 60_000
+    await server.send(post)
+    assert server.shared.waiting > 0
+    assert len(await requests[0][0].body()) == 60_000
+    assert server.shared.waiting == 0
+
+    server.connect()
+    await server.send(post + GET % 1 * 1000)
+    await server.lose()
+    assert server.shared.waiting == 0
+    assert len(await requests[1][0].body()) == 60_000
+    assert server.shared.waiting == 0
+
+
+async def test_a_body_that_nobody_reads_counts_until_the_answer():
+    """Then it is forgotten, also while the connection waits for another request."""
+    server = Server(hello)
+    await server.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 60000\r\n\r\n" + b"x" * 60_000)
+    assert not server.transport.is_closing()
+    assert server.shared.waiting == 0
+
+
+class NewKeys:
+    """A TLS session whose client asks for new keys each time."""
+
+    has_begun = is_established = True
+    is_ended = False
+    peer_chain = ()
+
+    def receive(self, data):
+        return b""
+
+    def take_outgoing(self):
+        return b"x" * 27
+
+
+async def test_who_asks_for_new_keys_again_and_again_is_ended():
+    """Each time is answered, and the client need not read the answers."""
+    server = Server(hello)
+    server.peer = peer.Peer(server.shared, NewKeys())
+    server.peer.connection_made(server.transport)
+    for _ in range(9000):
+        server.peer.data_received(b"key update")
+    assert not server.transport.is_aborted
+    for _ in range(1000):
+        server.peer.data_received(b"key update")
+    assert server.transport.is_aborted
+
+
 # --- time ---------------------------------------------------------------------------------------------------------
 
 
@@ -377,6 +456,38 @@ async def test_an_answer_that_nobody_reads_is_given_up():
     assert not server.transport.is_closing()
 
 
+async def test_a_last_answer_may_take_its_time():
+    """The time to linger begins when all of it is sent; a client that reads nothing of it is given up."""
+    server = Server(hello)
+    for reads in (True, False):
+        server.connect()
+        await server.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n")
+        assert server.transport.is_half_closed
+        for unsent in range(100, 80, -1):
+            server.transport.unsent = unsent if reads else 100
+            await server.pass_(1)
+        assert not server.transport.is_closing()
+        server.transport.unsent = 0 if reads else 100
+        await server.pass_(2 if reads else 12)
+        assert server.transport.is_aborted
+
+
+@pytest.mark.parametrize("end", ["idle", "eof"])
+async def test_an_answer_that_nobody_reads_is_given_up_after_its_connection_was_closed(end):
+    """However slowly it was read until then: nothing waits for ever."""
+    server = Server(hello)
+    await server.send(GET % 1)
+    if end == "eof":
+        server.peer.eof_received()
+    for unsent in range(300, 110, -1):
+        server.transport.unsent = unsent
+        await server.pass_(1)
+    assert server.transport.is_closed
+    assert not server.transport.is_aborted
+    await server.pass_(32)
+    assert server.transport.is_aborted
+
+
 # --- the end of the server ----------------------------------------------------------------------------------------
 
 
@@ -397,6 +508,14 @@ async def test_a_server_that_goes_ends_what_is_idle_and_finishes_what_is_not():
     await testing.settle(10)
 
     assert b"connection: close\r\n" in server.transport.written
+    assert server.transport.is_closed
+
+
+async def test_who_comes_while_the_server_goes_is_not_waited_for():
+    """A connection that was accepted in the last moment has no request yet."""
+    server = Server(hello)
+    server.shared.is_draining = True
+    server.connect()
     assert server.transport.is_closed
 
 
