@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
+import gc
 from collections.abc import Callable
 from typing import Final, ParamSpec, TypeVar
 
@@ -32,4 +33,16 @@ async def run(
     """The result of a function that takes about as long as so many bytes of JSON; it may raise what it raises."""
     if size <= INLINE:
         return function(*args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_thread, functools.partial(function, *args, **kwargs))
+    work = functools.partial(function, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(_thread, _uncollected, work)
+
+
+def _uncollected(work: Callable[[], _Result]) -> _Result:
+    """Do it without the collector: it would look at a million values again and again, and let no thread do anything
+    meanwhile, though what it finds is hardly ever in a circle.
+    """
+    gc.disable()
+    try:
+        return work()
+    finally:
+        gc.enable()

@@ -1,5 +1,6 @@
 """What takes long leaves the event loop."""
 
+import gc
 import threading
 
 import pytest
@@ -28,3 +29,11 @@ async def test_what_is_raised_comes_back():
     """As if it had been done here."""
     with pytest.raises(ValueError, match="wrong"):
         await offload.run(offload.INLINE + 1, _where, failure=ValueError("wrong"))
+
+
+async def test_the_collector_does_not_look_at_what_is_read():
+    """It would hold up all threads at every fourth part of a million values; afterwards it works again."""
+    assert not await offload.run(offload.INLINE + 1, gc.isenabled)
+    with pytest.raises(ValueError, match="wrong"):
+        await offload.run(offload.INLINE + 1, _where, failure=ValueError("wrong"))
+    assert gc.isenabled()
