@@ -190,7 +190,9 @@ A request may have so much; more is refused with the code, once and by number. T
 | values in a YAML document; levels; aliases | 100,000; 256; 1,000 | 400 |
 | levels of a patch, and of a field set | 256 | 400 |
 | JSON patch: operations *; bytes copied *; list items shifted | 10,000; 3 MiB; 10,000,000 | 413; 422; 413 |
+| a request's target: path and query | 64 KiB | 414 |
 | ranges in `Accept`; parameters of each | 32; 16 | what follows is passed over |
+| items of `X-Forwarded-For` | 64 | what follows is passed over |
 | requirements of a label or field selector, in a query, a review or an aggregation rule | 100 | 400; 422 in objects |
 | selectors of an aggregation rule | 100 | 422 |
 | labels, owner references, finalizers of an object; taints of a Node | 1,000 each | 422 |

@@ -223,10 +223,17 @@ def _write(directory: int, path: pathlib.Path, content: bytes, mode: int) -> Non
 
 def open_log(path: pathlib.Path) -> int:
     """A descriptor that appends to a log, which is made for us alone if it is not there. A link is followed to a
-    device or a pipe, such as /dev/stdout, and to no file. Raises OSError.
+    device or a pipe, such as /dev/stdout, and to no file. Raises OSError, also for a pipe that nobody reads.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    # Without O_NONBLOCK a pipe is opened when somebody reads it, and nothing could end the waiting.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+    handle = _open_log(path, flags)
+    os.set_blocking(handle, True)
+    return handle
+
+
+def _open_log(path: pathlib.Path, flags: int) -> int:
     try:
         return os.open(path, flags | os.O_NOFOLLOW, 0o600)
     except OSError as error:

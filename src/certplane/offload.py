@@ -15,6 +15,7 @@ import concurrent.futures
 import contextlib
 import contextvars
 import functools
+import gc
 import weakref
 from collections.abc import Callable
 from typing import Final, ParamSpec, TypeVar
@@ -41,10 +42,21 @@ async def run(
     loop = asyncio.get_running_loop()
     turns = _turns.setdefault(loop, _Turns())
     await turns.take(asker.get())
-    work = _thread.submit(functools.partial(function, *args, **kwargs))
+    work = _thread.submit(_uncollected, functools.partial(function, *args, **kwargs))
     # Not when this is left: if it is cancelled, the thread is at it all the same.
     work.add_done_callback(lambda _: _call_in(loop, turns.give_back))
     return await asyncio.wrap_future(work)
+
+
+def _uncollected(work: Callable[[], _Result]) -> _Result:
+    """Do it without the collector: it would look at a million values again and again, and let no thread do anything
+    meanwhile, though what it finds is hardly ever in a circle.
+    """
+    gc.disable()
+    try:
+        return work()
+    finally:
+        gc.enable()
 
 
 class _Turns:

@@ -102,11 +102,12 @@ class Log:
         self.text += line
 
 
-async def _send(plane, method, path, *, body=b"", query="", headers=()):
+async def _send(plane, method, path, *, body=b"", query="", headers=(), raw_path=""):
     async def chunks():
         yield body if isinstance(body, bytes) else json.dumps(body).encode()
 
-    of = exchange.Exchange(method, path, query, exchange.Headers(list(headers)), chunks, identity=flow.ADMIN)
+    of = exchange.Exchange(method, path, query, exchange.Headers(list(headers)), chunks, raw_path=raw_path)
+    of.identity = flow.ADMIN
     return await plane.handler(of)
 
 
@@ -154,6 +155,11 @@ LINE = PEM.replace(b"\n", b" ").strip()
         {"query": "labelSelector=" + urllib.parse.quote_plus(PEM)},
         {"query": "fieldManager=" + urllib.parse.quote(base64.b64encode(_der(PEM)))},
         {"path": CONFIG_MAPS + "/" + PEM.decode()},
+        # Behind slashes, which could be base64 as well.
+        *(
+            {"path": f"{CONFIG_MAPS}/{name}", "raw_path": f"{CONFIG_MAPS}/{urllib.parse.quote(name, safe='')}"}
+            for name in (_text(_der(PEM)), _text(_text(PEM).encode()))
+        ),
     ],
 )
 async def test_a_private_key_in_the_address_or_a_header_is_refused_and_repeated_nowhere(caplog, request_):

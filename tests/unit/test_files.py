@@ -187,6 +187,20 @@ def test_a_log_is_no_link_to_a_file(tmp_path):
     assert 0o700 == stat.S_IMODE((tmp_path / "below").stat().st_mode)
 
 
+def test_a_log_is_no_pipe_that_nobody_reads(tmp_path):
+    """To open it would wait for somebody who does; one that is read is written to as ever."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="No such device or address"):
+        files.open_log(tmp_path / "pipe")
+
+    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    handle = files.open_log(tmp_path / "pipe")
+    os.write(handle, b"record")
+    assert (os.read(reading, 10), os.get_blocking(handle)) == (b"record", True)
+    os.close(handle)
+    os.close(reading)
+
+
 def test_named_secrets_may_be_mounted(tmp_path, caplog):
     """As a Secret of a pod is: a link to a file that everybody in the pod can read. It is said."""
     data = tmp_path / "..data"

@@ -1,6 +1,7 @@
 """What takes long leaves the event loop."""
 
 import asyncio
+import gc
 import threading
 
 import pytest
@@ -77,3 +78,11 @@ async def test_who_waits_no_more_keeps_nobody_waiting():
     assert queued.done == ["a2"]
     await offload.run(offload.INLINE + 1, queued.done.append, "last")
     assert queued.done == ["a2", "last"]
+
+
+async def test_the_collector_does_not_look_at_what_is_read():
+    """It would hold up all threads at every fourth part of a million values; afterwards it works again."""
+    assert not await offload.run(offload.INLINE + 1, gc.isenabled)
+    with pytest.raises(ValueError, match="wrong"):
+        await offload.run(offload.INLINE + 1, _where, failure=ValueError("wrong"))
+    assert gc.isenabled()

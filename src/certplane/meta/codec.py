@@ -397,6 +397,10 @@ def _read_bytes(value: Any, state: _Reading) -> bytes:
 
 
 def _read_byte_list(values: list[Any], state: _Reading) -> bytes:
+    if set(map(type, values)) == {gojson.Number}:
+        # What is no integer, or too large, is told below.
+        with contextlib.suppress(ValueError):
+            return bytes(map(int, values))
     return bytes(_read_byte(item, state) if item is not None else 0 for item in values)
 
 

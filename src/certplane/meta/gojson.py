@@ -282,7 +282,7 @@ def deeper_than(tree: Any, limit: int) -> bool:
             inner = value.values() if isinstance(value, dict) else value
             if isinstance(value, Pairs):
                 inner = [item for _, item in value]
-            todo.extend((item, depth + 1) for item in inner)
+            todo.extend((item, depth + 1) for item in inner if isinstance(item, dict | list))
     return False
 
 

@@ -257,6 +257,9 @@ def _merged(document: Any, patch: Any) -> Any:
 
 def _pruned(value: Any) -> Any:
     """A value without the nulls in its objects, all of them opened."""
-    if isinstance(value, gojson.Pairs | Mapping):
+    # The frequent ones first: whether something is a Mapping is found out slowly.
+    if isinstance(value, str):
+        return value
+    if type(value) is not list and isinstance(value, gojson.Pairs | Mapping):
         return {key: _pruned(each) for key, each in dict(value).items() if each is not None}
     return [_pruned(each) for each in value] if isinstance(value, list) else value

@@ -388,9 +388,14 @@ def sources(peer: str, headers: exchange.Headers) -> Sequence[str]:
     return auditlimits.sources(_sources(peer, headers.get(b"x-forwarded-for"), headers.get(b"x-real-ip")))
 
 
+#: So many items of X-Forwarded-For are looked at: anybody may send thousands.
+_MOST_FORWARDED: Final = 64
+
+
 @boundedcache.remember()
 def _sources(peer: str, forwarded: str, real: str) -> Sequence[str]:
-    found = [address for each in forwarded.split(",") if (address := _address(each))]
+    first = forwarded.split(",", _MOST_FORWARDED)[:_MOST_FORWARDED]
+    found = [address for each in first if (address := _address(each))]
     nearest = _address(real)
     if nearest and nearest not in found:
         found.append(nearest)

@@ -148,7 +148,12 @@ _LONGEST_FIELD: Final = 64
 def _refuse_private_keys(services: Services, of: exchange.Exchange) -> None:
     """Refuse a private key in what would be recorded of a request, or quoted: its address and its headers."""
     query = urllib.parse.unquote_to_bytes(of.raw_query) if of.raw_query else b""
-    for where, text in ((b"path", of.path.encode("utf-8", "replace")), (b"query", query), *of.headers):
+    # Each part by itself as well: the slash before it could be one of base64.
+    parts = [
+        urllib.parse.unquote_to_bytes(part) for part in of.raw_path.split("/") if len(part) >= privatekeys.SHORTEST
+    ]
+    paths = (of.path.encode("utf-8", "replace"), *parts)
+    for where, text in (*((b"path", path) for path in paths), (b"query", query), *of.headers):
         if len(text) >= privatekeys.SHORTEST and privatekeys.is_in(text):
             field = where[:_LONGEST_FIELD].decode("latin-1")
             left_out = services.log_limit.admit((of.source, field), of.received)

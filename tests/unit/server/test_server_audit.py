@@ -131,6 +131,8 @@ def test_a_policy_that_cannot_be_meant_is_refused(document, problem):
         ("10.0.0.1", [], ["10.0.0.1"]),
         ("10.0.0.1", [(b"x-forwarded-for", b"1.1.1.1, 2.2.2.2")], ["1.1.1.1", "2.2.2.2", "10.0.0.1"]),
         ("10.0.0.1", [(b"x-forwarded-for", b"nonsense, 10.0.0.1")], ["10.0.0.1"]),
+        ("10.0.0.1", [(b"x-forwarded-for", b"nonsense," * 64 + b"1.1.1.1")], ["10.0.0.1"]),
+        ("10.0.0.1", [(b"x-forwarded-for", b"nonsense," * 63 + b"1.1.1.1")], ["1.1.1.1", "10.0.0.1"]),
         ("10.0.0.1", [(b"x-forwarded-for", b"1.1.1.1, 1.1.1.1")], ["1.1.1.1", "1.1.1.1", "10.0.0.1"]),
         ("10.0.0.1", [(b"x-forwarded-for", b"1.1.1.1"), (b"x-forwarded-for", b"2.2.2.2")], ["1.1.1.1", "10.0.0.1"]),
         ("::ffff:10.0.0.1", [(b"x-forwarded-for", b"fe80::1%eth0")], ["10.0.0.1"]),

@@ -27,6 +27,9 @@ import msgspec
 
 #: Bytes of a request's head, as Go's server takes them; trailers may have as many.
 HEAD_LIMIT: Final = 1 << 20
+#: Bytes of a request's target. Go has no such limit; but what is asked in it is looked at on the event loop, where a
+#: megabyte of escapes takes half a second, before anybody has said who he is.
+TARGET_LIMIT: Final = 64 * 1024
 #: Fields of a head. Go has no such limit; a field may be as short as four bytes, and each costs a hundred here.
 FIELD_LIMIT: Final = 1000
 #: Bytes of the line before a chunk, and what all of them may waste, as in Go's `internal/chunked`.
@@ -195,6 +198,8 @@ class Machine:
         method, target, major, minor = line.groups()
         if major != b"1" or minor not in (b"0", b"1"):
             raise _Problem(505, "unsupported protocol version")
+        if len(target) > TARGET_LIMIT:
+            raise _Problem(414, "")
         self._is_old = minor == b"0"
         fields, framing = _read_fields(lines)
         host = framing.get(b"host", [])

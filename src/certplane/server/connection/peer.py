@@ -41,6 +41,9 @@ STALL_SECONDS: Final = 30.0
 LINGER_SECONDS: Final = 1.0
 #: Bytes of a body, or of further requests, that wait to be read before the client is made to wait.
 _WAITING_LIMIT: Final = 64 * 1024
+#: Bytes that arrived at once, after which a connection has had its turn: libuv would go on reading, thirty times a
+#: quarter of a megabyte, and ten million bytes of a byte a record take a second.
+_TURN_BYTES: Final = 32 * 1024
 #: Unread bytes that a connection has for nothing; more are charged to `Shared.waiting`.
 _FREE_BYTES: Final = 16 * 1024
 #: All unread bytes of all connections beyond what each has for nothing.
@@ -161,6 +164,8 @@ class Peer(asyncio.Protocol):
         self._body: _BodyReader | None = None
         self._is_streaming = False
         self._is_paused = False
+        #: Whether others have their turn before more is read.
+        self._is_resting = False
         self._is_lingering = False
         #: Whether the client said that it sends no more.
         self._is_ended = False
@@ -194,6 +199,18 @@ class Peer(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._is_lingering:
             return
+        self._decode(data)
+        if len(data) >= _TURN_BYTES and not self._is_paused and not self._transport.is_closing():
+            self._is_resting = True
+            self._transport.pause_reading()
+            self._loop.call_soon(self._rested)
+
+    def _rested(self) -> None:
+        self._is_resting = False
+        if not self._is_paused and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _decode(self, data: bytes) -> None:
         session = self._session
         if session is None:
             self._receive(data)
@@ -320,8 +337,7 @@ class Peer(asyncio.Protocol):
                 # Whoever is not listened to can leave unseen; a stream would go on for nobody.
                 self._abort("too much was sent behind a request whose answer streams")
                 return
-            self._is_paused = True
-            self._transport.pause_reading()
+            self._pause()
         if waiting > _FREE_BYTES or self._charged:
             self._charge(max(waiting - _FREE_BYTES, 0))
             if self._charged and self._shared.waiting > _WAITING_TOTAL:
@@ -334,12 +350,21 @@ class Peer(asyncio.Protocol):
         self._shared.waiting += size - self._charged
         self._charged = size
 
+    def _pause(self) -> None:
+        self._is_paused = True
+        if not self._is_resting:
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        self._is_paused = False
+        if not self._is_resting:
+            self._transport.resume_reading()
+
     def body_taken(self) -> None:
         """Called by the body when it was read as far as it came."""
         self._limit_waiting()
         if self._is_paused and self._machine.buffered <= _WAITING_LIMIT:
-            self._is_paused = False
-            self._transport.resume_reading()
+            self._resume()
 
     def ask_for_body(self) -> None:
         """Called by the body when the first piece is awaited that the client holds back."""
@@ -410,8 +435,7 @@ class Peer(asyncio.Protocol):
             return
         self._expect(IDLE_SECONDS, "")
         if self._is_paused:
-            self._is_paused = False
-            self._transport.resume_reading()
+            self._resume()
         # What waits behind; and a body that nobody read waits no more.
         self._receive(b"")
 
@@ -446,8 +470,7 @@ class Peer(asyncio.Protocol):
         self._expect(LINGER_SECONDS, "")
         self._transport.write_eof()
         if self._is_paused:
-            self._is_paused = False
-            self._transport.resume_reading()
+            self._resume()
 
     def _abort(self, why: str) -> None:
         self._shared.tell("connection ended", self._source, why)

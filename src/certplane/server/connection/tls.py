@@ -33,6 +33,9 @@ _RECORD_LIMIT: Final = 16384 + 2048
 #: Of plaintext in a record, and what a record adds to it at the most.
 _RECORD_PLAIN: Final = 16384
 _RECORD_OVERHEAD: Final = 64
+#: Records in a row that bring nothing for us, as many as Go's `crypto/tls` takes. A client that goes on asking for new
+#: keys, and nothing else, would have a key made and an answer written at each of them, while everybody else waits.
+_MOST_USELESS: Final = 16
 #: What is read at once of what OpenSSL has to say in a handshake.
 _FLIGHT: Final = 16384
 
@@ -108,6 +111,8 @@ class Session:
         #: Of a record that is not complete yet.
         self._partial = bytearray()
         self._outgoing: list[bytes] = []
+        #: Records since the last one that brought something.
+        self._useless = 0
         #: Whether anything came yet.
         self.has_begun = False
         self.is_established = False
@@ -122,7 +127,7 @@ class Session:
         if self._partial:
             self._partial += data
             data = bytes(self._partial)
-        records, size = _complete_records(data)
+        groups, size = _complete_records(data)
         if size < len(data):
             if self._partial:
                 del self._partial[:size]
@@ -131,19 +136,38 @@ class Session:
             data = data[:size]
         elif self._partial:
             self._partial.clear()
-        if not records:
-            return b""
+        try:
+            if len(groups) == 1:
+                return self._take(data, *groups[0])
+            return self._take_all(data, groups)
+        except SSL.Error as error:
+            self._collect()
+            raise TLSError(_text(error)) from error
+
+    def _take_all(self, data: bytes, groups: Sequence[tuple[int, int]]) -> bytes:
+        pieces: list[bytes] = []
+        position = 0
+        for records, size in groups:
+            pieces.append(self._take(data[position : position + size], records, size))
+            position += size
+            if self.is_ended:
+                break
+        return b"".join(pieces)
+
+    def _take(self, data: bytes, records: int, size: int) -> bytes:
+        """The plaintext in a group of records. OpenSSL goes on by itself through all that bring nothing."""
         self._connection.bio_write(data)
         try:
             if not self.is_established:
                 return self._shake_hands(size)
-            return self._read(records, size)
+            plain = self._read(records, size)
         except SSL.ZeroReturnError:
             self.is_ended = True
             return b""
-        except SSL.Error as error:
-            self._collect()
-            raise TLSError(_text(error)) from error
+        self._useless = 0 if plain else self._useless + records
+        if self._useless > _MOST_USELESS and not self.is_ended:
+            raise TLSError("too many records without content")
+        return plain
 
     def _shake_hands(self, size: int) -> bytes:
         try:
@@ -211,21 +235,27 @@ class Session:
             return
 
 
-def _complete_records(data: bytes) -> tuple[int, int]:
-    """How many records are complete, and how many bytes they take."""
-    records = position = 0
+def _complete_records(data: bytes) -> tuple[list[tuple[int, int]], int]:
+    """The complete records, in groups of so many with so many bytes; and the bytes of all of them."""
+    groups: list[tuple[int, int]] = []
+    records = position = begun = 0
     length = len(data)
     while length - position >= _RECORD_HEAD:
         content = data[position + 3] << 8 | data[position + 4]
         if content > _RECORD_LIMIT:
             # That is no record; OpenSSL knows the alert for it.
-            return records + 1, length
+            return [*groups, (records + 1, length - begun)], length
         end = position + _RECORD_HEAD + content
         if end > length:
             break
         records += 1
         position = end
-    return records, position
+        if records == _MOST_USELESS:
+            groups.append((records, position - begun))
+            records, begun = 0, position
+    if records:
+        groups.append((records, position - begun))
+    return groups, position
 
 
 def _peer_chain(connection: SSL.Connection) -> Sequence[bytes]:

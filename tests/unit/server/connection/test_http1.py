@@ -194,6 +194,9 @@ REFUSED = {
     "a length beyond numbers": (_get(HOSTED, b"Content-Length: " + b"9" * 19), 400, "bad Content-Length"),
     "another expectation": (_get(HOSTED, CHUNKED, b"Expect: more"), 417, "malformed HTTP request"),
     "a long head": (_get(HOSTED, b"A: " + b"x" * http1.HEAD_LIMIT), 431, "malformed HTTP request"),
+    "a long target": (
+        b"GET /" + b"x" * http1.TARGET_LIMIT + b" HTTP/1.1\r\nHost: h\r\n\r\n", 414, "malformed HTTP request",
+    ),
     "many fields": (_get(HOSTED, *[b"A:"] * http1.FIELD_LIMIT), 431, "malformed HTTP request"),
     "an empty line before a request": (b"\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", 400, "malformed HTTP request"),
     "TLS where HTTP is spoken": (b"\x16\x03\x01", 400, "malformed HTTP request"),

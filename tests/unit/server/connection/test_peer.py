@@ -109,6 +109,36 @@ async def test_a_body_is_read_as_it_comes():
     assert b"\r\n\r\nabcdef" in server.transport.written
 
 
+async def test_others_have_their_turn_after_much_has_come():
+    """However fast a client sends: its connection is read again once the loop has seen to the others."""
+    server = Server(echo)
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 40000\r\n\r\n"
+
+    server.peer.data_received(head + b"x" * (40_000 - 1))
+    assert server.transport.is_paused
+    await testing.settle(10)
+    assert not server.transport.is_paused
+    await server.send(b"x" + GET % 1)
+
+    assert server.transport.written.count(b"HTTP/1.1 200") == 2
+
+
+async def test_who_is_made_to_wait_has_no_turn():
+    """A connection that is paused stays so after its rest, until somebody takes what it sent."""
+    handler, requests = waiting()
+    server = Server(handler)
+
+    server.peer.data_received(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n" + b"x" * 40_000)
+    await testing.settle(10)
+    server.peer.data_received(b"x" * 40_000)
+    await testing.settle(10)
+    assert server.transport.is_paused
+
+    requests[0][1].set_result(exchange.Reply(200, "text/plain", b"enough"))
+    await testing.settle(10)
+    assert not server.transport.is_paused
+
+
 async def test_a_client_that_waits_is_told_to_go_on():
     """100 (Continue) goes out when the body is wanted, once."""
     server = Server(echo)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import itertools
 import ssl
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from certplane.server.connection import tls
 from certplane.x509 import keys, mint, pem, template
@@ -180,6 +183,38 @@ def test_a_client_that_says_goodbye_is_heard(context, ca):
         client.tls.unwrap()
     assert client.flight() == b"last words"
     assert client.session.is_ended
+
+
+def _labelled(digest, secret, label, length):
+    info = length.to_bytes(2, "big") + bytes([len(label) + 6]) + b"tls13 " + label + b"\0"
+    return HKDFExpand(digest, length, info).derive(secret)
+
+
+def _key_updates(secret):
+    """The records by which a client of TLS 1.3 asks for new keys, again and again (RFC 8446 sections 4.6.3, 7.2)."""
+    digest, length = (hashes.SHA384(), 32) if len(secret) == 48 else (hashes.SHA256(), 16)
+    head, message = b"\x17\x03\x03\x00\x16", b"\x18\x00\x00\x01\x01"
+    while True:
+        cipher = AESGCM(_labelled(digest, secret, b"key", length))
+        yield head + cipher.encrypt(_labelled(digest, secret, b"iv", 12), message + b"\x16", head)
+        secret = _labelled(digest, secret, b"traffic upd", len(secret))
+
+
+def test_a_client_that_only_asks_for_new_keys_is_refused(context, ca, tmp_path):
+    """As by Go's server, which takes sixteen in a row: OpenSSL would make keys for as long as somebody asks."""
+    client = Client(context.session(), ca, version=ssl.TLSVersion.TLSv1_3)
+    client.tls.context.keylog_filename = str(tmp_path / "secrets")
+    client.tls = client.tls.context.wrap_bio(client._incoming, client._outgoing, server_hostname="localhost")
+    client.shake_hands()
+    lines = (tmp_path / "secrets").read_text().splitlines()
+    (secret,) = [line.split()[2] for line in lines if line.startswith("CLIENT_TRAFFIC_SECRET_0 ")]
+    updates = _key_updates(bytes.fromhex(secret))
+
+    assert client.session.receive(b"".join(itertools.islice(updates, 16))) == b""
+    assert client.read(client.session.take_outgoing()) == b""
+    with pytest.raises(tls.TLSError, match="too many records without content"):
+        client.session.receive(b"".join(itertools.islice(updates, 10_000)))
+    assert len(client.session.take_outgoing()) <= 40 * 30
 
 
 def test_there_is_no_resumption(context, ca):
