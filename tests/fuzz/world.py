@@ -44,7 +44,8 @@ _FIRST = 10_000
 #: What a real server answers with 500 and a message: patches and revisions that contradict themselves.
 _UNREASONED = re.compile(
     r"failed to (create typed (patch|live) object|convert new object)|resourceVersion should not be set"
-    r"|strconv.ParseUint: parsing|resourceVersion: Invalid value: \"\d{4}|unknown patch type: |merging lists cannot yet be specified|merging an object in json"
+    r"|strconv.ParseUint: parsing|resourceVersion: Invalid value: \"\d{4}|unknown patch type: "
+    r"|merging lists cannot yet be specified|merging an object in json"
     r"|expected a (\[\]|map\[string\])interface|expected slice or array type|value for key \d+ is not a map"
     r"|does not contain declared merge key|The order in patch list|list element types are not identical"
     r"|no elements in any of the given slices|unable to find api field in struct",
