@@ -7,6 +7,7 @@ import contextlib
 import os
 import pathlib
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Final
 
 import click
@@ -72,7 +73,11 @@ async def until_ready(probe: Probe, lives: Callable[[], bool], clock: clocks.Clo
             await asyncio.wait({probing, pausing}, return_when=asyncio.FIRST_COMPLETED)
             if probing.done():
                 try:
-                    return probing.result()
+                    url = probing.result()
+                    if lives():
+                        return url
+                    # Another one has its port, or its data directory.
+                    why, lived = f"another server answers at {url}", False
                 except NotReady as problem:
                     why, probing = str(problem), None
             if not lived:
@@ -98,7 +103,9 @@ async def _probe(path: pathlib.Path) -> str:
             answer = await transport.request("GET", "/readyz")
         except api.Unreachable as error:
             raise NotReady(str(error)) from error
-    if answer.status != 200:
+    if answer.status == HTTPStatus.UNAUTHORIZED:
+        raise NotReady(f"{access.place} does not take the credentials in {path}: its log says why")
+    if answer.status != HTTPStatus.OK:
         text = answer.body.decode("utf-8", "replace")[:_SHOWN].strip()
         raise NotReady(f"{access.place} answers {answer.status} {gotext.quote(text)}")
     return access.base
