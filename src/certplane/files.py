@@ -166,7 +166,7 @@ def make_directory(path: pathlib.Path, what: str) -> None:
             place = next((each for each in (path, *path.parents) if os.path.lexists(each) and not each.is_dir()), path)
             raise SetupError(
                 f"{what} {path} cannot be made: {place} is there, and is no directory",
-                (f"name another directory, or move {place} away",),
+                ("name another directory",),
             ) from error
 
 

@@ -240,8 +240,8 @@ def test_a_taken_port_leaves_no_kubeconfig(data):
     ("error", "told"),
     [
         (OSError(errno.EADDRINUSE, ""), "another process may use the port: choose another one with --listen HOST:PORT"),
-        (OSError(errno.EADDRNOTAVAIL, ""), "this machine has no such address: --listen 0.0.0.0:443"),
-        (socket.gaierror(socket.EAI_NONAME, ""), "this machine has no such address: --listen 0.0.0.0:443"),
+        (OSError(errno.EADDRNOTAVAIL, ""), "this machine has no such address: --listen 127.0.0.1:443"),
+        (socket.gaierror(socket.EAI_NONAME, ""), "this machine has no such address: --listen 127.0.0.1:443"),
         (OSError(errno.EACCES, ""), "ports below 1024 need the rights of root: choose another one with --listen"),
     ],
 )  # fmt: skip
