@@ -169,7 +169,7 @@ where the server is and who you are.
 ## certplane audit approvals
 
 Who approved or denied what, when, and which serial number came out: `[--log FILE] [--since 24h] [-o table|json]`.
-Reads the log and the approvals beside it, and the files that they were turned over into.
+Reads the log, the approvals beside it, and the rotated files of both.
 
 ## Limits
 

@@ -84,7 +84,7 @@ async def until_ready(probe: Probe, lives: Callable[[], bool], clock: clocks.Clo
                 raise errors.SetupError(f"the server's process ended before it was ready: {why}", (_ENDED, _PORT))
             if clock.monotonic() >= end:
                 late = f"the server is not ready after {gotext.human_duration(seconds)}: {why}"
-                raise errors.SetupError(late, ("is it running, and what does it print?", _PORT))
+                raise errors.SetupError(late, ("check that the server is running, and what it printed last", _PORT))
             await pausing
     finally:
         if probing is not None:
