@@ -57,7 +57,8 @@ and in the metric `certplane_signer_ready`.
 
 Files that are there already are used as they are, but for the address in the two kubeconfigs: it follows the one that
 the server has, unless you wrote another one there; what you add to them stays. One that is damaged ends the start with
-an error, and is left as it is.
+an error, and is left as it is. The certificates in them and the serving certificate are good for a year: to renew one,
+move its files away and start again.
 
 At the start, all of these have to be files and no links, of the user that certplane runs as or of root, and closed to
 others; the directories, too, may be written to by nobody else. What is not so is refused, with the command that mends
