@@ -31,7 +31,7 @@ demo: $(VENV)/run.stamp $(KUBECTL)/1.37/bin/kubectl ## start a control plane in 
 up: $(VENV)/run.stamp $(KUBECTL)/1.37/bin/kubectl ## keep a control plane running and print the lines to paste
 	@$(BIN)/python tools/up.py
 
-check: $(VENV)/dev.stamp $(KUBECTL)/1.37/bin/kubectl ## style, types, floors of the house and the quick tests: under 90 seconds
+check: $(VENV)/dev.stamp $(KUBECTL)/1.37/bin/kubectl ## style, types, imports and the quick tests: under 90 seconds
 	$(BIN)/ruff check src tests tools bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo

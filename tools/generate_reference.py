@@ -56,8 +56,9 @@ and in the metric `certplane_signer_ready`.
 | `audit.log` | who did what; a group may read it |
 
 Files that are there already are used as they are, but for the address in the two kubeconfigs: it follows the one that
-the server has, unless you wrote another one there; what you add to them stays. One that is damaged is told and left
-alone.
+the server has, unless you wrote another one there; what you add to them stays. One that is damaged ends the start with
+an error, and is left as it is. The certificates in them and the serving certificate are good for a year: to renew one,
+move its files away and start again.
 
 At the start, all of these have to be files and no links, of the user that certplane runs as or of root, and closed to
 others; the directories, too, may be written to by nobody else. What is not so is refused, with the command that mends
@@ -90,7 +91,7 @@ files are read at the start alone.
 | 1 | a fault of the program's; the log has a traceback |
 | 2 | something that a person must mend: `error:` says what, `hint:` what to do; `wait`: the server is not ready |
 | 3 | `controllers`: another copy works now; start this one again, it waits for its turn |
-| 130 | interrupted (Ctrl-C) before anything was read |
+| 130 | interrupted (Ctrl-C): a short command, or a long one before it had read anything |
 
 ### Health and metrics
 
@@ -110,6 +111,8 @@ system:masters, unless you allow more.
 | `certplane_signer_ready` | 1 if a signer has an authority, else 0 with the reason |
 | `certplane_csr_decisions_total` | what controllers decided, by signer, decision and reason |
 | `apiserver_current_inflight_requests`, `apiserver_longrunning_requests` | what is under way: requests, and watches |
+| `certplane_connections_refused_total` | connections turned away, by reason |
+| `apiserver_tls_handshake_errors_total` | handshakes that failed |
 | `apiserver_resource_objects` | objects that are stored, by group and resource |
 | `apiserver_client_certificate_expiration_seconds` | how long the client certificates of requests are still valid |
 | `apiserver_tls_handshake_errors_total` | TLS handshakes that came to nothing |
@@ -172,11 +175,12 @@ where the server is and who you are.
 ## certplane audit approvals
 
 Who approved or denied what, when, and which serial number came out: `[--log FILE] [--since 24h] [-o table|json]`.
-Reads the log and the approvals beside it, and the files that they were turned over into.
+Reads the log, the approvals beside it, and the rotated files of both.
 
 ## Limits
 
 A request may have so much; more is refused with the code, once and by number. Those marked with * Kubernetes has, too.
+Nobody is known to need more.
 
 | what | limit | beyond it |
 |---|---|---|
@@ -200,6 +204,8 @@ A request may have so much; more is refused with the code, once and by number. T
 | `spec.request` of a CertificateSigningRequest | 256 KiB | 422 |
 | in PKCS#10 and certificates: names, attributes of a subject, extensions | 2,000 each | 422 |
 | arcs of an object identifier (RFC 2578) | 128 | 422 |
+| certificates that a client sends, its own among them; bytes of them | 16; 64 KiB | 401 |
+| signatures that are checked for one chain of certificates * | 100 | 401 |
 | `spec.podCIDRs` of a Node | 100 | 422 |
 | steps of a path in `managedFields` | 32 | the entry counts as none |
 | permissions that a refused role lists; looks at held rules that a role takes | 1,000; 200,000 | "and more"; 403 |
@@ -219,6 +225,7 @@ stands in its place.
 | warnings of an answer * | 4,096 characters; each 256 where they are more |
 | URI, messages and annotations in an audit record | 2,048 characters each |
 | User-Agent; names; all of a user; addresses; causes in it | 1,024; 512; 16,384 characters; 16; 10 |
+| lines about refused credentials in the server's log | one a minute for a reason and source, 60 a minute in all |
 | a value in a line of the server's log; a traceback | 2,048; 32,768 characters |
 | lines about refused credentials; about connections | each one a minute for the same, 60 in all; others are counted |
 | `Impersonate-User` and `Impersonate-Uid` | one of each, not empty |

@@ -160,7 +160,14 @@ def _check_owner(path: pathlib.Path, what: str, found: os.stat_result) -> None:
 def make_directory(path: pathlib.Path, what: str) -> None:
     """Have a directory, for us alone if it has to be made."""
     with told(f"{what} {path} cannot be made", "check who may write to the directory above it"):
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            place = next((each for each in (path, *path.parents) if os.path.lexists(each) and not each.is_dir()), path)
+            raise SetupError(
+                f"{what} {path} cannot be made: {place} is there, and is no directory",
+                ("name another directory",),
+            ) from error
 
 
 def discard(path: pathlib.Path) -> None:

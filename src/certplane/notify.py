@@ -66,7 +66,7 @@ class Progress:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
                 sender.sendto(state.encode(), address)
         except OSError as error:
-            _log.warning("the service manager cannot be told", extra={"problem": error.strerror, "state": state})
+            _log.warning("the service manager cannot be notified", extra={"problem": error.strerror, "state": state})
 
 
 @contextlib.contextmanager

@@ -31,6 +31,9 @@ SECONDS: Final = 4.0
 #: Puts the contents of a group to use. Raises ValueError or SetupError, having changed nothing, for what is no good.
 Apply = Callable[[Sequence[bytes]], None]
 
+#: The file may be one of the data directory, or one that a setting names.
+_HINT: Final = "put a good one there; certplane serve --help lists the settings that name other files"
+
 
 class Wakeup:
     """Ends the waiting of all who wait for their next look. For one event loop."""
@@ -90,7 +93,7 @@ class Reloader:
         try:
             apply(contents)
         except ValueError as error:
-            raise SetupError(f"the {name} {group.shown} cannot be used: {error}") from error
+            raise SetupError(f"the {name} {group.shown} cannot be used: {error}", (_HINT,)) from error
         group.used = _digest(contents)
         self._groups.append(group)
 

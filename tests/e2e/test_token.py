@@ -56,10 +56,11 @@ def test_a_token_lets_in_until_it_is_deleted(own_server):
     [
         (["create", "abcdef.tooshort"], "not of the form"),
         (["create", "--ttl", "soon"], "not a duration: soon"),
-        (["create", "--usages", "everything"], "there is no usage everything"),
-        (["create", "--groups", "system:masters"], "there is no group system:masters"),
+        (["create", "--usages", "everything"], "a bootstrap token cannot have the usage everything"),
+        (["create", "--groups", "system:masters"], "a bootstrap token cannot have the group system:masters"),
         (["create", "--usages", "signing"], "a token that nobody authenticates with gives no groups"),
         (["delete", "nosuch"], 'secrets "bootstrap-token-nosuch" not found'),
+        (["delete", "nosuch"], "admin.conf list shows the tokens that there are"),
     ],
 )
 def test_what_cannot_be_done_is_said(own_server, arguments, error):

@@ -115,6 +115,15 @@ def test_a_port_that_is_taken_ends_it_at_once(page, log, tmp_path):
     assert not (tmp_path / "jane.key").exists()
 
 
+def test_a_port_that_is_taken_ends_the_first_minute_at_a_prompt(tmp_path):
+    """The reason stays on the screen: none of the lines behind it runs."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        screen = paste(minute(taken.getsockname()[1]) + "exit\n", tmp_path)
+    assert "error: the server's process ended before it was ready" in screen
+    assert not (tmp_path / "jane.key").exists()
+    assert "localhost:8080" not in screen
+
+
 def test_the_blocks_of_the_tutorial_work(tmp_path):
     """Pasted one after the other into one shell, all blocks succeed."""
     pasted = blocks("docs", "tutorial.md")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -235,6 +236,27 @@ def test_a_taken_port_leaves_no_kubeconfig(data):
     assert not list(data.glob("*.conf"))
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.EADDRINUSE, ""), "another process may use the port: choose another one with --listen HOST:PORT"),
+        (OSError(errno.EADDRNOTAVAIL, ""), "this machine has no such address: --listen 127.0.0.1:443"),
+        (socket.gaierror(socket.EAI_NONAME, ""), "this machine has no such address: --listen 127.0.0.1:443"),
+        (OSError(errno.EACCES, ""), "ports below 1024 need the rights of root: choose another one with --listen"),
+    ],
+)  # fmt: skip
+def test_the_hint_is_about_what_was_wrong_with_the_address(error, told):
+    """A free port helps nobody who named an address of another machine."""
+    assert listener._advice(error, 443, "--listen").startswith(told)
+
+
+def test_an_address_of_another_machine_is_refused():
+    """One that is for documentation, and nobody's."""
+    with pytest.raises(SetupError, match=r"cannot listen on 192\.0\.2\.1:6443: Cannot assign") as caught:
+        listener.bind("192.0.2.1", 6443)
+    assert "this machine has no such address" in caught.value.hints[0]
+
+
 class Hanging(memory.MemoryStore):
     """A store that does not answer: a disk, or a lock of somebody else's."""
 
@@ -293,6 +315,12 @@ def test_the_configuration_file_is_judged(wrong, tmp_path):
     path = tmp_path / "named"
     path = wrong(path) or path
     assert str(path) in refused(lambda: files_of_settings.read_file(str(path)))
+
+
+def test_a_configuration_file_that_is_no_yaml(tmp_path):
+    """It is told with a line that would do."""
+    (tmp_path / "bad.yaml").write_text("listen: [")
+    assert "is no YAML" in refused(lambda: files_of_settings.read_file(str(tmp_path / "bad.yaml")))
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=named)

@@ -73,6 +73,21 @@ def test_modules_name_commands_that_there_are():
     assert {path.name: found for path in MODULES if (found := [m for t in texts(path) for m in mistakes(t)])} == {}
 
 
+def test_whoever_has_to_mend_something_is_told_how():
+    """Each SetupError has a hint. Those of `proofs` are caught where they are raised, and are lines of the log."""
+    without = [
+        f"{path.name}:{node.lineno}"
+        for path in MODULES
+        if path.name != "proofs.py"
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("SetupError", "errors.SetupError")
+        and len(node.args) < 2
+        and not node.keywords
+    ]
+    assert without == []
+
+
 @pytest.mark.parametrize(
     "text", ["certplane serve --no-such", "see `certplane waits --pid 1`", "certplane token create --ttl 1h --tl 2"]
 )

@@ -164,6 +164,19 @@ def test_directories_are_judged(tmp_path):
         files.check_directory(tmp_path / "none", "the directory")
 
 
+@pytest.mark.parametrize("below", [(), ("data",), ("data", "pki")])
+def test_what_stands_where_a_directory_is_wanted_is_named(below, tmp_path):
+    """A file, or a link that leads nowhere, under its name or above it."""
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "none")
+    for place in (tmp_path / "file", tmp_path / "link") if not below else (tmp_path / "file",):
+        path = place.joinpath(*below)
+        with pytest.raises(SetupError) as caught:
+            files.make_directory(path, "the directory")
+        assert f"the directory {path} cannot be made: {place} is there, and is no directory" == caught.value.message
+        assert ("name another directory",) == caught.value.hints
+
+
 @is_root
 def test_a_directory_of_somebody_else_is_refused(tmp_path):
     """Its owner can replace whatever is in it."""

@@ -119,7 +119,7 @@ def test_a_service_manager_that_is_gone_stops_nothing(tmp_path, caplog):
     """It is told of in the log."""
     with notify.progress(None, {"NOTIFY_SOCKET": str(tmp_path / "none")}) as progress:
         progress.ready(URL)
-    assert [each.message for each in caplog.records] == ["the service manager cannot be told"] * 2
+    assert [each.message for each in caplog.records] == ["the service manager cannot be notified"] * 2
 
 
 def test_nobody_need_be_told(tmp_path):

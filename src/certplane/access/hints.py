@@ -7,6 +7,7 @@ Here people learn at once, and which signer would do. Nothing is refused.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
@@ -16,7 +17,7 @@ from certplane.registry import admission
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.x509 import csr, profiles, weak
 
-_LONGEST: Final = 240
+_LONGEST: Final = 320
 #: How alike two names have to be for one to be taken for the other.
 _ALIKE: Final = 0.6
 
@@ -137,9 +138,20 @@ def _instead(name: str, asked: profiles.Asked, known: Mapping[str, Signer]) -> s
         accepting = tuple(each for each, count in suited.items() if count == most)
         return f"; {_nearest(name, accepting)} would"
     if name in known:
-        return "; no signer here would: certplane serve --signers declares one of your own"
+        own = "; no signer here would: certplane serve --signers declares one of your own"
+        return _with_usages(asked, known) or own
     alike = _alike(name, tuple(known))
     return f"; did you mean {alike}?" if alike else ""
+
+
+def _with_usages(asked: profiles.Asked, known: Mapping[str, Signer]) -> str:
+    """The signer that would, were more usages asked for as well: those of kubelets take certain sets only."""
+    for name, signer in known.items():
+        for usages in signer.profile.usage_sets:
+            more = dataclasses.replace(asked, usages=sorted(usages))
+            if usages.issuperset(asked.usages) and profiles.permits(signer.profile, more):
+                return f"; {name} would, with the usages {', '.join(more.usages)}"
+    return ""
 
 
 def _suits(profile: profiles.Profile, asked: profiles.Asked) -> bool:

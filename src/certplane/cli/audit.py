@@ -130,7 +130,7 @@ def audit() -> None:
 @audit.command("approvals", short_help="Who approved or denied what, and what came of it.")
 @click.option(
     "--log", "path", default=None, metavar="FILE",
-    help="The current file; those that it was turned over into, and the approvals beside it, are read as well.  "
+    help="The current file; its rotated files, and the approvals beside it, are read as well.  "
     "[default: DATA-DIR/audit.log]",
 )  # fmt: skip
 @click.option(

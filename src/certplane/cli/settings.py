@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from certplane import errors, files
 from certplane.config import options
 from certplane.meta import goyaml
+
+_LINES: Final = "write one setting a line, like listen: 127.0.0.1:6443"
 
 
 def with_flags(known: Sequence[options.Option]) -> Callable[[Any], Any]:
@@ -50,12 +52,12 @@ def read_file(path: str | None) -> dict[str, Any]:
         text = files.read_text(pathlib.Path(path), "the configuration file", "--config names another file")
         found = goyaml.load(text)
     except goyaml.Problem as error:
-        raise errors.SetupError(f"the configuration file {path} is no YAML: {error}") from error
+        raise errors.SetupError(f"the configuration file {path} is no YAML: {error}", (_LINES,)) from error
     if found is None:
         return {}
     if not isinstance(found, dict):
         raise errors.SetupError(
             f"the configuration file {path} is not a mapping",
-            ("write one setting a line, like listen: 127.0.0.1:6443",),
+            (_LINES,),
         )
     return found

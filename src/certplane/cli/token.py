@@ -14,6 +14,7 @@ import pathlib
 import re
 import secrets as randomness
 from collections.abc import Coroutine, Sequence
+from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 import click
@@ -35,6 +36,7 @@ _USAGE: Final = "usage-bootstrap-"
 _GROUPS: Final = "auth-extra-groups"
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 _DEFAULT_GROUP: Final = "system:bootstrappers:kubeadm:default-node-token"
+_GROUPS_HINT: Final = f"its groups begin with system:bootstrappers: and a name, as {_DEFAULT_GROUP}"
 
 
 @click.group()
@@ -68,7 +70,7 @@ def create(path: pathlib.Path, /, wanted: str, **how: str) -> None:
         new.data["expiration"] = clocks.rfc3339(clocks.SystemClock().now() + lifetime).encode()
     usages = _list(how["usages"], _USAGES.__contains__, "usage", "signing and authentication are possible")
     new.data |= {_USAGE + usage: b"true" for usage in usages}
-    groups = _list(how["groups"], lambda each: bool(_GROUP.fullmatch(each)), "group", f"such as {_DEFAULT_GROUP}")
+    groups = _list(how["groups"], lambda each: bool(_GROUP.fullmatch(each)), "group", _GROUPS_HINT)
     if groups and "authentication" not in usages:
         raise errors.SetupError(
             "a token that nobody authenticates with gives no groups",
@@ -148,7 +150,7 @@ def _list(text: str, fits: Any, what: str, hint: str) -> list[str]:
     found = [each.strip() for each in text.split(",") if each.strip()]
     for each in found:
         if not fits(each):
-            raise errors.SetupError(f"there is no {what} {each}", (hint,))
+            raise errors.SetupError(f"a bootstrap token cannot have the {what} {each}", (hint,))
     return found
 
 
@@ -167,7 +169,18 @@ def _ask(path: pathlib.Path, what: Any) -> Any:
         hints = ("is the server running, and is it the one that the kubeconfig names?",)
         raise errors.SetupError(str(error), hints) from error
     except errors.APIError as error:
-        raise errors.SetupError(error.message, (f"that is what the server says (code {error.code})",)) from error
+        raise errors.SetupError(error.message, (_advice(error.code, path),)) from error
+
+
+def _advice(code: int, path: pathlib.Path) -> str:
+    """What to do about an answer of the server."""
+    if code == HTTPStatus.UNAUTHORIZED:
+        return f"the server does not take the credentials in {path}: its log says why"
+    if code == HTTPStatus.FORBIDDEN:
+        return f"kubectl --kubeconfig {path} auth can-i --list --namespace kube-system shows what you may do"
+    if code in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+        return f"certplane token --kubeconfig {path} list shows the tokens that there are"
+    return f"that is what the server says (code {code})"
 
 
 # --- what is shown ------------------------------------------------------------------------------------------------

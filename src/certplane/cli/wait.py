@@ -7,6 +7,7 @@ import contextlib
 import os
 import pathlib
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Final
 
 import click
@@ -72,14 +73,18 @@ async def until_ready(probe: Probe, lives: Callable[[], bool], clock: clocks.Clo
             await asyncio.wait({probing, pausing}, return_when=asyncio.FIRST_COMPLETED)
             if probing.done():
                 try:
-                    return probing.result()
+                    url = probing.result()
+                    if lives():
+                        return url
+                    # Another one has its port, or its data directory.
+                    why, lived = f"another server answers at {url}", False
                 except NotReady as problem:
                     why, probing = str(problem), None
             if not lived:
                 raise errors.SetupError(f"the server's process ended before it was ready: {why}", (_ENDED, _PORT))
             if clock.monotonic() >= end:
                 late = f"the server is not ready after {gotext.human_duration(seconds)}: {why}"
-                raise errors.SetupError(late, ("is it running, and what does it print?", _PORT))
+                raise errors.SetupError(late, ("check that the server is running, and what it printed last", _PORT))
             await pausing
     finally:
         if probing is not None:
@@ -98,7 +103,9 @@ async def _probe(path: pathlib.Path) -> str:
             answer = await transport.request("GET", "/readyz")
         except api.Unreachable as error:
             raise NotReady(str(error)) from error
-    if answer.status != 200:
+    if answer.status == HTTPStatus.UNAUTHORIZED:
+        raise NotReady(f"{access.place} does not take the credentials in {path}: its log says why")
+    if answer.status != HTTPStatus.OK:
         text = answer.body.decode("utf-8", "replace")[:_SHOWN].strip()
         raise NotReady(f"{access.place} answers {answer.status} {gotext.quote(text)}")
     return access.base

@@ -26,6 +26,7 @@ from certplane.meta import goyaml
 _ACCOUNT: Final = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _EXTRA: Final = "Impersonate-Extra-"
 NOTHING: Final = credentials.Inline()
+_ANOTHER: Final = "--kubeconfig names another file"
 _LOOK: Final = "kubectl config view shows what it has"
 
 
@@ -189,12 +190,12 @@ def _read(path: pathlib.Path) -> Mapping[str, Any]:
         found = goyaml.load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise errors.SetupError(
-            f"the kubeconfig {path} cannot be read: {error}", ("--kubeconfig names another file",)
+            f"the kubeconfig {path} cannot be read: {getattr(error, 'strerror', None) or error}", (_ANOTHER,)
         ) from error
     except goyaml.Problem as error:
-        raise errors.SetupError(f"the kubeconfig {path} is no YAML: {error}") from error
+        raise errors.SetupError(f"the kubeconfig {path} is no YAML: {error}", (_ANOTHER,)) from error
     if not isinstance(found, dict):
-        raise errors.SetupError(f"{path} is no kubeconfig")
+        raise errors.SetupError(f"{path} is no kubeconfig", (_ANOTHER,))
     return found
 
 
@@ -246,7 +247,7 @@ def _plugin(user: _Entry, cluster: _Entry) -> credentials.Plugin:
     said = user.values["exec"]
     command = str(said.get("command") or "")
     if not command:
-        raise errors.SetupError(f"the exec plugin in {user.path} has no command")
+        raise errors.SetupError(f"the exec plugin in {user.path} has no command", (_LOOK,))
     if os.sep in command:
         # A name with a directory is relative to the file, one without is looked up as a shell does.
         command = str(user.path.parent / command)
@@ -288,7 +289,7 @@ def _proxy(cluster: _Entry) -> str:
 def _impersonated(user: _Entry) -> Mapping[str, str | Sequence[str]]:
     if not user.text("as"):
         if any(user.values.get(each) for each in ("as-uid", "as-groups", "as-user-extra")):
-            raise errors.SetupError(f"{user.path} says as-uid, as-groups or as-user-extra without as")
+            raise errors.SetupError(f"{user.path} says as-uid, as-groups or as-user-extra without as", (_LOOK,))
         return {}
     found: dict[str, str | Sequence[str]] = {"Impersonate-User": user.text("as")}
     if user.text("as-uid"):

@@ -57,12 +57,12 @@ OPTIONS: Final[tuple[options.Option, ...]] = (
         "audit-log-path",
         "File of audit records; - is standard output, none for no records; by default DATA-DIR/audit.log.",
     ),
-    Option("audit-log-maxsize", "Megabytes after which it is turned over; 0 for never.", "number", 100),
+    Option("audit-log-maxsize", "Megabytes after which it is rotated; 0 for never.", "number", 100),
     Option("audit-log-maxbackup", "How many former files are kept; 0 for all.", "number", 10),
     Option("audit-log-maxage", "Days that former files are kept; 0 for ever.", "number", 0),
     Option(
         "audit-approvals-log-path",
-        "File where records of what was done to certificate requests are kept as well, turned over on its own; none "
+        "File where records of what was done to certificate requests are kept as well, rotated on its own; none "
         "for no such file; by default audit-approvals.log, beside the audit log.",
     ),
     Option(

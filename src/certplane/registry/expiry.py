@@ -56,4 +56,4 @@ class Expiry:
                     continue  # It has changed after all, or is gone already.
                 count += 1
         if count:
-            _log.info("perishable objects forgotten", extra={"count": count})
+            _log.info("expired objects deleted", extra={"count": count})

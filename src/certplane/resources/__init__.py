@@ -57,12 +57,16 @@ def served(wanted: Mapping[str, bool]) -> tuple[resource.Resource, ...]:
     if unknown:
         raise errors.SetupError(
             f"--runtime-config: nothing here is called {unknown[0]}",
-            (f"what can be turned on: {', '.join(_key(each) for each in OPTIONAL)}",),
+            (_can_be_turned_on(),),
         )
     for each in DEFAULT:
         if wanted.get(_key(each), wanted.get(each.api_version)) is False:
-            raise errors.SetupError(f"--runtime-config: {_key(each)} cannot be turned off")
+            raise errors.SetupError(f"--runtime-config: {_key(each)} cannot be turned off", (_can_be_turned_on(),))
     return (*DEFAULT, *(each for each in OPTIONAL if _is_wanted(each, wanted)))
+
+
+def _can_be_turned_on() -> str:
+    return f"what can be turned on: {', '.join(_key(each) for each in OPTIONAL)}"
 
 
 def _key(of: resource.Resource) -> str:

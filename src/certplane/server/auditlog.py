@@ -1,7 +1,7 @@
-"""The file that audit records go to: a line each, turned over when it is large, forgotten when it is old.
+"""The file that audit records go to: a line each, rotated when it is large, deleted when it is old.
 
 Files are named as kube-apiserver's are: the current one has the name that was asked for, the others the time at which
-they were turned over. Nobody else can read them.
+they were rotated. Nobody else can read them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ STANDARD_OUTPUT: Final = "-"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rotation:
-    """When a file is turned over, and how long the others are kept. 0 is no bound."""
+    """When a file is rotated, and how long the others are kept. 0 is no bound."""
 
     megabytes: int = 100
     backups: int = 10
@@ -159,7 +159,7 @@ class LogFile:
         except OSError as error:
             # Who may write the file need not be allowed to rename it; a file that is too large loses nothing.
             if not self._stuck:
-                _log.error("the audit log cannot be turned over", extra={"path": self._path, "why": str(error)})
+                _log.error("the audit log cannot be rotated", extra={"path": self._path, "why": str(error)})
             self._stuck = True
         self._open()
         self._forget(now)
@@ -176,7 +176,7 @@ class LogFile:
 
 
 def backups(path: pathlib.Path) -> list[pathlib.Path]:
-    """The files that a log was turned over into, oldest first."""
+    """The rotated files of a log, oldest first."""
     try:
         beside = list(path.parent.iterdir())
     except OSError:
@@ -185,7 +185,7 @@ def backups(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _moment(file: pathlib.Path, path: pathlib.Path) -> datetime.datetime | None:
-    """When a file was turned over; None if it is no former file of this log, whatever its name looks like."""
+    """When a file was rotated; None if it is no former file of this log, whatever its name looks like."""
     start, end = f"{path.stem}-", path.suffix
     if not (file.name.startswith(start) and file.name.endswith(end)):
         return None

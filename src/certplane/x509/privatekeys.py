@@ -15,8 +15,8 @@ from typing import Final
 
 #: What whoever sent one is told. Nothing that was sent is repeated.
 FOUND: Final = (
-    "this is a private key, or holds one, where a request belongs, or another thing that others may see. It is not "
-    "kept, but it has been sent: consider it exposed, and make a new one"
+    "what was sent is a private key, or holds one, where others may see it. It is not kept, but it has left its owner: "
+    "consider it exposed, and make a new one"
 )
 
 #: No private key is shorter: Ed25519 in PKCS#8 has 48 bytes.

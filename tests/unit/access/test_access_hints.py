@@ -101,6 +101,20 @@ def test_hints(name, what, told):
     assert list(hints.hints(name, what, known(), lambda of: of.problem)) == told
 
 
+def test_a_signer_that_wants_more_usages_is_named_with_them():
+    """That of clients gives no names of nodes, and that of kubelets takes certain sets of usages only."""
+    signers = known()
+    clients = signers[profiles.KUBE_APISERVER_CLIENT]
+    clients.profile = dataclasses.replace(clients.profile, reserved=lambda of: iter([f"{of.request.common_name}: no"]))
+    node = asked(**NODE, usages=("client auth",))
+    assert list(hints.hints(profiles.KUBE_APISERVER_CLIENT, node, signers, lambda of: of.problem)) == [
+        (
+            "kubernetes.io/kube-apiserver-client will not sign this: system:node:n1: no; "
+            "kubernetes.io/kube-apiserver-client-kubelet would, with the usages client auth, digital signature"
+        )
+    ]
+
+
 def test_a_key_that_no_signer_takes_is_told_of():
     """It would become Failed once it is approved."""
     weak = asked(key=rsa.generate_private_key(65537, 1024))

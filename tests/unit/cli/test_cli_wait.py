@@ -66,6 +66,14 @@ async def test_a_server_whose_process_has_ended():
     assert caught.value.hints == (wait._ENDED, wait._PORT)
 
 
+async def test_a_process_that_ends_while_another_server_answers():
+    """One that is ready in the same data directory is not the one that was started."""
+    with pytest.raises(errors.SetupError) as caught:
+        await waited(answers(URL), lives=lambda: False, seconds=3600.0)
+    why = f"the server's process ended before it was ready: another server answers at {URL}"
+    assert caught.value.message == why
+
+
 async def test_a_process_that_ends_while_another_one_does_not_answer():
     """Whoever has the port may keep silent: that hides nothing."""
     lives = [True, True, False]

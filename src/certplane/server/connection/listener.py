@@ -209,7 +209,15 @@ def bind(host: str, port: int, flag: str = "--listen") -> socket.socket:
         bound.close()
         raise errors.SetupError(
             f"cannot listen on {urllib.parse.quote(host, safe=':[]')}:{port}: {error.strerror or error}",
-            (f"another process may use the port: choose another one with {flag} HOST:PORT",),
+            (_advice(error, port, flag),),
         ) from error
     bound.setblocking(False)
     return bound
+
+
+def _advice(error: OSError, port: int, flag: str) -> str:
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return f"this machine has no such address: {flag} 127.0.0.1:{port} is one that it has"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"ports below 1024 need the rights of root: choose another one with {flag} HOST:PORT"
+    return f"another process may use the port: choose another one with {flag} HOST:PORT"
