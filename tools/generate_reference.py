@@ -116,7 +116,7 @@ system:masters, unless you allow more.
 | `apiserver_resource_objects` | objects that are stored, by group and resource |
 | `apiserver_client_certificate_expiration_seconds` | how long the client certificates of requests are still valid |
 | `apiserver_tls_handshake_errors_total` | TLS handshakes that came to nothing |
-| `certplane_connections_refused_total` | connections that had no answer: tls, http, connections, descriptors, memory |
+| `certplane_connections_refused_total` | connections that had no answer, by reason: tls, http, memory, and so on |
 | `certplane_client_certificates_refused_total` | client certificates refused, by reason (docs/differences.md) |
 | `apiserver_certificates_registry_csr_requested_duration_total` | certificates whose requests asked for a duration |
 | `apiserver_certificates_registry_csr_honored_duration_total` | those of them that got about that duration |
@@ -187,6 +187,7 @@ Nobody is known to need more.
 | body * | 3 MiB | 413 |
 | head of a request *; its fields; its trailers | 1 MiB; 1,000; 1,000 | 431; 431; 400 |
 | connections | 65,536, or as many as file descriptors allow | the newest is closed |
+| TLS handshakes under way | 2,048 | the oldest is closed |
 | unread bytes of all clients together | 64 MiB | the connection that goes beyond is closed |
 | seconds for a head *; between requests *; in which nothing of an answer is read | 32; 180; 30 | it is closed |
 | certificates that a client sends, its own among them; bytes of these | 16; 64 KiB | 401 |

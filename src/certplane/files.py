@@ -193,7 +193,7 @@ def rename(directory: pathlib.Path, wanted: pathlib.Path) -> None:
 
 def write(path: pathlib.Path, content: bytes, mode: int = 0o600) -> None:
     """Have exactly this content under a name, durably. Nobody sees half of it, nor any of it before it has its mode,
-    and a link under that name is replaced, never followed.
+    and a link under that name is replaced, never followed. A link under the name that it has before is refused.
     """
     with told(f"{path} cannot be written", "check who may write to the directory, and whether the disk is full"):
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -208,6 +208,12 @@ def _write(directory: int, path: pathlib.Path, content: bytes, mode: int) -> Non
     # One name for all times, so that a crash leaves one file behind and not many; O_EXCL, so that it is ours.
     new = f".{path.name}.new"
     with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISLNK(os.stat(new, dir_fd=directory, follow_symlinks=False).st_mode):
+            # We never make one: somebody else can write to the directory, and wanted the secret elsewhere.
+            raise SetupError(
+                f"{path.with_name(new)} is a link, and would send {path} elsewhere",
+                (f"see who else can write to {path.parent}, then rm {path.with_name(new)}",),
+            )
         os.unlink(new, dir_fd=directory)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     handle = os.open(new, flags, 0o600, dir_fd=directory)

@@ -181,7 +181,7 @@ class Telemetry:
         self._expirations.observe(seconds_left)
 
     def refused_connection(self, reason: str) -> None:
-        """Count a connection that got no further, by why: tls, http, connections, descriptors, memory."""
+        """Count a connection that got no further, by why: tls, http, handshakes, connections, descriptors, memory."""
         self._refused_connections.add(reason)
         if reason == "tls":
             self._tls_errors.add()

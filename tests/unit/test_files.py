@@ -73,6 +73,11 @@ def test_what_was_planted_is_not_written_to(name, kind, tmp_path):
         (own / name).hardlink_to(loot)
     else:
         (own / name).symlink_to(loot)
+    if name == ".ca.key.new" and kind != "file":
+        with pytest.raises(SetupError, match="is a link, and would send"):
+            files.write(own / "ca.key", b"secret")
+        assert loot.exists() == (kind != "dangling")
+        (own / name).unlink()
     files.write(own / "ca.key", b"secret")
     assert b"secret" == (own / "ca.key").read_bytes()
     assert not (own / "ca.key").is_symlink()

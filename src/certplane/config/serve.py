@@ -69,7 +69,7 @@ OPTIONS: Final[tuple[options.Option, ...]] = (
         "audit-anonymous-rate",
         "Records a second of requests that nobody known sent and that changed nothing; others are counted; 0 for all.",
         "number",
-        10,
+        1,
     ),
     Option("event-ttl", "How long events are kept after their last change.", "duration", "1h0m0s"),
     Option("max-requests-inflight", "Reads at once; others are told to come again.", "number", 400),

@@ -16,9 +16,9 @@ from certplane import gotext
 from certplane.meta import context
 
 #: Characters. A User-Agent has as many as in the log of kube-apiserver; the others are far beyond what clients send.
-LONGEST_URI: Final = 2048
+LONGEST_URI: Final = 1024
 LONGEST_USER_AGENT: Final = 1024
-_LONGEST_TEXT: Final = 2048
+_LONGEST_TEXT: Final = 1024
 LONGEST_NAME: Final = 512
 #: Of everything that a user's certificate or token says, or whom somebody asks to act as: some hundred groups.
 _LONGEST_USER: Final = 16 * 1024
@@ -103,18 +103,18 @@ def _fitting(values: Sequence[str], room: int) -> tuple[list[str], int]:
 
 
 class Sampler:
-    """Says which of many records of one kind are written: `rate` a second, and ten times as many at once, as somebody
-    who tries something is worth being seen whole. 0 is no limit.
+    """Says which of many records of one kind are written: `rate` a second, and a hundred at once, as somebody who
+    tries something is worth being seen whole. 0 is no limit.
     """
 
     #: Seconds after which it is told how many were left out.
     TOLD_AFTER: Final = 60.0
-    _SECONDS_AT_ONCE: Final = 10
+    _AT_ONCE: Final = 100
 
     def __init__(self, rate: int, clock: clocks.Clock) -> None:
         self._rate = rate
         self._clock = clock
-        self._most = float(rate * self._SECONDS_AT_ONCE)
+        self._most = float(max(self._AT_ONCE, rate))
         self._left = self._most
         self._seen = clock.monotonic()
         self._since: tuple[datetime.datetime, float] | None = None

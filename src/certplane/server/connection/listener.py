@@ -46,7 +46,8 @@ _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 class Listener:
     """Serves a handler on a bound socket: with TLS if there is a context, in plain HTTP if there is none.
 
-    `refused` is told of each client that got no further, with one of: tls, http, connections, descriptors, memory.
+    `refused` is told of each client that got no further, with one of: tls, http, handshakes, connections, descriptors,
+    memory.
     """
 
     def __init__(

@@ -46,6 +46,9 @@ _WAITING_LIMIT: Final = 64 * 1024
 _TURN_BYTES: Final = 32 * 1024
 #: Unread bytes that a connection has for nothing; more are charged to `Shared.waiting`.
 _FREE_BYTES: Final = 16 * 1024
+#: Handshakes under way at once. Each may hold some 60 KB: half a record here, and what OpenSSL makes room for when nine
+#: bytes announce a long message.
+_MOST_UNFINISHED: Final = 2048
 #: All unread bytes of all connections beyond what each has for nothing.
 _WAITING_TOTAL: Final = 64 << 20
 #: From this size on answers are compressed for those who can read it, fast rather than small; as in kube-apiserver.
@@ -80,6 +83,8 @@ class Shared:
     peers: set[Peer] = dataclasses.field(default_factory=set)
     #: Unread bytes of all connections that are charged for.
     waiting: int = 0
+    #: Connections whose handshake is under way, the oldest first.
+    unfinished: dict[Peer, None] = dataclasses.field(default_factory=dict)
     is_draining: bool = False
     #: Set whenever a connection is gone.
     gone: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
@@ -167,6 +172,8 @@ class Peer(asyncio.Protocol):
         #: Whether others have their turn before more is read.
         self._is_resting = False
         self._is_lingering = False
+        #: Whether the TLS handshake is still under way.
+        self._is_unfinished = session is not None
         #: Whether the client said that it sends no more.
         self._is_ended = False
         self._is_lost = False
@@ -190,6 +197,8 @@ class Peer(asyncio.Protocol):
         peername = transport.get_extra_info("peername")
         self._source = peername[0] if peername else ""
         self._shared.peers.add(self)
+        if self._session is not None:
+            self._limit_unfinished()
         self._expect(HEAD_SECONDS, "no request came in time")
         self._has_begun_head = True
         if self._shared.is_draining:
@@ -223,6 +232,9 @@ class Peer(asyncio.Protocol):
         except tls.TLSError as error:
             self._refuse_tls(str(error), session.take_outgoing())
             return
+        if self._is_unfinished and session.is_established:
+            self._is_unfinished = False
+            self._shared.unfinished.pop(self, None)
         outgoing = session.take_outgoing()
         if outgoing:
             self._put(outgoing)
@@ -240,8 +252,19 @@ class Peer(asyncio.Protocol):
         self._client_ended()
         return not self._transport.is_closing()
 
+    def _limit_unfinished(self) -> None:
+        """Make room for a handshake: whoever has not come to its end for longest has to try again."""
+        unfinished = self._shared.unfinished
+        unfinished[self] = None
+        if len(unfinished) > _MOST_UNFINISHED:
+            oldest = next(iter(unfinished))
+            del unfinished[oldest]
+            self._shared.refused("handshakes")
+            oldest._abort("too many other handshakes are under way")
+
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
+        self._shared.unfinished.pop(self, None)
         self._shared.peers.discard(self)
         self._is_lost = True
         self._charge(0)

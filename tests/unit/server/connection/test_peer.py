@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import ssl
 
 import pytest
 
@@ -423,6 +424,32 @@ async def test_who_asks_for_new_keys_again_and_again_is_ended():
     for _ in range(1000):
         server.peer.data_received(b"key update")
     assert server.transport.is_aborted
+
+
+async def test_handshakes_under_way_have_a_bound():
+    """Whoever has not come to the end of one for longest makes room; those who have are not asked to."""
+    world = memory.TLS()
+    shared = peer.Shared(hello, testing.FakeClock(), (refused := []).append, date=b"today")
+
+    def connect():
+        connection, transport = peer.Peer(shared, world.context.session()), memory.Transport()
+        connection.connection_made(transport)
+        return connection, transport
+
+    good, good_transport = connect()
+    client = memory.Client(good._session, world.ca)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.tls.do_handshake()
+    good.data_received(client._outgoing.read())
+    client._incoming.write(good_transport.written)
+    client.tls.do_handshake()
+    good.data_received(client._outgoing.read())
+    assert good._session.is_established
+    others = [connect() for _ in range(2049)]
+
+    assert [transport.is_aborted for _, transport in others[:3]] == [True, False, False]
+    assert not good_transport.is_aborted
+    assert refused == ["handshakes"]
 
 
 # --- time ---------------------------------------------------------------------------------------------------------
