@@ -147,14 +147,18 @@ _LONGEST_FIELD: Final = 64
 
 def _refuse_private_keys(services: Services, of: exchange.Exchange) -> None:
     """Refuse a private key in what would be recorded of a request, or quoted: its address and its headers."""
-    query = urllib.parse.unquote_to_bytes(of.raw_query) if of.raw_query else b""
-    # Each part by itself as well: the slash before it could be one of base64.
-    parts = [
-        urllib.parse.unquote_to_bytes(part) for part in of.raw_path.split("/") if len(part) >= privatekeys.SHORTEST
-    ]
-    paths = (of.path.encode("utf-8", "replace"), *parts)
-    for where, text in (*((b"path", path) for path in paths), (b"query", query), *of.headers):
-        if len(text) >= privatekeys.SHORTEST and privatekeys.is_in(text):
+    shortest = privatekeys.SHORTEST
+    suspects = [field for field in of.headers if len(field[1]) >= shortest]
+    if len(of.path) >= shortest:
+        suspects.append((b"path", of.path.encode("utf-8", "replace")))
+    if len(of.raw_path) >= shortest:
+        # Each part by itself as well: the slash before it could be one of base64.
+        parts = [part for part in of.raw_path.split("/") if len(part) >= shortest]
+        suspects += [(b"path", urllib.parse.unquote_to_bytes(part)) for part in parts]
+    if len(of.raw_query) >= shortest:
+        suspects.append((b"query", urllib.parse.unquote_to_bytes(of.raw_query)))
+    for where, text in suspects:
+        if privatekeys.is_in(text):
             field = where[:_LONGEST_FIELD].decode("latin-1")
             left_out = services.log_limit.admit((of.source, field), of.received)
             if left_out is not None:

@@ -9,7 +9,6 @@ import errno
 import logging
 import resource
 import socket
-import sys
 import urllib.parse
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -32,9 +31,6 @@ _RESERVED_DESCRIPTORS: Final = 128
 _MOST_CONNECTIONS: Final = 65536
 #: How long no connection is accepted after it failed for want of descriptors or memory, as in asyncio.
 _ACCEPT_PAUSE: Final = 1.0
-#: How long a thread that reads a large body keeps the interpreter while the loop waits for it. A short request lets go
-#: of it ten times; with the five milliseconds of Python that is fifty, beside any large body.
-_SWITCH_SECONDS: Final = 0.0005
 #: Seconds between two looks at all connections.
 ROUND: Final = 1.0
 #: How long requests under way have to end after `stop`.
@@ -192,7 +188,6 @@ def _most_connections() -> int:
 
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run a program on the fastest event loop there is."""
-    sys.setswitchinterval(_SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main)
 

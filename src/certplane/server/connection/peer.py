@@ -459,8 +459,11 @@ class Peer(asyncio.Protocol):
         self._expect(IDLE_SECONDS, "")
         if self._is_paused:
             self._resume()
-        # What waits behind; and a body that nobody read waits no more.
-        self._receive(b"")
+        if self._machine.buffered:
+            self._receive(b"")
+        elif self._charged:
+            # A body that nobody read waits no more.
+            self._limit_waiting()
 
     def _write(self, data: bytes) -> None:
         if not data or self._transport.is_closing() or self._is_lingering:
