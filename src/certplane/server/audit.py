@@ -208,8 +208,7 @@ class Audit:
             if status is not None and auditpolicy.holds_credentials(of.info):
                 status = _wordless(status)
             try:
-                event = _event(stage, of, record, status, self._clock.now())
-                line = codec.encode(event) + b"\n"
+                line = _line(_event(stage, of, record, status, self._clock.now()))
                 self._outputs.sink(line, may_wait=of.info.verb in _READS)
                 self._figures.events += 1
                 kept = self._outputs.kept
@@ -283,12 +282,12 @@ def _event(
         level=record.judgement.level,
         audit_id=of.request_id,
         stage=stage,
-        request_uri=gotext.shortened(_uri(of), auditlimits.LONGEST_URI),
-        verb=auditlimits.name(of.info.verb),
+        request_uri=_uri(of),
+        verb=of.info.verb,
         user=_user(record.user),
         source_ips=sources(of.source, of.headers),
-        user_agent=gotext.shortened(of.headers.get(b"user-agent"), auditlimits.LONGEST_USER_AGENT),
-        response_status=status and auditlimits.status(status),
+        user_agent=of.headers.get(b"user-agent"),
+        response_status=status,
         request_received_timestamp=_micro(of.received),
         stage_timestamp=_micro(now),
     )
@@ -302,8 +301,28 @@ def _event(
     if not received:
         event.request_object = record.request_object
         event.response_object = record.response_object
-        event.annotations = auditlimits.noted(of.annotations)
+        event.annotations = of.annotations or None
     return event
+
+
+def _line(event: _Event) -> bytes:
+    """A record as it is written. Most are short; what strangers make long is cut."""
+    line = codec.encode(event)
+    return (line if len(line) <= auditlimits.SHORT else codec.encode(_cut(event))) + b"\n"
+
+
+def _cut(event: _Event) -> _Event:
+    """A record whose texts have a limit each; bodies are there only if the policy asks for them, and have their own."""
+    reference = event.object_ref
+    return structs.replace(
+        event,
+        request_uri=gotext.shortened(event.request_uri, auditlimits.LONGEST_URI),
+        verb=auditlimits.name(event.verb),
+        user_agent=gotext.shortened(event.user_agent, auditlimits.LONGEST_USER_AGENT),
+        object_ref=reference and _Reference(*map(auditlimits.name, structs.astuple(reference))),
+        response_status=event.response_status and auditlimits.status(event.response_status),
+        annotations=auditlimits.noted(event.annotations or {}),
+    )
 
 
 def notice(what: str, count: int, since: datetime.datetime, until: datetime.datetime) -> bytes:
@@ -357,8 +376,7 @@ def _reference(info: context.RequestInfo, record: Record, *, received: bool) -> 
         found.namespace = found.namespace or record.object_namespace
         found.name = found.name or record.object_name
         found.uid, found.resource_version = record.object_uid, record.object_version
-    fields = structs.astuple(found)
-    return found if max(map(len, fields)) <= auditlimits.LONGEST_NAME else _Reference(*map(auditlimits.name, fields))
+    return found
 
 
 def _wordless(status: Mapping[str, Any]) -> Mapping[str, Any]:

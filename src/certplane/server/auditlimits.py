@@ -15,6 +15,8 @@ from certplane import clock as clocks
 from certplane import gotext
 from certplane.meta import context
 
+#: Bytes of a record of which nothing is cut: those of usual requests have a kilobyte.
+SHORT: Final = 2048
 #: Characters. A User-Agent has as many as in the log of kube-apiserver; the others are far beyond what clients send.
 LONGEST_URI: Final = 1024
 LONGEST_USER_AGENT: Final = 1024

@@ -157,6 +157,8 @@ def _refuse_private_keys(services: Services, of: exchange.Exchange) -> None:
         suspects += [(b"path", urllib.parse.unquote_to_bytes(part)) for part in parts]
     if len(of.raw_query) >= shortest:
         suspects.append((b"query", urllib.parse.unquote_to_bytes(of.raw_query)))
+    if not privatekeys.may_be_in([text for _, text in suspects]):
+        return
     for where, text in suspects:
         if privatekeys.is_in(text):
             field = where[:_LONGEST_FIELD].decode("latin-1")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 from typing import Final
 
 #: What whoever sent one is told. Nothing that was sent is repeated.
@@ -52,6 +53,11 @@ _PKCS7: Final = b"\x2a\x86\x48\x86\xf7\x0d\x01\x07"
 def is_in(text: bytes) -> bool:
     """Whether there is a private key anywhere in a text, or in bytes."""
     return len(text) >= SHORTEST and (_is_der(text) or _is_in(text, _ENCODINGS))
+
+
+def may_be_in(texts: Sequence[bytes]) -> bool:
+    """Whether it is worth looking at several texts one by one: a look at all of them together costs less."""
+    return _is_in(b"\n" + b"\n".join(texts), _ENCODINGS) or any(map(_is_der, texts))
 
 
 def _is_in(text: bytes, encodings: int) -> bool:
