@@ -14,6 +14,8 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from certplane import boundedcache
+
 #: What whoever sent one is told. Nothing that was sent is repeated.
 FOUND: Final = (
     "what was sent is a private key, or holds one, where others may see it. It is not kept, but it has left its owner: "
@@ -67,12 +69,26 @@ def _is_in(text: bytes, encodings: int) -> bool:
     if text.startswith(b"-----BEGIN "):
         # PEM of something else, as nearly always: what is in it has been told by its label.
         return False
-    for match in _BASE64.finditer(text):
-        run = match[0].translate(_URL_SAFE)
-        decoded = binascii.a2b_base64(run[: len(run) & ~3])
-        if _is_der(decoded) or (encodings and _is_in(decoded, encodings - 1)):
-            return True
+    try:
+        for match in _BASE64.finditer(text):
+            _check_run(match[0], encodings)
+    except _PrivateKey:
+        return True
     return False
+
+
+class _PrivateKey(Exception):
+    """What was looked at is one."""
+
+
+# The same request stands in every body about it, from its creation until it is signed. Errors are not remembered, so
+# that no key is.
+@boundedcache.remember(expansion=1)
+def _check_run(run: bytes, encodings: int) -> None:
+    run = run.translate(_URL_SAFE)
+    decoded = binascii.a2b_base64(run[: len(run) & ~3])
+    if _is_der(decoded) or (encodings and _is_in(decoded, encodings - 1)):
+        raise _PrivateKey
 
 
 def _is_der(data: bytes) -> bool:
