@@ -58,7 +58,8 @@ class Queue:
         self._failures: dict[str, int] = {}
         self._tokens = _RETRY_BURST
         self._refilled = clock.monotonic()
-        self._arrived = asyncio.Event()
+        #: Workers that wait for a name: each name that comes wakes one of them.
+        self._idle: collections.deque[asyncio.Future[None]] = collections.deque()
         self._delayed: dict[str, tuple[float, asyncio.Task[None]]] = {}
         figures.depth = self.__len__
         figures.running = lambda: [clock.monotonic() - since for since in self._working.values()]
@@ -74,18 +75,32 @@ class Queue:
             self._since[name] = self.clock.monotonic()
             self._waiting.append(name)
             self._figures.adds += 1
-            self._arrived.set()
+            self._wake()
 
     async def get(self) -> str:
         """The next name. Give it back with `done`."""
         while not self._waiting:
-            self._arrived.clear()
-            await self._arrived.wait()
+            waiter = asyncio.get_running_loop().create_future()
+            self._idle.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter.done() and not waiter.cancelled() and self._waiting:
+                    # It was this one's turn: another one has to take the name.
+                    self._wake()
+                raise
         name = self._waiting.popleft()
         now = self.clock.monotonic()
         self._figures.waiting.add(now - self._since.pop(name))
         self._working[name] = now
         return name
+
+    def _wake(self) -> None:
+        while self._idle:
+            waiter = self._idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
 
     def done(self, name: str) -> None:
         """A name has been worked on."""

@@ -52,3 +52,19 @@ def test_conditions_keep_their_time_and_those_of_others():
         "NamespaceContentRemaining": ("False", "2026-01-01T00:00:08Z"),
         "NamespaceFinalizersRemaining": ("False", "2026-01-01T00:00:00Z"),
     }
+
+
+async def test_a_name_whose_worker_is_ended_is_taken_by_another():
+    """A name wakes one of those who wait; if that one is cancelled at this moment, the next has it."""
+    queue = runtime.Queue(testing.FakeClock(), telemetry.Telemetry().queue("test"))
+    workers = [asyncio.ensure_future(queue.get()) for _ in range(3)]
+    await testing.settle(3)
+    queue.add("a")
+    workers[0].cancel()
+    await testing.settle(3)
+
+    assert workers[0].cancelled()
+    assert [worker.done() for worker in workers] == [True, True, False]
+    assert await workers[1] == "a"
+    queue.add("b")
+    assert await workers[2] == "b"
