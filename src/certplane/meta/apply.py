@@ -139,7 +139,7 @@ def apply(
         result, managers = _applied(before, config, of, writer, _convertible(managers, writer), force=force)
     except fieldsets.SchemaProblem as error:
         raise errors.UnreasonedError(f"failed to create typed live object ({naming(before)}): {error}") from error
-    meta = {**result.get("metadata", {}), "managedFields": _encode(managers)}
+    meta = {**(result.get("metadata") or {}), "managedFields": _encode(managers)}
     if not meta["managedFields"]:
         del meta["managedFields"]
     if writer.manager == _KUBECTL and (meta.get("annotations") or {}).get(_LAST_APPLIED):
