@@ -1,9 +1,9 @@
 """An authority in two files that may change while we run: renewed by hand, by a mounted Secret, or by half.
 
-Each look compares what the file system says of the two files; only if that differs are they read. What is read replaces
-the authority if it is one: one CA certificate, the key that belongs to it, begun and not over. Else the last good one
-goes on signing while it is valid, and what is wrong is told beside it: an authority of tomorrow may be put there today.
-Nothing here waits, watches or reads a clock: whoever signs looks before, which is some microseconds.
+Once a second at the most, what the file system says of the two files is compared with what it said before; only if that
+differs are they read. What is read replaces the authority if it is one: one CA certificate, the key that belongs to it,
+begun and not over. Else the last good one goes on signing while it is valid, and what is wrong is told beside it: an
+authority of tomorrow may be put there today. Nothing here waits, watches or reads a clock: whoever signs looks before.
 
 Differs from kube-controller-manager, on purpose: that one refuses to sign while the new files are bad. The texts are
 its own (kubernetes, `pkg/controller/certificates/signer/ca_provider.go`, Go `crypto/tls`).
@@ -23,6 +23,8 @@ from typing import Final
 from certplane import files, gotext
 from certplane.x509 import authority, issue, keys, pairs, pem, weak
 
+#: How often the file system is asked: many are signed in a second, and each costs two questions or more.
+LOOK: Final = datetime.timedelta(seconds=1)
 #: Content that changed without a trace (a second write of the same size within a tick) is found after this time.
 RELOAD: Final = datetime.timedelta(minutes=1)
 
@@ -75,6 +77,7 @@ class CAFiles:
         self._problem = ""
         self._traces: tuple[_Trace | None, ...] = ()
         self._looked: datetime.datetime | None = None
+        self._read_at: datetime.datetime | None = None
 
     def load(self) -> issue.Issuer:
         """Read the files for the first time. Raises CAProblem. That an authority is over is no reason: it may be
@@ -100,12 +103,14 @@ class CAFiles:
         return State(None, "; ".join(filter(None, (problem, untimely))))
 
     def _follow(self, now: datetime.datetime) -> None:
+        if not _is_over(self._looked, now, LOOK):
+            return
+        self._looked = now
         traces = tuple(map(_trace, self._paths))
-        is_due = self._looked is None or not self._looked <= now < self._looked + RELOAD
-        if traces == self._traces and not is_due:
+        if traces == self._traces and not _is_over(self._read_at, now, RELOAD):
             return
         # The traces are from before the files are read: what is written meanwhile shows at the next look.
-        self._traces, self._looked = traces, now
+        self._traces, self._read_at = traces, now
         try:
             found = self._read()
             untimely = _untimely(found.issuer, now)
@@ -149,6 +154,11 @@ def _trace(path: pathlib.Path) -> _Trace | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _is_over(since: datetime.datetime | None, now: datetime.datetime, period: datetime.timedelta) -> bool:
+    # Clocks are set back as well.
+    return since is None or not since <= now < since + period
 
 
 def _check_exposure(key: pathlib.Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from certplane import boundedcache
@@ -32,8 +32,10 @@ _SPACE: Final = rb"[ +]"
 _LABEL: Final = re.compile(
     rb"-BEGIN" + _SPACE + rb"(?:[A-Za-z0-9]{1,20}" + _SPACE + rb"){0,3}PRIVATE" + _SPACE + rb"KEY"
 )
-#: Base64, of both alphabets, as far as it stands in one line, without what is filled in at its end.
-_BASE64: Final = re.compile(rb"[A-Za-z0-9+/_-]{60,}")
+#: Base64, of both alphabets, as far as it stands in one line, without what is filled in at its end: a byte for each
+#: byte of a text, so that a run is found as fast as any bytes are.
+_BASE64_MASK: Final = bytes(re.fullmatch(rb"[A-Za-z0-9+/_-]", bytes([byte])) is not None for byte in range(256))
+_BASE64_RUN: Final = b"\1" * 60
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 #: What base64 makes of the end of a label, at each of the three places that it may have in a text, without the letters
 #: that depend on what is beside it: for PEM that does not begin with its block.
@@ -70,11 +72,22 @@ def _is_in(text: bytes, encodings: int) -> bool:
         # PEM of something else, as nearly always: what is in it has been told by its label.
         return False
     try:
-        for match in _BASE64.finditer(text):
-            _check_run(match[0], encodings)
+        for run in _base64_runs(text):
+            _check_run(run, encodings)
     except _PrivateKey:
         return True
     return False
+
+
+def _base64_runs(text: bytes) -> Iterator[bytes]:
+    mask = text.translate(_BASE64_MASK)
+    start = mask.find(_BASE64_RUN)
+    while start >= 0:
+        end = mask.find(b"\0", start)
+        if end < 0:
+            end = len(text)
+        yield text[start:end]
+        start = mask.find(_BASE64_RUN, end)
 
 
 class _PrivateKey(Exception):

@@ -12,7 +12,7 @@ from certplane.x509 import authority, cafiles, csr, keys, mint, pem, template, w
 from tests.unit.x509 import material
 
 NOW = material.NOW
-LATER = NOW + datetime.timedelta(seconds=1)
+LATER = NOW + 2 * cafiles.LOOK
 NO_CA = "the certificate is not one of an authority"
 
 
@@ -22,11 +22,12 @@ def place(tmp_path):
 
 
 class Place:
-    """Two files, and what is read out of them."""
+    """Two files, and what is read out of them by one who looks a second after the last look."""
 
     def __init__(self, directory):
         self.certificate, self.key = directory / "ca.crt", directory / "ca.key"
         self.files = cafiles.CAFiles(self.certificate, self.key, material.YEAR)
+        self.now = NOW
 
     def put(self, certificate, private):
         self.put_certificate(certificate)
@@ -42,8 +43,10 @@ class Place:
         private = material.key(kind, number)
         self.put(mint.self_signed_ca(f"ca-{number}", private, made, lifetime), private)
 
-    def name(self, now=NOW):
+    def name(self, now=None):
         """The common name of the authority that signs now, and what is wrong."""
+        self.now += cafiles.LOOK
+        now = now or self.now
         state = self.files.current(now)
         signs = state.issuer and state.issuer.authority.certificate.subject.rfc4514_string().removeprefix("CN=")
         return signs, state.problem
@@ -213,7 +216,7 @@ def test_a_key_that_cannot_be_parsed_is_not_quoted(place):
 # --- changes ------------------------------------------------------------------------------------------------------
 
 
-def test_a_renewed_pair_is_taken_at_once(place):
+def test_a_renewed_pair_is_taken_within_a_second(place):
     """However it was written."""
     place.put_ca(0)
     place.files.load()
@@ -258,7 +261,7 @@ def test_the_last_good_one_signs_only_while_it_is_valid(place):
     assert place.name(over - datetime.timedelta(seconds=1)) == ("ca-0", bad)
     assert place.name(over) == (None, f"{bad}; {expired}")
     place.put_ca(1)
-    assert place.name(over) == ("ca-1", "")
+    assert place.name(over + cafiles.LOOK) == ("ca-1", "")
 
 
 def test_an_authority_that_is_over_does_not_sign(place):
@@ -290,7 +293,7 @@ def test_an_authority_of_tomorrow_waits_for_its_day(place):
     assert place.name() == (None, too_early)
     assert place.name(begins) == ("ca-0", "")
     place.put_ca(1)
-    assert place.name(begins) == ("ca-1", "")
+    assert place.name(begins + cafiles.LOOK) == ("ca-1", "")
     place.put_ca(2, made=tomorrow)
     assert place.name() == ("ca-1", f"{place.wrong}: {too_early}")
     assert place.name(begins) == ("ca-2", "")
@@ -305,7 +308,17 @@ def test_a_change_without_a_trace_is_found_within_a_minute(place):
     # As if nothing were to be seen: the trace of the new files counts as the one that is known.
     place.files._traces = tuple(map(cafiles._trace, (place.certificate, place.key)))
     assert place.name(LATER) == ("ca-0", "")
-    assert place.name(NOW + cafiles.RELOAD) == ("ca-1", "")
+    assert place.name(NOW + cafiles.LOOK + cafiles.RELOAD) == ("ca-1", "")
+
+
+def test_the_file_system_is_asked_once_a_second(place):
+    """However many are signed in it."""
+    place.put_ca(0)
+    place.files.load()
+    assert place.name(NOW) == ("ca-0", "")
+    place.put_ca(1)
+    assert place.name(NOW + cafiles.LOOK - datetime.timedelta(microseconds=1)) == ("ca-0", "")
+    assert place.name(NOW + cafiles.LOOK) == ("ca-1", "")
 
 
 def test_a_clock_that_goes_back_stops_nothing(place):
