@@ -1,7 +1,6 @@
 """What signals mean to the commands that run for long: SIGTERM and SIGINT end them well, SIGHUP has files read again.
 
-They are taken twice. `take` is called before anything is loaded or read: from then on SIGTERM ends a program that has
-not begun, with exit code 0, and SIGHUP ends nothing. `Signals` takes over on the event loop.
+They are taken twice: in `certplane.__main__`, before anything is loaded, and here, on the event loop.
 """
 
 from __future__ import annotations
@@ -10,22 +9,9 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
-
-
-def take() -> None:
-    """Be ready for signals from now on. Those that whoever started us had blocked come through: a mask is inherited,
-    and nothing could end us.
-    """
-    signal.signal(signal.SIGTERM, _leave)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_STOPPING, signal.SIGHUP})
-
-
-def _leave(*_: Any) -> NoReturn:
-    raise SystemExit(0)
 
 
 class Signals:

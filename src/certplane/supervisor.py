@@ -32,6 +32,8 @@ _GRACE_SECONDS: Final = 10.0
 #: How long work may be late before a server calls itself unready: one compaction, and longer than a backup takes.
 _TOLERATED_SECONDS: Final = 300.0
 
+AWAITED_CANCELLED: Final = "something that it waits for was cancelled"
+
 Work = Callable[[], Awaitable[None]]
 
 
@@ -152,16 +154,22 @@ class Supervisor:
         state.failures, state.failing_since = 0, None
 
 
+def is_cancelled() -> bool:
+    """Whether a CancelledError means the present task itself. If not, something that it awaits was cancelled: that is a
+    failure like others.
+    """
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
 async def _problem_of(work: Work) -> Exception | None:
     """Do some work; what it raised, None if it ended well."""
     try:
         await work()
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if is_cancelled():
             raise
-        # Nobody has cancelled us, but something that the work awaits: that is a failure like others.
-        problem = errors.CertplaneError("something that it waits for was cancelled")
+        problem = errors.CertplaneError(AWAITED_CANCELLED)
         problem.__cause__ = error
         return problem
     except Exception as error:

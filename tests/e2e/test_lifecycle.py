@@ -97,19 +97,25 @@ def server_in(path):
 # --- signals ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("command", ["serve", "controllers"])
-def test_a_start_can_be_ended(command, tmp_path):
-    """SIGTERM that comes before anything was loaded ends it with 0, also if whoever starts it has it blocked."""
+def test_a_start_can_be_ended(command, number, tmp_path):
+    """A signal that comes before anything was loaded ends it with 0, also if whoever starts it has it blocked."""
 
     def block():
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     where = ("--data-dir", tmp_path / "data") if command == "serve" else ("--kubeconfig", tmp_path / "none")
-    with started(command, *where, preexec_fn=block) as process:
+    # Python tells what it loads.
+    environment = os.environ | {"PYTHONPROFILEIMPORTTIME": "1"}
+    with started(command, *where, preexec_fn=block, env=environment) as process:
         process.send(signal.SIGHUP)
-        process.send(signal.SIGTERM)
+        process.send(number)
         assert process.end() == 0
-    assert process.log == ""
+    loaded = {line.rpartition("|")[2].strip() for line in process.log.splitlines()}
+    assert "certplane" in loaded
+    assert not loaded & {"asyncio", "click", "cryptography", "certplane.errors"}
+    assert all(line.startswith("import time:") for line in process.log.splitlines())
     assert list(tmp_path.iterdir()) == []
 
 

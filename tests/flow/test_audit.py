@@ -257,7 +257,7 @@ async def test_reading_secrets_leaves_a_trace_whoever_does_it():
 
 
 async def test_a_client_that_goes_away_is_no_fault_of_the_servers(caplog):
-    """No traceback, no Panic: half a request is none."""
+    """No traceback, no Panic: half a request is none, and its record says so."""
     log = Log()
 
     async def half():
@@ -270,7 +270,10 @@ async def test_a_client_that_goes_away_is_no_fault_of_the_servers(caplog):
         with pytest.raises(exchange.ClientGone):
             await plane.handler(of)
         assert b'code="499"' in plane.telemetry.render()
-    assert [each["stage"] for each in log.events(verb="create")] == ["RequestReceived"]
+    received, complete = log.events(verb="create")
+    assert (received["stage"], complete["stage"]) == ("RequestReceived", "ResponseComplete")
+    assert complete["responseStatus"]["code"] == 499
+    assert complete["responseStatus"]["message"] == "the client went away before it had sent all of its request"
     assert "Traceback" not in caplog.text
 
 

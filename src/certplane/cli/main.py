@@ -14,13 +14,11 @@ from typing import Final, NoReturn
 import click
 
 import certplane
-from certplane import errors, signals
+from certplane import errors
 from certplane.x509 import privatekeys
 
 #: The commands, and the modules that they are in, under the same name.
 _COMMANDS: Final = ("audit", "controllers", "serve", "token", "version", "wait")
-#: Those that run until a signal ends them.
-_LONG: Final = ("controllers", "serve")
 
 
 class _Commands(click.Group):
@@ -34,9 +32,6 @@ class _Commands(click.Group):
         del ctx
         if cmd_name not in _COMMANDS:
             return None
-        if cmd_name in _LONG:
-            # Before what they need is loaded, which takes longest of all.
-            signals.take()
         found: click.Command = getattr(importlib.import_module(f"certplane.cli.{cmd_name}"), cmd_name)
         return found
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from certplane import clock as clocks
-from certplane import errors, telemetry
+from certplane import errors, supervisor, telemetry
 from certplane.client import api, informer
 
 _log = logging.getLogger("certplane.controllers")
@@ -261,8 +261,12 @@ class Controller:
                 _log.exception("sync failed", extra={"controller": self.name, "object": name})
                 self._queue.retry(name)
             except asyncio.CancelledError:
-                # Half done: if the workers are started again, this name is first among others.
-                self._queue.add(name)
-                raise
+                if supervisor.is_cancelled():
+                    # Half done: if the workers are started again, this name is first among others.
+                    self._queue.add(name)
+                    raise
+                extra = {"controller": self.name, "object": name, "problem": supervisor.AWAITED_CANCELLED}
+                _log.warning("sync failed", extra=extra)
+                self._queue.retry(name)
             finally:
                 self._queue.done(name)

@@ -192,6 +192,7 @@ async def _audit(services: Services, of: exchange.Exchange, proceed: exchange.Ha
     except errors.APIError as error:
         reply = refusal(error, of)
     except exchange.ClientGone:
+        services.audit.finish(of, record, exchange.Reply(_GONE, "", outcome=_UNSENT))
         raise
     except asyncio.CancelledError:
         # The process ends: nobody gets an answer, but what was asked for may be done.
@@ -205,6 +206,7 @@ async def _audit(services: Services, of: exchange.Exchange, proceed: exchange.Ha
     return reply
 
 
+_UNSENT: Final = {"status": "Failure", "message": "the client went away before it had sent all of its request"}
 _UNFINISHED: Final = "the server ended before the request did: what was asked for may be done"
 
 

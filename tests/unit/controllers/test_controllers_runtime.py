@@ -68,3 +68,25 @@ async def test_a_name_whose_worker_is_ended_is_taken_by_another():
     assert await workers[1] == "a"
     queue.add("b")
     assert await workers[2] == "b"
+
+
+async def test_a_worker_outlives_what_it_waits_for():
+    """Something that it awaits is cancelled, and not the worker: the name is tried again like after any failure."""
+    clock = testing.FakeClock()
+    queue = runtime.Queue(clock, telemetry.Telemetry().queue("test"))
+    tried = []
+
+    async def handle(name):
+        tried.append(name)
+        if len(tried) == 1:
+            raise asyncio.CancelledError
+
+    running = asyncio.ensure_future(runtime.Controller("test", queue, handle, workers=1).run())
+    queue.add("a")
+    await testing.settle(3)
+    assert tried == ["a"]
+    await clock.advance(60)
+    await testing.settle(3)
+    assert tried == ["a", "a"]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
