@@ -115,9 +115,7 @@ async def test_nothing_is_left_of_what_is_deleted(place):
 async def test_of_two_copies_one_records(place):
     """The other one hears of it: that its request has changed, or what was recorded."""
     of = await place.approved()
-    kept = await asyncio.gather(
-        *(place.records().keep(of, each) for each in (b"one", b"two")), return_exceptions=True
-    )
+    kept = await asyncio.gather(*(place.records().keep(of, each) for each in (b"one", b"two")), return_exceptions=True)
     recorded = {each.to_be_signed for each in kept if isinstance(each, records.Kept)}
     assert len(recorded) == 1
     assert all(isinstance(each, errors.Conflict) for each in kept if not isinstance(each, records.Kept))

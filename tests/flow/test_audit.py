@@ -428,6 +428,7 @@ async def test_lost_records_are_told_by_readyz():
     """That they are, to anybody; why, to those who may know. The server goes on."""
     problem = ""
     async with flow.running(audit_problem=lambda: problem) as plane:
+
         async def ready(user):
             of = exchange.Exchange("GET", "/readyz", "verbose=", exchange.Headers([]), identity=user)
             return await plane.handler(of)

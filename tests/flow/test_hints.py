@@ -212,8 +212,10 @@ async def test_who_applies_another_request_under_an_old_name_is_warned(method, c
             sent["metadata"]["name"] = "rerun"
         status, warnings = await send(plane, flow.ADMIN, method, f"{PATH}/rerun", sent, kind)
         expected = [
-            (f"the spec of rerun cannot be changed and is kept {told}: to ask anew, delete it first "
-            "(kubectl delete csr rerun) or choose another name")
+            (
+                f"the spec of rerun cannot be changed and is kept {told}: to ask anew, delete it first "
+                "(kubectl delete csr rerun) or choose another name"
+            )
         ]
         assert (status, warnings) == (200, expected if told else [])
         after = await admin.get(csrs.RESOURCE, "rerun")

@@ -16,7 +16,7 @@ from certplane import errors, manager, testing
 from certplane.config import signing
 from certplane.controllers import signerfile
 from certplane.resources import certificatesigningrequests as csrs
-from certplane.x509 import authority, certificates, csr, keys, mint, pem, profiles, reserved
+from certplane.x509 import authority, cafiles, certificates, csr, keys, mint, pem, profiles, reserved
 from tests.flow import plane as flow
 
 YEAR = datetime.timedelta(days=365)
@@ -253,9 +253,10 @@ async def test_another_client_ca_restricts_signers_that_were_free(tmp_path):
 
 
 async def test_a_ca_file_that_becomes_the_client_ca_is_restricted(tmp_path):
-    """The files are looked at when something is signed."""
+    """The files are looked at when something is signed, once a second."""
     made = given(tmp_path, DECLARED + ANYBODY, "other")
     async with made.running() as plane:
         for kind in ("crt", "key"):
             (tmp_path / f"other.{kind}").write_bytes((tmp_path / f"ca.{kind}").read_bytes())
+        await made.clock.advance(cafiles.LOOK.total_seconds())
         assert UNDER in await outcome(plane, OWN, ("client auth",), pkcs10("jane", ["system:masters"]))

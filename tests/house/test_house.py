@@ -122,6 +122,8 @@ def test_what_strangers_send_is_remembered_by_bounded_caches_alone():
         text = path.read_text("utf-8")
         assert "lru_cache" not in text
         assert _name(path) == "controllers/decisions.py" or "OrderedDict" not in text
+
+
 #: Where anything at all may be caught: whoever calls these has to be answered, or to go on with the next.
 CATCH_ALL = {
     "controllers/runtime.py",
