@@ -16,13 +16,20 @@ _STOPPING = {signal.SIGTERM, signal.SIGINT}
 
 def main() -> None:
     """Run the command of `sys.argv`, and end with its exit code."""
-    if sys.argv[1:2] and sys.argv[1] in _LONG:
+    is_long = sys.argv[1:2] and sys.argv[1] in _LONG
+    if is_long:
         _take_signals()
     try:
         from certplane.cli import main as commands  # noqa: PLC0415 - signals are taken first
     except KeyboardInterrupt:
         sys.exit(130)
-    commands.main()
+    try:
+        commands.main()
+    finally:
+        if is_long:
+            # Done. Python gives signals back their usual meaning while it ends: an impatient second one would be told
+            # as a failure.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
 
 
 def _take_signals() -> None:

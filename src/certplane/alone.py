@@ -28,6 +28,7 @@ from certplane.x509 import certificates, keys, pairs, reserved
 
 _log = logging.getLogger("certplane")
 
+
 def _prepare(settings: serve.Settings, clock: clocks.Clock) -> pki.PKI:
     """The data directory, judged, and completed but for the kubeconfigs. Raises SetupError, having written nothing,
     for what cannot be used.

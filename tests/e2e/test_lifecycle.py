@@ -136,6 +136,17 @@ def test_a_start_under_way_can_be_ended(number, tmp_path):
     assert not (tmp_path / "data" / "admin.conf").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_changes_nothing(number, tmp_path):
+    """Whoever is impatient sends more than one: it still ends well."""
+    with serve(tmp_path / "data") as process:
+        served(process)
+        while process.running.poll() is None:
+            process.send(number)
+        assert process.end() == 0
+    assert "Traceback" not in process.log
+
+
 def test_sighup_ends_nothing(own_server, tmp_path):
     """Neither a server nor controllers, however often it comes."""
     health = f"127.0.0.1:{demo.free_port()}"
