@@ -14,8 +14,8 @@ import demo
 
 
 def main() -> int:
-    # Whatever ends this ends the control plane first, also while it starts.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # Whatever ends this ends the control plane first, also while it starts. A shell may have had SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     data = pathlib.Path("certplane-data").resolve()
     try:
