@@ -27,9 +27,10 @@ def main() -> None:
         commands.main()
     finally:
         if is_long:
-            # Done. Python gives signals back their usual meaning while it ends: an impatient second one would be told
-            # as a failure.
-            signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+            # Done. Python gives signals that have a handler back their usual meaning while it ends: an impatient second
+            # one would be told as a failure.
+            for number in _STOPPING:
+                signal.signal(number, signal.SIG_IGN)
 
 
 def _take_signals() -> None:
