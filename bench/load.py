@@ -1,4 +1,4 @@
-"""Load, made in processes of their own: each has a few keep-alive connections and does as little as it can."""
+"""Load generators: separate processes with a few keep-alive connections each, and minimal client work."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Connection:
         return int(head[9:12]), body
 
     async def watch(self, path: str, seen: Callable[[bytes], bool]) -> None:
-        """Read a watch line by line, until `seen` has seen enough."""
+        """Read a watch line by line, until `seen` returns true."""
         self._writer.write(request("GET", path))
         await self._reader.readuntil(b"\r\n\r\n")
         while True:
@@ -62,7 +62,7 @@ class Connection:
 
 
 def request(method: str, path: str, body: bytes = b"") -> bytes:
-    """A whole request."""
+    """The bytes of a request."""
     head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench/1\r\nAccept: application/json\r\n"
     if body:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
@@ -71,13 +71,13 @@ def request(method: str, path: str, body: bytes = b"") -> bytes:
 
 def pkcs10s(count: int = 8) -> list[str]:
     """Certificate requests with P-256 keys, in base64."""
-    found = []
+    requests = []
     for _ in range(count):
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "jane")])
-        made = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
-        found.append(base64.b64encode(made.public_bytes(serialization.Encoding.PEM)).decode())
-    return found
+        request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+        requests.append(base64.b64encode(request.public_bytes(serialization.Encoding.PEM)).decode())
+    return requests
 
 
 def creation(name: str, pkcs10: str, signer: str) -> bytes:
@@ -89,19 +89,19 @@ def creation(name: str, pkcs10: str, signer: str) -> bytes:
     return request("POST", CSRS, body.encode())
 
 
-# --- what a process does ------------------------------------------------------------------------------------------
+# --- jobs of a process ---------------------------------------------------------------------------------------------
 
 
 async def _in_turn(address: Address, requests: Sequence[bytes], connections: int, expected: int) -> list[float]:
-    """Send all requests over some connections; the seconds that each took."""
+    """Send all requests over some connections; the seconds for each."""
     took: list[float] = []
     waiting = iter(requests)
 
     async def one() -> None:
         connection = await Connection.open(address, 2**26)
-        for each in waiting:
+        for task in waiting:
             begun = time.perf_counter()
-            status, body = await connection.send(each)
+            status, body = await connection.send(task)
             took.append(time.perf_counter() - begun)
             if status != expected:
                 raise RuntimeError(f"{status}: {body[:500]!r}")
@@ -126,7 +126,7 @@ async def list_all(address: Address, count: int) -> list[float]:
 
 
 async def lifecycle(address: Address, prefix: str, count: int, connections: int) -> list[float]:
-    """Create, approve, and see the certificate come through one shared watch."""
+    """Create, approve, and receive the certificate through one shared watch."""
     issued: dict[str, asyncio.Event] = {f"{prefix}-{number}": asyncio.Event() for number in range(count)}
     left = count
 
@@ -150,9 +150,9 @@ async def lifecycle(address: Address, prefix: str, count: int, connections: int)
             status, body = await connection.send(creation(name, requests[number % 8], CLIENT))
             if status != 201:
                 raise RuntimeError(f"{status}: {body[:500]!r}")
-            made = json.loads(body)
-            made["status"] = {"conditions": [{"type": "Approved", "status": "True", "reason": "Bench"}]}
-            approval = request("PUT", f"{CSRS}/{name}/approval", json.dumps(made).encode())
+            created = json.loads(body)
+            created["status"] = {"conditions": [{"type": "Approved", "status": "True", "reason": "Bench"}]}
+            approval = request("PUT", f"{CSRS}/{name}/approval", json.dumps(created).encode())
             status, body = await connection.send(approval)
             if status != 200:
                 raise RuntimeError(f"{status}: {body[:500]!r}")
@@ -196,9 +196,9 @@ async def approved(
 
     async def make(connection: Connection, number: int, name: str) -> None:
         _, body = await connection.send(creation(name, requests[number % 8], CLIENT))
-        made = json.loads(body)
-        made["status"] = {"conditions": [{"type": "Approved", "status": "True", "reason": "Bench"}]}
-        bodies[name] = request("PUT", f"{CSRS}/{name}/approval", json.dumps(made).encode())
+        created = json.loads(body)
+        created["status"] = {"conditions": [{"type": "Approved", "status": "True", "reason": "Bench"}]}
+        bodies[name] = request("PUT", f"{CSRS}/{name}/approval", json.dumps(created).encode())
 
     async def approve(connection: Connection, number: int, name: str) -> None:
         await asyncio.sleep(pause * (0.5 + number % 11 / 10))
@@ -221,13 +221,13 @@ async def approved(
 
 
 async def until_issued(address: Address, count: int) -> list[float]:
-    """The seconds until so many certificates are there."""
-    begun, found = time.perf_counter(), set[str]()
+    """The seconds until `count` certificates are issued."""
+    begun, objects = time.perf_counter(), set[str]()
 
     def seen(line: bytes) -> bool:
         if b'"certificate":"' in line:
-            found.add(json.loads(line)["object"]["metadata"]["name"])
-        return len(found) >= count
+            objects.add(json.loads(line)["object"]["metadata"]["name"])
+        return len(objects) >= count
 
     watcher = await Connection.open(address, 2**26)
     await watcher.watch(f"{CSRS}?watch=1&resourceVersion=0", seen)
@@ -236,7 +236,7 @@ async def until_issued(address: Address, count: int) -> list[float]:
 
 
 async def watch(address: Address, watchers: int, events: int, ready: Any) -> list[float]:
-    """Watch on many connections until each has seen so many events; the moments at which each came."""
+    """Watch on many connections until each has received `events` events; the times of arrival."""
     moments: list[float] = []
 
     async def one() -> None:
@@ -265,7 +265,7 @@ async def watch(address: Address, watchers: int, events: int, ready: Any) -> lis
 
 
 def run(job: Callable[..., Coroutine[Any, Any, list[float]]], *arguments: Any, **named: Any) -> list[float]:
-    """Do a job in a process of its own, and wait for it."""
+    """Run a job in a separate process, and wait for it."""
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_main, functools.partial(job, **named), arguments).result(timeout=300)
 
@@ -276,7 +276,7 @@ def _main(job: Callable[..., Coroutine[Any, Any, list[float]]], arguments: tuple
 
 
 def in_background(job: Callable[..., Coroutine[Any, Any, list[float]]], *arguments: Any) -> Any:
-    """Begin a job in a process of its own; a pair of the process and the queue of its answer."""
+    """Start a job in a separate process; the process, and the queue for its result."""
     spawning = multiprocessing.get_context("spawn")
     answers = spawning.Queue()
     process = spawning.Process(target=_answer, args=(answers, job, arguments))

@@ -1,4 +1,4 @@
-"""`make bench`: what certplane costs. A table for people, build/bench.json for machines.
+"""`make bench`: performance of certplane. Prints a table, and writes build/bench.json.
 
 The load comes from processes of their own. The figure that holds on a noisy machine is the CPU that the server spends
 per item; throughput and times beside it say what this machine made of it at that moment. The speed of the machine's
@@ -34,7 +34,7 @@ IDLE = 1000
 
 @dataclasses.dataclass
 class Figure:
-    """One line of the report. `cpu_ms` is the server's, per item; `budget` is what it should not exceed."""
+    """One line of the report. `cpu_ms` is CPU of the server for each item; `budget` is its limit."""
 
     name: str
     unit: str
@@ -48,7 +48,7 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How much of everything."""
+    """The amounts of work."""
 
     warm: int
     create: int
@@ -80,13 +80,13 @@ FULL = Size(
 
 
 def measured(
-    of: server.Server, name: str, budget: float | None, job: Callable[[], list[float]], items: int | None = None
+    target: server.Server, name: str, budget: float | None, job: Callable[[], list[float]], items: int | None = None
 ) -> Figure:
-    """The CPU of the server for a job, per item, with the job's own times beside it."""
-    cpu, begun = of.cpu(), time.perf_counter()
+    """The CPU of the server for each item of a job, and the times that the job measured."""
+    cpu, begun = target.cpu(), time.perf_counter()
     took = job()
-    # The process that makes the load starts first; its items are timed by themselves.
-    seconds, spent = time.perf_counter() - begun, of.cpu() - cpu
+    # The load generator starts first; it measures its items itself.
+    seconds, spent = time.perf_counter() - begun, target.cpu() - cpu
     count = items or len(took)
     ordered = sorted(took)
     return Figure(
@@ -102,34 +102,36 @@ def measured(
 
 
 def bench_writes(directory: pathlib.Path, size: Size) -> list[Figure]:
-    """Create, get, lifecycle, list, fan-out: one server after the other."""
+    """Create, get, lifecycle, list and fan-out, with a new server for each."""
     figures = []
-    with server.running(directory) as of:
-        figures.append(Figure("memory, idle", "MiB", of.memory(), 90))
-        where = of.address()
+    with server.running(directory) as target:
+        figures.append(Figure("memory, idle", "MiB", target.memory(), 90))
+        where = target.address()
         load.run(load.create, where, "warm", size.warm, 16, load.NOBODY)
         figures.append(
-            measured(of, "create", 0.45, lambda: load.run(load.create, where, "c", size.create, 16, load.NOBODY))
+            measured(target, "create", 0.45, lambda: load.run(load.create, where, "c", size.create, 16, load.NOBODY))
         )
-        figures.append(measured(of, "get", 0.10, lambda: load.run(load.get, where, "c-0", size.get, 16)))
+        figures.append(measured(target, "get", 0.10, lambda: load.run(load.get, where, "c-0", size.get, 16)))
         load.run(load.lifecycle, where, "w", size.warm // 4, 16)
-        figures.append(measured(of, "lifecycle", 1.2, lambda: load.run(load.lifecycle, where, "l", size.lifecycle, 16)))
+        figures.append(
+            measured(target, "lifecycle", 1.2, lambda: load.run(load.lifecycle, where, "l", size.lifecycle, 16))
+        )
     return figures
 
 
 def bench_list(directory: pathlib.Path, size: Size) -> list[Figure]:
-    with server.running(directory) as of:
-        where = of.address()
+    with server.running(directory) as target:
+        where = target.address()
         load.run(load.create, where, "c", size.listed, 16, load.NOBODY)
         load.run(load.list_all, where, 1)
         name = f"list of {size.listed:,}"
-        return [measured(of, name, 60 * size.listed / 10_000, lambda: load.run(load.list_all, where, size.lists))]
+        return [measured(target, name, 60 * size.listed / 10_000, lambda: load.run(load.list_all, where, size.lists))]
 
 
 def bench_fan_out(directory: pathlib.Path, size: Size) -> list[Figure]:
-    """Many watchers, one writer. The CPU of the writes is in the figure, as it is in life."""
-    with server.running(directory) as of:
-        where = of.address()
+    """Many watchers, one writer. The figure includes the CPU of the writes."""
+    with server.running(directory) as target:
+        where = target.address()
         spawning = multiprocessing.get_context("spawn")
         ready = spawning.Semaphore(0)
         process, answers = load.in_background(load.watch, where, WATCHERS, size.events, ready)
@@ -137,30 +139,30 @@ def bench_fan_out(directory: pathlib.Path, size: Size) -> list[Figure]:
             if not ready.acquire(timeout=60):
                 raise SystemExit("error: the watchers did not get ready")
         load.run(load.create, where, "settle", 50, 4, load.NOBODY)
-        cpu, begun = of.cpu(), time.time()
+        cpu, begun = target.cpu(), time.time()
         load.run(load.create, where, "fan", size.events, 1, "example.com/fan")
         moments = answers.get(timeout=120)
         process.join(60)
-        spent, seconds = of.cpu() - cpu, max(moments) - begun
+        spent, seconds = target.cpu() - cpu, max(moments) - begun
     count = WATCHERS * size.events
     return [Figure(f"fan-out to {WATCHERS}", "CPU-ms/event", spent * 1000 / count, 0.03, count, count / seconds)]
 
 
 def bench_idle(directory: pathlib.Path, size: Size) -> list[Figure]:
-    """Watches on which nothing happens: what each of them holds, and what all of them cost a second."""
+    """Idle watches: memory of each, and CPU of all of them in a second."""
     del size
-    with server.running(directory) as of:
+    with server.running(directory) as target:
         spawning = multiprocessing.get_context("spawn")
         ready = spawning.Semaphore(0)
-        before = of.memory()
-        process, answers = load.in_background(load.watch, of.address(), IDLE, 1, ready)
+        before = target.memory()
+        process, answers = load.in_background(load.watch, target.address(), IDLE, 1, ready)
         for _ in range(IDLE):
             if not ready.acquire(timeout=60):
                 raise SystemExit("error: the watchers did not get ready")
         time.sleep(2)
-        held, cpu = of.memory() - before, of.cpu()
+        held, cpu = target.memory() - before, target.cpu()
         time.sleep(5)
-        spent = of.cpu() - cpu
+        spent = target.cpu() - cpu
         process.kill()
         answers.close()
         process.join(60)
@@ -175,10 +177,10 @@ _PAUSE = 0.1
 
 
 def bench_issue(directory: pathlib.Path, size: Size) -> list[Figure]:
-    """From approval to certificate: one after the other, 16 at once, and a heap of approved requests."""
+    """From approval to certificate: sequential, 16 at once, and a backlog of approved requests."""
     figures = []
-    with server.running(directory / "few") as of:
-        where = of.address()
+    with server.running(directory / "few") as target:
+        where = target.address()
         load.run(load.approved, where, "warm", 100, 4, wait=True)
         for clients, pause in ((1, 0.0), (16, _PAUSE), (16, 0.0)):
             count = size.lifecycle // 5 * min(clients, 4)
@@ -186,17 +188,17 @@ def bench_issue(directory: pathlib.Path, size: Size) -> list[Figure]:
             prefix = f"c{clients}-{int(pause * 1000)}"
             took = sorted(load.run(load.approved, where, prefix, count, clients, wait=True, pause=pause))
             p50, p99 = (took[len(took) * part // 100] * 1000 for part in (50, 99))
-            # Without a pause the server is busy all the time, and each waits for the work of all.
+            # Without a pause the server is saturated, and the latency would be that of the queue.
             budget = 5.0 if pause or clients == 1 else None
             figures.append(Figure(name, "ms", p50, budget, count, p50_ms=p50, p99_ms=p99))
     for kind, rate in (("RSA-2048", _rsa_rate(2048)), ("RSA-4096", _rsa_rate(4096))):
         heap = (directory / kind, "--key-algorithm", kind)
-        with server.running(*heap, "--controllers=*,-csrsigning") as of:
-            load.run(load.approved, of.address(), "heap", size.heap, 16, wait=False)
-        with server.running(*heap) as of:
-            cpu = of.cpu()
-            [seconds] = load.run(load.until_issued, of.address(), size.heap)
-            spent = (of.cpu() - cpu) * 1000 / size.heap
+        with server.running(*heap, "--controllers=*,-csrsigning") as target:
+            load.run(load.approved, target.address(), "heap", size.heap, 16, wait=False)
+        with server.running(*heap) as target:
+            cpu = target.cpu()
+            [seconds] = load.run(load.until_issued, target.address(), size.heap)
+            spent = (target.cpu() - cpu) * 1000 / size.heap
         share = size.heap / seconds / rate
         figures.append(Figure(f"heap, {kind}, of bare", "share", share, None, size.heap, size.heap / seconds))
         figures.append(Figure(f"heap, {kind}", "CPU-ms/item", spent, None, size.heap))
@@ -204,15 +206,15 @@ def bench_issue(directory: pathlib.Path, size: Size) -> list[Figure]:
 
 
 def _rsa_rate(bits: int) -> float:
-    """Signatures in a second, on one core."""
+    """Signatures per second on one core."""
     key = rsa.generate_private_key(65537, bits)
     return _rate(lambda: key.sign(b"x", padding.PKCS1v15(), hashes.SHA256()))
 
 
 def bench_memory(directory: pathlib.Path, size: Size) -> list[Figure]:
-    with server.running(directory) as of:
-        load.run(load.create, of.address(), "c", size.stored, 16, load.NOBODY)
-        return [Figure(f"memory, {size.stored:,} CSRs", "MiB", of.memory())]
+    with server.running(directory) as target:
+        load.run(load.create, target.address(), "c", size.stored, 16, load.NOBODY)
+        return [Figure(f"memory, {size.stored:,} CSRs", "MiB", target.memory())]
 
 
 def bench_start(directory: pathlib.Path, size: Size) -> list[Figure]:
@@ -232,7 +234,7 @@ PARTS = {
 
 
 def crypto_speed() -> dict[str, float]:
-    """What this machine's cryptography does in a second, on one core."""
+    """Cryptographic operations per second on one core."""
     rsa_key, ec_key = rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1())
     signature = ec_key.sign(b"x", ec.ECDSA(hashes.SHA256()))
     public = ec_key.public_key()
@@ -251,14 +253,14 @@ def _rate(operation: Callable[[], object]) -> float:
 
 
 def table(figures: list[Figure], machine: dict[str, object]) -> str:
-    """The report for people."""
+    """The printed report."""
     lines = [f"{'':24}{'figure':>10} {'unit':14}{'budget':>8}{'items':>9}{'items/s':>10}{'p50 ms':>9}{'p99 ms':>9}"]
-    for each in figures:
-        cells = [each.budget, each.items or None, each.per_second, each.p50_ms, each.p99_ms]
+    for figure in figures:
+        cells = [figure.budget, figure.items or None, figure.per_second, figure.p50_ms, figure.p99_ms]
         texts = ["" if cell is None else f"{cell:,.2f}" if cell < 100 else f"{cell:,.0f}" for cell in cells]
-        mark = " !" if each.budget is not None and each.value > each.budget else ""
+        mark = " !" if figure.budget is not None and figure.value > figure.budget else ""
         lines.append(
-            f"{each.name:24}{each.value:>10,.3f} {each.unit:14}{texts[0]:>8}{texts[1]:>9}{texts[2]:>10}"
+            f"{figure.name:24}{figure.value:>10,.3f} {figure.unit:14}{texts[0]:>8}{texts[1]:>9}{texts[2]:>10}"
             f"{texts[3]:>9}{texts[4]:>9}{mark}"
         )
     lines.append("")
@@ -287,7 +289,7 @@ def main() -> int:
     report = ROOT / "build" / "bench.json"
     report.parent.mkdir(exist_ok=True)
     report.write_text(
-        json.dumps({"machine": machine, "figures": [dataclasses.asdict(each) for each in figures]}, indent=1)
+        json.dumps({"machine": machine, "figures": [dataclasses.asdict(figure) for figure in figures]}, indent=1)
     )
     print(f"\n{report.relative_to(ROOT)} has the same for machines. A ! marks what is over its budget.")
     return 0

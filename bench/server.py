@@ -1,4 +1,4 @@
-"""The server under measurement: a process of its own, and what it costs."""
+"""The server under test: a separate process, and its resource usage."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Server:
         self.identity.chmod(0o600)
 
     def cpu(self) -> float:
-        """Seconds of CPU so far, user and system, all threads."""
+        """CPU seconds so far: user and system, all threads."""
         fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
@@ -41,7 +41,7 @@ class Server:
         return int(pathlib.Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE / 2**20
 
     def address(self) -> tuple[int, str, str]:
-        """What a process that makes load has to know: port, CA file, client certificate."""
+        """What a load generator needs: port, CA file, client certificate."""
         return self.port, str(self.data / "pki" / "ca.crt"), str(self.identity)
 
 
@@ -72,6 +72,6 @@ def start_seconds(directory: pathlib.Path) -> float:
 
 def context(ca: str, identity: str) -> ssl.SSLContext:
     """TLS settings of a client."""
-    made = ssl.create_default_context(cafile=ca)
-    made.load_cert_chain(identity)
-    return made
+    ssl_context = ssl.create_default_context(cafile=ca)
+    ssl_context.load_cert_chain(identity)
+    return ssl_context

@@ -1,7 +1,7 @@
-"""The whole story, told by a real kubectl: `make demo`.
+"""A demonstration with kubectl: `make demo`.
 
-Starts a control plane in a temporary directory, prints each command and its answer, stops what it started. Every
-command can be typed by hand; `make up` keeps a control plane running for that.
+Starts a control plane in a temporary directory, prints each command and its output, and stops the control plane. The
+commands can also be typed by hand; `make up` keeps a control plane running for that.
 """
 
 from __future__ import annotations
@@ -40,33 +40,33 @@ spec:
 EOF"""
 
 STORY = (
-    ("Jane makes a key and a certificate request.", None),
+    ("Jane creates a key and a certificate request.", None),
     ("openssl genrsa -out jane.key 2048", 0),
     ('openssl req -new -key jane.key -subj "/CN=jane" -out jane.csr', 0),
-    ("She wraps the request into an object ...", None),
+    ("She writes a CertificateSigningRequest object ...", None),
     (JANE_CSR, 0),
     ("... and submits it.", None),
     ("kubectl apply -f jane-csr.yaml", 0),
     ("kubectl get csr", 0),
-    ("Somebody entitled reviews it,", None),
+    ("An administrator reviews it,", None),
     ("kubectl describe csr jane-csr", 0),
     ("approves it,", None),
     ("kubectl certificate approve jane-csr", 0),
-    ("and the controller that alone holds the key signs it.", None),
+    ("and the signing controller issues the certificate.", None),
     ("kubectl wait --for=jsonpath='{.status.certificate}' --timeout=20s csr/jane-csr", 0),
     ("kubectl get csr jane-csr", 0),
     ("kubectl get csr jane-csr -o yaml", 0),
     ("kubectl get csr jane-csr -o jsonpath='{.status.certificate}' | base64 -d > jane.crt", 0),
     ("openssl x509 -in jane.crt -noout -subject -issuer -dates -ext extendedKeyUsage", 0),
-    ("Jane is somebody now, but may do nothing yet.", None),
+    ("The API server authenticates Jane now, but she has no permissions yet.", None),
     ("kubectl config set-credentials jane --client-certificate=jane.crt --client-key=jane.key --embed-certs", 0),
     ("kubectl config set-context jane --cluster=kubernetes --user=jane", 0),
     ("kubectl --context=jane get csr", 1),
-    ("She is given a role, and it works: for ten minutes.", None),
+    ("With a role she can list requests, until her certificate expires after ten minutes.", None),
     ("kubectl create clusterrole csr-reader --verb=get,list,watch --resource=certificatesigningrequests", 0),
     ("kubectl create clusterrolebinding jane-reads-csrs --clusterrole=csr-reader --user=jane", 0),
     ("kubectl --context=jane get csr", 0),
-    ("Approving stays the right of others.", None),
+    ("She is still not permitted to approve requests.", None),
     ("kubectl --context=jane certificate approve jane-csr --force", 1),
 )
 
@@ -77,13 +77,13 @@ def main() -> int:
         directory = pathlib.Path(name)
         with running(directory / "data", directory / "server.log"):
             say("A control plane for certificates is running: one process, an embedded store.")
-            tell(directory, kubectl)
-    say("That was it. `make up` keeps a control plane running, to try this by hand.")
+            run_story(directory, kubectl)
+    say("End of the demonstration. `make up` keeps a control plane running, to try this by hand.")
     return 0
 
 
-def tell(directory: pathlib.Path, kubectl: pathlib.Path) -> None:
-    """Run the story in `directory`; raises SystemExit at the first answer that is not as told."""
+def run_story(directory: pathlib.Path, kubectl: pathlib.Path) -> None:
+    """Run the commands in `directory`. Raises SystemExit at the first unexpected exit code."""
     shutil.copy(directory / "data" / "admin.conf", directory / "kubeconfig")
     environment = {
         **os.environ,
@@ -122,10 +122,10 @@ def find_kubectl() -> pathlib.Path:
     unpacked = sorted((ROOT / ".cache" / "kubectl").glob("*/bin/kubectl"), key=_version, reverse=True)
     if unpacked:
         return unpacked[0]
-    found = shutil.which("kubectl")
-    if found is None:
-        raise SystemExit("error: no kubectl\nhint: run `make demo`, which brings one")
-    return pathlib.Path(found)
+    path = shutil.which("kubectl")
+    if path is None:
+        raise SystemExit("error: kubectl not found\nhint: run `make demo`, which downloads it")
+    return pathlib.Path(path)
 
 
 def _version(path: pathlib.Path) -> tuple[int, ...]:
@@ -141,7 +141,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(data: pathlib.Path, log: pathlib.Path, *arguments: str, port: int = 0) -> Iterator[int]:
-    """A control plane, from ready to stopped; yields its port, which is any that is free unless one is wanted."""
+    """A control plane, from ready to stopped. Yields its port; without `port`, a free one is used."""
     port = port or free_port()
     with log.open("wb") as sink:
         process = subprocess.Popen(
@@ -159,15 +159,15 @@ def running(data: pathlib.Path, log: pathlib.Path, *arguments: str, port: int = 
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], data: pathlib.Path, port: int, log: pathlib.Path) -> None:
-    """Return when the server says it is ready; raises SystemExit with its log if it does not."""
+    """Return when the server is ready. Raises SystemExit with its log if it does not become ready."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError, urllib.error.URLError):
             tls = ssl.create_default_context(cafile=str(data / "pki" / "ca.crt"))
-            # The CA may be an issuing one, whose root is elsewhere.
+            # The CA may be an intermediate whose root is not in the file.
             tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-            with urllib.request.urlopen(f"https://127.0.0.1:{port}/readyz", context=tls, timeout=2) as answer:
-                if answer.status == 200:
+            with urllib.request.urlopen(f"https://127.0.0.1:{port}/readyz", context=tls, timeout=2) as response:
+                if response.status == 200:
                     return
         time.sleep(0.1)
     raise SystemExit("error: the control plane did not start\n" + log.read_text(errors="replace"))

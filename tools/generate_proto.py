@@ -1,6 +1,6 @@
 """Generate the protobuf modules from their `.proto` files: `make generate`.
 
-The `.proto` files in `src/certplane/meta/pb` are written by hand; the `*_pb2.py` and `*_pb2.pyi` beside them are made
+The `.proto` files in `src/certplane/wire/pb` are written by hand; the `*_pb2.py` and `*_pb2.pyi` beside them are made
 by the compiler in `grpcio-tools` and are committed, so that neither an installation nor a test needs a compiler.
 `tests/house/test_generated.py` runs this into an empty folder and compares.
 """
@@ -13,7 +13,7 @@ import sys
 from grpc_tools import protoc
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent / "src"
-FOLDER = pathlib.Path("certplane/meta/pb")
+FOLDER = pathlib.Path("certplane/wire/pb")
 #: The compiler leaves out the arguments of `Mapping` and a few annotations, which mypy's strict mode does not allow.
 _STUB_HEAD = '# mypy: disable-error-code="type-arg,no-untyped-def"\n'
 

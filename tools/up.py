@@ -1,4 +1,4 @@
-"""Keep a control plane running and print the lines to paste: `make up`."""
+"""Keep a control plane running, and print the commands to use it: `make up`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import demo
 
 
 def main() -> int:
-    # Whatever ends this ends the control plane first, also while it starts. A shell may have had SIGINT ignored.
+    # These signals stop the control plane first, also while it starts.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     data = pathlib.Path("certplane-data").resolve()
@@ -28,7 +28,7 @@ def main() -> int:
             print(f"  export KUBECONFIG={data / 'admin.conf'}")
             print(f"  export PATH={demo.find_kubectl().parent}:$PATH")
             print("  kubectl get csr\n")
-            print("Ctrl-C stops it; what you did is kept in", data, flush=True)
+            print("Ctrl-C stops it; the data is kept in", data, flush=True)
             signal.pause()
     except KeyboardInterrupt:
         pass
@@ -36,20 +36,20 @@ def main() -> int:
 
 
 def former_port(data: pathlib.Path) -> int:
-    """The port of the last time, which copies of the kubeconfig lead to; 0 if it is taken, or there was none."""
+    """The port of the previous run, which copies of the kubeconfig may have; 0 if it is in use, or there was none."""
     path = data / "admin.conf"
     text = path.read_text() if path.exists() else ""
-    found = re.search(r"^    server: https://127\.0\.0\.1:(\d+)$", text, re.MULTILINE)
-    if found is None:
+    match = re.search(r"^    server: https://127\.0\.0\.1:(\d+)$", text, re.MULTILINE)
+    if match is None:
         return 0
     with socket.socket() as probe:
-        # As the server itself does: connections that have just ended are in nobody's way.
+        # As the server does: closed connections in TIME_WAIT do not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", int(found[1])))
+            probe.bind(("127.0.0.1", int(match[1])))
         except (OSError, OverflowError):
             return 0
-    return int(found[1])
+    return int(match[1])
 
 
 def _interrupt(*_: Any) -> NoReturn:

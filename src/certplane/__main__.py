@@ -1,7 +1,7 @@
-"""Where the program begins: `certplane`, and `python -m certplane`.
+"""The entry point of `certplane` and of `python -m certplane`.
 
-To load it takes some tenths of a second, and a signal may come in that time. So the commands that run until a signal
-ends them take their signals here, with nothing loaded yet; `signals.Signals` takes over on the event loop.
+To import the program takes some tenths of a second, and a signal may arrive in that time. So the long-running commands
+install their signal handlers here, before anything else is imported; `signals.Signals` replaces them later.
 """
 
 from __future__ import annotations
@@ -10,41 +10,41 @@ import os
 import signal
 import sys
 
-_LONG = ("controllers", "serve")
+_LONG_RUNNING = ("controllers", "serve")
 _STOPPING = {signal.SIGTERM, signal.SIGINT}
 
 
 def main() -> None:
-    """Run the command of `sys.argv`, and end with its exit code."""
-    is_long = sys.argv[1:2] and sys.argv[1] in _LONG
-    if is_long:
-        _take_signals()
+    """Run the command of `sys.argv`, and exit with its exit code."""
+    is_long_running = sys.argv[1:2] and sys.argv[1] in _LONG_RUNNING
+    if is_long_running:
+        _install_handlers()
     try:
-        from certplane.cli import main as commands  # noqa: PLC0415 - signals are taken first
+        from certplane.cli import main as commands  # noqa: PLC0415 - signal handlers are installed first
     except KeyboardInterrupt:
         sys.exit(130)
     try:
         commands.main()
     finally:
-        if is_long:
-            # Done. Python gives signals that have a handler back their usual meaning while it ends: an impatient second
-            # one would be told as a failure.
+        if is_long_running:
+            # The work is done. Python replaces its handlers with the default ones while it finalizes: a second SIGTERM
+            # would then turn a graceful exit into a failure. Ignored signals stay ignored, in all threads.
             for number in _STOPPING:
                 signal.signal(number, signal.SIG_IGN)
 
 
-def _take_signals() -> None:
-    """From now on SIGTERM and SIGINT end a program that has not begun, with exit code 0, and SIGHUP ends nothing. Those
-    that whoever started us had blocked come through: a mask is inherited, and nothing could end us.
+def _install_handlers() -> None:
+    """Make SIGTERM and SIGINT exit with code 0 while the program loads, and ignore SIGHUP. Unblock all three: a signal
+    mask is inherited from the parent, and a process with blocked signals could not be stopped.
     """
     for number in _STOPPING:
-        signal.signal(number, lambda *_: _leave())
+        signal.signal(number, lambda *_: _exit())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING | {signal.SIGHUP})
 
 
-def _leave() -> None:
-    # No SystemExit: what is raised in a callback of the import system is printed and forgotten. Nothing is open yet.
+def _exit() -> None:
+    # Not SystemExit: an exception in a callback of the import system is printed and dropped. Nothing is open yet.
     os._exit(0)
 
 

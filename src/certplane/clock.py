@@ -1,7 +1,7 @@
-"""What time it is and how to wait.
+"""The wall clock, the monotonic clock, and sleeping.
 
-Nothing else in the code base reads a clock or sleeps (law). Whoever needs time takes a `Clock`; tests hand in
-`certplane.testing.FakeClock` and never wait.
+Nothing else in the code base reads a clock or sleeps (a test checks this). Code that needs the time takes a `Clock`;
+tests pass a `certplane.testing.FakeClock` and never wait.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Two notions of time and one way to wait. Safe to share between tasks of one event loop."""
+    """A wall clock, a monotonic clock, and a way to sleep. Safe to share between tasks of one event loop."""
 
     def now(self) -> datetime.datetime:
-        """The wall clock, aware, in UTC, with microseconds."""
+        """The time of the wall clock: aware, in UTC, with microseconds."""
         ...
 
     def monotonic(self) -> float:
@@ -42,7 +42,7 @@ class SystemClock:
 
 
 async def wait_until(clock: Clock, event: asyncio.Event, seconds: float) -> bool:
-    """Wait for `event`, at most `seconds` on `clock`; tell whether it is set."""
+    """Wait for `event`, at most `seconds` on `clock`. Returns whether it is set."""
     if event.is_set():
         return True
     waiter = asyncio.ensure_future(event.wait())
@@ -53,28 +53,3 @@ async def wait_until(clock: Clock, event: asyncio.Event, seconds: float) -> bool
         waiter.cancel()
         sleeper.cancel()
     return event.is_set()
-
-
-def rfc3339(moment: datetime.datetime) -> str:
-    """A moment as the wire writes `Time`: UTC, whole seconds (truncated), `2026-01-02T15:04:05Z`."""
-    if moment.tzinfo is not datetime.UTC:
-        moment = moment.astimezone(datetime.UTC)
-    # Many times as fast as strftime, and this is in every write.
-    return moment.isoformat()[:19] + "Z"
-
-
-def rfc3339_micro(moment: datetime.datetime) -> str:
-    """A moment as the wire writes `MicroTime`: UTC, always six digits of a second."""
-    if moment.tzinfo is not datetime.UTC:
-        moment = moment.astimezone(datetime.UTC)
-    return moment.isoformat(timespec="microseconds")[:26] + "Z"
-
-
-def parse_rfc3339(text: str) -> datetime.datetime:
-    """The moment that an RFC 3339 text names, in UTC. Raises ValueError on anything else."""
-    if len(text) < 20 or text[10] not in "Tt":
-        raise ValueError(f"not an RFC 3339 time: {text!r}")
-    moment = datetime.datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError(f"not an RFC 3339 time, no offset: {text!r}")
-    return moment.astimezone(datetime.UTC)

@@ -1,7 +1,7 @@
-"""The failures a client can see; the only place where an HTTP code or a Status reason is chosen.
+"""The tree of errors that clients and operators see; the only place that chooses an HTTP code or a Status reason.
 
-    CertplaneError                 anything this program raises on purpose
-    ├── SetupError                 a person must mend a setting or a file: `error:`, `hint:`, exit code 2
+    CertplaneError                 any error that this program raises on purpose
+    ├── SetupError                 an operator must fix a setting or a file: `error:`, `hint:`, exit code 2
     └── APIError                   becomes a Status on the wire
         ├── BadRequest             400 BadRequest
         ├── Unauthorized           401 Unauthorized
@@ -13,17 +13,19 @@
         ├── NotAcceptable          406 NotAcceptable
         ├── AlreadyExists          409 AlreadyExists
         ├── Conflict               409 Conflict
+        │   └── ApplyConflict      409 Conflict            field managers of a server-side apply
         ├── Expired                410 Expired
         ├── RequestEntityTooLarge  413 RequestEntityTooLarge
         ├── UnsupportedMediaType   415 UnsupportedMediaType
         ├── Invalid                422 Invalid             carries field problems
+        ├── Unprocessable          422 Invalid             a JSON patch that does not apply
         ├── TooManyRequests        429 TooManyRequests
         ├── InternalError          500 InternalError
-        ├── UnreasonedError        500, message only       as the real server answers a few malformed values
+        ├── UnknownReasonError     500, no reason          as kube-apiserver answers a few malformed values
         ├── ServiceUnavailable     503 ServiceUnavailable
         └── Timeout                504 Timeout
 
-Whatever is not in this tree becomes an opaque 500 with a request id; its traceback goes to the log, once.
+Any other exception becomes a 500 with a request id and no detail; its traceback is logged once.
 Source of codes, reasons and texts: `k8s.io/apimachinery/pkg/api/errors`, `.../util/validation/field`.
 """
 
@@ -33,15 +35,15 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from certplane import gotext
+from certplane.golang import formatting
 
 
 class CertplaneError(Exception):
-    """Anything this program raises on purpose."""
+    """Any error that this program raises on purpose."""
 
 
 class SetupError(CertplaneError):
-    """A setting or a file that a person must mend. `hints` name the next thing to do, one sentence each."""
+    """A setting or a file that an operator must fix. `hints` name the next step, one sentence each."""
 
     def __init__(self, message: str, hints: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -51,21 +53,21 @@ class SetupError(CertplaneError):
 
 # --- field problems -----------------------------------------------------------------------------------------------
 
-#: What a refusal tells at the most, though what is refused may have three megabytes, and each of its hundred thousand
-#: members may be wrong: the values that it quotes, its message, and its causes, in characters and in number. The
-#: longest message of a real server that was recorded has 1,300 characters, and six causes.
-LONGEST_VALUE: Final = 4096
-LONGEST_MESSAGE: Final = 8 * 1024
-MOST_CAUSES: Final = 100
-_LONGEST_CAUSES: Final = 16 * 1024
+#: Bounds of an error response: characters of each quoted value and of the message, number of causes, and characters of
+#: all causes. The refused object may have three megabytes and a hundred thousand invalid fields. The longest message
+#: recorded from a real server has 1,300 characters, and six causes.
+MAX_VALUE_LENGTH: Final = 4096
+MAX_MESSAGE_LENGTH: Final = 8 * 1024
+MAX_CAUSES: Final = 100
+_MAX_CAUSES_LENGTH: Final = 16 * 1024
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FieldProblem:
-    """One thing that is wrong with one field: a cause in the Status of a 422.
+    """One validation error of one field: a cause in the Status of a 422.
 
     `reason` is the machine-readable cause, `path` the field as Kubernetes prints it (`spec.usages[0]`), `body` the
-    text after the path. Build one with the functions below.
+    text after the path. The functions below create one.
     """
 
     reason: str
@@ -76,10 +78,14 @@ class FieldProblem:
         return f"{self.path}: {self.body}"
 
 
-def _value_text(value: Any, as_json: bool) -> str:
+#: What a validator returns: an empty list if nothing is wrong.
+Problems = list[FieldProblem]
+
+
+def _value_text(value: object, as_json: bool) -> str:
     if isinstance(value, str) and not as_json:
-        return gotext.quote(gotext.shortened(value, LONGEST_VALUE))
-    return gotext.shortened(gotext.json_text(value), LONGEST_VALUE)
+        return formatting.quote(formatting.shorten(value, MAX_VALUE_LENGTH))
+    return formatting.shorten(formatting.marshal_json(value), MAX_VALUE_LENGTH)
 
 
 def required(path: str, detail: str = "") -> FieldProblem:
@@ -87,24 +93,26 @@ def required(path: str, detail: str = "") -> FieldProblem:
     return FieldProblem("FieldValueRequired", path, "Required value" + (f": {detail}" if detail else ""))
 
 
-def invalid(path: str, value: Any, detail: str, *, as_json: bool = False) -> FieldProblem:
-    """The value breaks a rule. Plain strings print in Go's `%q`; with `as_json` (Go's named string types) as JSON."""
+def invalid(path: str, value: object, detail: str, *, as_json: bool = False) -> FieldProblem:
+    """The value breaks a rule. Strings are printed as Go's `%q`; with `as_json` (Go's named string types) as JSON."""
     return FieldProblem("FieldValueInvalid", path, f"Invalid value: {_value_text(value, as_json)}: {detail}")
 
 
 def invalid_without_value(path: str, detail: str) -> FieldProblem:
-    """The value breaks a rule, and is not repeated."""
+    """The value breaks a rule, and is not quoted."""
     return FieldProblem("FieldValueInvalid", path, f"Invalid value: {detail}")
 
 
-def not_supported(path: str, value: Any, supported: Iterable[str], *, as_json: bool = False) -> FieldProblem:
-    """The value is not one of a fixed set; `supported` is printed in the order given."""
-    listed = ", ".join(gotext.quote(each) for each in supported)
+def not_supported(path: str, value: object, supported: Iterable[str], *, as_json: bool = False) -> FieldProblem:
+    """The value is not one of a fixed set; `supported` is printed in the given order."""
+    supported_text = ", ".join(formatting.quote(name) for name in supported)
     body = f"Unsupported value: {_value_text(value, as_json)}"
-    return FieldProblem("FieldValueNotSupported", path, body + (f": supported values: {listed}" if listed else ""))
+    if supported_text:
+        body += f": supported values: {supported_text}"
+    return FieldProblem("FieldValueNotSupported", path, body)
 
 
-def duplicate(path: str, value: Any, *, as_json: bool = False) -> FieldProblem:
+def duplicate(path: str, value: object, *, as_json: bool = False) -> FieldProblem:
     """The value occurs twice where it may occur once."""
     return FieldProblem("FieldValueDuplicate", path, f"Duplicate value: {_value_text(value, as_json)}")
 
@@ -127,7 +135,7 @@ def too_many(path: str, count: int, limit: int) -> FieldProblem:
 
 
 def internal(path: str, detail: str) -> FieldProblem:
-    """The value could not be judged."""
+    """The value could not be validated."""
     return FieldProblem("InternalError", path, f"Internal error: {detail}")
 
 
@@ -139,7 +147,10 @@ def _qualified(resource: str, group: str) -> str:
 
 
 class APIError(CertplaneError):
-    """A failure with a place on the wire. Subclasses fix `code` and `reason`; never raised itself."""
+    """An error that is sent as a Status. Subclasses fix `code` and `reason`; never raised itself.
+
+    `details` is the Status' details as JSON builtins, `retry_after` the seconds of a Retry-After header, 0 for none.
+    """
 
     code: int = 500
     reason: str = ""
@@ -150,16 +161,16 @@ class APIError(CertplaneError):
         self.details = details
         self.retry_after = retry_after
 
-    def status(self) -> dict[str, Any]:
-        """The Status object, as builtins, members in the order of the wire."""
-        document: dict[str, Any] = {
+    def status(self) -> dict[str, object]:
+        """The Status object, as JSON builtins, members in wire order."""
+        document: dict[str, object] = {
             "kind": "Status",
             "apiVersion": "v1",
             "metadata": {},
             "status": "Failure",
         }
         if self.message:
-            document["message"] = gotext.shortened(self.message, LONGEST_MESSAGE)
+            document["message"] = formatting.shorten(self.message, MAX_MESSAGE_LENGTH)
         if self.reason:
             document["reason"] = self.reason
         if self.details is not None:
@@ -169,29 +180,29 @@ class APIError(CertplaneError):
 
 
 def _bounded(details: Mapping[str, Any]) -> dict[str, Any]:
-    """Details of a Status, with the causes that there is room for, and how many are left out."""
+    """Details of a Status with bounded causes, the last of which says how many are left out."""
     bounded = {key: _shortened(value) for key, value in details.items()}
     causes = details.get("causes")
     if causes:
-        bounded["causes"] = kept = []
-        room = _LONGEST_CAUSES
-        for cause in causes[:MOST_CAUSES]:
-            kept.append({key: _shortened(value) for key, value in cause.items()})
-            room -= sum(len(value) for value in kept[-1].values())
+        bounded["causes"] = bounded_causes = []
+        room = _MAX_CAUSES_LENGTH
+        for cause in causes[:MAX_CAUSES]:
+            bounded_causes.append({key: _shortened(value) for key, value in cause.items()})
+            room -= sum(len(value) for value in bounded_causes[-1].values())
             if room < 0:
                 break
-        left_out = len(causes) - len(kept)
+        left_out = len(causes) - len(bounded_causes)
         if left_out:
-            kept.append({"message": f"{left_out} more causes are left out"})
+            bounded_causes.append({"message": f"{left_out} more causes are left out"})
     return bounded
 
 
-def _shortened(value: Any) -> Any:
-    return gotext.shortened(value, LONGEST_VALUE) if isinstance(value, str) else value
+def _shortened(value: object) -> Any:
+    return formatting.shorten(value, MAX_VALUE_LENGTH) if isinstance(value, str) else value
 
 
-def _object_details(name: str, group: str, kind: str) -> dict[str, Any]:
-    details: dict[str, Any] = {}
+def _object_details(name: str, group: str, kind: str) -> dict[str, object]:
+    details: dict[str, object] = {}
     if name:
         details["name"] = name
     if group:
@@ -206,7 +217,7 @@ class BadRequest(APIError):
 
 
 class Unauthorized(APIError):
-    """Nobody vouches for the caller. Says no more on the wire; the log has the reason."""
+    """The caller could not be authenticated. The reason is in the log, not on the wire."""
 
     code, reason = 401, "Unauthorized"
 
@@ -215,28 +226,34 @@ class Unauthorized(APIError):
 
 
 class Forbidden(APIError):
-    """The caller may not. For objects use `Forbidden.of`; for paths pass the whole message and empty details."""
+    """The caller is not authorized. `for_object` builds the message for an object; for a path, pass the whole message
+    and empty details.
+    """
 
     code, reason = 403, "Forbidden"
 
     @classmethod
-    def of(cls, resource: str, group: str, name: str, why: str) -> Forbidden:
-        subject = f"{_qualified(resource, group)} {gotext.quote(name)}" if name else _qualified(resource, group)
-        said = f"{subject} is forbidden: {why}" if resource else f"forbidden: {why}"
-        return cls(said, _object_details(name, group, resource))
+    def for_object(cls, resource: str, group: str, name: str, why: str) -> Forbidden:
+        subject = f"{_qualified(resource, group)} {formatting.quote(name)}" if name else _qualified(resource, group)
+        message = f"{subject} is forbidden: {why}" if resource else f"forbidden: {why}"
+        return cls(message, _object_details(name, group, resource))
 
 
 class NotFound(APIError):
-    """No object of that name. `kind` defaults to the resource; a few callers print another word for it."""
+    """There is no object of that name. `resource` is the plural; a few callers pass another word that Kubernetes
+    prints.
+    """
 
     code, reason = 404, "NotFound"
 
     def __init__(self, resource: str, group: str, name: str) -> None:
-        message = f"{_qualified(resource, group)} {gotext.quote(name)} not found"
+        message = f"{_qualified(resource, group)} {formatting.quote(name)} not found"
         super().__init__(message, _object_details(name, group, resource))
 
 
 class NoSuchPath(APIError):
+    """The path names a resource that is not served."""
+
     code, reason = 404, "NotFound"
 
     def __init__(self) -> None:
@@ -244,7 +261,7 @@ class NoSuchPath(APIError):
 
 
 class PageNotFound(APIError):
-    """An unknown root path or group: the one answer that is plain text."""
+    """An unknown root path or group: the one error that is sent as plain text."""
 
     code, reason = 404, "NotFound"
 
@@ -262,7 +279,7 @@ class MethodNotAllowed(APIError):
 class NotAcceptable(APIError):
     code, reason = 406, "NotAcceptable"
 
-    def __init__(self, message: str, details: dict[str, Any] | None = None) -> None:
+    def __init__(self, message: str, details: dict[str, object] | None = None) -> None:
         super().__init__(message, details)
 
 
@@ -272,7 +289,7 @@ class AlreadyExists(APIError):
     def __init__(
         self, resource: str, group: str, name: str, *, deleting: bool = False, generated: bool = False
     ) -> None:
-        message = f"{_qualified(resource, group)} {gotext.quote(name)} already exists"
+        message = f"{_qualified(resource, group)} {formatting.quote(name)} already exists"
         if deleting:
             message = "object is being deleted: " + message
         details = _object_details(name, group, resource)
@@ -283,22 +300,22 @@ class AlreadyExists(APIError):
 
 
 class Conflict(APIError):
-    """The stored object is not the one the caller meant."""
+    """The stored object is not the version that the caller meant."""
 
     code, reason = 409, "Conflict"
 
     MODIFIED: Final = "the object has been modified; please apply your changes to the latest version and try again"
 
     @classmethod
-    def of(cls, resource: str, group: str, name: str, why: str = MODIFIED) -> Conflict:
+    def for_object(cls, resource: str, group: str, name: str, why: str = MODIFIED) -> Conflict:
         """`resource` is the plural, except for delete preconditions, where the real server prints the Kind."""
-        message = f"Operation cannot be fulfilled on {_qualified(resource, group)} {gotext.quote(name)}: {why}"
+        message = f"Operation cannot be fulfilled on {_qualified(resource, group)} {formatting.quote(name)}: {why}"
         return cls(message, _object_details(name, group, resource))
 
 
 class ApplyConflict(Conflict):
-    """Server-side apply wants fields that other managers own. `conflicts` are pairs of a manager and its field
-    paths.
+    """A server-side apply sets fields that other managers own. `conflicts` are pairs of a manager and its
+    field paths.
     """
 
     def __init__(self, conflicts: Sequence[tuple[str, Sequence[str]]]) -> None:
@@ -307,10 +324,11 @@ class ApplyConflict(Conflict):
             (manager, (path,)) = conflicts[0]
             text = f"1 conflict: conflict with {manager}: {path}"
         else:
-            parts = "\n".join(
-                f"conflicts with {name}:\n" + "\n".join(f"- {path}" for path in paths) for name, paths in conflicts
+            paragraphs = "\n".join(
+                f"conflicts with {manager}:\n" + "\n".join(f"- {path}" for path in paths)
+                for manager, paths in conflicts
             )
-            text = f"{count} conflicts: {parts}"
+            text = f"{count} conflicts: {paragraphs}"
         causes = [
             {"reason": "FieldManagerConflict", "message": f"conflict with {manager}", "field": path}
             for manager, paths in conflicts
@@ -320,19 +338,21 @@ class ApplyConflict(Conflict):
 
 
 class Expired(APIError):
-    """Too old to be known. `continue_` is a token with which a list can go on nevertheless, at the newest revision."""
+    """The requested revision has been compacted. `continue_` is a token that continues the list at the newest
+    revision.
+    """
 
     code, reason = 410, "Expired"
     continue_ = ""
 
     @classmethod
-    def of_page(cls, message: str, continue_: str) -> Expired:
-        """The next page of a list that began too long ago."""
-        made = cls(message)
-        made.continue_ = continue_
-        return made
+    def with_continue(cls, message: str, continue_: str) -> Expired:
+        """The error for the next page of a list whose revision has expired."""
+        error = cls(message)
+        error.continue_ = continue_
+        return error
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> dict[str, object]:
         document = super().status()
         if self.continue_:
             document["metadata"] = {"continue": self.continue_}
@@ -351,23 +371,25 @@ class UnsupportedMediaType(APIError):
 
 
 class Invalid(APIError):
-    """The object breaks rules. One cause per problem; equal problems are merged in the message only."""
+    """The object fails validation. One cause per problem; equal problems are merged in the message only."""
 
     code, reason = 422, "Invalid"
 
     def __init__(self, kind: str, group: str, name: str, problems: Sequence[FieldProblem]) -> None:
-        texts = list(dict.fromkeys(str(problem) for problem in problems[:MOST_CAUSES]))
-        if len(problems) > MOST_CAUSES:
-            texts.append(f"and {len(problems) - MOST_CAUSES} more")
+        texts = list(dict.fromkeys(str(problem) for problem in problems[:MAX_CAUSES]))
+        if len(problems) > MAX_CAUSES:
+            texts.append(f"and {len(problems) - MAX_CAUSES} more")
         aggregate = texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
         details = _object_details(name, group, kind)
-        details["causes"] = [{"reason": each.reason, "message": each.body, "field": each.path} for each in problems]
-        super().__init__(f"{_qualified(kind, group)} {gotext.quote(name)} is invalid: {aggregate}", details)
+        details["causes"] = [
+            {"reason": problem.reason, "message": problem.body, "field": problem.path} for problem in problems
+        ]
+        super().__init__(f"{_qualified(kind, group)} {formatting.quote(name)} is invalid: {aggregate}", details)
         self.problems = tuple(problems)
 
 
 class Unprocessable(APIError):
-    """A JSON patch that does not apply: 422 with the generic text."""
+    """A JSON patch that does not apply: 422 with a generic text."""
 
     code, reason = 422, "Invalid"
 
@@ -383,7 +405,7 @@ class TooManyRequests(APIError):
 
 
 class InternalError(APIError):
-    """A fault of ours. The message must not tell what it was; the log does, under the request id."""
+    """A fault of this server. The message must not say what failed; the log does, under the request id."""
 
     code, reason = 500, "InternalError"
 
@@ -391,8 +413,10 @@ class InternalError(APIError):
         super().__init__(f"Internal error occurred: {why}", {"causes": [{"message": why}]})
 
 
-class UnreasonedError(APIError):
-    """500 with a message only, as the real server answers an unparsable resourceVersion in a body."""
+class UnknownReasonError(APIError):
+    """500 with a message and an empty reason (Kubernetes' StatusReasonUnknown), as for a resourceVersion in a body that
+    cannot be parsed.
+    """
 
     code, reason = 500, ""
 
@@ -405,8 +429,8 @@ class Timeout(APIError):
     code, reason = 504, "Timeout"
 
     @classmethod
-    def too_large_revision(cls, wanted: int, current: int) -> Timeout:
-        message = f"Too large resource version: {wanted}, current: {current}"
+    def too_large_revision(cls, requested: int, current: int) -> Timeout:
+        message = f"Too large resource version: {requested}, current: {current}"
         details = {
             "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
             "retryAfterSeconds": 1,
@@ -415,8 +439,8 @@ class Timeout(APIError):
 
 
 _BY_REASON: Final[dict[str, type[APIError]]] = {
-    each.reason: each
-    for each in (
+    error.reason: error
+    for error in (
         BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed, NotAcceptable, AlreadyExists, Conflict,
         Expired, RequestEntityTooLarge, UnsupportedMediaType, Invalid, TooManyRequests, InternalError,
         ServiceUnavailable, Timeout,
@@ -424,19 +448,21 @@ _BY_REASON: Final[dict[str, type[APIError]]] = {
 }  # fmt: skip
 
 
-#: What a bare code means to client-go.
+#: What an HTTP code without a reason means to client-go.
 _BY_CODE: Final[dict[int, type[APIError]]] = {
-    each.code: each
-    for each in (BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed, TooManyRequests, Expired)
+    error.code: error
+    for error in (BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed, TooManyRequests, Expired)
 }
 
 
 def from_status(document: dict[str, Any], code: int) -> APIError:
-    """The error that a Status from some API server describes; of the class that its reason names, if we know it."""
+    """The error that a Status of some API server describes: an instance of the class for its reason, if there
+    is one.
+    """
     reason = document.get("reason") or ""
-    # What is no Status at all, such as the page of a proxy, is known by its code alone.
-    kind = _BY_REASON.get(reason, UnreasonedError) if reason else _BY_CODE.get(code, UnreasonedError)
-    error = kind.__new__(kind)
+    # An answer without a reason may be no Status at all, such as the page of a proxy: only its code counts.
+    class_ = _BY_REASON.get(reason, UnknownReasonError) if reason else _BY_CODE.get(code, UnknownReasonError)
+    error = class_.__new__(class_)
     details = document.get("details")
     retry_after = (details or {}).get("retryAfterSeconds", 0)
     APIError.__init__(error, document.get("message", ""), details, retry_after)

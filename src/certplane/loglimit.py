@@ -1,8 +1,8 @@
-"""Lines of the log that strangers cause, and may cause as often as they like.
+"""Rate limiting of log lines that unauthenticated clients can cause.
 
-The same event (say, the same reason from the same address) is logged once in an interval, and at most so many different
-ones are. Whatever is left out is counted, and the next line of the same event says how many times it came again;
-events that were not logged at all, or never came again, are summed up in the next line of any.
+The same event (for example, the same reason from the same address) is logged once per interval, and at most `MAX_LINES`
+different events are. Suppressed lines are counted: the next line of the same event says how often it was repeated, and
+the next line of any event says how many other lines were left out.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ import datetime
 from collections.abc import Hashable, Mapping
 from typing import Final
 
-#: Once a minute is enough to be seen, and little enough to fill no disk: 60 lines of some 500 bytes are 43 MB a day.
+#: Once a minute is often enough to be noticed, and cannot fill a disk: 60 lines of about 500 bytes are 43 MB a day.
 INTERVAL: Final = datetime.timedelta(minutes=1)
-MOST_LINES: Final = 60
+MAX_LINES: Final = 60
 
 
 class LogLimit:
-    """What to log of repeated events. Its memory is bounded by the number of lines. Not safe for several threads."""
+    """Decides which repeated events are logged. Its memory is bounded by the number of lines. Not thread-safe."""
 
-    def __init__(self, interval: datetime.timedelta = INTERVAL, most_lines: int = MOST_LINES) -> None:
+    def __init__(self, interval: datetime.timedelta = INTERVAL, max_lines: int = MAX_LINES) -> None:
         self._interval = interval
-        self._most_lines = most_lines
+        self._max_lines = max_lines
         self._since: datetime.datetime | None = None
-        #: How often each event of this interval, and of the one before, came again.
+        #: How often each event was repeated in this interval, and in the one before.
         self._repeated: dict[Hashable, int] = {}
         self._before: dict[Hashable, int] = {}
         self._others = 0
 
     def admit(self, event: Hashable, now: datetime.datetime) -> Mapping[str, int] | None:
-        """The fields that a line about an event says besides: how much was left out since the last one, if anything
-        was. None if there is to be no line now.
+        """Whether to log an event now. Returns None if not, else fields to add to the line: `repeated` and
+        `others_left_out`, each if lines were suppressed since the last one.
         """
         if self._since is None or not self._since <= now < self._since + self._interval:
             self._others += sum(self._before.values())
@@ -38,7 +38,7 @@ class LogLimit:
         if event in self._repeated:
             self._repeated[event] += 1
             return None
-        if len(self._repeated) >= self._most_lines:
+        if len(self._repeated) >= self._max_lines:
             self._others += 1
             return None
         self._repeated[event] = 0

@@ -1,12 +1,12 @@
-"""Files that change while we run: certificates that are renewed, tokens that are taken back.
+"""Reloads files that change at run time: renewed certificates, revoked tokens.
 
-Every few seconds their content is compared with the one that is in use; what the file system says about times is not
-trusted, as mounts and copies keep them. A new content counts when it is the same at two looks, because a file that is
-being written has another one each time; when somebody asks (SIGHUP), it counts at once. Files that belong together are
-one group: a certificate whose key has not come yet fails its check, and what was in use stays in use. Each problem is
-told once, and so is its end.
+Every few seconds the content of the files is compared with the content in use. Modification times are not trusted,
+because mounts and copies preserve them. New content is applied once two successive checks have read the same bytes,
+because a file that is still being written differs from check to check; on SIGHUP it is applied at once. Files that
+belong together form one group: a new certificate without its new key fails validation, and the previous content stays
+in use. Each problem is logged once, and so is its end.
 
-Differs from kube-apiserver in how: that one watches directories, and looks once a minute in case it missed something.
+kube-apiserver does this differently: it watches directories, and checks once a minute in case it missed an event.
 """
 
 from __future__ import annotations
@@ -19,42 +19,42 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from certplane import clock as clocks
-from certplane import files
+from certplane import clock, files
+from certplane.clock import Clock
 from certplane.errors import SetupError
 
 _log = logging.getLogger("certplane")
 
-#: With two looks for each change, a change is in use within ten seconds.
-SECONDS: Final = 4.0
+#: A change takes two checks, so it is in use within ten seconds.
+INTERVAL_SECONDS: Final = 4.0
 
-#: Puts the contents of a group to use. Raises ValueError or SetupError, having changed nothing, for what is no good.
+#: Puts the contents of a group to use. Raises ValueError or SetupError for invalid contents, having changed nothing.
 Apply = Callable[[Sequence[bytes]], None]
 
 #: The file may be one of the data directory, or one that a setting names.
-_HINT: Final = "put a good one there; certplane serve --help lists the settings that name other files"
+_HINT: Final = "replace it with a valid file; certplane serve --help lists the settings that name other files"
 
 
 class Wakeup:
-    """Ends the waiting of all who wait for their next look. For one event loop."""
+    """Wakes all tasks that sleep until their next check. For one event loop."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
     def wake(self) -> None:
-        """Have all look now. Those that do not wait at the moment are about to look."""
+        """Make all tasks check now. A task that is not sleeping is about to check anyway."""
         event, self._event = self._event, asyncio.Event()
         event.set()
 
-    async def sleep(self, clock: clocks.Clock, seconds: float) -> bool:
-        """Wait; whether somebody asked to look sooner."""
-        return await clocks.wait_until(clock, self._event, seconds)
+    async def sleep(self, timer: Clock, seconds: float) -> bool:
+        """Sleep for `seconds`. Returns whether `wake` ended the sleep early."""
+        return await clock.wait_until(timer, self._event, seconds)
 
 
 @dataclasses.dataclass(slots=True)
 class _Group:
-    """Files that are used together. `used`, `refused` and `seen` are digests: of what is in use, of what was no good,
-    and of what there was at the last look.
+    """Files that are used together. `used`, `refused` and `seen` are digests: of the content in use, of the last
+    content that was refused, and of the content at the last check.
     """
 
     name: str
@@ -69,23 +69,23 @@ class _Group:
         return [path.read_bytes() for path in self.paths]
 
     @property
-    def shown(self) -> str:
+    def path_list(self) -> str:
         return ",".join(map(str, self.paths))
 
 
 class Reloader:
-    """Follows groups of files. `observe` is told of each attempt to put a new content to use: name, and whether it
-    went well.
+    """Watches groups of files. `observe` is called for each attempt to apply new content, with the group's name and
+    whether the attempt succeeded.
     """
 
-    def __init__(self, clock: clocks.Clock, wakeup: Wakeup, observe: Callable[[str, bool], None]) -> None:
+    def __init__(self, clock: Clock, wakeup: Wakeup, observe: Callable[[str, bool], None]) -> None:
         self._clock = clock
         self._wakeup = wakeup
         self._observe = observe
         self._groups: list[_Group] = []
 
-    def follow(self, name: str, paths: Sequence[pathlib.Path], apply: Apply) -> None:
-        """Put what is in some files to use, now and whenever it has changed. Raises SetupError if it cannot be used
+    def add(self, name: str, paths: Sequence[pathlib.Path], apply: Apply) -> None:
+        """Apply the content of some files now, and again whenever it has changed. Raises SetupError if it is invalid
         now.
         """
         group = _Group(name, paths, apply)
@@ -93,43 +93,45 @@ class Reloader:
         try:
             apply(contents)
         except ValueError as error:
-            raise SetupError(f"the {name} {group.shown} cannot be used: {error}", (_HINT,)) from error
+            raise SetupError(f"the {name} {group.path_list} cannot be used: {error}", (_HINT,)) from error
         group.used = _digest(contents)
         self._groups.append(group)
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Check the files until cancelled."""
         while True:
-            await self.look(is_asked=await self._wakeup.sleep(self._clock, SECONDS))
+            await self.check(is_requested=await self._wakeup.sleep(self._clock, INTERVAL_SECONDS))
 
-    async def look(self, *, is_asked: bool = False) -> None:
-        """Compare all files with what is in use. If a person asked, a content counts that was not there before."""
+    async def check(self, *, is_requested: bool = False) -> None:
+        """Compare all files with the content in use. If an operator requested the check, new content is applied at
+        once.
+        """
         for group in self._groups:
             try:
-                # A file system that does not answer must not stop everything else.
+                # In a thread: a file system that does not respond must not block the event loop.
                 contents = await asyncio.to_thread(group.read)
             except OSError as error:
-                problem = f"{error.filename}: {files.reason(error)}"
-                if self._is_settled(group, _digest([problem.encode()]), is_asked=is_asked):
+                problem = f"{error.filename}: {files.error_text(error)}"
+                if self._is_settled(group, _digest([problem.encode()]), is_requested=is_requested):
                     self._refuse(group, problem, group.seen)
                 continue
-            self._consider(group, contents, is_asked=is_asked)
+            self._apply_changed(group, contents, is_requested=is_requested)
 
     @staticmethod
-    def _is_settled(group: _Group, digest: bytes, *, is_asked: bool) -> bool:
-        """Whether what there is now is what there was at the last look; it is remembered for the next one."""
+    def _is_settled(group: _Group, digest: bytes, *, is_requested: bool) -> bool:
+        """Whether the content is the same as at the last check. Records it for the next check."""
         before, group.seen = group.seen, digest
-        return is_asked or digest == before
+        return is_requested or digest == before
 
-    def _consider(self, group: _Group, contents: Sequence[bytes], *, is_asked: bool) -> None:
+    def _apply_changed(self, group: _Group, contents: Sequence[bytes], *, is_requested: bool) -> None:
         digest = _digest(contents)
-        is_settled = self._is_settled(group, digest, is_asked=is_asked)
+        is_settled = self._is_settled(group, digest, is_requested=is_requested)
         if digest == group.used:
             if group.problem:
-                _log.info("files are as before", extra={"what": group.name, "path": group.shown})
+                _log.info("files are back to the content in use", extra={"what": group.name, "path": group.path_list})
                 group.problem, group.refused = "", b""
             return
-        if not is_settled or (digest == group.refused and not is_asked):
+        if not is_settled or (digest == group.refused and not is_requested):
             return
         try:
             group.apply(contents)
@@ -138,7 +140,7 @@ class Reloader:
             return
         group.used, group.refused, group.problem = digest, b"", ""
         self._observe(group.name, True)
-        _log.info("files reloaded", extra={"what": group.name, "path": group.shown})
+        _log.info("files reloaded", extra={"what": group.name, "path": group.path_list})
 
     def _refuse(self, group: _Group, problem: str, digest: bytes) -> None:
         if digest == group.refused and problem == group.problem:
@@ -146,14 +148,14 @@ class Reloader:
         group.problem, group.refused = problem, digest
         self._observe(group.name, False)
         _log.error(
-            "files not reloaded: what was there before is used",
-            extra={"what": group.name, "path": group.shown, "problem": problem},
+            "files reload failed; keeping the previous content",
+            extra={"what": group.name, "path": group.path_list, "problem": problem},
         )
 
 
 def _digest(contents: Sequence[bytes]) -> bytes:
-    made = hashlib.sha256()
+    digest = hashlib.sha256()
     for content in contents:
-        # The lengths tell where one ends and the next begins.
-        made.update(len(content).to_bytes(8, "big") + content)
-    return made.digest()
+        # The lengths mark where one content ends and the next begins.
+        digest.update(len(content).to_bytes(8, "big") + content)
+    return digest.digest()

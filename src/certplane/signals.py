@@ -1,6 +1,6 @@
-"""What signals mean to the commands that run for long: SIGTERM and SIGINT end them well, SIGHUP has files read again.
+"""Signal handling of the long-running commands: SIGTERM and SIGINT shut down gracefully, SIGHUP reloads files.
 
-They are taken twice: in `certplane.__main__`, before anything is loaded, and here, on the event loop.
+Handlers are installed twice: in `certplane.__main__`, before any module is loaded, and here, for the event loop.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class Signals:
-    """The signals of a program on its event loop. Make it there, in the main thread, before anything that takes time:
-    what runs at that moment is finished, and `is_stopping` says that nothing is to follow.
+    """The signal handlers of a process with an event loop. Create it in the loop, in the main thread, before any long
+    step of the start: the step that runs when a signal arrives is finished, and `is_stopping` says that no other must
+    follow.
     """
 
     def __init__(self) -> None:
@@ -28,22 +29,22 @@ class Signals:
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._hang_up)
 
-    def on_reload(self, call: Callable[[], None]) -> None:
-        """What SIGHUP does; nothing so far."""
-        self._reload = call
+    def on_reload(self, callback: Callable[[], None]) -> None:
+        """Set what SIGHUP calls; before that, SIGHUP does nothing."""
+        self._reload = callback
 
     async def stopped(self) -> None:
-        """Return when somebody wants us to end."""
+        """Return when SIGTERM or SIGINT has arrived."""
         await self._stopped.wait()
 
-    # Handlers run between any two instructions, so all that they do is to tell the event loop. It may be over already:
-    # then there is nothing left to end.
+    # Handlers run between any two bytecode instructions, so they only schedule a call in the event loop. If the loop is
+    # closed already (RuntimeError), there is nothing left to stop.
 
-    def _stop(self, *_: Any) -> None:
+    def _stop(self, *_: object) -> None:
         self.is_stopping = True
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._stopped.set)
 
-    def _hang_up(self, *_: Any) -> None:
+    def _hang_up(self, *_: object) -> None:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._reload)

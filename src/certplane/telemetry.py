@@ -1,7 +1,7 @@
-"""The name of every metric and how to emit it, and what a line of the log looks like.
+"""The metrics, their names and how to record them, and the format of the log.
 
-Metrics that mean what Kubernetes' mean have Kubernetes' names, so that existing dashboards and alerts work; our own
-begin with `certplane_`. A `Telemetry` has a registry of its own: two planes in one process do not mix their figures.
+Metrics with the meaning of a Kubernetes metric have its name, so that existing dashboards and alerts work; our own
+begin with `certplane_`. Each `Telemetry` has its own registry: two planes in one process do not mix their metrics.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from prometheus_client import (
     registry,
 )
 
-from certplane import gotext
+from certplane.golang import formatting
 
 _SECONDS: Final = (
     0.005,
@@ -54,7 +54,7 @@ _SECONDS: Final = (
     45,
     60,
 )
-#: Publishers, as upstream names their metrics.
+#: The publishing controllers, as Kubernetes names their metrics.
 ROOT_CA: Final = "root_ca_cert_publisher"
 TRUST_BUNDLE: Final = "clustertrustbundle_publisher"
 _PUBLISH_SECONDS: Final = tuple(0.001 * 2**power for power in range(15))
@@ -64,187 +64,194 @@ _LIFETIMES: Final = (
     0, 1800, 3600, 7200, 21600, 43200, 86400, 172800, 345600, 604800, 2592000, 7776000, 15552000, 31104000,
 )  # fmt: skip
 
-#: How many combinations of labels a metric has at the most, and the longest label: names of Kubernetes end there.
-_MOST_LABELS: Final = 2000
-_LONGEST_LABEL: Final = 253
+#: The maximum number of label combinations of a metric, and the maximum length of a label: that of a Kubernetes name.
+_MAX_SERIES: Final = 2000
+_MAX_LABEL_LENGTH: Final = 253
 
 _ABOUT: Final = ("group", "version", "resource", "subresource", "scope", "component")
 _REQUEST_LABELS: Final = ("verb", "dry_run", *_ABOUT)
 _OTHERS: Final = ("other", "", "", "", "", "", "", "")
-#: What serves resources, as opposed to other paths: the word of kube-apiserver.
+#: The `component` label of requests for resources, as in kube-apiserver; empty for other paths.
 COMPONENT: Final = "apiserver"
 
-#: What a request was about: verb, dry run, group, version, resource, subresource, scope, component.
+#: Labels of a request: verb, dry run, group, version, resource, subresource, scope, component.
 RequestLabels = tuple[str, str, str, str, str, str, str, str]
-#: What a watch is about: group, version, resource, subresource, scope, component.
+#: Labels of a watch: group, version, resource, subresource, scope, component.
 WatchLabels = tuple[str, str, str, str, str, str]
 
-#: Signers whose names are labels; all others are one.
+#: Signers with this prefix have labels of their own; all others share one.
 _NAMED_SIGNERS: Final = "kubernetes.io/"
 
 
 class Telemetry:
-    """The figures of one plane."""
+    """The metrics of one plane."""
 
     def __init__(self) -> None:
         self._registry = prometheus_client.CollectorRegistry()
         process_collector.ProcessCollector(registry=self._registry)
         platform_collector.PlatformCollector(registry=self._registry)
         gc_collector.GCCollector(registry=self._registry)
-        self.audit = AuditTelemetry()
-        self._requests = _Requests()
-        self._signers = prometheus_client.Gauge(
-            "certplane_signer_ready",
-            "1 if a signer has an authority to sign with; 0, with the reason, if its requests stay unissued.",
-            ("signer", "reason"),
-            registry=self._registry,
-        )
-        self._signer_problems: dict[str, str] = {}
-        self._decisions = _Counts(
-            "certplane_csr_decisions", "What controllers decided about requests.", "signer", "decision", "reason"
-        )
-        self._in_flight = _Gauges(
-            "apiserver_current_inflight_requests",
-            "Requests that are being answered now, without watches.",
-            "request_kind",
-        )
-        self._watches = _Gauges("apiserver_longrunning_requests", "Watches that are open now.", "verb", *_ABOUT)
-        self._objects = _Gauges("apiserver_resource_objects", "Objects that are stored.", "group", "resource")
-        self._expirations = _Histograms(
-            "apiserver_client_certificate_expiration_seconds",
-            "Seconds that the client certificates of requests were still valid.",
-            _LIFETIMES,
-        )
-        self._refused_connections = _Counts(
-            "certplane_connections_refused", "Connections that were ended before they had an answer.", "reason"
-        )
-        self._tls_errors = _Counts("apiserver_tls_handshake_errors", "TLS handshakes that came to nothing.")
-        self._refused_certificates = _Counts(
-            "certplane_client_certificates_refused",
-            "Requests with a client certificate that was refused, by the reason.",
-            "reason",
-        )
-        self._requested = _Counts(
-            "apiserver_certificates_registry_csr_requested_duration",
-            "Issued requests that asked for a duration.",
-            "signerName",
-        )
-        self._honored = _Counts(
-            "apiserver_certificates_registry_csr_honored_duration",
-            "Issued requests that got about the duration that they asked for.",
-            "signerName",
-        )
-        self._reloads = _Counts(
-            "certplane_file_reloads", "Files that were read again because they had changed.", "file", "result"
-        )
-        self._failures = _Counts(
-            "certplane_background_failures", "How often work in the background failed, and was begun again.", "task"
-        )
-        self._late = _Gauges(
-            "certplane_background_late_seconds", "Seconds for which work in the background has not worked.", "task"
-        )
-        self._queues = _Queues()
-        self._published = {
-            name: (
-                _Counts(f"{name}_sync", "What was published, by the code of the last answer.", "code"),
-                _Histograms(f"{name}_sync_duration_seconds", "Seconds that it took.", _PUBLISH_SECONDS, "code"),
-            )
-            for name in (ROOT_CA, TRUST_BUNDLE)
-        }
+        self._create_request_metrics()
+        self._create_controller_metrics()
+        self._create_task_metrics()
         collectors: list[registry.Collector] = [
             self._requests, self._in_flight, self._watches, self._objects, self._expirations, self._requested,
             self._honored, self.audit, self._decisions, self._failures, self._late, self._queues, self._reloads,
             self._refused_connections, self._tls_errors, self._refused_certificates,
             *itertools.chain(*self._published.values()),
         ]  # fmt: skip
-        for each in collectors:
-            self._registry.register(each)
+        for collector in collectors:
+            self._registry.register(collector)
 
-    def request(self, labels: RequestLabels, code: int, seconds: float) -> None:
-        """Count one request and its time."""
+    def _create_request_metrics(self) -> None:
+        self.audit = AuditTelemetry()
+        self._requests = _Requests()
+        self._in_flight = _Gauges(
+            "apiserver_current_inflight_requests",
+            "Requests in progress, without watches.",
+            "request_kind",
+        )
+        self._watches = _Gauges("apiserver_longrunning_requests", "Open watches.", "verb", *_ABOUT)
+        self._objects = _Gauges("apiserver_resource_objects", "Stored objects.", "group", "resource")
+        self._expirations = _Histograms(
+            "apiserver_client_certificate_expiration_seconds",
+            "Remaining lifetime of the client certificates of requests, in seconds.",
+            _LIFETIMES,
+        )
+        self._refused_connections = _Counts(
+            "certplane_connections_refused", "Connections closed before a response was sent, by reason.", "reason"
+        )
+        self._tls_errors = _Counts("apiserver_tls_handshake_errors", "Failed TLS handshakes.")
+        self._refused_certificates = _Counts(
+            "certplane_client_certificates_refused",
+            "Requests with a client certificate that was refused, by reason.",
+            "reason",
+        )
+
+    def _create_controller_metrics(self) -> None:
+        self._signers = prometheus_client.Gauge(
+            "certplane_signer_ready",
+            "1 if a signer's CA files are usable; 0, with the reason, if something is wrong with them or the signer.",
+            ("signer", "reason"),
+            registry=self._registry,
+        )
+        self._signer_problems: dict[str, str] = {}
+        self._decisions = _Counts(
+            "certplane_csr_decisions", "Decisions of controllers about requests.", "signer", "decision", "reason"
+        )
+        self._requested = _Counts(
+            "apiserver_certificates_registry_csr_requested_duration",
+            "Issued certificates whose request had a duration.",
+            "signerName",
+        )
+        self._honored = _Counts(
+            "apiserver_certificates_registry_csr_honored_duration",
+            "Issued certificates with about the requested duration.",
+            "signerName",
+        )
+        self._queues = _Queues()
+        self._published = {
+            name: (
+                _Counts(f"{name}_sync", "Publications, by the HTTP code of the last response.", "code"),
+                _Histograms(f"{name}_sync_duration_seconds", "Seconds per publication.", _PUBLISH_SECONDS, "code"),
+            )
+            for name in (ROOT_CA, TRUST_BUNDLE)
+        }
+
+    def _create_task_metrics(self) -> None:
+        self._reloads = _Counts("certplane_file_reloads", "Reloads of changed files, by result.", "file", "result")
+        self._failures = _Counts(
+            "certplane_background_failures", "Failures of background tasks; each is restarted.", "task"
+        )
+        self._late = _Gauges(
+            "certplane_background_late_seconds", "Seconds for which a background task has not worked.", "task"
+        )
+
+    def count_request(self, labels: RequestLabels, code: int, seconds: float) -> None:
+        """Count one request, and its duration in seconds."""
         self._requests.count(labels, code, seconds)
 
-    def in_flight(self, reads: Callable[[], float], writes: Callable[[], float]) -> None:
-        """Where to look for the number of requests under way."""
-        self._in_flight.look = lambda: {("readOnly",): reads(), ("mutating",): writes()}
+    def observe_inflight(self, reads: Callable[[], float], writes: Callable[[], float]) -> None:
+        """Set the functions that return the number of requests in progress."""
+        self._in_flight.values = lambda: {("readOnly",): reads(), ("mutating",): writes()}
 
-    def watches(self, count: Callable[[], Mapping[WatchLabels, int]]) -> None:
-        """Where to look for the number of open watches."""
-        self._watches.look = lambda: {("WATCH", *labels): number for labels, number in count().items()}
+    def observe_watches(self, count: Callable[[], Mapping[WatchLabels, int]]) -> None:
+        """Set the function that returns the number of open watches."""
+        self._watches.values = lambda: {("WATCH", *labels): number for labels, number in count().items()}
 
-    def objects(self, count: Callable[[], Mapping[tuple[str, str], int]]) -> None:
-        """Where to look for the number of stored objects, by group and resource."""
-        self._objects.look = count
+    def observe_objects(self, count: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        """Set the function that returns the number of stored objects, by group and resource."""
+        self._objects.values = count
 
-    def client_certificate(self, seconds_left: float) -> None:
-        """Note how long the certificate of a request will still be valid."""
+    def observe_certificate_lifetime(self, seconds_left: float) -> None:
+        """Record the remaining lifetime of a client certificate."""
         self._expirations.observe(seconds_left)
 
-    def refused_connection(self, reason: str) -> None:
-        """Count a connection that got no further, by why: tls, http, handshakes, connections, descriptors, memory."""
+    def count_refused_connection(self, reason: str) -> None:
+        """Count a refused connection. Reasons: tls, http, handshakes, connections, descriptors, memory."""
         self._refused_connections.add(reason)
         if reason == "tls":
             self._tls_errors.add()
 
-    def client_certificate_refused(self, reason: str) -> None:
-        """Count a request with a client certificate that was refused. Reasons are few."""
+    def count_refused_certificate(self, reason: str) -> None:
+        """Count a request whose client certificate was refused. Callers must use a small set of reasons."""
         self._refused_certificates.add(reason)
 
-    def duration(self, signer: str, *, honored: bool) -> None:
-        """Count a certificate whose request asked for a duration."""
-        # Names of signers are whatever users come up with.
+    def count_requested_duration(self, signer: str, *, honored: bool) -> None:
+        """Count an issued certificate whose request had a duration."""
+        # Users choose the names of signers, so most share one label.
         label = signer if signer.startswith(_NAMED_SIGNERS) else "other"
         self._requested.add(label)
         if honored:
             self._honored.add(label)
 
-    def signer(self, name: str, problem: str) -> None:
-        """Whether a signer works: `problem` is empty if it does. Replaces what was said before."""
-        before = self._signer_problems.get(name)
-        if before is not None:
-            self._signers.remove(name, before)
+    def set_signer(self, name: str, problem: str) -> None:
+        """Set the state of a signer: `problem` is empty if it works."""
+        previous = self._signer_problems.get(name)
+        if previous is not None:
+            self._signers.remove(name, previous)
         self._signer_problems[name] = problem
         self._signers.labels(name, problem).set(0 if problem else 1)
 
-    def decision(self, signer: str, decision: str, reason: str) -> None:
-        """Count what a controller decided about a request."""
+    def count_decision(self, signer: str, decision: str, reason: str) -> None:
+        """Count a decision of a controller about a request."""
         self._decisions.add(signer, decision, reason)
 
-    def reloaded(self, name: str, went_well: bool) -> None:
-        """Count files that were to be used anew; `name` is one of a few that we gave them."""
-        self._reloads.add(name, "success" if went_well else "error")
+    def count_reload(self, name: str, succeeded: bool) -> None:
+        """Count a reload of files. Callers must use a small set of names."""
+        self._reloads.add(name, "success" if succeeded else "error")
 
-    def background_failed(self, task: str) -> None:
-        """Count a failure of work in the background."""
+    def count_background_failure(self, task: str) -> None:
+        """Count a failure of a background task."""
         self._failures.add(task)
 
-    def background(self, late: Callable[[], Mapping[str, float]]) -> None:
-        """Where to look for how late work in the background is."""
-        self._late.look = lambda: {(task,): seconds for task, seconds in late().items()}
+    def observe_background(self, late_seconds: Callable[[], Mapping[str, float]]) -> None:
+        """Set the function that returns how late background tasks are, by name."""
+        self._late.values = lambda: {(task,): seconds for task, seconds in late_seconds().items()}
 
-    def published(self, what: str, code: int, seconds: float) -> None:
+    def count_publication(self, publisher: str, code: int, seconds: float) -> None:
         """Count one round of a publisher, ROOT_CA or TRUST_BUNDLE."""
-        total, durations = self._published[what]
+        total, durations = self._published[publisher]
         total.add(str(code))
         durations.observe(seconds, str(code))
 
     def queue(self, name: str) -> QueueTelemetry:
-        """The figures of one work queue."""
+        """The metrics of one work queue."""
         return self._queues.queue(name)
 
     def render(self) -> bytes:
-        """All of it, in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return exposition.generate_latest(self._registry)
 
 
-# --- what is counted in plain numbers, and shown on demand ---------------------------------------------------------
+# --- collectors ---------------------------------------------------------------------------------------------------
 
-# The library's own counters take a lock for each addition, on the way of every request, and bring `_created` series
-# that Kubernetes' metrics do not have. So it shows what is counted here, and counts nothing.
+# The counters of prometheus_client take a lock for each addition, in every request, and add `_created` series that
+# Kubernetes' metrics do not have. So values are counted here as plain numbers, and the library only renders them.
 
 
 class _Times:
-    """A histogram in a plain list: it is added to for every request. What the library wants is made on demand."""
+    """A histogram in a plain list, because every request adds to it. The library's form is made when it is scraped."""
 
     __slots__ = ("_bounds", "_counts", "_sum")
 
@@ -258,97 +265,97 @@ class _Times:
         self._sum += seconds
 
     @classmethod
-    def together(cls, several: Sequence[_Times]) -> _Times:
+    def total(cls, histograms: Sequence[_Times]) -> _Times:
         """The sum of histograms with the same bounds."""
-        made = cls(several[0]._bounds)
-        made._counts = [sum(counts) for counts in zip(*(each._counts for each in several), strict=True)]
-        made._sum = sum(each._sum for each in several)
-        return made
+        total = cls(histograms[0]._bounds)
+        total._counts = [sum(counts) for counts in zip(*(times._counts for times in histograms), strict=True)]
+        total._sum = sum(times._sum for times in histograms)
+        return total
 
-    def into(self, family: metrics_core.HistogramMetricFamily, labels: Sequence[str] = ()) -> None:
-        """Add what was counted to a family of the library's."""
-        bounds = (*map(gotext.float_text, self._bounds), "+Inf")
+    def add_to(self, family: metrics_core.HistogramMetricFamily, labels: Sequence[str] = ()) -> None:
+        """Add the counts to a metric family of the library."""
+        bounds = (*map(formatting.format_float, self._bounds), "+Inf")
         counts = itertools.accumulate(map(float, self._counts))
         family.add_metric(labels, list(zip(bounds, counts, strict=True)), self._sum)
 
 
-def _is_too_much(labels: Sequence[str], known: int) -> bool:
-    """Whether labels that were not seen before are counted with the others: strangers may ask for what they like, and
-    that must not fill the memory.
+def _exceeds_limits(labels: Sequence[str], series: int) -> bool:
+    """Whether new labels are counted as "other", given the number of known series: unauthenticated clients choose the
+    labels, and must not fill the memory.
     """
-    return known >= _MOST_LABELS or any(len(label) > _LONGEST_LABEL for label in labels)
+    return series >= _MAX_SERIES or any(len(label) > _MAX_LABEL_LENGTH for label in labels)
 
 
 class _Counts(registry.Collector):
-    """A counter. Its name has no `_total` here, and has it where it is shown."""
+    """A counter. The library appends `_total` to its name."""
 
     def __init__(self, name: str, text: str, *labels: str) -> None:
         self._name = name
         self._text = text
         self._labels = labels
-        self._found: dict[tuple[str, ...], int] = {}
+        self._counts: dict[tuple[str, ...], int] = {}
 
     def add(self, *labels: str) -> None:
-        if labels not in self._found and _is_too_much(labels, len(self._found)):
+        if labels not in self._counts and _exceeds_limits(labels, len(self._counts)):
             labels = ("other", *[""] * (len(labels) - 1))
-        self._found[labels] = self._found.get(labels, 0) + 1
+        self._counts[labels] = self._counts.get(labels, 0) + 1
 
     def collect(self) -> Iterator[metrics_core.Metric]:
-        """What there is to see, as the library's family."""
+        """The metric family for the library."""
         family = metrics_core.CounterMetricFamily(self._name, self._text, labels=self._labels)
-        for labels, count in list(self._found.items()):
+        for labels, count in list(self._counts.items()):
             family.add_metric(labels, count)
         yield family
 
 
 class _Histograms(registry.Collector):
-    """How values are spread over bounds. Without labels it is shown from the beginning."""
+    """A histogram. Without labels it is shown from the start, with zeros."""
 
     def __init__(self, name: str, text: str, bounds: Sequence[float], *labels: str) -> None:
         self._name = name
         self._text = text
         self._bounds = bounds
         self._labels = labels
-        self._found: dict[tuple[str, ...], _Times] = {} if labels else {(): _Times(bounds)}
+        self._times: dict[tuple[str, ...], _Times] = {} if labels else {(): _Times(bounds)}
 
     def observe(self, value: float, *labels: str) -> None:
-        times = self._found.get(labels)
+        times = self._times.get(labels)
         if times is None:
-            times = self._found[labels] = _Times(self._bounds)
+            times = self._times[labels] = _Times(self._bounds)
         times.add(value)
 
     def collect(self) -> Iterator[metrics_core.Metric]:
-        """What there is to see, as the library's family."""
+        """The metric family for the library."""
         family = metrics_core.HistogramMetricFamily(self._name, self._text, labels=self._labels)
-        for labels, times in list(self._found.items()):
-            times.into(family, labels)
+        for labels, times in list(self._times.items()):
+            times.add_to(family, labels)
         yield family
 
 
-def _nothing() -> Mapping[Any, float]:
+def _no_values() -> Mapping[object, float]:
     return {}
 
 
 class _Gauges(registry.Collector):
-    """Numbers that are looked up when somebody asks for them: `look` gives them by labels."""
+    """A gauge that is read when it is scraped: `values` returns its values by labels."""
 
     def __init__(self, name: str, text: str, *labels: str) -> None:
         self._name = name
         self._text = text
         self._labels = labels
-        self.look: Callable[[], Mapping[Any, float]] = _nothing
+        self.values: Callable[[], Mapping[Any, float]] = _no_values
 
     def collect(self) -> Iterator[metrics_core.Metric]:
-        """What there is to see, as the library's family."""
+        """The metric family for the library."""
         family = metrics_core.GaugeMetricFamily(self._name, self._text, labels=self._labels)
-        for labels, value in self.look().items():
+        for labels, value in self.values().items():
             family.add_metric(labels, value)
         yield family
 
 
 class AuditTelemetry(registry.Collector):
-    """What became of the records of requests. `lost` tells how many could not be written, `sampled_out` how many were
-    counted instead.
+    """The metrics of the audit log. `lost` returns how many records could not be written, `sampled_out` how many
+    requests were counted instead of recorded.
     """
 
     def __init__(self) -> None:
@@ -357,15 +364,15 @@ class AuditTelemetry(registry.Collector):
         self.lost: Callable[[], int] = lambda: 0
         self.sampled_out: Callable[[], int] = lambda: 0
 
-    def judged(self, level: str) -> None:
-        """A request is recorded at a level."""
+    def count_level(self, level: str) -> None:
+        """Count a request by the level of its audit record."""
         self.levels[level] = self.levels.get(level, 0) + 1
 
     def collect(self) -> Iterator[metrics_core.Metric]:
-        """What there is to see, as the library's families."""
+        """The metric families for the library."""
         yield metrics_core.CounterMetricFamily("apiserver_audit_event", "Audit records written.", value=self.events)
         levels = metrics_core.CounterMetricFamily(
-            "apiserver_audit_level", "Requests, by the level at which they are recorded.", labels=("level",)
+            "apiserver_audit_level", "Requests, by audit level.", labels=("level",)
         )
         for level, count in self.levels.items():
             levels.add_metric((level,), count)
@@ -377,18 +384,18 @@ class AuditTelemetry(registry.Collector):
         yield lost
         yield metrics_core.CounterMetricFamily(
             "certplane_audit_left_out",
-            "Requests of nobody known that changed nothing, and were counted instead of recorded.",
+            "Unauthenticated requests without effect that were counted instead of recorded.",
             value=self.sampled_out(),
         )
         yield metrics_core.CounterMetricFamily(
             "apiserver_audit_requests_rejected",
-            "Requests refused because they could not be recorded. There are none: records fail no request.",
+            "Requests refused because they could not be recorded. Always 0: a failed record fails no request.",
             value=0,
         )
 
 
 class _Requests(registry.Collector):
-    """Requests, and how long they took."""
+    """Requests and their durations."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[RequestLabels, int], int] = {}
@@ -396,11 +403,11 @@ class _Requests(registry.Collector):
 
     def count(self, labels: RequestLabels, code: int, seconds: float) -> None:
         key = labels, code
-        known = self._counts.get(key)
-        if known is None and _is_too_much(labels, len(self._counts)):
+        count = self._counts.get(key)
+        if count is None and _exceeds_limits(labels, len(self._counts)):
             key, labels = (_OTHERS, code), _OTHERS
-            known = self._counts.get(key)
-        self._counts[key] = (known or 0) + 1
+            count = self._counts.get(key)
+        self._counts[key] = (count or 0) + 1
         if labels[0] != "WATCH":
             times = self._times.get(labels)
             if times is None:
@@ -408,10 +415,10 @@ class _Requests(registry.Collector):
             times.add(seconds)
 
     def collect(self) -> Iterator[metrics_core.Metric]:
-        """What there is to see, as the library's families."""
+        """The metric families for the library."""
         total = metrics_core.CounterMetricFamily(
             "apiserver_request",
-            "Requests, by what they were about and the code of the answer.",
+            "Requests, by verb, resource and HTTP code.",
             labels=(*_REQUEST_LABELS, "code"),
         )
         for (labels, code), count in list(self._counts.items()):
@@ -419,23 +426,23 @@ class _Requests(registry.Collector):
         yield total
         durations = metrics_core.HistogramMetricFamily(
             "apiserver_request_duration_seconds",
-            "Seconds from a request to the beginning of its answer. Watches are not counted.",
+            "Seconds from a request to the beginning of its response, without watches.",
             labels=_REQUEST_LABELS,
         )
         for labels, times in list(self._times.items()):
-            times.into(durations, labels)
+            times.add_to(durations, labels)
         yield durations
 
 
 class QueueTelemetry:
-    """The figures of one work queue. Those of queues with the same name are shown as one."""
+    """The metrics of one work queue. Queues with the same name are shown as one."""
 
     def __init__(self) -> None:
         self.adds = 0
         self.retries = 0
         self.waiting = _Times(_QUEUE_SECONDS)
         self.working = _Times(_QUEUE_SECONDS)
-        #: How many items wait, and for how many seconds each that is not done has been worked on.
+        #: The number of waiting items, and the seconds for which each item in progress has been processed.
         self.depth: Callable[[], int] = lambda: 0
         self.running: Callable[[], Sequence[float]] = lambda: ()
 
@@ -444,43 +451,43 @@ class _Queues(registry.Collector):
     """All work queues, under the names of client-go."""
 
     def __init__(self) -> None:
-        self._known: dict[str, list[QueueTelemetry]] = {}
+        self._queues: dict[str, list[QueueTelemetry]] = {}
 
     def queue(self, name: str) -> QueueTelemetry:
-        made = QueueTelemetry()
-        self._known.setdefault(name, []).append(made)
-        return made
+        queue = QueueTelemetry()
+        self._queues.setdefault(name, []).append(queue)
+        return queue
 
     def collect(self) -> Iterator[metrics_core.Metric]:
-        """What there is to see, as the library's families."""
+        """The metric families for the library."""
         label = ("name",)
-        depth = metrics_core.GaugeMetricFamily("workqueue_depth", "Items that wait.", labels=label)
-        adds = metrics_core.CounterMetricFamily("workqueue_adds", "Items ever added.", labels=label)
-        retries = metrics_core.CounterMetricFamily("workqueue_retries", "Items added again.", labels=label)
+        depth = metrics_core.GaugeMetricFamily("workqueue_depth", "Waiting items.", labels=label)
+        adds = metrics_core.CounterMetricFamily("workqueue_adds", "Added items.", labels=label)
+        retries = metrics_core.CounterMetricFamily("workqueue_retries", "Items added again for a retry.", labels=label)
         unfinished = metrics_core.GaugeMetricFamily(
             "workqueue_unfinished_work_seconds",
-            "Seconds spent on items that are not done. Large values tell of workers that are stuck.",
+            "Seconds spent on items in progress. Large values indicate stuck workers.",
             labels=label,
         )
         longest = metrics_core.GaugeMetricFamily(
-            "workqueue_longest_running_processor_seconds", "Seconds spent on the oldest of them.", labels=label
+            "workqueue_longest_running_processor_seconds", "Seconds spent on the oldest item in progress.", labels=label
         )
         waiting = metrics_core.HistogramMetricFamily(
             "workqueue_queue_duration_seconds", "Seconds that items waited.", labels=label
         )
         working = metrics_core.HistogramMetricFamily(
-            "workqueue_work_duration_seconds", "Seconds that items took.", labels=label
+            "workqueue_work_duration_seconds", "Seconds that processing an item took.", labels=label
         )
-        for name, queues in self._known.items():
+        for name, queues in self._queues.items():
             labels = (name,)
-            running = [seconds for each in queues for seconds in each.running()]
-            depth.add_metric(labels, sum(each.depth() for each in queues))
-            adds.add_metric(labels, sum(each.adds for each in queues))
-            retries.add_metric(labels, sum(each.retries for each in queues))
+            running = [seconds for queue in queues for seconds in queue.running()]
+            depth.add_metric(labels, sum(queue.depth() for queue in queues))
+            adds.add_metric(labels, sum(queue.adds for queue in queues))
+            retries.add_metric(labels, sum(queue.retries for queue in queues))
             unfinished.add_metric(labels, sum(running))
             longest.add_metric(labels, max(running, default=0.0))
-            _Times.together([each.waiting for each in queues]).into(waiting, labels)
-            _Times.together([each.working for each in queues]).into(working, labels)
+            _Times.total([queue.waiting for queue in queues]).add_to(waiting, labels)
+            _Times.total([queue.working for queue in queues]).add_to(working, labels)
         yield from (depth, adds, retries, unfinished, longest, waiting, working)
 
 
@@ -489,25 +496,24 @@ class _Queues(registry.Collector):
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
-#: Characters of a text or a value, and of a traceback, which ends with what an error says: strangers' requests are
-#: among what is told.
-_LONGEST_TEXT: Final = 2048
-_LONGEST_TRACEBACK: Final = 32 * 1024
+#: Maximum characters of a message or a value, and of a traceback: they quote requests of unauthenticated clients.
+_MAX_TEXT_LENGTH: Final = 2048
+_MAX_TRACEBACK_LENGTH: Final = 32 * 1024
 
 
 class _Formatter(logging.Formatter):
-    """One line an event: time, level, logger, text, and what else is known as key=value."""
+    """One line per event: time, level, logger, message, and the extra fields as key=value."""
 
     def format(self, record: logging.LogRecord) -> str:
-        known = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        fields = {key: value for key, value in vars(record).items() if key not in _STANDARD}
         moment = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
-        when = moment.isoformat(timespec="milliseconds")[:23] + "Z"
-        text = gotext.shortened(record.getMessage(), _LONGEST_TEXT)
-        parts = [when, record.levelname, record.name + ":", _one_line(text)]
-        parts += [f"{key}={_value(value)}" for key, value in known.items()]
+        time = moment.isoformat(timespec="milliseconds")[:23] + "Z"
+        text = formatting.shorten(record.getMessage(), _MAX_TEXT_LENGTH)
+        parts = [time, record.levelname, record.name + ":", _one_line(text)]
+        parts += [f"{key}={_value(value)}" for key, value in fields.items()]
         line = " ".join(parts)
         if record.exc_info:
-            line += "\n" + gotext.shortened(self.formatException(record.exc_info), _LONGEST_TRACEBACK)
+            line += "\n" + formatting.shorten(self.formatException(record.exc_info), _MAX_TRACEBACK_LENGTH)
         return line
 
 
@@ -519,21 +525,21 @@ _PLAIN: Final = re.compile(r"[\w./:@+-]+")
 
 
 def _value(value: object) -> str:
-    text = gotext.shortened(str(value), _LONGEST_TEXT)
+    text = formatting.shorten(str(value), _MAX_TEXT_LENGTH)
     return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
 
 @contextlib.contextmanager
 def logging_to(stream: TextIO = sys.stderr, level: str = "INFO") -> Iterator[None]:
-    """Have events of this process written to a stream, as long as the block lasts."""
+    """Write the log of this process to a stream while the block runs."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_Formatter())
     root = logging.getLogger()
-    before = root.level
+    previous_level = root.level
     root.addHandler(handler)
     root.setLevel(level)
     try:
         yield
     finally:
         root.removeHandler(handler)
-        root.setLevel(before)
+        root.setLevel(previous_level)

@@ -1,4 +1,4 @@
-"""The recorded cases, those that do not pass yet, and how one is judged."""
+"""The recorded cases, the known failures, and the comparison of a case."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ HERE = pathlib.Path(__file__).resolve().parent
 @functools.cache
 def cases():
     """All cases by id, in the order of the files."""
-    found = {}
+    cases_by_id = {}
     for path in sorted((HERE / "cases").glob("*.json")):
         for case in json.loads(path.read_text("utf-8"))["cases"]:
-            found[case["id"]] = case
-    return found
+            cases_by_id[case["id"]] = case
+    return cases_by_id
 
 
 @functools.cache
@@ -29,7 +29,7 @@ def identities():
 
 @functools.cache
 def known_failures():
-    """The ids that fail today, with the reason: lines of `PATTERN  # reason`. Every pattern has to match something."""
+    """Known failures with their reason: lines of `PATTERN  # reason`. Every pattern must match a case."""
     reasons = {}
     for number, line in enumerate((HERE / "known_failures.txt").read_text("utf-8").splitlines(), 1):
         pattern, _, reason = line.partition("#")
@@ -42,15 +42,15 @@ def known_failures():
     return reasons
 
 
-def differences(case, by):
-    """What a server answers differently: (step, path, recorded, answered)."""
-    found = []
-    for number, (step, got) in enumerate(zip(case["steps"], by.play(case), strict=True), 1):
+def differences(case, conversation):
+    """Differences in the answers of a server: (step, path, recorded, actual)."""
+    differing = []
+    for number, (step, got) in enumerate(zip(case["steps"], conversation.play(case), strict=True), 1):
         different = player.diff(step["expect"], got)
         if any(not player.diff(other, got.get("body")) for other in step.get("acceptAlso", [])):
             different = []
-        found += [(step.get("id") or f"s{number}", *each) for each in different]
-    return found
+        differing += [(step.get("id") or f"s{number}", *difference) for difference in different]
+    return differing
 
 
 def short(value, size=400):
@@ -59,7 +59,7 @@ def short(value, size=400):
 
 
 def described(differences, lines=10):
-    """Differences for people."""
+    """Printable differences."""
     text = [
         f"step {step} {path}\n   recorded {short(want)}\n   answered {short(got)}"
         for step, path, want, got in differences

@@ -185,23 +185,23 @@ class Player:
     def play(self, case):
         inputs = json.dumps([{k: v for k, v in s.items() if k != "expect"} for s in case["steps"]])
         ctx = values.Context(self.server, self.ids.ca_cert, inputs)
-        results, out, made, streams = {}, [], [], {}
+        results, out, created, streams = {}, [], [], {}
         self.precleanup(case)
         try:
             for i, step in enumerate(case["steps"]):
                 sid = step.get("id") or f"s{i + 1}"
                 try:
-                    out.append(self.step(step, sid, results, ctx, made, streams))
+                    out.append(self.step(step, sid, results, ctx, created, streams))
                 except (OSError, http.client.HTTPException) as e:
                     out.append({"error": f"{type(e).__name__}: {e}"})
         finally:
             for s in streams.values():
                 s.wait(0, 0)
             self.cleanup([values.substitute(p, results) for p in case.get("teardown", [])])
-            self.cleanup(list(dict.fromkeys(reversed(made))))
+            self.cleanup(list(dict.fromkeys(reversed(created))))
         return out
 
-    def step(self, step, sid, results, ctx, made, streams):
+    def step(self, step, sid, results, ctx, created, streams):
         if step.get("sleep"):
             time.sleep(step["sleep"])
         if step.get("collect"):
@@ -214,10 +214,10 @@ class Player:
         method = step["method"]
         headers = {}
         body = body_bytes(step, results)
-        given = {k.lower() for k in step.get("headers", {})}
-        if "accept" not in given:
+        sent = {k.lower() for k in step.get("headers", {})}
+        if "accept" not in sent:
             headers["Accept"] = "application/json"
-        if body is not None and "content-type" not in given:
+        if body is not None and "content-type" not in sent:
             headers["Content-Type"] = "application/json"
         for k, v in step.get("headers", {}).items():
             if v is not None:
@@ -250,7 +250,7 @@ class Player:
         doc = results.get(sid)
         p = self.object_path(path, method, resp.status, doc, body)
         if p:
-            made.append(p)
+            created.append(p)
         return got
 
     def present(self, step, sid, resp, results, ctx):

@@ -37,20 +37,20 @@ def main():
 
 
 def show(conversation, args):
-    wanted = [
+    chosen = [
         case
         for name, case in corpus.cases().items()
-        if not args.case or any(fnmatch.fnmatch(name, each) for each in args.case)
+        if not args.case or any(fnmatch.fnmatch(name, pattern) for pattern in args.case)
     ]
     failed = 0
-    for case in wanted:
+    for case in chosen:
         differences = corpus.differences(case, conversation)
         if differences:
             failed += 1
             known = corpus.known_failures().get(case["id"])
             print(f"FAIL {case['id']}" + (f" (known: {known})" if known else ""))
             print(corpus.described(differences, args.lines))
-    print(f"{len(wanted) - failed} passed, {failed} failed")
+    print(f"{len(chosen) - failed} passed, {failed} failed")
     return int(failed > 0)
 
 

@@ -1,4 +1,4 @@
-"""Each controller brings about what it is there for: from inside the process, and over HTTPS."""
+"""Each controller does its work, in the process of the server and over HTTPS."""
 
 from __future__ import annotations
 
@@ -10,20 +10,16 @@ import functools
 
 import pytest
 
-from certplane import manager, resources, telemetry, testing
-from certplane.config import crew
-from certplane.controllers import (
-    cleaner,
-    podrequestcleaner,
-    publisher,
-    ruleapprover,
-    serving,
-    servingrules,
-    signer,
-    signerfile,
-    trustpublisher,
-)
+from certplane import resources, telemetry, testing
+from certplane.config import controllernames
+from certplane.controllers.approving import declaredsigners
+from certplane.controllers.approving.kubeletserving import approver, rules
+from certplane.controllers.cleanup import csrcleaner, podrequestcleaner
+from certplane.controllers.publishing import clustertrustbundle, rootcacertpublisher
+from certplane.controllers.signing import signer, signerfile
 from certplane.meta import context
+from certplane.plane import controllerset
+from certplane.plane.controllerconfig import ControllerConfig
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import (
     clustertrustbundles,
@@ -36,9 +32,10 @@ from certplane.resources import (
     serviceaccounts,
 )
 from certplane.store import journal, memory
-from certplane.x509 import issue, keys, mint, profiles
+from certplane.x509 import keys
+from certplane.x509.issuance import issue, profiles, selfsigned
 from tests import kubelets
-from tests.contract import doors
+from tests.contract import connections
 from tests.flow import plane as flow
 
 KUBELET = "kubernetes.io/kube-apiserver-client-kubelet"
@@ -51,66 +48,66 @@ def account(name):
     return context.User(f"system:serviceaccount:kube-system:{name}", groups=groups)
 
 
-class Crew:
+class Harness:
     """Controllers at work on a plane that has none itself, each under its own account."""
 
-    def __init__(self, door, clock):
-        self.door = door
+    def __init__(self, server, clock):
+        self.server = server
         self.clock = clock
-        self.bundle = door.ca.pem.decode()
-        self.admin = door.client(flow.ADMIN)
+        self.bundle = server.ca.pem.decode()
+        self.admin = server.client(flow.ADMIN)
 
 
 @contextlib.asynccontextmanager
-async def at_work(kind, tmp_path, enabled, **ours):
+async def at_work(transport, tmp_path, enabled, **loaded):
     clock = testing.FakeClock()
-    # A plane has the roles of our own controllers if it is told what these go by.
-    how = {"controllers": frozenset(), "kinds": resources.ALL, **ours}
-    async with doors.open_to(kind, tmp_path, clock, **how) as door:
+    # The plane needs `loaded` too, for the default roles of the controllers.
+    config = {"controllers": frozenset(), "kinds": resources.ALL, **loaded}
+    async with connections.serve_plane(transport, tmp_path, clock, **config) as server:
         issuer = issue.Issuer(flow.new_authority(clock), datetime.timedelta(days=365))
-        made = Crew(door, clock)
+        harness = Harness(server, clock)
         with concurrent.futures.ThreadPoolExecutor(1) as threads:
-            hands = manager.Crew(
-                client=functools.cache(lambda name: door.client(account(name))),
-                reader=door.client(MANAGER),
+            signers = {name: signer.Signer(profile, issuer) for name, profile in profiles.BUILT_IN.items()}
+            context = controllerset.ControllerContext(
+                config=ControllerConfig(signers=signers, root_ca=harness.bundle, **loaded),
+                client=functools.cache(lambda name: server.client(account(name))),
+                reader=server.client(MANAGER),
                 clock=clock,
                 telemetry=telemetry.Telemetry(),
-                signers={name: signer.Signer(profile, issuer) for name, profile in profiles.BUILT_IN.items()},
-                # Abroad there is no store: the requests themselves keep what is to be signed.
-                journal=journal.Journal(memory.MemoryStore()) if kind == "inside" else None,
+                # `certplane controllers` has no store: the requests themselves hold the records.
+                journal=journal.Journal(memory.MemoryStore()) if transport == "in-process" else None,
                 threads=threads,
-                root_ca=made.bundle,
                 kinds=resources.ALL,
-                **ours,
             )
-            tasks = [asyncio.ensure_future(each()) for each in manager.assemble(hands, enabled).values()]
+            runs = controllerset.build_controllers(context, enabled).values()
+            tasks = [asyncio.ensure_future(run()) for run in runs]
             try:
-                for each in hands.followed:
-                    await flow.eventually(each.synced.is_set)
-                yield made
+                for informer in context.informers.values():
+                    await flow.eventually(informer.synced.is_set)
+                yield harness
             finally:
                 for task in tasks:
                     task.cancel()
                 ended = await asyncio.gather(*tasks, return_exceptions=True)
-                assert not [each for each in ended if not isinstance(each, asyncio.CancelledError)]
+                assert all(isinstance(result, asyncio.CancelledError) for result in ended)
 
 
-@pytest.fixture(params=doors.KINDS)
+@pytest.fixture(params=connections.TRANSPORTS)
 def working(request, tmp_path):
     """Controllers by name, at work."""
-    return lambda *enabled, **ours: at_work(request.param, tmp_path, enabled, **ours)
+    return lambda *enabled, **loaded: at_work(request.param, tmp_path, enabled, **loaded)
 
 
 async def gone(client, kind, name, namespace=""):
     async def is_gone():
-        return name not in [each.metadata.name for each in (await client.list(kind, namespace)).items]
+        return name not in [obj.metadata.name for obj in (await client.list(kind, namespace)).items]
 
     await flow.eventually(is_gone)
 
 
 async def there(client, kind, name, namespace=""):
     async def find():
-        return next((each for each in (await client.list(kind, namespace)).items if each.metadata.name == name), None)
+        return next((obj for obj in (await client.list(kind, namespace)).items if obj.metadata.name == name), None)
 
     return await flow.eventually(find)
 
@@ -118,22 +115,22 @@ async def there(client, kind, name, namespace=""):
 async def test_a_kubelets_request_is_approved_and_issued(working):
     """Recognised, asked about, approved, signed."""
     enabled = ("certificatesigningrequest-approving-controller", signer.NAME)
-    async with working(*enabled) as crew_:
+    async with working(*enabled) as harness:
         request = flow.pkcs10(NODE.name, ("system:nodes",))
         new = flow.new_csr("a", KUBELET, ("digital signature", "client auth"), request)
-        await crew_.door.client(NODE).create(csrs.RESOURCE, new)
-        assert await flow.issued(crew_.admin, "a")
+        await harness.server.client(NODE).create(csrs.RESOURCE, new)
+        assert await flow.issued(harness.admin, "a")
 
 
 async def test_a_request_that_its_signer_does_not_permit_fails(working):
     """With the condition that says so."""
-    async with working(signer.NAME) as crew_:
-        await crew_.admin.create(csrs.RESOURCE, flow.new_csr("a", usages=("server auth",)))
-        await flow.decide(crew_.admin, "a")
+    async with working(signer.NAME) as harness:
+        await harness.admin.create(csrs.RESOURCE, flow.new_csr("a", usages=("server auth",)))
+        await flow.decide(harness.admin, "a")
 
         async def failed():
-            found = await crew_.admin.get(csrs.RESOURCE, "a")
-            return next((each for each in found.status.conditions if each.type == csrs.FAILED), None)
+            csr = await harness.admin.get(csrs.RESOURCE, "a")
+            return next((condition for condition in csr.status.conditions if condition.type == csrs.FAILED), None)
 
         condition = await flow.eventually(failed)
         assert (condition.reason, condition.message) == (
@@ -144,105 +141,107 @@ async def test_a_request_that_its_signer_does_not_permit_fails(working):
 
 async def test_what_is_done_with_is_deleted(working):
     """A denied request after an hour, at the next look."""
-    async with working(cleaner.NAME) as crew_:
-        await crew_.admin.create(csrs.RESOURCE, flow.new_csr("a"))
-        await flow.decide(crew_.admin, "a", csrs.DENIED)
+    async with working(csrcleaner.NAME) as harness:
+        await harness.admin.create(csrs.RESOURCE, flow.new_csr("a"))
+        await flow.decide(harness.admin, "a", csrs.DENIED)
         await testing.settle(500)
-        await crew_.clock.advance(2 * cleaner.INTERVAL + 1)
-        await gone(crew_.admin, csrs.RESOURCE, "a")
+        await harness.clock.advance(2 * csrcleaner.INTERVAL + 1)
+        await gone(harness.admin, csrs.RESOURCE, "a")
 
 
 async def test_the_root_ca_is_published(working):
     """In a namespace as soon as there is one, and again when it is spoiled."""
-    async with working(publisher.NAME) as crew_:
-        made = namespaces.Namespace()
-        made.metadata.name = "home"
-        await crew_.admin.create(namespaces.RESOURCE, made)
-        found = await there(crew_.admin, configmaps.RESOURCE, publisher.MAP, "home")
-        assert found.data == {"ca.crt": crew_.bundle}
-        found.data = {"ca.crt": "spoiled"}
-        await crew_.admin.update(configmaps.RESOURCE, found)
+    async with working(rootcacertpublisher.NAME) as harness:
+        namespace = namespaces.Namespace()
+        namespace.metadata.name = "home"
+        await harness.admin.create(namespaces.RESOURCE, namespace)
+        config_map = await there(harness.admin, configmaps.RESOURCE, rootcacertpublisher.CONFIG_MAP, "home")
+        assert config_map.data == {"ca.crt": harness.bundle}
+        config_map.data = {"ca.crt": "spoiled"}
+        await harness.admin.update(configmaps.RESOURCE, config_map)
 
-        async def mended():
-            return (await crew_.admin.get(configmaps.RESOURCE, publisher.MAP, "home")).data == {"ca.crt": crew_.bundle}
+        async def repaired():
+            return (await harness.admin.get(configmaps.RESOURCE, rootcacertpublisher.CONFIG_MAP, "home")).data == {
+                "ca.crt": harness.bundle
+            }
 
-        await flow.eventually(mended)
+        await flow.eventually(repaired)
 
 
 async def test_the_trust_bundle_is_published_and_former_ones_are_removed(working):
     """Under a name made of its content."""
-    async with working(trustpublisher.NAME) as crew_:
+    async with working(clustertrustbundle.NAME) as harness:
         former = "kubernetes.io:kube-apiserver-serving:former"
-        for name, signer_name in ((former, trustpublisher.SIGNER), ("other", "")):
+        for name, signer_name in ((former, clustertrustbundle.SIGNER), ("other", "")):
             new = clustertrustbundles.ClusterTrustBundle()
             new.metadata.name = name
-            new.spec.signer_name, new.spec.trust_bundle = signer_name, crew_.bundle
-            await crew_.admin.create(clustertrustbundles.RESOURCE, new)
-        name = trustpublisher.name_of(crew_.bundle)
-        found = await there(crew_.admin, clustertrustbundles.RESOURCE, name)
-        assert (found.spec.signer_name, found.spec.trust_bundle) == (trustpublisher.SIGNER, crew_.bundle)
-        await gone(crew_.admin, clustertrustbundles.RESOURCE, former)
-        assert await there(crew_.admin, clustertrustbundles.RESOURCE, "other")
+            new.spec.signer_name, new.spec.trust_bundle = signer_name, harness.bundle
+            await harness.admin.create(clustertrustbundles.RESOURCE, new)
+        name = clustertrustbundle.bundle_name(harness.bundle)
+        bundle = await there(harness.admin, clustertrustbundles.RESOURCE, name)
+        assert (bundle.spec.signer_name, bundle.spec.trust_bundle) == (clustertrustbundle.SIGNER, harness.bundle)
+        await gone(harness.admin, clustertrustbundles.RESOURCE, former)
+        assert await there(harness.admin, clustertrustbundles.RESOURCE, "other")
 
 
 async def test_roles_are_aggregated(working):
     """By their labels."""
-    async with working("clusterrole-aggregation-controller") as crew_:
+    async with working("clusterrole-aggregation-controller") as harness:
         role = rbac.ClusterRole(rules=[rbac.PolicyRule(verbs=["get"], api_groups=["example.com"], resources=["toys"])])
         role.metadata.name = "toys"
         role.metadata.labels = {"rbac.authorization.k8s.io/aggregate-to-view": "true"}
-        await crew_.admin.create(rbac.CLUSTER_ROLES, role)
+        await harness.admin.create(rbac.CLUSTER_ROLES, role)
 
         async def collected():
-            found = await crew_.admin.get(rbac.CLUSTER_ROLES, "view")
-            return any(each.resources == ["toys"] for each in found.rules or ())
+            role = await harness.admin.get(rbac.CLUSTER_ROLES, "view")
+            return any(rule.resources == ["toys"] for rule in role.rules or ())
 
         await flow.eventually(collected)
 
 
 async def test_a_namespace_has_its_account_and_is_emptied_in_the_end(working):
     """From its first moment to its last."""
-    async with working("serviceaccount-controller", "namespace-controller") as crew_:
-        made = namespaces.Namespace()
-        made.metadata.name = "home"
-        await crew_.admin.create(namespaces.RESOURCE, made)
-        await there(crew_.admin, serviceaccounts.RESOURCE, "default", "home")
-        await crew_.admin.delete(namespaces.RESOURCE, "home")
-        await gone(crew_.admin, namespaces.RESOURCE, "home")
+    async with working("serviceaccount-controller", "namespace-controller") as harness:
+        namespace = namespaces.Namespace()
+        namespace.metadata.name = "home"
+        await harness.admin.create(namespaces.RESOURCE, namespace)
+        await there(harness.admin, serviceaccounts.RESOURCE, "default", "home")
+        await harness.admin.delete(namespaces.RESOURCE, "home")
+        await gone(harness.admin, namespaces.RESOURCE, "home")
 
 
 async def test_a_token_that_is_over_is_deleted(working):
     """When it is over, not later."""
-    async with working("token-cleaner-controller") as crew_:
-        made = secrets.Secret(type=secrets.BOOTSTRAP_TOKEN)
-        made.metadata.name = "bootstrap-token-abcdef"
-        made.data = {
+    async with working("token-cleaner-controller") as harness:
+        secret = secrets.Secret(type=secrets.BOOTSTRAP_TOKEN)
+        secret.metadata.name = "bootstrap-token-abcdef"
+        secret.data = {
             "token-id": b"abcdef",
             "token-secret": b"0123456789abcdef",
             "expiration": b"2026-01-01T00:05:00Z",
         }
-        await crew_.admin.create(secrets.RESOURCE, made, "kube-system")
+        await harness.admin.create(secrets.RESOURCE, secret, "kube-system")
         await testing.settle(500)
-        await crew_.clock.advance(301)
-        await gone(crew_.admin, secrets.RESOURCE, "bootstrap-token-abcdef", "kube-system")
+        await harness.clock.advance(301)
+        await gone(harness.admin, secrets.RESOURCE, "bootstrap-token-abcdef", "kube-system")
 
 
 async def test_a_pods_request_is_deleted_after_a_while(working):
     """A quarter of an hour, whatever became of it."""
-    async with working(podrequestcleaner.NAME) as crew_:
-        await crew_.admin.create(podcertificaterequests.RESOURCE, flow.pod_request(), "default")
+    async with working(podrequestcleaner.NAME) as harness:
+        await harness.admin.create(podcertificaterequests.RESOURCE, flow.pod_request(), "default")
         await testing.settle(500)
-        await crew_.clock.advance(2 * podrequestcleaner.INTERVAL)
-        assert await there(crew_.admin, podcertificaterequests.RESOURCE, "r", "default")
-        await crew_.clock.advance(2 * podrequestcleaner.INTERVAL)
-        await gone(crew_.admin, podcertificaterequests.RESOURCE, "r", "default")
+        await harness.clock.advance(2 * podrequestcleaner.INTERVAL)
+        assert await there(harness.admin, podcertificaterequests.RESOURCE, "r", "default")
+        await harness.clock.advance(2 * podrequestcleaner.INTERVAL)
+        await gone(harness.admin, podcertificaterequests.RESOURCE, "r", "default")
 
 
 async def test_a_rule_of_a_signer_approves(working, tmp_path):
     """Of one that users declare."""
     key = keys.generate("ECDSA-P256")
     now = testing.FakeClock().now()
-    (tmp_path / "web.crt").write_bytes(mint.self_signed_ca("web", key, now, datetime.timedelta(days=100)))
+    (tmp_path / "web.crt").write_bytes(selfsigned.self_signed_ca("web", key, now, datetime.timedelta(days=100)))
     (tmp_path / "web.key").touch(mode=0o600)
     (tmp_path / "web.key").write_bytes(keys.to_pem(key))
     (tmp_path / "signers.yaml").write_text(
@@ -252,26 +251,26 @@ async def test_a_rule_of_a_signer_approves(working, tmp_path):
     )
     declared = signerfile.SignerFile(tmp_path / "signers.yaml", datetime.timedelta(days=1))
     declared.load()
-    async with working(ruleapprover.NAME, signer.NAME, declared=declared) as crew_:
-        await crew_.admin.create(csrs.RESOURCE, flow.new_csr("a", "example.com/web"))
-        assert (await flow.issued(crew_.admin, "a")).issuer.rfc4514_string() == "CN=web"
+    async with working(declaredsigners.NAME, signer.NAME, signer_file=declared) as harness:
+        await harness.admin.create(csrs.RESOURCE, flow.new_csr("a", "example.com/web"))
+        assert (await flow.issued(harness.admin, "a")).issuer.rfc4514_string() == "CN=web"
 
 
 async def test_a_kubelets_proven_names_are_approved(working):
     """By what its Node says, where that is enough."""
-    rules = servingrules.parse({"sources": ["node"]})
-    async with working(serving.NAME, serving=rules) as crew_:
-        machine = nodes.Node()
-        machine.metadata.name = "n1"
-        made = await crew_.admin.create(nodes.RESOURCE, machine)
-        made.status.addresses = [nodes.NodeAddress(type="Hostname", address="n1")]
-        await crew_.admin.update(nodes.RESOURCE, made, "status")
+    settings = rules.parse({"sources": ["node"]})
+    async with working(approver.NAME, serving_rules=settings) as harness:
+        node = nodes.Node()
+        node.metadata.name = "n1"
+        node = await harness.admin.create(nodes.RESOURCE, node)
+        node.status.addresses = [nodes.NodeAddress(type="Hostname", address="n1")]
+        await harness.admin.update(nodes.RESOURCE, node, "status")
         request = kubelets.pkcs10(dns=("n1",), ips=())
         new = flow.new_csr("a", "kubernetes.io/kubelet-serving", ("digital signature", "server auth"), request)
-        await crew_.door.client(NODE).create(csrs.RESOURCE, new)
+        await harness.server.client(NODE).create(csrs.RESOURCE, new)
 
         async def approved():
-            return csrs.is_approved(await crew_.admin.get(csrs.RESOURCE, "a"))
+            return csrs.is_approved(await harness.admin.get(csrs.RESOURCE, "a"))
 
         await flow.eventually(approved)
 
@@ -281,9 +280,9 @@ def test_every_controller_is_looked_at():
     known = {
         "certificatesigningrequest-approving-controller",
         signer.NAME,
-        cleaner.NAME,
-        publisher.NAME,
-        trustpublisher.NAME,
+        csrcleaner.NAME,
+        rootcacertpublisher.NAME,
+        clustertrustbundle.NAME,
         podrequestcleaner.NAME,
         "signer-rule-approver",
         "kubelet-serving-approver",
@@ -292,4 +291,4 @@ def test_every_controller_is_looked_at():
         "serviceaccount-controller",
         "token-cleaner-controller",
     }
-    assert known == set(crew.CONTROLLERS)
+    assert known == set(controllernames.CONTROLLERS)

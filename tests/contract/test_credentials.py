@@ -1,4 +1,4 @@
-"""Who we are may change while requests are made: over HTTPS, against a plane."""
+"""Client credentials that change while requests are sent, over HTTPS."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from certplane.access import authn
 from certplane.client import api, credentials, kubeconfig, remote
 from certplane.meta import context
 from certplane.resources import reviews
-from tests.contract import doors
+from tests.contract import connections
 from tests.flow import plane as flow
 
 JANE, JOHN = context.User("jane"), context.User("john")
@@ -27,17 +27,18 @@ TOKENS = 'secret-of-jane,jane,1\nsecret-of-john,john,2,"makers"\n'
 
 
 @pytest.fixture
-async def door(tmp_path):
+async def api_server(tmp_path):
     tokens = tmp_path / "tokens.csv"
     tokens.write_text(TOKENS)
-    how = {"static_tokens": (authn.StaticTokens(authn.parse_tokens(tokens.read_bytes())),), "controllers": frozenset()}
-    async with doors.open_to("https", tmp_path, testing.FakeClock(), **how) as made:
-        yield made
+    static_tokens = authn.StaticTokens(authn.parse_tokens(tokens.read_bytes()))
+    config = {"static_tokens": (static_tokens,), "controllers": frozenset()}
+    async with connections.serve_plane("https", tmp_path, testing.FakeClock(), **config) as server:
+        yield server
 
 
 @contextlib.asynccontextmanager
-async def client_of(access):
-    async with contextlib.aclosing(remote.Transport(access, "door")) as transport:
+async def client_of(config):
+    async with contextlib.aclosing(remote.HTTPSTransport(config, "test")) as transport:
         yield api.Client(transport)
 
 
@@ -45,7 +46,7 @@ async def whoami(client):
     return (await client.create(reviews.SELF_SUBJECT_REVIEWS, reviews.SelfSubjectReview())).status.user_info.username
 
 
-def write_kubeconfig(path, door, user, **cluster):
+def write_kubeconfig(path, api_server, user, **cluster):
     path.write_text(
         yaml.safe_dump(
             {
@@ -55,8 +56,8 @@ def write_kubeconfig(path, door, user, **cluster):
                     {
                         "name": "c",
                         "cluster": {
-                            "server": f"https://127.0.0.1:{door.port}",
-                            "certificate-authority-data": base64.b64encode(door.ca.pem).decode(),
+                            "server": f"https://127.0.0.1:{api_server.port}",
+                            "certificate-authority-data": base64.b64encode(api_server.ca.pem).decode(),
                             **cluster,
                         },
                     }
@@ -68,10 +69,10 @@ def write_kubeconfig(path, door, user, **cluster):
     return path
 
 
-async def test_a_token_file_is_read_again_when_it_changes(door, tmp_path):
+async def test_a_token_file_is_read_again_when_it_changes(api_server, tmp_path):
     """As those of pods do, every hour."""
     (tmp_path / "token").write_text("secret-of-jane\n")
-    path = write_kubeconfig(tmp_path / "config", door, {"tokenFile": "token"})
+    path = write_kubeconfig(tmp_path / "config", api_server, {"tokenFile": "token"})
     async with client_of(kubeconfig.load(path)) as client:
         assert await whoami(client) == "jane"
         (tmp_path / "token").write_text("secret-of-john")
@@ -81,53 +82,53 @@ async def test_a_token_file_is_read_again_when_it_changes(door, tmp_path):
             await whoami(client)
 
 
-async def test_a_certificate_is_taken_anew_when_its_files_change(door, tmp_path):
+async def test_a_certificate_is_taken_anew_when_its_files_change(api_server, tmp_path):
     """New requests show the new one; a watch under way goes on."""
 
     def write(user):
-        for name, content in zip(("tls.crt", "tls.key"), door.ca.client(user), strict=True):
+        for name, content in zip(("tls.crt", "tls.key"), api_server.ca.client(user), strict=True):
             (tmp_path / f".{name}").write_bytes(content)
             os.replace(tmp_path / f".{name}", tmp_path / name)
 
     write(flow.ADMIN)
-    path = write_kubeconfig(tmp_path / "config", door, {"client-certificate": "tls.crt", "client-key": "tls.key"})
+    path = write_kubeconfig(tmp_path / "config", api_server, {"client-certificate": "tls.crt", "client-key": "tls.key"})
     async with client_of(kubeconfig.load(path)) as client:
         assert await whoami(client) == "admin"
         start = (await client.list(flow.csrs.RESOURCE)).resource_version
         async with client.watch(flow.csrs.RESOURCE, start) as events:
             write(JANE)
             assert await whoami(client) == "jane"
-            await door.client(flow.ADMIN).create(flow.csrs.RESOURCE, flow.new_csr("a"))
+            await api_server.client(flow.ADMIN).create(flow.csrs.RESOURCE, flow.new_csr("a"))
             assert (await anext(events)).object.metadata.name == "a"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the key is in a file for a moment")
-async def test_a_certificate_needs_no_place_on_disk(door, tmp_path, monkeypatch):
+async def test_a_certificate_needs_no_place_on_disk(api_server, tmp_path, monkeypatch):
     """The containers of a pod may have none that they could write to."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
-    certificate, key = door.ca.client(JANE)
+    certificate, key = api_server.ca.client(JANE)
     inline = {"client-certificate-data": certificate, "client-key-data": key}
     user = {name: base64.b64encode(content).decode() for name, content in inline.items()}
-    async with client_of(kubeconfig.load(write_kubeconfig(tmp_path / "config", door, user))) as client:
+    async with client_of(kubeconfig.load(write_kubeconfig(tmp_path / "config", api_server, user))) as client:
         assert await whoami(client) == "jane"
 
 
-async def test_a_pod_is_who_its_service_account_is(door, tmp_path):
+async def test_a_pod_is_who_its_service_account_is(api_server, tmp_path):
     """Its token, its CA and its namespace come from files, the server from the environment."""
-    for name, content in (("token", b"secret-of-jane"), ("ca.crt", door.ca.pem), ("namespace", b"home\n")):
+    for name, content in (("token", b"secret-of-jane"), ("ca.crt", api_server.ca.pem), ("namespace", b"home\n")):
         (tmp_path / name).write_bytes(content)
-    environment = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(door.port)}
-    access = kubeconfig.in_cluster(tmp_path, environment)
-    assert access.namespace == "home"
-    async with client_of(access) as client:
+    environment = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(api_server.port)}
+    config = kubeconfig.in_cluster(tmp_path, environment)
+    assert config.namespace == "home"
+    async with client_of(config) as client:
         assert await whoami(client) == "jane"
 
 
 async def test_what_is_no_pod_says_so(tmp_path):
     """And what to do."""
-    with pytest.raises(errors.SetupError, match="this is no pod") as caught:
+    with pytest.raises(errors.SetupError, match="not running in a pod") as caught:
         kubeconfig.in_cluster(tmp_path, {})
-    assert caught.value.hints == ("--kubeconfig names the API server",)
+    assert caught.value.hints == ("set --kubeconfig",)
 
 
 # --- exec plugins -------------------------------------------------------------------------------------------------
@@ -139,37 +140,37 @@ def write_plugin(path, body):
     return path
 
 
-def plugin(tmp_path, said, **more):
+def plugin(tmp_path, status, **more):
     """A plugin that counts how often it is asked, and says the same each time."""
     write_plugin(
         tmp_path / "plugin",
         f"open({str(tmp_path / 'asked')!r}, 'a').write(os.environ['KUBERNETES_EXEC_INFO'] + '\\n')\n"
         f"print(open({str(tmp_path / 'answer')!r}).read())",
     )
-    answer(tmp_path, **said)
+    answer(tmp_path, **status)
     return {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "./plugin", **more}}
 
 
 def answer(tmp_path, **status):
-    said = {"kind": "ExecCredential", "apiVersion": "client.authentication.k8s.io/v1", "status": status}
-    (tmp_path / "answer").write_text(json.dumps(said))
+    credential = {"kind": "ExecCredential", "apiVersion": "client.authentication.k8s.io/v1", "status": status}
+    (tmp_path / "answer").write_text(json.dumps(credential))
 
 
-def asked(tmp_path):
-    return [json.loads(each) for each in (tmp_path / "asked").read_text().splitlines()]
+def plugin_calls(tmp_path):
+    return [json.loads(line) for line in (tmp_path / "asked").read_text().splitlines()]
 
 
-async def test_a_plugin_is_asked_once(door, tmp_path):
+async def test_a_plugin_is_asked_once(api_server, tmp_path):
     """For as long as what it said is good."""
-    path = write_kubeconfig(tmp_path / "config", door, plugin(tmp_path, {"token": "secret-of-jane"}))
+    path = write_kubeconfig(tmp_path / "config", api_server, plugin(tmp_path, {"token": "secret-of-jane"}))
     async with client_of(kubeconfig.load(path)) as client:
         assert await asyncio.gather(*(whoami(client) for _ in range(5))) == ["jane"] * 5
-    assert [each["spec"]["interactive"] for each in asked(tmp_path)] == [sys.stdin.isatty()]
+    assert [call["spec"]["interactive"] for call in plugin_calls(tmp_path)] == [sys.stdin.isatty()]
 
 
-async def test_a_plugin_is_asked_again_when_its_credentials_are_refused(door, tmp_path):
+async def test_a_plugin_is_asked_again_when_its_credentials_are_refused(api_server, tmp_path):
     """And the request is made again with what it says then."""
-    path = write_kubeconfig(tmp_path / "config", door, plugin(tmp_path, {"token": "no-longer-good"}))
+    path = write_kubeconfig(tmp_path / "config", api_server, plugin(tmp_path, {"token": "no-longer-good"}))
     async with client_of(kubeconfig.load(path)) as client:
         with pytest.raises(errors.Unauthorized):
             await whoami(client)
@@ -180,8 +181,10 @@ async def test_a_plugin_is_asked_again_when_its_credentials_are_refused(door, tm
 async def test_a_plugin_is_asked_again_when_its_credentials_are_over(tmp_path):
     """By the clock, a moment before."""
     clock = testing.FakeClock()
-    made = plugin(tmp_path, {"token": "one", "expirationTimestamp": "2026-01-01T00:10:00Z"})["exec"]
-    source = credentials.Exec(credentials.Plugin(made["apiVersion"], (str(tmp_path / "plugin"),)), clock)
+    config = plugin(tmp_path, {"token": "one", "expirationTimestamp": "2026-01-01T00:10:00Z"})["exec"]
+    source = credentials.ExecCredentials(
+        credentials.ExecPlugin(config["apiVersion"], (str(tmp_path / "plugin"),)), clock
+    )
     assert (await source.identity()).authorization == "Bearer one"
     answer(tmp_path, token="two")
     await clock.advance(580)
@@ -190,61 +193,63 @@ async def test_a_plugin_is_asked_again_when_its_credentials_are_over(tmp_path):
     assert (await source.identity()).authorization == "Bearer two"
 
 
-async def test_a_plugin_may_give_a_certificate(door, tmp_path):
+async def test_a_plugin_may_give_a_certificate(api_server, tmp_path):
     """With its key."""
-    certificate, key = (each.decode() for each in door.ca.client(JANE))
-    said = {"clientCertificateData": certificate, "clientKeyData": key}
-    path = write_kubeconfig(tmp_path / "config", door, plugin(tmp_path, said))
+    certificate, key = (text.decode() for text in api_server.ca.client(JANE))
+    status = {"clientCertificateData": certificate, "clientKeyData": key}
+    path = write_kubeconfig(tmp_path / "config", api_server, plugin(tmp_path, status))
     async with client_of(kubeconfig.load(path)) as client:
         assert await whoami(client) == "jane"
 
 
-async def test_a_plugin_is_told_of_the_cluster_if_it_wants_to_know(door, tmp_path):
+async def test_a_plugin_is_told_of_the_cluster_if_it_wants_to_know(api_server, tmp_path):
     """Its address and its CA."""
     user = plugin(tmp_path, {"token": "secret-of-jane"}, provideClusterInfo=True)
-    async with client_of(kubeconfig.load(write_kubeconfig(tmp_path / "config", door, user))) as client:
+    async with client_of(kubeconfig.load(write_kubeconfig(tmp_path / "config", api_server, user))) as client:
         await whoami(client)
-    told = asked(tmp_path)[0]["spec"]["cluster"]
-    assert told["server"] == f"https://127.0.0.1:{door.port}"
-    assert base64.b64decode(told["certificate-authority-data"]) == door.ca.pem
+    cluster = plugin_calls(tmp_path)[0]["spec"]["cluster"]
+    assert cluster["server"] == f"https://127.0.0.1:{api_server.port}"
+    assert base64.b64decode(cluster["certificate-authority-data"]) == api_server.ca.pem
 
 
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        ("sys.exit(3)", "plugin ended with code 3"),
-        ("print('secret-token')", "said nothing that is an ExecCredential"),
-        ("print('{}')", "said nothing that is an ExecCredential"),
+        ("sys.exit(3)", "plugin failed with exit code 3"),
+        ("print('secret-token')", "printed no ExecCredential"),
+        ("print('{}')", "printed no ExecCredential"),
         (
             (
                 "print(json.dumps({'kind': 'ExecCredential', 'apiVersion': 'client.authentication.k8s.io/v2',"
                 " 'status': {'token': 'secret-token'}}))"
             ),
-            "answered in another version",
+            "printed another version",
         ),
         (
             (
                 "print(json.dumps({'kind': 'ExecCredential', 'apiVersion': 'client.authentication.k8s.io/v1',"
                 " 'status': {}}))"
             ),
-            "gave neither a token nor a certificate",
+            "printed neither a token nor a certificate",
         ),
     ],
 )
 async def test_a_plugin_that_is_of_no_use_is_told_of(tmp_path, body, why):
     """Without what it said: that may be a secret."""
     write_plugin(tmp_path / "plugin", body)
-    made = credentials.Plugin("client.authentication.k8s.io/v1", (str(tmp_path / "plugin"),))
+    exec_plugin = credentials.ExecPlugin("client.authentication.k8s.io/v1", (str(tmp_path / "plugin"),))
     with pytest.raises(credentials.CredentialProblem, match=why) as caught:
-        await credentials.Exec(made, testing.FakeClock()).identity()
+        await credentials.ExecCredentials(exec_plugin, testing.FakeClock()).identity()
     assert "secret-token" not in str(caught.value)
 
 
 async def test_a_plugin_that_is_not_there_is_told_of_with_its_hint(tmp_path):
     """What to install."""
-    made = credentials.Plugin("client.authentication.k8s.io/v1", (str(tmp_path / "none"),), hint="install it\n")
+    exec_plugin = credentials.ExecPlugin(
+        "client.authentication.k8s.io/v1", (str(tmp_path / "none"),), hint="install it\n"
+    )
     with pytest.raises(credentials.CredentialProblem, match="cannot be run: No such file or directory: install it"):
-        await credentials.Exec(made, testing.FakeClock()).identity()
+        await credentials.ExecCredentials(exec_plugin, testing.FakeClock()).identity()
 
 
 # --- proxies ------------------------------------------------------------------------------------------------------
@@ -254,12 +259,12 @@ class Proxy:
     """A proxy that connects whoever asks to where they want to go, and remembers where that was."""
 
     def __init__(self):
-        self.asked = []
+        self.requests = []
 
     async def serve(self, reader, writer):
         line = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0].decode()
         method, target, _ = line.split()
-        self.asked.append((method, target))
+        self.requests.append((method, target))
         host, _, port = target.rpartition(":")
         there = await asyncio.open_connection(host, int(port))
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -273,44 +278,46 @@ class Proxy:
         target.close()
 
 
-async def test_a_proxy_is_gone_through(door, tmp_path):
+async def test_a_proxy_is_gone_through(api_server, tmp_path):
     """With CONNECT: it sees nothing but the address."""
     proxy = Proxy()
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     async with server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        path = write_kubeconfig(tmp_path / "config", door, {"token": "secret-of-jane"}, **{"proxy-url": url})
+        path = write_kubeconfig(tmp_path / "config", api_server, {"token": "secret-of-jane"}, **{"proxy-url": url})
         async with client_of(kubeconfig.load(path)) as client:
             assert await whoami(client) == "jane"
-    assert proxy.asked == [("CONNECT", f"127.0.0.1:{door.port}")]
+    assert proxy.requests == [("CONNECT", f"127.0.0.1:{api_server.port}")]
 
 
 # --- servers that are not what they should be ---------------------------------------------------------------------
 
 
-async def _asked_in_vain(path):
+async def _connection_problem(path):
     async with client_of(kubeconfig.load(path)) as client:
         with pytest.raises(api.Unreachable) as caught:
             await whoami(client)
     return str(caught.value)
 
 
-async def test_a_server_that_is_not_trusted_is_told_of(door, tmp_path):
+async def test_a_server_that_is_not_trusted_is_told_of(api_server, tmp_path):
     """In words that say what is wrong with its certificate."""
-    user, place = {"token": "secret-of-jane"}, f"the server at 127.0.0.1:{door.port} is not trusted: "
-    other = base64.b64encode(doors.Authority(testing.FakeClock()).pem).decode()
-    path = write_kubeconfig(tmp_path / "config", door, user, **{"certificate-authority-data": other})
-    assert (await _asked_in_vain(path)).startswith(place)
-    path = write_kubeconfig(tmp_path / "config", door, user, **{"tls-server-name": "api.example"})
-    assert await _asked_in_vain(path) == f"{place}Hostname mismatch, certificate is not valid for 'api.example'."
+    user, place = {"token": "secret-of-jane"}, f"the server at 127.0.0.1:{api_server.port} is not trusted: "
+    other = base64.b64encode(connections.Authority(testing.FakeClock()).pem).decode()
+    path = write_kubeconfig(tmp_path / "config", api_server, user, **{"certificate-authority-data": other})
+    assert (await _connection_problem(path)).startswith(place)
+    path = write_kubeconfig(tmp_path / "config", api_server, user, **{"tls-server-name": "api.example"})
+    assert await _connection_problem(path) == f"{place}Hostname mismatch, certificate is not valid for 'api.example'."
 
 
-async def test_a_proxy_that_is_not_there_is_told_of(door, tmp_path):
+async def test_a_proxy_that_is_not_there_is_told_of(api_server, tmp_path):
     """It is the proxy that does not answer, not the server. Its password is not told."""
     url = {"proxy-url": "http://jane:secret@127.0.0.1:1"}
-    told = await _asked_in_vain(write_kubeconfig(tmp_path / "config", door, {"token": "secret-of-jane"}, **url))
-    server = f"the server at 127.0.0.1:{door.port} cannot be reached"
-    assert told == f"{server}: the proxy at 127.0.0.1:1: Connection refused"
+    problem = await _connection_problem(
+        write_kubeconfig(tmp_path / "config", api_server, {"token": "secret-of-jane"}, **url)
+    )
+    server = f"the server at 127.0.0.1:{api_server.port} cannot be reached"
+    assert problem == f"{server}: the proxy at 127.0.0.1:1: Connection refused"
 
 
 async def _not_without_a_password(reader, writer):
@@ -320,36 +327,38 @@ async def _not_without_a_password(reader, writer):
     writer.close()
 
 
-async def test_a_proxy_that_refuses_is_told_of_without_its_password(door, tmp_path):
+async def test_a_proxy_that_refuses_is_told_of_without_its_password(api_server, tmp_path):
     """What is told gets into the log, and into Events that others read."""
     async with await asyncio.start_server(_not_without_a_password, "127.0.0.1", 0) as server:
         url = {"proxy-url": f"http://jane:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}"}
-        told = await _asked_in_vain(write_kubeconfig(tmp_path / "config", door, {"token": "secret-of-jane"}, **url))
-    where = f"the server at 127.0.0.1:{door.port} cannot be reached"
-    assert told == f"{where}: the proxy answers 407 Proxy Authentication Required"
+        problem = await _connection_problem(
+            write_kubeconfig(tmp_path / "config", api_server, {"token": "secret-of-jane"}, **url)
+        )
+    where = f"the server at 127.0.0.1:{api_server.port} cannot be reached"
+    assert problem == f"{where}: the proxy answers 407 Proxy Authentication Required"
 
 
 async def _hang_up(reader, writer):
     writer.close()
 
 
-async def test_a_server_that_is_not_there_is_told_of(door, tmp_path):
+async def test_a_server_that_is_not_there_is_told_of(api_server, tmp_path):
     """In the system's words, without the library's."""
     user = {"token": "secret-of-jane"}
-    path = write_kubeconfig(tmp_path / "config", door, user, server="https://127.0.0.1:1")
-    assert await _asked_in_vain(path) == "the server at 127.0.0.1:1 cannot be reached: Connection refused"
+    path = write_kubeconfig(tmp_path / "config", api_server, user, server="https://127.0.0.1:1")
+    assert await _connection_problem(path) == "the server at 127.0.0.1:1 cannot be reached: Connection refused"
     async with await asyncio.start_server(_hang_up, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        path = write_kubeconfig(tmp_path / "config", door, user, server=f"https://127.0.0.1:{port}")
-        assert (await _asked_in_vain(path)).startswith(f"the server at 127.0.0.1:{port} cannot be reached: ")
+        path = write_kubeconfig(tmp_path / "config", api_server, user, server=f"https://127.0.0.1:{port}")
+        assert (await _connection_problem(path)).startswith(f"the server at 127.0.0.1:{port} cannot be reached: ")
 
 
 # --- impersonation ------------------------------------------------------------------------------------------------
 
 
-async def test_a_kubeconfig_may_say_to_act_as_somebody_else(door, tmp_path):
+async def test_a_kubeconfig_may_say_to_act_as_somebody_else(api_server, tmp_path):
     """With uid, groups and extra, whatever is in their names."""
-    certificate, key = (base64.b64encode(each).decode() for each in door.ca.client(flow.ADMIN))
+    certificate, key = (base64.b64encode(text).decode() for text in api_server.ca.client(flow.ADMIN))
     user = {
         "client-certificate-data": certificate,
         "client-key-data": key,
@@ -358,7 +367,7 @@ async def test_a_kubeconfig_may_say_to_act_as_somebody_else(door, tmp_path):
         "as-groups": ["a", "b"],
         "as-user-extra": {"example.com/why": ["one", "two"]},
     }
-    async with client_of(kubeconfig.load(write_kubeconfig(tmp_path / "config", door, user))) as client:
-        found = (await client.create(reviews.SELF_SUBJECT_REVIEWS, reviews.SelfSubjectReview())).status.user_info
-    assert (found.username, found.uid, found.groups) == ("jane", "7", ["a", "b", "system:authenticated"])
-    assert found.extra == {"example.com/why": ["one", "two"]}
+    async with client_of(kubeconfig.load(write_kubeconfig(tmp_path / "config", api_server, user))) as client:
+        user_info = (await client.create(reviews.SELF_SUBJECT_REVIEWS, reviews.SelfSubjectReview())).status.user_info
+    assert (user_info.username, user_info.uid, user_info.groups) == ("jane", "7", ["a", "b", "system:authenticated"])
+    assert user_info.extra == {"example.com/why": ["one", "two"]}

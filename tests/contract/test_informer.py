@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 
 import pytest
 
@@ -11,7 +12,7 @@ from certplane import errors, testing
 from certplane.client import api, informer
 from certplane.resources import configmaps
 from certplane.store import memory
-from tests.contract import doors
+from tests.contract import connections
 from tests.flow import plane as flow
 
 
@@ -31,21 +32,22 @@ class Unsteady:
         broken, self._cut = self._cut, asyncio.Event()
         broken.set()
 
-    async def request(self, method, path, **rest):
-        self.lists += method == "GET"
-        answer = await self._transport.request(method, path, **rest)
+    async def send(self, request):
+        self.lists += request.method == "GET"
+        response = await self._transport.send(request)
         if self.instead is not None:
-            return type(answer)(200, {"content-type": "text/html"}, self.instead)
-        return answer
+            return api.Response(200, {"content-type": "text/html"}, self.instead)
+        return response
 
     @contextlib.asynccontextmanager
-    async def stream(self, method, path, *, query=(), **rest):
+    async def stream(self, request):
         self.watches += 1
         if self.too_late:
             self.too_late = False
-            query = [(key, "1" if key == "resourceVersion" else value) for key, value in query]
-        async with self._transport.stream(method, path, query=query, **rest) as answer:
-            yield type(answer)(answer.status, answer.headers, self._until_cut(answer.chunks, self._cut))
+            query = [(key, "1" if key == "resourceVersion" else value) for key, value in request.query]
+            request = dataclasses.replace(request, query=query)
+        async with self._transport.stream(request) as response:
+            yield dataclasses.replace(response, chunks=self._until_cut(response.chunks, self._cut))
 
     async def _until_cut(self, chunks, cut):
         cutting = asyncio.ensure_future(cut.wait())
@@ -67,11 +69,11 @@ class Unsteady:
 class Following:
     """An informer at work."""
 
-    def __init__(self, door, clock):
-        self.door = door
+    def __init__(self, server, clock):
+        self.server = server
         self.clock = clock
-        self.way = Unsteady(door.transport(flow.ADMIN))
-        self.admin = door.client(flow.ADMIN)
+        self.way = Unsteady(server.transport(flow.ADMIN))
+        self.admin = server.client(flow.ADMIN)
         self.informer = informer.Informer(api.Client(self.way), configmaps.RESOURCE, clock)
 
     async def until(self, condition):
@@ -93,7 +95,7 @@ class Following:
         await self.admin.create(configmaps.RESOURCE, made, "default")
 
 
-@pytest.fixture(params=doors.KINDS)
+@pytest.fixture(params=connections.TRANSPORTS)
 async def following(request, tmp_path):
     clock = testing.FakeClock()
     store = memory.MemoryStore()
@@ -101,8 +103,8 @@ async def following(request, tmp_path):
     before = await store.create("/before", b"it began")
     await store.compact((await store.update("/before", b"and went on", before.mod_revision)).mod_revision)
     how = {"store": store, "controllers": frozenset()}
-    async with doors.open_to(request.param, tmp_path, clock, **how) as door:
-        made = Following(door, clock)
+    async with connections.serve_plane(request.param, tmp_path, clock, **how) as server:
+        made = Following(server, clock)
         running = asyncio.ensure_future(made.informer.run())
         await flow.eventually(made.informer.synced.is_set)
         yield made
@@ -137,7 +139,7 @@ async def test_what_no_api_server_says_is_no_answer(following, answer):
     """A proxy that answers with a page of its own ends no controller: it is as if nobody had answered."""
     following.way.instead = answer
     client = api.Client(following.way)
-    with pytest.raises(api.Unreachable, match="the answer is not an API server's"):
+    with pytest.raises(api.Unreachable, match="the answer is not from an API server"):
         await client.list(configmaps.RESOURCE)
     following.way.instead = None
     with pytest.raises(errors.NotFound):

@@ -9,7 +9,7 @@ import pytest
 
 from certplane import errors, testing
 from certplane.client import informer
-from certplane.controllers import records
+from certplane.controllers.signing import records
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.store import journal, memory
 from tests.flow import plane as flow
@@ -29,8 +29,8 @@ class Place:
     def records(self):
         """Those of another process."""
         if self._kind == "request":
-            return records.OnRequest(self.admin, self._plane.clock)
-        return records.InStore(journal.Journal(self._store), self.admin, self._plane.clock)
+            return records.ConditionRecords(self.admin, self._plane.clock)
+        return records.JournalRecords(journal.Journal(self._store), self.admin, self._plane.clock)
 
     async def approved(self, name="a"):
         await self.admin.create(csrs.RESOURCE, flow.new_csr(name))
@@ -39,12 +39,12 @@ class Place:
     async def current(self, name="a"):
         return await self.admin.get(csrs.RESOURCE, name)
 
-    async def left(self):
+    async def all_recorded(self):
         """What is recorded, all in all."""
-        found = [each for _, each in await journal.Journal(self._store).kept()]
-        for each in (await self.admin.list(csrs.RESOURCE)).items:
-            found += [one.message for one in each.status.conditions if one.type == records.ISSUING]
-        return found
+        recorded = [to_be_signed for _, to_be_signed in await journal.Journal(self._store).entries()]
+        for csr in (await self.admin.list(csrs.RESOURCE)).items:
+            recorded += [condition.message for condition in csr.status.conditions if condition.type == records.ISSUING]
+        return recorded
 
 
 @pytest.fixture(params=KINDS)
@@ -54,12 +54,12 @@ async def place(request):
 
 
 @contextlib.asynccontextmanager
-async def looked_after(of, place):
-    """Records, looked after."""
+async def maintained(signing_records, place):
+    """Records that are maintained."""
     requests = informer.Informer(place.admin, csrs.RESOURCE, place._plane.clock)
     following = asyncio.ensure_future(requests.run())
     await requests.synced.wait()
-    running = asyncio.ensure_future(of.run(requests))
+    running = asyncio.ensure_future(signing_records.run(requests))
     try:
         yield
     finally:
@@ -70,62 +70,64 @@ async def looked_after(of, place):
 
 async def test_the_first_that_is_recorded_stays(place):
     """Whoever comes later, even from another process, gets what was recorded before."""
-    of = await place.approved()
-    first = await place.records().keep(of, b"one")
-    later = await place.records().keep(await place.current(), b"two")
+    csr = await place.approved()
+    first = await place.records().record(csr, b"one")
+    later = await place.records().record(await place.current(), b"two")
     assert (first.to_be_signed, later.to_be_signed) == (b"one", b"one")
 
 
 async def test_something_else_is_recorded_where_that_is_meant(place):
     """What was recorded cannot be signed any more."""
-    made = place.records()
-    kept = await made.keep(await place.approved(), b"one")
-    replaced = await made.replace(kept.request, b"two")
-    found = await place.records().keep(await place.current(), b"three")
+    signing_records = place.records()
+    kept = await signing_records.record(await place.approved(), b"one")
+    replaced = await signing_records.replace(kept.csr, b"two")
+    found = await place.records().record(await place.current(), b"three")
     assert (replaced.to_be_signed, found.to_be_signed) == (b"two", b"two")
 
 
 async def test_nothing_is_left_of_what_is_published(place):
     """The certificate is there, and the record is not."""
-    made = place.records()
-    async with looked_after(made, place):
-        kept = await made.keep(await place.approved(), b"one")
-        new = csrs.with_condition(kept.request, csrs.FAILED, "Test", "for the test")
-        await made.publish(new)
+    signing_records = place.records()
+    async with maintained(signing_records, place):
+        kept = await signing_records.record(await place.approved(), b"one")
+        new = csrs.with_condition(kept.csr, csrs.FAILED, "Test", "for the test")
+        await signing_records.publish(new)
         await testing.settle(500)
         await place._plane.clock.advance(2)
         await testing.settle(500)
-        assert await place.left() == []
+        assert await place.all_recorded() == []
     types = [each.type for each in (await place.current()).status.conditions]
     assert types == [csrs.APPROVED, csrs.FAILED]
 
 
 async def test_nothing_is_left_of_what_is_deleted(place):
     """Nobody waits for its certificate any more."""
-    made = place.records()
-    async with looked_after(made, place):
-        await made.keep(await place.approved(), b"one")
+    signing_records = place.records()
+    async with maintained(signing_records, place):
+        await signing_records.record(await place.approved(), b"one")
         await place.admin.delete(csrs.RESOURCE, "a")
         await testing.settle(500)
         await place._plane.clock.advance(2)
         await testing.settle(500)
-        assert await place.left() == []
+        assert await place.all_recorded() == []
 
 
 async def test_of_two_copies_one_records(place):
     """The other one hears of it: that its request has changed, or what was recorded."""
-    of = await place.approved()
-    kept = await asyncio.gather(*(place.records().keep(of, each) for each in (b"one", b"two")), return_exceptions=True)
-    recorded = {each.to_be_signed for each in kept if isinstance(each, records.Kept)}
+    csr = await place.approved()
+    kept = await asyncio.gather(
+        *(place.records().record(csr, each) for each in (b"one", b"two")), return_exceptions=True
+    )
+    recorded = {result.to_be_signed for result in kept if isinstance(result, records.Record)}
     assert len(recorded) == 1
-    assert all(isinstance(each, errors.Conflict) for each in kept if not isinstance(each, records.Kept))
-    assert (await place.records().keep(await place.current(), b"three")).to_be_signed in recorded
+    assert all(isinstance(result, errors.Conflict) for result in kept if not isinstance(result, records.Record))
+    assert (await place.records().record(await place.current(), b"three")).to_be_signed in recorded
 
 
 async def test_what_is_no_record_is_found_as_it_is():
     """Somebody else wrote a condition of this type: it is handed on, to be judged and replaced."""
     async with flow.running(controllers=frozenset()) as plane:
         place = Place("request", plane)
-        of = csrs.with_condition(await place.approved(), records.ISSUING, "Other", "no base64!")
-        of = await place.admin.update(csrs.RESOURCE, of, "status")
-        assert (await place.records().keep(of, b"one")).to_be_signed == b"no base64!"
+        csr = csrs.with_condition(await place.approved(), records.ISSUING, "Other", "no base64!")
+        csr = await place.admin.update(csrs.RESOURCE, csr, "status")
+        assert (await place.records().record(csr, b"one")).to_be_signed == b"no base64!"

@@ -1,4 +1,4 @@
-"""A client that speaks as client-go does, and shares nothing with the server but a table of field numbers.
+"""A client that behaves like client-go, and shares no code with the server but a table of field numbers.
 
 Bodies are protobuf, as Go's generated code writes it: fields in the order of their numbers, plain fields always, those
 behind a pointer only if they are set. What is read must be what Go would have written; anything else is `Damaged`. An
@@ -57,7 +57,7 @@ POINTERS = {
     "meta.v1.Status": {"details"},
     "rbac.v1.ClusterRole": {"aggregationRule"},
 }  # fmt: skip
-#: The one field whose name in the messages is not that in JSON.
+#: The only field whose protobuf name differs from its JSON name.
 RENAMED = {("authentication.v1.BoundObjectReference", "uID"): "uid"}
 TIMES = {"meta.v1.Time": "seconds", "meta.v1.MicroTime": "microseconds"}
 LISTS = {name for name, fields in FIELDS.items() if list(fields.values()) == [["items", "string", "repeated"]]}
@@ -67,7 +67,7 @@ EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 class Damaged(Exception):
-    """Bytes that Kubernetes would not have written."""
+    """Bytes that Kubernetes would not write."""
 
 
 class Map(dict):
@@ -78,33 +78,33 @@ class Map(dict):
 
 
 def decode(name, data):
-    """A message as what it is in JSON. Raises Damaged."""
+    """A message as JSON. Raises Damaged."""
     if name in TIMES:
         return _time(name, dict(_fields(name, data)))
     if name == "meta.v1.FieldsV1":
         return json.loads(base64.b64decode(dict(_fields(name, data)).get("Raw", "")) or "{}")
-    found = {}
+    fields = {}
     for field, value in _fields(name, data):
         if isinstance(value, list):
-            found.setdefault(field, []).extend(value)
+            fields.setdefault(field, []).extend(value)
         elif isinstance(value, Map):
-            found.setdefault(field, Map()).update(value)
-        elif field in found:
+            fields.setdefault(field, Map()).update(value)
+        elif field in fields:
             raise Damaged(f"{name}.{field} is there twice")
         else:
-            found[field] = value
-    return found.get("items", []) if name in LISTS else found
+            fields[field] = value
+    return fields.get("items", []) if name in LISTS else fields
 
 
 def _fields(name, data):
-    """The fields of a message one after the other; an element of a list or of a map as one of one."""
+    """The fields of a message in order; elements of lists and maps as separate fields."""
     for number, wire, raw in items(data):
         if str(number) not in FIELDS[name]:
             raise Damaged(f"{name} has no field {number}")
         field, kind, *flag = FIELDS[name][str(number)]
         field = RENAMED.get((name, field), field)
         if flag == ["map"]:
-            pair = {at: _value(kind[at - 1], *each) for at, *each in items(raw)}
+            pair = {at: _value(kind[at - 1], *field) for at, *field in items(raw)}
             if set(pair) != {1, 2}:
                 raise Damaged(f"{name}.{field} has an entry of {set(pair)}")
             yield field, Map([(pair[1], pair[2])])
@@ -174,7 +174,7 @@ def _varint(data, at):
 
 
 def encode(name, value, zeros=True):
-    """What is in JSON as a message. `zeros`: plain fields that are not set are written too, as Go does."""
+    """JSON as a message. `zeros`: unset plain fields are written too, as in Go."""
     if name in TIMES:
         return _encode_time(value)
     if name == "meta.v1.FieldsV1":
@@ -184,21 +184,21 @@ def encode(name, value, zeros=True):
     names = {RENAMED.get((name, field), field): number for number, (field, *_) in FIELDS[name].items()}
     if unknown := set(value) - set(names) - {"kind", "apiVersion"}:
         raise ValueError(f"{name} has no {unknown}")
-    made = b""
-    for field, number in sorted(names.items(), key=lambda each: int(each[1])):
+    encoded = b""
+    for field, number in sorted(names.items(), key=lambda item: int(item[1])):
         _, kind, *flag = FIELDS[name][number]
-        given = value.get(field)
+        field_value = value.get(field)
         if flag == ["map"]:
-            for key, each in sorted((given or {}).items()):
-                pair = _field(1, *_bare(kind[0], key, zeros)) + _field(2, *_bare(kind[1], each, zeros))
-                made += _field(int(number), LENGTH, pair)
+            for key, member in sorted((field_value or {}).items()):
+                pair = _field(1, *_bare(kind[0], key, zeros)) + _field(2, *_bare(kind[1], member, zeros))
+                encoded += _field(int(number), LENGTH, pair)
         elif flag == ["repeated"]:
-            made += b"".join(_field(int(number), *_bare(kind, each, zeros)) for each in given or ())
-        elif given is not None:
-            made += _field(int(number), *_bare(kind, given, zeros))
+            encoded += b"".join(_field(int(number), *_bare(kind, item, zeros)) for item in field_value or ())
+        elif field_value is not None:
+            encoded += _field(int(number), *_bare(kind, field_value, zeros))
         elif zeros and kind != "bytes" and field not in POINTERS.get(name, ()):
-            made += _field(int(number), *_bare(kind, _zero(kind), zeros))
-    return made
+            encoded += _field(int(number), *_bare(kind, _zero(kind), zeros))
+    return encoded
 
 
 def _zero(kind):
@@ -208,7 +208,7 @@ def _zero(kind):
 
 
 def _bare(kind, value, zeros):
-    """The wire type of a value, and what is written of it."""
+    """The wire type of a value, and its encoding."""
     if kind in (*INTEGERS, "bool"):
         return VARINT, _encode_varint(int(value))
     if kind == "string":
@@ -233,22 +233,22 @@ def _field(number, wire, raw):
 
 def _encode_varint(value):
     value &= (1 << 64) - 1
-    made = bytearray()
+    encoded = bytearray()
     while value > 0x7F:
-        made.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    made.append(value)
-    return bytes(made)
+    encoded.append(value)
+    return bytes(encoded)
 
 
 # --- envelopes ----------------------------------------------------------------------------------------------------
 
 
 def message(api_version, kind):
-    """The message of a kind: that of its group, else the one that all groups share."""
+    """The message of a kind: of its group, or the one shared by all groups."""
     group, _, version = api_version.rpartition("/")
-    own = f"{group.partition('.')[0] or 'core'}.{version}.{kind}"
-    return own if own in FIELDS else f"meta.v1.{kind}"
+    full_name = f"{group.partition('.')[0] or 'core'}.{version}.{kind}"
+    return full_name if full_name in FIELDS else f"meta.v1.{kind}"
 
 
 def wrap(obj, zeros=True):
@@ -262,29 +262,29 @@ def unwrap(body):
     """The object in a body. Raises Damaged."""
     if not body.startswith(MAGIC):
         raise Damaged(f"a body begins with {body[:4]!r}")
-    found = {number: value for number, _, value in items(body[4:])}
-    if set(found) != {1, 2, 3, 4} or found[3] or found[4]:
-        raise Damaged(f"an envelope has {found}")
-    head = decode("runtime.TypeMeta", found[1])
-    return {**head, **decode(message(head["apiVersion"], head["kind"]), found[2])}
+    fields = {number: value for number, _, value in items(body[4:])}
+    if set(fields) != {1, 2, 3, 4} or fields[3] or fields[4]:
+        raise Damaged(f"an envelope has {fields}")
+    head = decode("runtime.TypeMeta", fields[1])
+    return {**head, **decode(message(head["apiVersion"], head["kind"]), fields[2])}
 
 
 def differences(read, shown, at="$"):
-    """Where an object that was read as protobuf is not the one of a JSON document; what JSON leaves out is zero."""
+    """Paths at which an object read as protobuf differs from the JSON; fields missing in JSON are zero."""
     if isinstance(read, dict) and isinstance(shown, dict):
-        found = []
+        paths = []
         for key in sorted({*read, *shown}):
             where = f"{at}.{key}"
             if key not in shown:
-                found += [where] if isinstance(read, Map) or not _is_nothing(read[key]) else []
+                paths += [where] if isinstance(read, Map) or not _is_nothing(read[key]) else []
             elif key not in read:
-                found += [where] if shown[key] not in (None, {}, []) else []
+                paths += [where] if shown[key] not in (None, {}, []) else []
             else:
-                found += differences(read[key], shown[key], where)
-        return found
+                paths += differences(read[key], shown[key], where)
+        return paths
     if isinstance(read, list | tuple) and isinstance(shown, list) and len(read) == len(shown):
         pairs = enumerate(zip(read, shown, strict=True))
-        return [each for number, (left, right) in pairs for each in differences(left, right, f"{at}[{number}]")]
+        return [path for number, (left, right) in pairs for path in differences(left, right, f"{at}[{number}]")]
     same = read == shown and isinstance(read, bool) == isinstance(shown, bool)
     return [] if same or (_is_nothing(read) and shown is None) else [f"{at}: {read!r}, {shown!r}"]
 
@@ -297,10 +297,10 @@ def _is_nothing(value):
 
 
 class Answer:
-    """The answer to a request; `obj` is what was in it, in whichever of the two forms."""
+    """A response; `obj` is its content, from protobuf or JSON."""
 
-    def __init__(self, found):
-        self.status, self.headers, self.raw = found.status, found.headers, found.data
+    def __init__(self, status):
+        self.status, self.headers, self.raw = status.status, status.headers, status.data
         if self.headers.get("content-encoding") == ["gzip"]:
             self.raw = gzip.decompress(self.raw)
         [self.type] = self.headers["content-type"]
@@ -308,7 +308,7 @@ class Answer:
 
 
 class Client:
-    """What client-go's REST client is, for one user. `wire` knows the certificates and does the HTTP."""
+    """client-go's REST client for one user. `wire` has the certificates and does the HTTP."""
 
     def __init__(self, wire, user="admin", agent=AGENT):
         self.wire, self.user = wire, user
@@ -322,7 +322,7 @@ class Client:
         return Answer(self.wire.request(self.user, method, with_query(path, query), head, body))
 
     def in_json(self, method, path, obj=None, **query):
-        """The same question and the same answer as JSON."""
+        """The same request with JSON."""
         body, head = None, {**self._head, "Accept": "application/json"}
         if obj is not None:
             body, head["Content-Type"] = json.dumps(obj).encode(), "application/json"
@@ -351,7 +351,7 @@ def with_query(path, query):
 
 
 class Refused(Exception):
-    """A watch that did not come about."""
+    """A watch that was refused."""
 
     def __init__(self, code, status):
         super().__init__(code, status)
@@ -403,7 +403,7 @@ class Watch:
 
 
 class Informer:
-    """Has what the server has, and hears of each change: client-go's reflector and its store.
+    """A copy of the server's objects, kept up to date: client-go's reflector and its store.
 
     `asked` tells in which ways the server was asked: "stream" for a watch that begins with everything, "list", "watch".
     """
@@ -429,12 +429,12 @@ class Informer:
             self._watch = None
 
     def start(self):
-        """Ask the server, if that has not been done yet."""
+        """Connect to the server, if that has not been done yet."""
         if self._watch is None:
             self._begin()
 
     def step(self):
-        """The next event, after which the store is up to date; asks the server again as often as that takes."""
+        """The next event, applied to the store; reconnects as often as needed."""
         while True:
             self.start()
             event = self._watch.next()
@@ -451,7 +451,7 @@ class Informer:
                 return event
 
     def until(self, condition):
-        """Steps until the store is as wanted; the events on the way."""
+        """Steps until the store fulfils a condition; the events on the way."""
         events = []
         while not condition(self.known):
             events.append(self.step())
@@ -466,24 +466,24 @@ class Informer:
             self._list()
         self._open("watch", resourceVersion=self.revision)
 
-    def _open(self, how, **query):
-        self.asked.append(how)
+    def _open(self, verb, **query):
+        self.asked.append(verb)
         seconds = self._seconds or random.randint(300, 600)  # as client-go spreads them
         times = {"timeout": f"{seconds // 60}m{seconds % 60}s", "timeoutSeconds": seconds}
         self._watch = self._client.watch(self._path, **query, **times, allowWatchBookmarks="true")
 
     def _list(self):
         self.asked.append("list")
-        found, query = {}, {"resourceVersion": "0"}
+        objects, query = {}, {"resourceVersion": "0"}
         while True:
             answer = self._client.ask("GET", self._path, limit=500, **query)
             if answer.status != 200:
                 raise Refused(answer.status, answer.obj)
-            found |= {_key(each): each for each in answer.obj.get("items", ())}
+            objects |= {_key(obj): obj for obj in answer.obj.get("items", ())}
             if not answer.obj["metadata"]["continue"]:
                 break
             query = {"continue": answer.obj["metadata"]["continue"]}
-        self.known, self.revision = found, answer.obj["metadata"]["resourceVersion"]
+        self.known, self.revision = objects, answer.obj["metadata"]["resourceVersion"]
 
     def _take(self, event):
         into = self.known if self._replacing is None else self._replacing

@@ -1,4 +1,4 @@
-"""A client that behaves on the wire as a kubelet does when it gets and renews its certificates.
+"""A client that behaves like a kubelet when it gets and renews its certificates.
 
 Names, usages, requests, watches and files are those of Kubernetes 1.36: `pkg/kubelet/certificate`,
 `client-go/util/certificate`. Bodies are protobuf, as kubelets send it (`goclient`).
@@ -32,12 +32,12 @@ CLIENT_USAGES = ["digital signature", "client auth"]
 SERVING_USAGES = ["digital signature", "server auth"]
 ACCEPT = f"{goclient.PROTOBUF},application/json"
 AGENT = "kubelet/v1.36.2 (linux/amd64) kubernetes/4cb5f07"
-#: For how long an answer may be waited for, in seconds.
+#: Timeout for a response, in seconds.
 PATIENCE = 20
 
 
 class WaitFailed(Exception):
-    """No certificate will come; the text is client-go's."""
+    """There will be no certificate; the text is client-go's."""
 
 
 class Wire:
@@ -93,7 +93,7 @@ def request_pem(key, node, addresses=()):
 
 
 def alternative_names(addresses):
-    """What a kubelet asks for when it has these addresses."""
+    """The names that a kubelet with these addresses requests."""
     dns, ips = set(), {}
     for kind, address in addresses:
         if not address:
@@ -103,14 +103,14 @@ def alternative_names(addresses):
         except ValueError:
             if kind in ("Hostname", "InternalDNS", "ExternalDNS"):
                 dns.add(address)
-    return [*(x509.DNSName(each) for each in sorted(dns)), *(ips[each] for each in sorted(ips))]
+    return [*(x509.DNSName(name) for name in sorted(dns)), *(ips[address] for address in sorted(ips))]
 
 
 def digest_name(key, node, usages):
-    """The name of the one-shot request: the same for the same key, node and usages."""
+    """The name of the bootstrap request, derived from key, node and usages."""
     public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     digest = hashlib.new("sha512_256")
-    for part in (public, f"system:node:{node}".encode(), b"system:nodes", *(each.encode() for each in usages)):
+    for part in (public, f"system:node:{node}".encode(), b"system:nodes", *(usage.encode() for usage in usages)):
         digest.update(base64.urlsafe_b64encode(part).rstrip(b"=") + b"|")
     return "node-csr-" + base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode()
 
@@ -158,7 +158,7 @@ class Kubelet:
         self._temporary = directory / "kubelet-client.key.tmp"
         self._token = token
 
-    # --- who it is ------------------------------------------------------------------------------------------------
+    # --- identity ------------------------------------------------------------------------------------------------
 
     def bootstrap_client(self):
         return goclient.Client(Wire(self.server.port, self.ca, token=self._token), agent=AGENT)
@@ -170,30 +170,30 @@ class Kubelet:
     # --- certificates ---------------------------------------------------------------------------------------------
 
     def bootstrap(self):
-        """The first client certificate, by a bootstrap token: all at once, or again after a crash."""
+        """The first client certificate, with a bootstrap token; also again after a crash."""
         key = self._bootstrap_key()
         client = self.bootstrap_client()
         request = request_pem(key, self.name)
-        made = self.submit(client, CLIENT, request, CLIENT_USAGES, digest_name(key, self.name, CLIENT_USAGES))
-        self._check_compatible(made, key)
-        self.client_store.write(self.wait(client, made), key, datetime.datetime.now())  # noqa: DTZ005 - as Go names it
+        created = self.submit(client, CLIENT, request, CLIENT_USAGES, digest_name(key, self.name, CLIENT_USAGES))
+        self._check_compatible(created, key)
+        self.client_store.write(self.wait(client, created), key, datetime.datetime.now())  # noqa: DTZ005 - as Go names it
         self._temporary.unlink()
 
     def rotate(self):
-        """Another client certificate, by the one it has."""
+        """A new client certificate, requested with the current one."""
         key = new_key()
         client = self.client()
-        made = self.submit(client, CLIENT, request_pem(key, self.name), CLIENT_USAGES)
-        self.client_store.write(self.wait(client, made), key, datetime.datetime.now())  # noqa: DTZ005 - as above
-        return made
+        request = self.submit(client, CLIENT, request_pem(key, self.name), CLIENT_USAGES)
+        self.client_store.write(self.wait(client, request), key, datetime.datetime.now())  # noqa: DTZ005 - as above
+        return request
 
     def ask_for_serving(self, addresses):
         """The request for a serving certificate, and its key."""
         key = new_key()
         return self.submit(self.client(), SERVING, request_pem(key, self.name, addresses), SERVING_USAGES), key
 
-    def keep_serving(self, made, key):
-        certificate = self.wait(self.client(), made)
+    def keep_serving(self, created, key):
+        certificate = self.wait(self.client(), created)
         self.serving_store.write(certificate, key, datetime.datetime.now())  # noqa: DTZ005 - as above
 
     def _bootstrap_key(self):
@@ -206,7 +206,7 @@ class Kubelet:
         return key
 
     def submit(self, client, signer, request, usages, name=""):
-        """Make a request; of a name that is there already, the one that is there."""
+        """Create a request; if the name exists, return the existing one."""
         obj = {
             "apiVersion": "certificates.k8s.io/v1",
             "kind": "CertificateSigningRequest",
@@ -220,28 +220,28 @@ class Kubelet:
             raise WaitFailed(f"cannot create certificate signing request: {answer.obj['message']}")
         return answer.obj
 
-    def _check_compatible(self, found, key):
-        request = x509.load_pem_x509_csr(base64.b64decode(found["spec"]["request"]))
+    def _check_compatible(self, existing, key):
+        request = x509.load_pem_x509_csr(base64.b64decode(existing["spec"]["request"]))
         if request.public_key() != key.public_key():
             raise WaitFailed("retrieved csr is not compatible: error validating signature new CSR against old key")
-        wanted = x509.load_pem_x509_csr(request_pem(key, self.name))
-        if request.subject != wanted.subject:
+        expected = x509.load_pem_x509_csr(request_pem(key, self.name))
+        if request.subject != expected.subject:
             raise WaitFailed("retrieved csr is not compatible: csr subjects differ")
 
-    def wait(self, client, made):
+    def wait(self, client, created):
         """The certificate of a request, in PEM. Raises WaitFailed."""
-        name, uid = made["metadata"]["name"], made["metadata"]["uid"]
+        name, uid = created["metadata"]["name"], created["metadata"]["uid"]
         query = {"fieldSelector": f"metadata.name={name}"}
         listed = client.ask("GET", CSRS, accept=ACCEPT, **query)
-        for each in listed.obj.get("items", ()):
-            found = self._judge(each, name, uid)
-            if found:
-                return found
-        return self.follow(client, made, listed.obj["metadata"]["resourceVersion"])
+        for item in listed.obj.get("items", ()):
+            certificate = self._judge(item, name, uid)
+            if certificate:
+                return certificate
+        return self.follow(client, created, listed.obj["metadata"]["resourceVersion"])
 
-    def follow(self, client, made, version):
-        """The same, from a revision on."""
-        name, uid = made["metadata"]["name"], made["metadata"]["uid"]
+    def follow(self, client, created, version):
+        """The same, from a revision onwards."""
+        name, uid = created["metadata"]["name"], created["metadata"]["uid"]
         query = {"fieldSelector": f"metadata.name={name}"}
         with client.watch(CSRS, ACCEPT, resourceVersion=version, allowWatchBookmarks="true", **query) as watch:
             while (event := watch.next()) is not None:
@@ -249,24 +249,26 @@ class Kubelet:
                     continue
                 if event.type == "DELETED":
                     raise WaitFailed(f'csr "{name}" was deleted')
-                found = self._judge(event.object, name, uid)
-                if found:
-                    return found
+                certificate = self._judge(event.object, name, uid)
+                if certificate:
+                    return certificate
         raise WaitFailed("timed out waiting for the condition")
 
-    def _judge(self, of, name, uid):
-        if of["metadata"]["uid"] != uid:
+    def _judge(self, csr, name, uid):
+        if csr["metadata"]["uid"] != uid:
             raise WaitFailed(f'csr "{name}" changed UIDs')
         approved = False
-        for each in of["status"].get("conditions", ()):
-            if each["type"] == "Denied":
+        for condition in csr["status"].get("conditions", ()):
+            if condition["type"] == "Denied":
                 raise WaitFailed(
-                    f"certificate signing request is denied, reason: {each['reason']}, message: {each['message']}"
+                    f"certificate signing request is denied, reason: {condition['reason']},"
+                    f" message: {condition['message']}"
                 )
-            if each["type"] == "Failed":
+            if condition["type"] == "Failed":
                 raise WaitFailed(
-                    f"certificate signing request failed, reason: {each['reason']}, message: {each['message']}"
+                    f"certificate signing request failed, reason: {condition['reason']},"
+                    f" message: {condition['message']}"
                 )
-            approved = approved or each["type"] == "Approved"
-        certificate = base64.b64decode(of["status"].get("certificate") or "")
+            approved = approved or condition["type"] == "Approved"
+        certificate = base64.b64decode(csr["status"].get("certificate") or "")
         return certificate if approved else b""

@@ -32,7 +32,7 @@ class Server:
 
 
 def client(server, directory):
-    """A client that speaks for the identities of the corpus."""
+    """A client with the identities of the corpus."""
     pki = server.data / "pki"
     return wire.Client(server.url, wire.Identities(corpus.identities(), pki / "ca.crt", pki / "ca.key", directory), 15)
 
@@ -41,8 +41,8 @@ def pkcs10(common_name="jane"):
     """A certificate request with a new key, in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    made = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
-    return made.public_bytes(serialization.Encoding.PEM)
+    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM)
 
 
 def csr(name, request, signer="example.com/test", **spec):
@@ -65,7 +65,7 @@ CLIENT_AUTH = (ExtendedKeyUsageOID.CLIENT_AUTH,)
 
 
 def certificate(ca, ca_key, *, usages=CLIENT_AUTH, days=(-1, 1), is_ca=False, name="jane", organizations=()):
-    """A certificate and its key, signed by an authority; valid from and to so many days from now."""
+    """A certificate signed by an authority, and its key; valid from and to a number of days from now."""
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.datetime.now(datetime.UTC)
     builder = (
@@ -100,10 +100,10 @@ def authority(server):
 def pem(*things):
     """Certificates and keys, one after the other, in PEM."""
     return b"".join(
-        each.public_bytes(serialization.Encoding.PEM)
-        if isinstance(each, x509.Certificate)
-        else each.private_bytes(
+        part.public_bytes(serialization.Encoding.PEM)
+        if isinstance(part, x509.Certificate)
+        else part.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        for each in things
+        for part in things
     )

@@ -1,4 +1,4 @@
-"""The border as strangers meet it: a real process, real sockets, and bytes that no client library would send."""
+"""Attacks on the connection: a real process, real sockets, and bytes that no client library would send."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def client(server, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def admin(server, tmp_path_factory):
-    """A file with a certificate and key of somebody who may impersonate."""
+    """A file with the certificate and key of a user who may impersonate."""
     path = tmp_path_factory.mktemp("admin") / "admin.pem"
     ca, ca_key = requests.authority(server)
     certificate, key = requests.certificate(ca, ca_key, name="border-admin", organizations=ADMIN)
@@ -37,7 +37,7 @@ def admin(server, tmp_path_factory):
 
 @contextlib.contextmanager
 def connected(server, identity=None):
-    """A TLS connection, as somebody or as nobody."""
+    """A TLS connection, with or without a client certificate."""
     context = ssl.create_default_context(cafile=server.data / "pki" / "ca.crt")
     if identity is not None:
         context.load_cert_chain(identity)
@@ -47,7 +47,7 @@ def connected(server, identity=None):
 
 
 def answers(connection):
-    """Everything that comes until the other side closes."""
+    """Everything received until the other side closes."""
     received = b""
     with contextlib.suppress(TimeoutError, OSError):
         while piece := connection.recv(65536):
@@ -60,7 +60,7 @@ REVIEWS = b"/apis/authentication.k8s.io/v1/selfsubjectreviews"
 
 
 def test_a_trailer_is_no_header(server, admin):
-    """Groups that a trailer adds to an impersonated user are nobody's."""
+    """Groups in a trailer are not added to an impersonated user."""
     head = b"POST " + REVIEWS + b" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nImpersonate-User: jane\r\n"
     chunks = b"%x\r\n%b\r\n0\r\nImpersonate-Group: system:masters\r\n\r\n" % (len(WHOAMI), WHOAMI)
     with connected(server, admin) as connection:
@@ -73,7 +73,7 @@ def test_a_trailer_is_no_header(server, admin):
 
 
 def test_the_body_of_an_upgrade_is_no_request(server, admin):
-    """A body that looks like a request, sent after its head: one request, one answer."""
+    """A body that looks like a request is a body: one request, one response."""
     inner = b"GET /api/v1/namespaces HTTP/1.1\r\nHost: x\r\n\r\n"
     head = b"POST " + REVIEWS + b" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     with connected(server, admin) as connection:
@@ -92,7 +92,7 @@ def _metric(client, name):
 
 
 def test_watches_end_with_their_connection(server, client, admin):
-    """Twenty watches, each with a request behind it, and then nobody: the count of watches is what it was."""
+    """Twenty watches, each with a pipelined request, and then a disconnect: the watches end."""
     before = _metric(client, "apiserver_longrunning_requests{")
     with contextlib.ExitStack() as stack:
         for _ in range(20):
@@ -102,21 +102,21 @@ def test_watches_end_with_their_connection(server, client, admin):
             connection.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n" * 10)
         assert _metric(client, "apiserver_longrunning_requests{") == before + 20
     for _ in range(100):
-        # Each look is a round trip to the loop that has to notice.
+        # Each check is a round trip to the event loop that has to notice it.
         if _metric(client, "apiserver_longrunning_requests{") == before:
             return
     pytest.fail("watches go on for nobody")
 
 
 def test_http_where_tls_is_spoken_is_told(server):
-    """In Go's words, so that whoever forgot the s of https sees it."""
+    """With Go's text, so that a user who forgot the s of https sees it."""
     with contextlib.closing(socket.create_connection(("127.0.0.1", server.port), timeout=20)) as plain:
         plain.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert answers(plain).endswith(b"Client sent an HTTP request to an HTTPS server.\n")
 
 
 def test_a_broken_handshake_is_counted_and_logged(server, client):
-    """Whoever cannot get in leaves a trace for whoever has to find out why."""
+    """A failed handshake is logged, so that an operator can find the cause."""
     before = _metric(client, "apiserver_tls_handshake_errors_total")
     with contextlib.closing(socket.create_connection(("127.0.0.1", server.port), timeout=20)) as plain:
         plain.sendall(b"\x16\x03\x01\x00\x05hello")
@@ -127,7 +127,7 @@ def test_a_broken_handshake_is_counted_and_logged(server, client):
 
 @contextlib.contextmanager
 def limited(directory, descriptors):
-    """A server that may have so many descriptors; and its process."""
+    """A server with a limit of descriptors, and its process."""
     data, port = directory / "data", demo.free_port()
     with (directory / "server.log").open("wb") as sink:
         process = subprocess.Popen(
@@ -148,7 +148,7 @@ def limited(directory, descriptors):
 
 
 def _served_at_last(server, client):
-    """The answer that a newcomer gets, as soon as the server has noticed that others are gone."""
+    """The response to a new client, as soon as the server has noticed that others have disconnected."""
     for _ in range(100):
         client.request("admin", "GET", "/readyz", {}, None)
         with contextlib.suppress(OSError), connected(server) as connection:

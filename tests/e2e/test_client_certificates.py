@@ -1,4 +1,4 @@
-"""Which client certificates log in, and what those get that do not: real processes, a plain TLS client, and kubectl."""
+"""Which client certificates are accepted, with real processes, a plain TLS client, and kubectl."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import demo
+from certplane.golang import pem
 from certplane.resources import certificatesigningrequests as csrs
-from certplane.x509 import pem
 from tests.e2e import requests
 from tests.e2e.test_controllers import WITHOUT, admin, approve, copy_of, until
 from tests.e2e.test_kubectl import KUBECTLS
@@ -60,7 +60,7 @@ def authority_of(place):
 
 @contextlib.contextmanager
 def serving(directory, client_ca):
-    """A server that lets in whom some certificates vouch for."""
+    """A server with some certificates in its client CA file."""
     file = directory / "clients.crt"
     file.write_bytes(b"".join(map(certificate, client_ca)))
     log = directory / "server.log"
@@ -83,7 +83,7 @@ def partial(tmp_path_factory):
 
 
 def pair(directory, leaf, *others):
-    """A certificate with what is sent along, and its key, in two files."""
+    """A certificate chain and its key, in two files."""
     chain, key = directory / "client.crt", directory / "client.key"
     chain.write_bytes(b"".join(map(certificate, (leaf, *others))))
     key.write_bytes(private(leaf["key"]))
@@ -91,9 +91,9 @@ def pair(directory, leaf, *others):
 
 
 def ask(place, chain, key):
-    """The code and the body of the answer to who this is."""
+    """Status code and body of a SelfSubjectReview."""
     context = ssl.create_default_context(cafile=authority_of(place))
-    # A library that will not use a weak key would not come so far.
+    # Some libraries refuse to use a weak key.
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
     context.load_cert_chain(chain, key)
     address = ("127.0.0.1", place.port)
@@ -117,8 +117,8 @@ def kubectl(place, chain, key, home):
 def log_in(place, chain, key, home):
     status, body = ask(place, chain, key)
     assert (status, body["status"]["userInfo"]["username"]) == (201, "jane")
-    found = kubectl(place, chain, key, home)
-    assert (found.returncode, found.stdout) == (0, "jane"), found.stderr
+    result = kubectl(place, chain, key, home)
+    assert (result.returncode, result.stdout) == (0, "jane"), result.stderr
 
 
 UNDER_ROOT = {"issuer": "root", "signer": 0, "akid": "r"}
@@ -143,34 +143,34 @@ UNDER_ROOT = {"issuer": "root", "signer": 0, "akid": "r"}
     ],
 )
 def test_these_log_in(changes, whole, tmp_path):
-    """As at a kube-apiserver."""
+    """As with kube-apiserver."""
     log_in(whole, *pair(tmp_path, LEAF | UNDER_ROOT | changes), tmp_path)
 
 
 async def test_what_is_issued_logs_in(own_server, tmp_path):
-    """A request for keyEncipherment and client authentication alone is approved, issued, and good for its holder."""
+    """A certificate with the usages key encipherment and client auth only is accepted."""
     chain, key = tmp_path / "client.crt", tmp_path / "client.key"
-    own = ec.generate_private_key(ec.SECP256R1())
+    new_key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "jane")])
-    asked = x509.CertificateSigningRequestBuilder().subject_name(name).sign(own, hashes.SHA256())
-    key.write_bytes(requests.pem(own))
+    pkcs10 = x509.CertificateSigningRequestBuilder().subject_name(name).sign(new_key, hashes.SHA256())
+    key.write_bytes(requests.pem(new_key))
     async with admin(own_server.data) as client:
         await approve(
-            client, "jane", asked.public_bytes(serialization.Encoding.PEM), ["key encipherment", "client auth"]
+            client, "jane", pkcs10.public_bytes(serialization.Encoding.PEM), ["key encipherment", "client auth"]
         )
-        issued = await until(client, csrs.RESOURCE, lambda each: each.status.certificate)
+        issued = await until(client, csrs.RESOURCE, lambda csr: csr.status.certificate)
     chain.write_bytes(issued.status.certificate)
     log_in(own_server, chain, key, tmp_path)
 
 
 @pytest.mark.parametrize("sent", [[], [ISSUING]], ids=["alone", "with the issuing CA"])
 def test_an_issuing_ca_is_a_trust_anchor(sent, partial, tmp_path):
-    """Whether it is sent along or not; its root is nowhere."""
+    """Whether it is sent along or not; its root is not known to the server."""
     log_in(partial, *pair(tmp_path, LEAF, *sent), tmp_path)
 
 
 def test_what_is_sent_along_leads_to_the_root(whole, tmp_path):
-    """The issuing CA comes with the certificate."""
+    """The issuing CA is sent along with the certificate."""
     log_in(whole, *pair(tmp_path, LEAF, ISSUING), tmp_path)
 
 
@@ -186,24 +186,24 @@ REFUSED = [
 
 @pytest.mark.parametrize(("changes", "_"), REFUSED)
 def test_these_are_refused(changes, _, whole, tmp_path):
-    """401 as a Status, which kubectl understands: a connection that ends would be tried again for 15 seconds."""
+    """401 as a Status, because kubectl would retry a closed connection for 15 seconds."""
     chain, key = pair(tmp_path, LEAF | UNDER_ROOT | changes)
     status, body = ask(whole, chain, key)
     assert (status, body["kind"], body["reason"]) == (401, "Status", "Unauthorized")
-    found = kubectl(whole, chain, key, tmp_path)
-    assert found.returncode == 1
-    assert "(Unauthorized)" in found.stderr
+    result = kubectl(whole, chain, key, tmp_path)
+    assert result.returncode == 1
+    assert "(Unauthorized)" in result.stderr
 
 
 COUNTED = re.compile(r'^certplane_client_certificates_refused_total{reason="(\w+)"} (\S+)$', re.MULTILINE)
 
 
 def test_refusals_are_told_and_counted(tmp_path):
-    """A line of the log for each reason, and how many there were."""
+    """A log line for each reason, with the count."""
     with serving(tmp_path, [ROOT]) as place:
         for row in REFUSED:
             ask(place, *pair(tmp_path, LEAF | UNDER_ROOT | row.values[0]))
-        lines = [each for each in place.log.read_text().splitlines() if "unauthorized" in each]
+        lines = [line for line in place.log.read_text().splitlines() if "unauthorized" in line]
         for line, reason in zip(lines, ("unknown_authority", "expired", "not_yet_valid", "usage"), strict=True):
             assert f"cause={reason}" in line
             assert 'subject="CN=jane"' in line
@@ -217,7 +217,7 @@ def test_refusals_are_told_and_counted(tmp_path):
 
 
 def metrics(place):
-    """What the server counts, for an administrator that the root vouches for."""
+    """The metrics, as an administrator with a certificate from the root."""
     root = x509.load_pem_x509_certificate(certificate(ROOT))
     identity = place.log.with_name("admin.pem")
     identity.write_bytes(requests.pem(*requests.certificate(root, chains.key(0), organizations=("system:masters",))))
@@ -231,7 +231,7 @@ def metrics(place):
 
 @pytest.fixture
 def issuing_directory(tmp_path):
-    """A data directory with an issuing CA, as an operator makes one whose root is kept elsewhere."""
+    """A data directory with an issuing CA whose root is kept elsewhere."""
     directory = tmp_path / "data"
     (directory / "pki").mkdir(parents=True, mode=0o700)
     directory.chmod(0o700)
@@ -242,25 +242,25 @@ def issuing_directory(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "expected"),
     [
         ([KUBECTLS[max(KUBECTLS)], "--kubeconfig", "admin.conf", "auth", "whoami"], "kubernetes-admin"),
         ([demo.CERTPLANE, "token", "--kubeconfig", "admin.conf", "create"], "."),
     ],
     ids=["kubectl", "certplane token"],
 )
-def test_kubeconfigs_under_an_issuing_ca_work(command, said, issuing_directory):
-    """The server starts, is trusted, and lets their owners in."""
+def test_kubeconfigs_under_an_issuing_ca_work(command, expected, issuing_directory):
+    """The server starts, is trusted, and accepts their certificates."""
     with started(issuing_directory):
-        found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=issuing_directory)
-        assert said in found.stdout, found.stderr
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=issuing_directory)
+        assert expected in result.stdout, result.stderr
 
 
 async def test_controllers_trust_a_server_under_an_issuing_ca(issuing_directory):
-    """They sign with the CA that it has, and whom it trusts."""
+    """They sign with this CA, and the server accepts the certificates."""
     with started(issuing_directory, "--controllers", WITHOUT), copy_of(issuing_directory, "copy"):
         async with admin(issuing_directory) as client:
             await approve(client, "jane")
-            issued = await until(client, csrs.RESOURCE, lambda each: each.status.certificate)
+            issued = await until(client, csrs.RESOURCE, lambda csr: csr.status.certificate)
     leaf = x509.load_pem_x509_certificate(issued.status.certificate)
     assert leaf.issuer.rfc4514_string() == "CN=kubernetes"

@@ -1,4 +1,4 @@
-"""What client-go's controllers do all day, in protobuf, against a process of its own; JSON must tell the same."""
+"""Typical requests of client-go in protobuf, against a real process; JSON must have the same content."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def manager(connected):
 
 
 def agree(read, shown):
-    """What was read as protobuf is what JSON shows."""
+    """Protobuf and JSON have the same content."""
     assert goclient.differences(read, shown) == []
 
 
 def agree_but_for_times(read, shown):
-    """The same of two answers that were made one after the other."""
-    for each in (read, shown):
-        for entry in each["metadata"].get("managedFields", ()):
+    """The same for two responses that were made one after the other."""
+    for value in (read, shown):
+        for entry in value["metadata"].get("managedFields", ()):
             del entry["time"]
     agree(read, shown)
 
@@ -76,19 +76,19 @@ def configmap(name, **fields):
 
 
 def made(client, path, obj):
-    """What became of an object that was created."""
+    """The created object."""
     answer = client.ask("POST", path, obj)
     assert (answer.status, answer.type) == (201, goclient.PROTOBUF), answer.obj
     return answer.obj
 
 
-def approved(of):
+def approved(csr):
     condition = {"type": "Approved", "status": "True", "reason": "R", "message": "M"}
-    return {**of, "status": {**of["status"], "conditions": [condition]}}
+    return {**csr, "status": {**csr["status"], "conditions": [condition]}}
 
 
 def recorded():
-    """Bodies that clients sent to a real server, which took them."""
+    """Recorded bodies that a real server accepted."""
     for case in json.loads(CASES.read_text("utf-8"))["cases"]:
         for step in case["steps"]:
             if "bodyBase64" in step and step["expect"]["status"] < 300:
@@ -97,14 +97,14 @@ def recorded():
 
 @pytest.mark.parametrize("body", list(recorded()))
 def test_recorded_bodies_are_understood(body):
-    """The second opinion reads what a real server took, and writes it again byte by byte."""
+    """This client decodes them, and encodes them to the same bytes."""
     assert goclient.wrap(goclient.unwrap(body), zeros=False) == body
 
 
 def test_a_request_is_watched_approved_and_signed(client):
-    """ADDED, the end of the beginning, the approval, the certificate: each frame is the object that JSON shows."""
-    new = csr("signed", "kubernetes.io/kube-apiserver-client", labels={"set": "signed", "empty": ""})
-    added = made(client, CSRS, new)
+    """ADDED, the initial bookmark, the approval, the certificate: each frame equals the JSON object."""
+    request = csr("signed", "kubernetes.io/kube-apiserver-client", labels={"set": "signed", "empty": ""})
+    added = made(client, CSRS, request)
     assert added["spec"]["expirationSeconds"] == 3600
     agree(added, client.in_json("GET", f"{CSRS}/signed").obj)
     with client.watch(CSRS, labelSelector="set=signed", timeoutSeconds=60, **FIRST) as watch:
@@ -119,12 +119,12 @@ def test_a_request_is_watched_approved_and_signed(client):
     assert kind == "MODIFIED"
     agree(signed, client.in_json("GET", f"{CSRS}/signed").obj)
     agree(signed, client.in_json("GET", CSRS, labelSelector="set=signed").obj["items"][0] | _kind(signed))
-    found = x509.load_pem_x509_certificate(base64.b64decode(signed["status"]["certificate"]))
-    assert found.not_valid_after_utc - found.not_valid_before_utc <= datetime.timedelta(seconds=3600 + 300)
+    certificate = x509.load_pem_x509_certificate(base64.b64decode(signed["status"]["certificate"]))
+    assert certificate.not_valid_after_utc - certificate.not_valid_before_utc <= datetime.timedelta(seconds=3600 + 300)
 
 
-def _kind(of):
-    return {"kind": of["kind"], "apiVersion": of["apiVersion"]}
+def _kind(plural):
+    return {"kind": plural["kind"], "apiVersion": plural["apiVersion"]}
 
 
 STOCK = (
@@ -177,7 +177,7 @@ STOCK = (
 
 @pytest.fixture(scope="module")
 def stocked(server, tmp_path_factory):
-    """A server that has objects with unusual fields, sent as protobuf; its controllers are done with `default`."""
+    """A server with objects with unusual fields, sent as protobuf; its controllers have processed `default`."""
     with contextlib.closing(requests.client(server, tmp_path_factory.mktemp("stock"))) as wire:
         client = goclient.Client(wire)
         for path, obj in STOCK:
@@ -205,7 +205,7 @@ LISTS = {
 
 @pytest.mark.parametrize("path", LISTS.values(), ids=LISTS)
 def test_lists_say_the_same_in_both_forms(path, stocked, client):
-    """At one revision, object by object; and each object alone as it is in the list."""
+    """At one revision, object by object; and single objects equal those in the list."""
     shown = client.in_json("GET", path).obj
     revision = shown["metadata"]["resourceVersion"]
     answer = client.ask("GET", path, resourceVersion=revision, resourceVersionMatch="Exact")
@@ -216,42 +216,44 @@ def test_lists_say_the_same_in_both_forms(path, stocked, client):
     namespace, name = one["metadata"]["namespace"], one["metadata"]["name"]
     head, _, plural = path.rpartition("/")
     where = f"{head}/namespaces/{namespace}/{plural}/{name}" if namespace else f"{path}/{name}"
-    found = client.ask("GET", where).obj
-    agree(found, client.in_json("GET", where).obj)
+    obj = client.ask("GET", where).obj
+    agree(obj, client.in_json("GET", where).obj)
 
 
-@pytest.mark.parametrize(("path", "obj"), STOCK, ids=lambda given: given["kind"] if isinstance(given, dict) else "at")
+@pytest.mark.parametrize(
+    ("path", "obj"), STOCK, ids=lambda parameter: parameter["kind"] if isinstance(parameter, dict) else "at"
+)
 def test_what_was_sent_is_what_is_there(path, obj, stocked, client):
-    """Nothing that was set is lost on the way in; false and zero are not the same as nothing."""
+    """No field is lost; false and zero differ from unset."""
     name = obj["metadata"].get("name")
     shown = client.in_json("GET", path).obj["items"]
-    [found] = [each for each in shown if (each["metadata"]["name"] == name or "generateName" in each["metadata"])]
-    given = {key: value for key, value in obj.items() if key not in ("kind", "apiVersion", "metadata")}
-    assert {key: found.get(key) for key in given} | {"spec": None} == {**given, "spec": None}
+    [created] = [item for item in shown if (item["metadata"]["name"] == name or "generateName" in item["metadata"])]
+    sent = {key: value for key, value in obj.items() if key not in ("kind", "apiVersion", "metadata")}
+    assert {key: created.get(key) for key in sent} | {"spec": None} == {**sent, "spec": None}
     spec = obj.get("spec", {})
-    assert {key: found["spec"].get(key) for key in spec} == spec
+    assert {key: created["spec"].get(key) for key in spec} == spec
 
 
 def test_long_lists_come_in_pages_and_compressed(stocked, client):
-    """What is long is sent as gzip, and in pages of which each says where the next one begins."""
+    """Long responses use gzip; pages have a continue token."""
     made(client, CONFIGMAPS, configmap("long", data={"text": "x" * 200_000}))
     answer = client.ask("GET", f"{CONFIGMAPS}/long")
     assert answer.headers["content-encoding"] == ["gzip"]
     assert answer.obj["data"]["text"] == "x" * 200_000
     everything = client.ask("GET", LISTS["ClusterRoleList"]).obj
-    found, query = [], {}
+    items, query = [], {}
     while True:
         page = client.ask("GET", LISTS["ClusterRoleList"], limit=20, **query).obj
-        found += page["items"]
+        items += page["items"]
         if not page["metadata"]["continue"]:
             break
-        assert page["metadata"]["remainingItemCount"] == len(everything["items"]) - len(found)
+        assert page["metadata"]["remainingItemCount"] == len(everything["items"]) - len(items)
         query = {"continue": page["metadata"]["continue"]}
-    assert found == everything["items"]
+    assert items == everything["items"]
 
 
 def test_a_leader_is_elected(manager, client):
-    """No Lease, a new one, renewals; who comes with an old revision is not the leader."""
+    """No Lease, a new one, renewals; an update with an old revision is a conflict."""
     path = f"{LEASES}/elected"
     missing = client.ask("GET", path, timeout="5s")
     assert (missing.status, missing.type, missing.obj["reason"]) == (404, goclient.PROTOBUF, "NotFound")
@@ -278,7 +280,7 @@ def test_a_leader_is_elected(manager, client):
 
 
 def test_the_leader_is_announced(manager, client):
-    """An event of the old recorder, which the other group's events show too."""
+    """An event in the core group, which is visible in the other group as well."""
     now = "2026-01-01T00:00:00Z"
     event = {
         "apiVersion": "v1",
@@ -308,12 +310,12 @@ def test_the_leader_is_announced(manager, client):
 
 
 def test_a_token_is_made_and_believed(client):
-    """A TokenRequest of a service account; the token's review says the same in both forms."""
+    """A TokenRequest of a service account; the TokenReview is the same in both encodings."""
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot", "namespace": "default"}}
     made(client, ACCOUNTS, account)
     kind = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
-    asked = {**kind, "metadata": {"name": "robot", "namespace": "default"}, "spec": {"expirationSeconds": 3600}}
-    token = made(client, f"{ACCOUNTS}/robot/token", asked)
+    token_request = {**kind, "metadata": {"name": "robot", "namespace": "default"}, "spec": {"expirationSeconds": 3600}}
+    token = made(client, f"{ACCOUNTS}/robot/token", token_request)
     assert token["spec"]["expirationSeconds"] == 3600
     assert datetime.datetime.fromisoformat(token["status"]["expirationTimestamp"])
     review = {**kind, "kind": "TokenReview", "metadata": {}, "spec": {"token": token["status"]["token"]}}
@@ -365,7 +367,7 @@ def test_a_token_is_made_and_believed(client):
     ids=["resource", "path", "self", "rules", "who am I"],
 )
 def test_reviews_say_the_same_in_both_forms(path, kind, spec, manager, client):
-    """Asked as protobuf and as JSON; what was asked comes back with the answer."""
+    """In protobuf and in JSON; the spec is returned with the status."""
     review = {"apiVersion": path.rpartition("/")[0], "kind": kind, "metadata": {}}
     if spec is not None:
         review["spec"] = spec
@@ -398,7 +400,7 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_refusals_say_the_same_in_both_forms(case, stocked, client):
-    """A Status in protobuf, with the same code, words and causes as in JSON."""
+    """A Status in protobuf, with the same code, message and causes as in JSON."""
     method, path, obj = WRONG[case]
     answer = client.ask(method, path, obj)
     assert (answer.status, answer.type) == (int(case[:3]), goclient.PROTOBUF)
@@ -418,20 +420,20 @@ MEDIA = "application/json, application/yaml, application/vnd.kubernetes.protobuf
 
 
 def test_what_is_not_served_is_refused(client, connected):
-    """415 for a body of another type, 406 for an answer of another type: as recorded."""
+    """415 for another content type, 406 for another Accept type, as recorded."""
     head = {"Content-Type": "application/cbor", "Accept": goclient.ACCEPT}
     refused = goclient.Answer(connected.request("admin", "POST", CSRS, head, goclient.wrap(csr("cbor"))))
     why = f"the body of the request was in an unknown format - accepted media types include: {MEDIA}"
     assert (refused.status, refused.type, refused.obj["message"]) == (415, goclient.PROTOBUF, why)
     refused = client.ask("GET", CSRS, accept="application/cbor")
-    # What can be listed can be watched.
+    # Everything that can be listed can be watched.
     streams = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
     why = f"406: Not Acceptable\n\nAvailable representations: {MEDIA}, {streams}"
     assert (refused.status, refused.type, refused.obj["message"]) == (406, "application/json", why)
 
 
 def test_there_are_no_tables_in_protobuf(stocked, client):
-    """406, unless something else is good enough."""
+    """406, unless another type is acceptable."""
     refused = client.ask("GET", CSRS, accept=TABLE)
     assert (refused.status, refused.obj["reason"]) == (406, "NotAcceptable")
     assert refused.obj["message"] == f"only the following media types are accepted: {MEDIA}"
@@ -440,7 +442,7 @@ def test_there_are_no_tables_in_protobuf(stocked, client):
 
 
 def test_metadata_alone_comes_in_protobuf(stocked, client):
-    """Of one object, of a list and of a watch; as in JSON."""
+    """For one object, a list and a watch, as in JSON."""
     head = {"User-Agent": goclient.AGENT}
     for path, accept in ((f"{CSRS}/stock", PARTIAL), (CSRS, PARTIAL_LIST)):
         answer = client.ask("GET", path, accept=accept)
@@ -451,21 +453,21 @@ def test_metadata_alone_comes_in_protobuf(stocked, client):
         assert answer.obj["kind"] == accept.partition("as=")[2].partition(";")[0]
     query = {"fieldSelector": "metadata.name=stock", "timeoutSeconds": 30}
     with client.watch(CSRS, accept=PARTIAL, **query, **FIRST) as watch:
-        kind, found = watch.next()
-        assert (kind, found) == ("ADDED", client.ask("GET", f"{CSRS}/stock", accept=PARTIAL).obj)
+        kind, obj = watch.next()
+        assert (kind, obj) == ("ADDED", client.ask("GET", f"{CSRS}/stock", accept=PARTIAL).obj)
         kind, mark = watch.next()
         assert (kind, mark["kind"], mark["apiVersion"]) == ("BOOKMARK", "PartialObjectMetadata", "meta.k8s.io/v1")
 
 
-def _without_kinds_of_items(of):
-    # Items of this one list have a kind in JSON; their messages have no place for it.
-    for each in of.get("items", ()):
-        assert (each.pop("kind"), each.pop("apiVersion")) == ("PartialObjectMetadata", "meta.k8s.io/v1")
-    return of
+def _without_kinds_of_items(obj):
+    # The items of this list have a kind in JSON, but not in protobuf.
+    for item in obj.get("items", ()):
+        assert (item.pop("kind"), item.pop("apiVersion")) == ("PartialObjectMetadata", "meta.k8s.io/v1")
+    return obj
 
 
 def test_deletions_are_asked_for_and_heard_of(stocked, client):
-    """DeleteOptions in protobuf; the watch tells the last state under the revision of its end."""
+    """DeleteOptions in protobuf; the watch delivers the last state with the revision of the deletion."""
     doomed = made(client, CONFIGMAPS, configmap("doomed", data={"a": "b"}))
     revision = doomed["metadata"]["resourceVersion"]
     options = {
@@ -484,12 +486,12 @@ def test_deletions_are_asked_for_and_heard_of(stocked, client):
 
 
 def test_an_informer_follows(stocked, client):
-    """It begins with everything, hears of each change, and has at the end what a list has."""
+    """It starts with all objects, receives every change, and ends with the same objects as a list."""
     with goclient.Informer(client, CONFIGMAPS) as informer:
         assert informer.until(lambda known: ("default", "stock") in known)[-1].type == "BOOKMARK"
-        new = made(client, CONFIGMAPS, configmap("followed"))
-        assert informer.step() == ("ADDED", new)
-        changed = client.ask("PUT", f"{CONFIGMAPS}/followed", {**new, "data": {"a": "b"}}).obj
+        created = made(client, CONFIGMAPS, configmap("followed"))
+        assert informer.step() == ("ADDED", created)
+        changed = client.ask("PUT", f"{CONFIGMAPS}/followed", {**created, "data": {"a": "b"}}).obj
         assert informer.step() == ("MODIFIED", changed)
         client.ask("DELETE", f"{CONFIGMAPS}/followed")
         assert informer.step().type == "DELETED"
@@ -500,11 +502,11 @@ def test_an_informer_follows(stocked, client):
 def _has_what_a_list_has(informer, client, path):
     listed = client.ask("GET", path).obj["items"]
     known = [informer.known[key] for key in sorted(informer.known)]
-    assert [{key: each[key] for key in each if key not in ("kind", "apiVersion")} for each in known] == listed
+    assert [{key: obj[key] for key in obj if key not in ("kind", "apiVersion")} for obj in known] == listed
 
 
 def test_an_informer_lists_where_it_cannot_begin_with_a_watch(stocked, client):
-    """If the first form is refused, everything comes from a list, and the watch goes on from its revision."""
+    """If the streaming list is refused, it uses a list, and watches from its revision."""
     refused = {"resourceVersionMatch": "Exact", "sendInitialEvents": "true"}
     with pytest.raises(goclient.Refused) as caught:
         client.watch(CONFIGMAPS, **refused)
@@ -514,32 +516,32 @@ def test_an_informer_lists_where_it_cannot_begin_with_a_watch(stocked, client):
         informer.start()
         assert informer.asked == ["stream", "list", "watch"]
         assert informer.known["default", "listed"] == {key: first[key] for key in first if key not in _kind(first)}
-        new = made(client, CONFIGMAPS, configmap("heard"))
-        assert informer.step() == ("ADDED", new)
+        created = made(client, CONFIGMAPS, configmap("heard"))
+        assert informer.step() == ("ADDED", created)
         _has_what_a_list_has(informer, client, CONFIGMAPS)
 
 
 def test_an_informer_goes_on_where_it_was(stocked, client):
-    """After a break it hears, once, of what happened meanwhile; a watch that ends is begun again."""
+    """After an interruption it receives missed changes once; a watch that ends is restarted."""
     with goclient.Informer(client, CONFIGMAPS, seconds=1) as informer:
         informer.until(lambda known: ("default", "stock") in known)
         informer.close()
-        new = made(client, CONFIGMAPS, configmap("meanwhile"))
-        changed = client.ask("PUT", f"{CONFIGMAPS}/meanwhile", {**new, "data": {"a": "b"}}).obj
-        assert (informer.step(), informer.step()) == (("ADDED", new), ("MODIFIED", changed))
+        created = made(client, CONFIGMAPS, configmap("meanwhile"))
+        changed = client.ask("PUT", f"{CONFIGMAPS}/meanwhile", {**created, "data": {"a": "b"}}).obj
+        assert (informer.step(), informer.step()) == (("ADDED", created), ("MODIFIED", changed))
         assert informer.revision == changed["metadata"]["resourceVersion"]
         with client.watch(CONFIGMAPS, resourceVersion=informer.revision, timeoutSeconds=1) as watch:
             assert watch.rest() == []
         last = made(client, CONFIGMAPS, configmap("later"))
         heard = informer.until(lambda known: ("default", "later") in known)
-        assert [each for each in heard if each.type != "BOOKMARK"] == [("ADDED", last)]
+        assert [event for event in heard if event.type != "BOOKMARK"] == [("ADDED", last)]
         assert informer.asked[0] == "stream"
         assert set(informer.asked[1:]) == {"watch"}
         _has_what_a_list_has(informer, client, CONFIGMAPS)
 
 
 async def test_an_informer_that_was_away_for_long_begins_anew(tmp_path):
-    """A revision that is no longer remembered is 410: an ERROR event in a watch, a refusal of a list."""
+    """A compacted revision is 410: an ERROR event in a watch, an error of a list."""
     data, log = tmp_path / "data", tmp_path / "log"
     with demo.running(data, log) as port, contextlib.closing(_wire(data, port, tmp_path)) as wire:
         client = goclient.Client(wire)
@@ -570,7 +572,7 @@ def _wire(data, port, directory):
 
 
 def test_a_revision_that_is_yet_to_come_is_waited_for_and_given_up(client):
-    """A watch that wants what there is at a revision of the future ends with 504 in a frame; another one just waits."""
+    """A watch for the state at a future revision ends with a 504 event; others wait."""
     newest = int(client.ask("GET", CONFIGMAPS).obj["metadata"]["resourceVersion"])
     with client.watch(CONFIGMAPS, resourceVersion=newest + 1_000_000, timeoutSeconds=1) as watch:
         assert watch.rest() == []

@@ -1,4 +1,4 @@
-"""Real kubectl, three versions and whatever is on PATH, against a real server: transcripts of people at work."""
+"""Real kubectl, in several versions and from the PATH, against a real server: transcripts."""
 
 from __future__ import annotations
 
@@ -37,30 +37,30 @@ EOF
 
 def _found():
     """The kubectls to try, by version."""
-    found = {path.parents[1].name: path for path in UNPACKED.glob("*/bin/kubectl")}
+    commands = {path.parents[1].name: path for path in UNPACKED.glob("*/bin/kubectl")}
     installed = shutil.which("kubectl")
     if installed:
-        said = subprocess.run([installed, "version", "--client"], capture_output=True, text=True, check=False).stdout
-        version = re.search(r"v(\d+\.\d+)\.", said)
-        found.setdefault(version[1] if version else "unknown", pathlib.Path(installed))
-    return found
+        output = subprocess.run([installed, "version", "--client"], capture_output=True, text=True, check=False).stdout
+        version = re.search(r"v(\d+\.\d+)\.", output)
+        commands.setdefault(version[1] if version else "unknown", pathlib.Path(installed))
+    return commands
 
 
 KUBECTLS = _found()
 
 
 def test_all_kubectls_are_there_that_should_be():
-    """Where the versions to try are prescribed, none of them is left out."""
+    """If the versions are prescribed, all of them are there."""
     assert not set(os.environ.get("CERTPLANE_KUBECTLS", "1.36 1.37").split()) - set(KUBECTLS)
 
 
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
 @pytest.mark.parametrize(
     "version",
-    [pytest.param(each, marks=pytest.mark.xdist_group(f"kubectl {each}")) for each in sorted(KUBECTLS)],
+    [pytest.param(version, marks=pytest.mark.xdist_group(f"kubectl {version}")) for version in sorted(KUBECTLS)],
 )
 def test_people_get_the_answers_of_kubernetes(version, path, own_server, tmp_path):
-    """What kubectl prints, line by line, is what it prints against Kubernetes."""
+    """kubectl prints the same lines as against Kubernetes."""
     shutil.copy(own_server.data / "admin.conf", tmp_path / "kubeconfig")
     (tmp_path / "request.sh").write_text(SIGN_REQUEST)
     bin_directory = tmp_path / "bin"

@@ -1,4 +1,4 @@
-"""From start to end: signals, addresses, and files that change while a server runs."""
+"""From start to shutdown: signals, addresses, and files that change while a server runs."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 class Process:
     """A command whose log is read line by line."""
 
-    def __init__(self, *arguments, **how):
+    def __init__(self, *arguments, **options):
         self.running = subprocess.Popen(
             [demo.CERTPLANE, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            **how,
+            **options,
         )
         self.lines = []
 
@@ -59,8 +59,8 @@ class Process:
 
 
 @contextlib.contextmanager
-def started(*arguments, **how):
-    process = Process(*arguments, **how)
+def started(*arguments, **options):
+    process = Process(*arguments, **options)
     try:
         yield process
     finally:
@@ -70,17 +70,17 @@ def started(*arguments, **how):
 
 
 def served(process):
-    """The port on which a server says that it serves."""
+    """The port in the server's log."""
     return int(re.search(r"address=\S+:(\d+)", process.until(" serving "))[1])
 
 
-def serve(data, *arguments, listen="127.0.0.1:0", **how):
+def serve(data, *arguments, listen="127.0.0.1:0", **options):
     fast = ("--key-algorithm", "ECDSA-P256")
-    return started("serve", "--data-dir", data, "--listen", listen, *fast, *arguments, **how)
+    return started("serve", "--data-dir", data, "--listen", listen, *fast, *arguments, **options)
 
 
 def certificate_of(data, port):
-    """What the server shows, in DER."""
+    """The serving certificate, in DER."""
     settings = ssl.create_default_context(cafile=data / "pki" / "ca.crt")
     settings.check_hostname = False
     with (
@@ -100,13 +100,13 @@ def server_in(path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("command", ["serve", "controllers"])
 def test_a_start_can_be_ended(command, number, tmp_path):
-    """A signal that comes before anything was loaded ends it with 0, also if whoever starts it has it blocked."""
+    """A signal before any import ends it with 0, even if the parent process has it blocked."""
 
     def block():
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     where = ("--data-dir", tmp_path / "data") if command == "serve" else ("--kubeconfig", tmp_path / "none")
-    # Python tells what it loads.
+    # Python prints its imports.
     environment = os.environ | {"PYTHONPROFILEIMPORTTIME": "1"}
     with started(command, *where, preexec_fn=block, env=environment) as process:
         process.send(signal.SIGHUP)
@@ -121,12 +121,12 @@ def test_a_start_can_be_ended(command, number, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_start_under_way_can_be_ended(number, tmp_path):
-    """What runs at that moment is finished, nothing follows, and the exit code is 0."""
+    """The current step is finished, nothing follows, and the exit code is 0."""
     pipe = tmp_path / "tokens"
     os.mkfifo(pipe)
     with serve(tmp_path / "data", "--token-auth-file", pipe) as process:
         with pipe.open("w") as sink:
-            # It reads the pipe now, and goes on when the pipe ends.
+            # It is now reading the pipe, and continues when the pipe is closed.
             process.send(signal.SIGHUP)
             process.send(number)
             sink.write("t,u,1\n")
@@ -138,7 +138,7 @@ def test_a_start_under_way_can_be_ended(number, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_changes_nothing(number, tmp_path):
-    """Whoever is impatient sends more than one: it still ends well."""
+    """Repeated signals do not change the exit code."""
     with serve(tmp_path / "data") as process:
         served(process)
         while process.running.poll() is None:
@@ -148,22 +148,22 @@ def test_a_second_signal_changes_nothing(number, tmp_path):
 
 
 def test_sighup_ends_nothing(own_server, tmp_path):
-    """Neither a server nor controllers, however often it comes."""
+    """Neither a server nor controllers."""
     health = f"127.0.0.1:{demo.free_port()}"
     arguments = ("--kubeconfig", own_server.data / "super-admin.conf", "--listen-health", health)
     with serve(tmp_path / "other") as server, started("controllers", *arguments) as controllers:
         served(server)
-        controllers.until("leading")
+        controllers.until("acquired lease")
         for process in (server, controllers):
             for _ in range(3):
                 process.send(signal.SIGHUP)
-                process.until("SIGHUP: files are read again")
+                process.until("SIGHUP received; reloading files")
             process.send(signal.SIGTERM)
             assert process.end() == 0
 
 
 def test_the_audit_log_is_opened_anew(tmp_path):
-    """SIGHUP is how those who turn logs over say that they did."""
+    """Log rotation tools send SIGHUP after they have moved the file."""
     data = tmp_path / "data"
     with serve(data) as process:
         port = served(process)
@@ -181,7 +181,7 @@ def test_the_audit_log_is_opened_anew(tmp_path):
 
 
 def test_a_body_that_never_comes_does_not_hold_the_end_up(tmp_path):
-    """It gets 503 in Kubernetes' form, and the process ends."""
+    """It gets 503 as a Status, and the process ends."""
     data = tmp_path / "data"
     with serve(data) as process:
         port = served(process)
@@ -193,7 +193,7 @@ def test_a_body_that_never_comes_does_not_hold_the_end_up(tmp_path):
             connection.putheader("Content-Length", "1000")
             connection.endheaders()
             connection.send(b"{")
-            # Answered by the same process: the other request has arrived by then.
+            # After this response the other request has arrived.
             with contextlib.closing(requests.client(server, tmp_path)) as other:
                 assert other.request("admin", "GET", "/readyz", {}, None).status == 200
             process.send(signal.SIGTERM)
@@ -208,7 +208,7 @@ def test_a_body_that_never_comes_does_not_hold_the_end_up(tmp_path):
 
 
 def test_kubeconfigs_lead_to_the_port_that_was_bound(tmp_path):
-    """Also if it is any, and also if it is another one the next time."""
+    """Also for an arbitrary port, and after the port has changed."""
     data = tmp_path / "data"
     for _ in range(2):
         with serve(data) as process:
@@ -220,7 +220,7 @@ def test_kubeconfigs_lead_to_the_port_that_was_bound(tmp_path):
 
 
 def test_a_second_process_leaves_the_kubeconfigs_alone(own_server):
-    """The data directory is in use: who asks is told so, and is led where the first one is."""
+    """The data directory is in use: the error says so, and the kubeconfig stays."""
     before = (own_server.data / "admin.conf").read_bytes()
     with started("serve", "--data-dir", own_server.data, "--listen", "127.0.0.1:0") as process:
         assert process.end() == 2
@@ -229,7 +229,7 @@ def test_a_second_process_leaves_the_kubeconfigs_alone(own_server):
 
 
 def test_a_taken_port_leads_nobody_to_a_stranger(tmp_path):
-    """No kubeconfig is written for a server that does not serve, and none is changed."""
+    """If the server cannot start, no kubeconfig is written or changed."""
     data = tmp_path / "data"
     with serve(data) as process:
         served(process)
@@ -247,7 +247,7 @@ def test_a_taken_port_leads_nobody_to_a_stranger(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_make_up_ends_and_keeps_its_port(number, tmp_path):
-    """Ctrl-C ends what it started, and the next time it serves on the same port."""
+    """Ctrl-C ends everything, and the next start uses the same port."""
     ports = []
     for _ in range(2):
         process = subprocess.Popen(
@@ -272,15 +272,15 @@ def test_make_up_ends_and_keeps_its_port(number, tmp_path):
 
 
 def test_a_renewed_serving_certificate_is_shown(tmp_path):
-    """At once on SIGHUP; half a pair changes nothing and is told."""
+    """At once on SIGHUP; half a pair changes nothing, and is logged."""
     data = tmp_path / "data"
     with serve(data) as process:
         port = served(process)
         before = certificate_of(data, port)
-        made, key = requests.certificate(*requests.authority(requests.Server(data, port)), usages=(), name="new")
-        (data / "pki" / "apiserver.crt").write_bytes(requests.pem(made))
+        certificate, key = requests.certificate(*requests.authority(requests.Server(data, port)), usages=(), name="new")
+        (data / "pki" / "apiserver.crt").write_bytes(requests.pem(certificate))
         process.send(signal.SIGHUP)
-        line = process.until("files not reloaded")
+        line = process.until("files reload failed")
         assert "tls: private key" in line
         assert certificate_of(data, port) == before
         (data / "pki" / "apiserver.key").write_bytes(requests.pem(key))
@@ -290,16 +290,16 @@ def test_a_renewed_serving_certificate_is_shown(tmp_path):
 
 
 def test_another_client_ca_is_trusted(tmp_path):
-    """And the former one is not any more, although nobody started the server anew."""
+    """And the previous one is no longer trusted, without a restart."""
     data, file, identity = tmp_path / "data", tmp_path / "clients.crt", tmp_path / "client.pem"
     with serve(data) as process:
         served(process)
         process.send(signal.SIGTERM)
         assert process.end() == 0
-    own = requests.authority(requests.Server(data, 0))
-    other = requests.certificate(*own, usages=(), is_ca=True, name="other")
+    authority = requests.authority(requests.Server(data, 0))
+    other = requests.certificate(*authority, usages=(), is_ca=True, name="other")
     file.write_bytes(requests.pem(other[0]))
-    identity.write_bytes(requests.pem(*requests.certificate(*own, name="jane")))
+    identity.write_bytes(requests.pem(*requests.certificate(*authority, name="jane")))
     with serve(data, "--client-ca-file", file) as process:
         port = served(process)
 
@@ -311,13 +311,13 @@ def test_another_client_ca_is_trusted(tmp_path):
                 connection.request("GET", "/version")
                 return connection.getresponse().status
 
-        file.write_bytes(requests.pem(own[0]))
+        file.write_bytes(requests.pem(authority[0]))
         process.send(signal.SIGHUP)
         process.until("files reloaded")
         assert status() == 200
         file.write_bytes(b"half a certificate")
         process.send(signal.SIGHUP)
-        process.until("files not reloaded")
+        process.until("files reload failed")
         assert status() == 200
         file.write_bytes(requests.pem(other[0]))
         process.send(signal.SIGHUP)
@@ -326,7 +326,7 @@ def test_another_client_ca_is_trusted(tmp_path):
 
 
 def test_a_token_that_is_taken_back_is_refused(tmp_path):
-    """The token file, without anybody asking for it to be read."""
+    """The token file is read again without a signal."""
     data, file = tmp_path / "data", tmp_path / "tokens.csv"
     file.write_text("old,jane,1\n")
     file.chmod(0o600)

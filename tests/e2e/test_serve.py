@@ -1,4 +1,4 @@
-"""`certplane serve` as an administrator meets it: files, exit codes, signals."""
+"""`certplane serve` as a real process: files, exit codes, signals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.e2e import requests
 
 
 def serve(*arguments, timeout=30):
-    """Run the command until it exits by itself: what was refused at the start."""
+    """Run the command until it exits by itself, because startup is refused."""
     return subprocess.run(
         [demo.CERTPLANE, "serve", *map(str, arguments)],
         capture_output=True,
@@ -65,7 +65,7 @@ def get(data, port, path, user_chain=None):
 
 
 def test_the_first_start_makes_what_is_missing(own_server):
-    """PKI in kubeadm's layout and two kubeconfigs; keys for nobody else."""
+    """The PKI in kubeadm's layout and two kubeconfigs; keys are readable only by the owner."""
     data = own_server.data
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
     secret = {"pki/ca.key", "pki/apiserver.key", "admin.conf", "super-admin.conf"}
@@ -91,7 +91,7 @@ def test_everybody_may_ask_how_it_is(own_server):
 
 
 def test_no_key_is_ever_logged(own_server, tmp_path):
-    """Neither the log nor an answer holds a private key."""
+    """Neither the log nor a response contains a private key."""
     client = requests.client(own_server, tmp_path)
     with contextlib.closing(client):
         everything = client.request("admin", "GET", requests.CSRS, {}, None).data
@@ -143,8 +143,10 @@ def test_what_was_stored_is_there_after_a_restart(tmp_path):
         server = requests.Server(data, port)
         client = requests.client(server, tmp_path)
         with contextlib.closing(client):
-            made = client.request("admin", "POST", requests.CSRS, requests.JSON, requests.csr("a", requests.pkcs10()))
-            before = json.loads(made.data)["metadata"]["resourceVersion"]
+            created = client.request(
+                "admin", "POST", requests.CSRS, requests.JSON, requests.csr("a", requests.pkcs10())
+            )
+            before = json.loads(created.data)["metadata"]["resourceVersion"]
             client.request("admin", "POST", requests.CSRS, requests.JSON, requests.csr("b", requests.pkcs10()))
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=10) == 0
@@ -154,7 +156,7 @@ def test_what_was_stored_is_there_after_a_restart(tmp_path):
         with contextlib.closing(client):
             path = f"{requests.CSRS}?watch=1&resourceVersion={before}&timeoutSeconds=1"
             events = client.request("admin", "GET", path, {}, None).data.splitlines()
-    assert [json.loads(each)["object"]["metadata"]["name"] for each in events] == ["b"]
+    assert [json.loads(event)["object"]["metadata"]["name"] for event in events] == ["b"]
 
 
 def _write_pair(directory, certificate, key, mode=0o600):
@@ -168,7 +170,7 @@ def _self_signed(*, is_ca):
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "test")])
     now = datetime.datetime.now(datetime.UTC)
-    made = (
+    created = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -179,7 +181,7 @@ def _self_signed(*, is_ca):
         .add_extension(x509.BasicConstraints(is_ca, None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    return made, key
+    return created, key
 
 
 def _others_can_read(pki):
@@ -237,7 +239,7 @@ def test_wrong_settings_are_refused_in_words(arguments, tmp_path):
 
 
 def test_a_signer_without_a_key_says_so(tmp_path):
-    """Requests stay Pending, and the reason is in the health check, in the log, and in a metric."""
+    """Requests stay pending, and the reason is in the health check, the log and a metric."""
     data = tmp_path / "data"
     missing = tmp_path / "missing"
     flags = ("--cluster-signing-cert-file", missing, "--cluster-signing-key-file", missing)
@@ -257,7 +259,7 @@ def test_a_signer_without_a_key_says_so(tmp_path):
 
 
 def test_settings_may_come_from_a_file_and_flags_win(tmp_path):
-    """--config holds the same names; what the command line says goes first."""
+    """--config has the same names; flags take precedence."""
     config = tmp_path / "config.yaml"
     config.write_text("key-algorithm: ECDSA-P256\nanonymous-auth: false\n")
     data = tmp_path / "data"
@@ -271,7 +273,7 @@ def test_settings_may_come_from_a_file_and_flags_win(tmp_path):
 
 @contextlib.contextmanager
 def started_anonymously_refused(data, config):
-    """A server that lets nobody in without credentials: ready as soon as it refuses."""
+    """A server without anonymous access: it is ready as soon as it refuses."""
     port = demo.free_port()
     with (data.parent / "refusing.log").open("wb") as sink:
         process = subprocess.Popen(
@@ -345,7 +347,7 @@ def test_what_another_server_would_end_in_the_handshake_is_told(make, server, tm
 
 
 def test_help_needs_no_data_directory(tmp_path):
-    """Asking for help writes nothing."""
+    """--help writes no files."""
     answer = subprocess.run(
         [demo.CERTPLANE, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True, env={**os.environ}
     )
@@ -354,15 +356,15 @@ def test_help_needs_no_data_directory(tmp_path):
 
 
 def test_the_audit_log_tells_who_approved_what(tmp_path):
-    """From the first start on, without settings: one command, and a file that is nobody else's."""
+    """From the first start on, without settings; only the owner can read the file."""
     data = tmp_path / "data"
     with started(data) as (port, _):
         server = requests.Server(data, port)
         with contextlib.closing(requests.client(server, tmp_path)) as client:
             assert client.request("admin", "POST", requests.CSRS, requests.JSON, requests.csr("a", requests.pkcs10()))
-            found = json.loads(client.request("admin", "GET", f"{requests.CSRS}/a", {}, None).data)
-            found["status"]["conditions"] = [{"type": "Approved", "status": "True", "reason": "R"}]
-            body = json.dumps(found).encode()
+            csr = json.loads(client.request("admin", "GET", f"{requests.CSRS}/a", {}, None).data)
+            csr["status"]["conditions"] = [{"type": "Approved", "status": "True", "reason": "R"}]
+            body = json.dumps(csr).encode()
             answer = client.request("admin", "PUT", f"{requests.CSRS}/a/approval", requests.JSON, body)
             assert answer.status == 200
     log = data / "audit.log"

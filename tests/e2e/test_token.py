@@ -21,22 +21,22 @@ def _run(server, *arguments):
 
 
 def _who(server, token):
-    """The code, and the name of whoever comes with a token."""
+    """Status code, and the user name for a token."""
     trust = ssl.create_default_context(cafile=server.data / "pki" / "ca.crt")
     host, _, port = server.url.removeprefix("https://").partition(":")
     path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
     with contextlib.closing(http.client.HTTPSConnection(host, int(port), context=trust, timeout=10)) as connection:
         connection.request("POST", path, b"{}", {"Authorization": f"Bearer {token}"})
         answer = connection.getresponse()
-        found = json.loads(answer.read())
-    return answer.status, found.get("status", {}).get("userInfo", {}) if answer.status == 201 else {}
+        answer_body = json.loads(answer.read())
+    return answer.status, answer_body.get("status", {}).get("userInfo", {}) if answer.status == 201 else {}
 
 
 def test_a_token_lets_in_until_it_is_deleted(own_server):
-    """What `create` prints is a credential at once; `list` tells of it; after `delete` it is none."""
-    made = _run(own_server, "create", "--description", "for one test", "--ttl", "2h")
-    assert made.returncode == 0, made.stderr
-    token = made.stdout.strip()
+    """`create` prints a token that works at once; `list` shows it; after `delete` it is refused."""
+    result = _run(own_server, "create", "--description", "for one test", "--ttl", "2h")
+    assert result.returncode == 0, result.stderr
+    token = result.stdout.strip()
     assert re.fullmatch(r"[a-z0-9]{6}\.[a-z0-9]{16}", token)
     code, user = _who(own_server, token)
     assert (code, user["username"]) == (201, f"system:bootstrap:{token[:6]}")
@@ -56,15 +56,15 @@ def test_a_token_lets_in_until_it_is_deleted(own_server):
     [
         (["create", "abcdef.tooshort"], "not of the form"),
         (["create", "--ttl", "soon"], "not a duration: soon"),
-        (["create", "--usages", "everything"], "a bootstrap token cannot have the usage everything"),
-        (["create", "--groups", "system:masters"], "a bootstrap token cannot have the group system:masters"),
-        (["create", "--usages", "signing"], "a token that nobody authenticates with gives no groups"),
+        (["create", "--usages", "everything"], "invalid usage of a bootstrap token: everything"),
+        (["create", "--groups", "system:masters"], "invalid group of a bootstrap token: system:masters"),
+        (["create", "--usages", "signing"], "a token without the usage authentication cannot have groups"),
         (["delete", "nosuch"], 'secrets "bootstrap-token-nosuch" not found'),
-        (["delete", "nosuch"], "admin.conf list shows the tokens that there are"),
+        (["delete", "nosuch"], "list the tokens with certplane token --kubeconfig"),
     ],
 )
 def test_what_cannot_be_done_is_said(own_server, arguments, error):
-    """An error, a hint, and the exit code for what a person must mend; the token itself is not repeated."""
+    """An error, a hint, and exit code 2; the token itself is not printed."""
     refused = _run(own_server, *arguments)
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: ")
@@ -74,17 +74,17 @@ def test_what_cannot_be_done_is_said(own_server, arguments, error):
 
 
 def test_a_server_that_is_not_there_is_said(own_server, tmp_path):
-    """No traceback, whatever is wrong with the kubeconfig or with what it names."""
+    """No traceback for an invalid kubeconfig, or for invalid files that it names."""
     text = (own_server.data / "admin.conf").read_text()
     (tmp_path / "admin.conf").write_text(re.sub(r"server: .*", "server: https://127.0.0.1:1", text))
     for name, error in (("admin.conf", "cannot be reached"), ("missing.conf", "cannot be read")):
         command = [demo.CERTPLANE, "token", "--kubeconfig", str(tmp_path / name), "list"]
-        found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert (found.returncode, error in found.stderr, "Traceback" in found.stderr) == (2, True, False)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (result.returncode, error in result.stderr, "Traceback" in result.stderr) == (2, True, False)
 
 
 def test_what_is_no_token_is_told_of_and_not_listed(own_server, tmp_path):
-    """Somebody wrote a Secret by hand: the tokens beside it are listed all the same."""
+    """An invalid Secret does not prevent the list of the others."""
     good = _run(own_server, "create").stdout.strip()
     with contextlib.closing(requests.client(own_server, tmp_path)) as admin:
         for id_, data in {
@@ -98,9 +98,9 @@ def test_what_is_no_token_is_told_of_and_not_listed(own_server, tmp_path):
     listed = _run(own_server, "list")
     assert [line.split()[0] for line in listed.stdout.splitlines()] == ["TOKEN", good]
     assert listed.stderr.splitlines() == [
-        "warning: bootstrap-token-abcde1 is no token: its name does not end in its token-id",
+        "warning: bootstrap-token-abcde1 is not a valid token: its name does not end with its token-id",
         (
-            "warning: bootstrap-token-abcde2 is no token: "
+            "warning: bootstrap-token-abcde2 is not a valid token: "
             "its token-id and token-secret are not of the form [a-z0-9]{6}.[a-z0-9]{16}"
         ),
     ]

@@ -1,4 +1,4 @@
-"""What people paste does what the text around it says: the README's first minute, and the tutorial."""
+"""The commands in the README and the tutorial work."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def blocks(*path):
-    """The blocks of a page that can be pasted."""
+    """The bash blocks of a page."""
     text = ROOT.joinpath(*path).read_text("utf-8")
     return re.findall(r"^```bash\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def environment(home):
-    """A shell of somebody who has certplane and kubectl, and nothing else of ours."""
+    """The environment of a user with certplane and kubectl on the PATH."""
     path = os.pathsep.join([str(demo.CERTPLANE.parent), str(demo.find_kubectl().parent), os.environ["PATH"]])
     left = {name: value for name, value in os.environ.items() if name != "KUBECONFIG"}
     return {**left, "HOME": str(home), "PATH": path, "PS1": "$ ", "TERM": "dumb"}
 
 
 def run(script, directory):
-    """A script in a shell that ends at the first failure; what it started ends with it."""
+    """Run a script in a shell that stops at the first failure, with everything that it started."""
     return subprocess.run(
         ["bash", "-c", f"trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\nset -euo pipefail\nset -m\n{script}"],
         cwd=directory,
@@ -57,7 +57,7 @@ def paste(text, directory):
     )  # fmt: skip
     os.close(slave)
     left, screen = text.encode(), b""
-    # The terminal takes as much as its buffer holds, and the rest when the shell has read some of it.
+    # The terminal accepts as much as its buffer holds, and the rest when the shell has read some of it.
     os.set_blocking(master, False)
     with contextlib.suppress(OSError):  # Reading from a terminal that nobody uses any more.
         while True:
@@ -74,7 +74,7 @@ def paste(text, directory):
 
 
 def minute(port):
-    """The README's second block; the first one installs."""
+    """The second block of the README; the first one installs."""
     install, story = blocks("README.md")
     assert "pip install dist/certplane-*.whl" in install
     return story.replace("certplane serve", f"certplane serve --listen 127.0.0.1:{port}")
@@ -89,14 +89,14 @@ def is_janes(directory):
 
 
 def test_the_first_minute_works_as_a_script(tmp_path):
-    """From a shell that ends at the first failure, without a pause between the lines."""
+    """In a shell that stops at the first failure, without pauses."""
     answer = run(minute(demo.free_port()), tmp_path)
     assert answer.returncode == 0, answer.stdout[-3000:]
     assert is_janes(tmp_path)
 
 
 def test_the_first_minute_works_pasted_at_a_prompt(tmp_path):
-    """No line takes the next ones for its input, and none comes too early."""
+    """No command reads the following lines as its input, and none runs too early."""
     screen = paste(minute(demo.free_port()) + "kill %1; wait; exit\n", tmp_path)
     assert is_janes(tmp_path), screen[-3000:]
     assert not re.search(r"^(error|Error|Unable|bash)\b", screen, re.MULTILINE), screen[-3000:]
@@ -104,7 +104,7 @@ def test_the_first_minute_works_pasted_at_a_prompt(tmp_path):
 
 @pytest.mark.parametrize(("page", "log"), [("README.md", "certplane.log"), ("docs/tutorial.md", "plane.log")])
 def test_a_port_that_is_taken_ends_it_at_once(page, log, tmp_path):
-    """Nothing that follows is done to whoever has the port; the log has the reason."""
+    """No later command reaches the process that has the port; the log has the reason."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         script = minute(port) if page == "README.md" else "\n".join(blocks(page))
@@ -116,7 +116,7 @@ def test_a_port_that_is_taken_ends_it_at_once(page, log, tmp_path):
 
 
 def test_a_port_that_is_taken_ends_the_first_minute_at_a_prompt(tmp_path):
-    """The reason stays on the screen: none of the lines behind it runs."""
+    """The reason stays on the screen, and no later command runs."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         screen = paste(minute(taken.getsockname()[1]) + "exit\n", tmp_path)
     assert "error: the server's process ended before it was ready" in screen
@@ -125,7 +125,7 @@ def test_a_port_that_is_taken_ends_the_first_minute_at_a_prompt(tmp_path):
 
 
 def test_the_blocks_of_the_tutorial_work(tmp_path):
-    """Pasted one after the other into one shell, all blocks succeed."""
+    """All blocks succeed in one shell, in order."""
     pasted = blocks("docs", "tutorial.md")
     assert len(pasted) > 5
     answer = run("\n".join(pasted).replace("127.0.0.1:6443", f"127.0.0.1:{demo.free_port()}"), tmp_path)

@@ -1,4 +1,4 @@
-"""Starting a server and going on when it is ready: `serve --ready-file`, `wait`, and a service manager."""
+"""Waiting until a server is ready: `serve --ready-file`, `wait`, and a service manager."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import demo
 
 @contextlib.contextmanager
 def starting(tmp_path, port, *arguments, **environment):
-    """A server that has only just been started."""
+    """A server that was just started."""
     with (tmp_path / "log").open("ab") as log:
         process = subprocess.Popen(
             [demo.CERTPLANE, "serve", "--data-dir", tmp_path / "data", "--listen", f"127.0.0.1:{port}", *arguments],
@@ -45,25 +45,25 @@ def wait(tmp_path, *arguments):
 
 
 def asked(tmp_path, url):
-    """What a server says of itself."""
+    """The messages of a server to a service manager."""
     tls = ssl.create_default_context(cafile=str(tmp_path / "data" / "pki" / "ca.crt"))
     with urllib.request.urlopen(f"{url}/readyz", context=tls, timeout=10) as answer:
         return answer.read()
 
 
 def test_waiting_ends_when_the_server_is_ready(tmp_path):
-    """Begun before anything is there; and once more, with the server running."""
+    """Started before the data directory exists; and again with the server running."""
     port = demo.free_port()
     with starting(tmp_path, port) as process:
         for arguments in (["--pid", process.pid], ["--timeout", "30s"]):
             done = wait(tmp_path, *arguments)
-            assert (done.returncode, done.stdout, done.stderr) == (0, f"https://127.0.0.1:{port}\n", "")
+            assert (done.returncode, done.stdout) == (0, f"https://127.0.0.1:{port}\n")
             assert asked(tmp_path, done.stdout.strip()) == b"ok"
 
 
 @pytest.mark.parametrize("answers", [False, True], ids=["silent", "another certplane"])
 def test_waiting_ends_when_the_port_is_taken(answers, tmp_path):
-    """At once: the process has ended, and whoever has the port is not taken for it."""
+    """At once, because the process has ended; another process on the port is not mistaken for it."""
     with contextlib.ExitStack() as stack:
         if answers:
             (tmp_path / "other").mkdir()
@@ -77,14 +77,14 @@ def test_waiting_ends_when_the_port_is_taken(answers, tmp_path):
         lines = done.stderr.splitlines()
         assert lines[0].startswith("error: the server's process ended before it was ready: ")
         assert lines[1:] == [
-            "hint: what it printed last says why it ended",
-            "hint: if another process has its port, certplane serve --listen HOST:PORT takes another one",
+            "hint: the output of certplane serve has the reason",
+            "hint: if another process is using the port, choose another one with certplane serve --listen HOST:PORT",
         ]
         assert "cannot listen on" in (tmp_path / "log").read_text()
 
 
 def test_waiting_for_nothing_ends_in_time(tmp_path):
-    """With what is missing."""
+    """With the reason."""
     done = wait(tmp_path, "--timeout", "0s")
     assert done.returncode == 2
     assert "not ready after 0s" in done.stderr
@@ -92,7 +92,7 @@ def test_waiting_for_nothing_ends_in_time(tmp_path):
 
 
 def test_the_ready_file_is_there_while_requests_are_answered(tmp_path):
-    """It has the address in it; a killed server's is removed by the next one before that is ready."""
+    """It contains the address. The next start removes the file of a killed server before it is ready."""
     ready = tmp_path / "ready"
     port = demo.free_port()
     with starting(tmp_path, port, "--ready-file", ready) as process:
@@ -112,7 +112,7 @@ def test_the_ready_file_is_there_while_requests_are_answered(tmp_path):
 
 
 def test_a_service_manager_hears_of_it(tmp_path):
-    """READY=1 comes when requests are answered, STOPPING=1 when they are no longer taken."""
+    """READY=1 is sent when requests are answered, STOPPING=1 when they are no longer accepted."""
     port = demo.free_port()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))

@@ -1,4 +1,4 @@
-"""What real kubectl prints beside the answers: the warnings that tell people what to do."""
+"""The warnings that real kubectl prints."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ RULE = (
     "resources: [signers], resourceNames: ['kubernetes.io/kube-apiserver-client'], verbs: [approve]}"
 )
 KEPT = (
-    "Warning: the spec of rerun cannot be changed and is kept (request); its certificate is not for the new key: "
-    "to ask anew, delete it first (kubectl delete csr rerun) or choose another name"
+    "Warning: the spec of rerun is immutable; ignored changes to request; the certificate will not match the new key; "
+    "to submit a new request, run kubectl delete csr rerun first or use another name"
 )
 WILL_NOT = (
-    "Warning: kubernetes.io/kube-apiserver-client will not sign this: invalid usage for client certificate: "
-    "server auth; no signer here would: certplane serve --signers declares one of your own"
+    "Warning: signer kubernetes.io/kube-apiserver-client will not sign this request: invalid usage for client "
+    "certificate: server auth; no signer of this server accepts it; declare one with certplane serve --signers"
 )
 
 
 @pytest.mark.parametrize("version", sorted(test_kubectl.KUBECTLS))
 def test_people_read_what_to_do(version, tmp_path):
-    """At another request under an old name, at a request that will fail and its approval, and without a right."""
+    """A changed request under an existing name, a request that will fail, its approval, and a missing permission."""
     data = tmp_path / "data"
     (tmp_path / "request.sh").write_text(test_kubectl.SIGN_REQUEST)
     (tmp_path / "bin").mkdir()
@@ -49,14 +49,14 @@ def test_people_read_what_to_do(version, tmp_path):
     both = client.replace("client auth", "client auth, server auth")
     with demo.running(data, tmp_path / "log"):
         assert run(f"request rerun /CN=rerun {client} | kubectl apply -f -")[0] == 0
-        code, said, told = run(f"request rerun /CN=rerun {client} | kubectl apply -f -")
-        assert (code, said) == (0, "certificatesigningrequest.certificates.k8s.io/rerun configured")
-        assert told == [KEPT]
+        code, output, warnings = run(f"request rerun /CN=rerun {client} | kubectl apply -f -")
+        assert (code, output) == (0, "certificatesigningrequest.certificates.k8s.io/rerun configured")
+        assert warnings == [KEPT]
         assert run(f"request vault /CN=vault {both} | kubectl create -f -")[2] == [WILL_NOT]
         assert run("kubectl certificate approve vault")[2] == [WILL_NOT]
         roles = "certificatesigningrequests,certificatesigningrequests/approval"
         assert run(f"kubectl create clusterrole r --verb=get,list,update --resource={roles}")[0] == 0
         assert run("kubectl create clusterrolebinding r --clusterrole=r --user=carl")[0] == 0
-        code, _, told = run("kubectl --as=carl certificate approve rerun")
+        code, _, warnings = run("kubectl --as=carl certificate approve rerun")
         assert code == 1
-        assert [each for each in told if each.startswith("Warning")] == [RULE]
+        assert [line for line in warnings if line.startswith("Warning")] == [RULE]

@@ -1,4 +1,4 @@
-"""Transcripts: what somebody types, and what comes back.
+"""Transcripts: commands and their output.
 
 # prose, ignored
 $ a command, run by bash in a directory of its own
@@ -57,7 +57,7 @@ def _line(expected):
 
 
 def play(text, version, directory, environment):
-    """Run a transcript; the first step whose answer is another one, described, or nothing."""
+    """Run a transcript; a description of the first step with different output, or None."""
     for step in parse(text, version):
         answer = subprocess.run(
             ["bash", "-uo", "pipefail", "-c", step.command],
@@ -71,9 +71,9 @@ def play(text, version, directory, environment):
             check=False,
         )
         if answer.returncode != step.code or not matches(step.expected, answer.stdout):
-            wanted = "\n".join(step.expected)
+            expected = "\n".join(step.expected)
             return (
-                f"line {step.line}: $ {step.command}\n--- expected [{step.code}]\n{wanted}\n"
+                f"line {step.line}: $ {step.command}\n--- expected [{step.code}]\n{expected}\n"
                 f"--- answered [{answer.returncode}]\n{answer.stdout}"
             )
     return None

@@ -1,4 +1,4 @@
-"""Another process that looks at a store, and means no harm: reads, backups, a shell. Run as a program, or called."""
+"""Another process that uses the files of a store: reads, backups, a shell. Run as a program, or imported."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ BACKUP = "outsider.backup"
 
 
 def run(path, *statements):
-    """Statements in a process of their own; the rows of the last one, as text. Raises CalledProcessError."""
+    """Run statements in another process; returns the rows of the last one as text. Raises CalledProcessError."""
     command = [sys.executable, __file__, "run", path, *statements]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 
 
 @contextlib.contextmanager
 def holding_a_write_lock(path):
-    """Another process has begun to write, and does not end it."""
+    """Another process has an open write transaction."""
     command = [sys.executable, __file__, "hold", path]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "locked\n"
@@ -33,13 +33,13 @@ def holding_a_write_lock(path):
 
 
 @contextlib.contextmanager
-def curious(path):
-    """A process that reads the store and backs it up, again and again, as long as the block lasts."""
+def reading(path):
+    """Another process reads the store and backs it up, again and again, for the duration of the block."""
     command = [sys.executable, __file__, "look", path, SHELL or ""]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         yield process
-        assert process.poll() is None, "the outsider has ended"
+        assert process.poll() is None, "the other process has ended"
     finally:
         process.kill()
         process.wait()
@@ -65,11 +65,14 @@ def _hold(path):
 def _look(path, shell):
     backup = pathlib.Path(path).with_name(BACKUP)
     while True:
-        # Who opens a database and closes it as its last user takes its log away: each look is a chance to.
+        # A process that closes a database as its only user removes the log: each iteration is an opportunity.
         with contextlib.suppress(sqlite3.OperationalError):
             _run(path, "SELECT count(*) FROM revisions")
-            with contextlib.closing(sqlite3.connect(path)) as source, contextlib.closing(sqlite3.connect(backup)) as to:
-                source.backup(to)
+            with (
+                contextlib.closing(sqlite3.connect(path)) as source,
+                contextlib.closing(sqlite3.connect(backup)) as copy,
+            ):
+                source.backup(copy)
             _run(path, "PRAGMA wal_checkpoint(TRUNCATE)")
         if shell:
             for command in ("select count(*) from revisions", f".backup {backup}"):

@@ -1,4 +1,4 @@
-"""One value in the store that nobody can read: it costs that object alone."""
+"""A damaged value in the store affects no other object."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import pytest
 
 from certplane import errors
+from certplane.client import api
 from certplane.resources import DEFAULT, configmaps, events, namespaces, rbac, secrets, serviceaccounts
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.store import memory, sqlite
@@ -43,18 +44,18 @@ def _ids(value):
 
 
 async def _filled(store):
-    """A plane has worked on the store: there are objects of many kinds."""
+    """Let a plane create objects of many kinds in a store."""
     async with flow.running(store) as plane:
         client = plane.client(flow.ADMIN)
         for name in ("a", "b"):
             await client.create(csrs.RESOURCE, flow.new_csr(name))
         for kind in (configmaps.RESOURCE, secrets.RESOURCE, events.RESOURCE):
             for name in ("mine", "an-event", "sound"):
-                made = kind.type()
-                made.metadata.name, made.metadata.namespace = name, "default"
+                obj = kind.type()
+                obj.metadata.name, obj.metadata.namespace = name, "default"
                 if kind is events.RESOURCE:
-                    made.involved_object.namespace = "default"
-                await client.create(kind, made, "default")
+                    obj.involved_object.namespace = "default"
+                await client.create(kind, obj, "default")
         await plane.clock.advance(5)
 
 
@@ -75,52 +76,53 @@ async def _check(plane, kind, namespace, name):
     with pytest.raises(errors.APIError):
         await client.create(kind, new, namespace)
     assert name not in [
-        each.metadata.name for each in (await client.list(kind)).items if each.metadata.namespace == namespace
+        obj.metadata.name for obj in (await client.list(kind)).items if obj.metadata.namespace == namespace
     ]
     for other in DEFAULT:
         await client.list(other)
     await client.create(csrs.RESOURCE, flow.new_csr("later"))
     await flow.decide(client, "later")
     await flow.issued(client, "later")
-    answer = await client._transport.request("GET", "/readyz", query=[("verbose", "")])
+    answer = await client.transport.send(api.Request("GET", "/readyz", [("verbose", "")]))
     text = answer.body.decode()
     assert answer.status == 200
-    assert "[!]stored-values not working, tolerated: 1 cannot be read, and are left out: the log names them" in text
+    problem = "1 stored objects are damaged and left out; the log has their names"
+    assert f"[!]stored-values failed, ignored: {problem}" in text
     assert plane.supervisor.problem() is None
 
 
 @pytest.fixture(scope="module")
 def contents():
-    """What a store has after a plane has worked on it: values by key."""
+    """The values of a store that a plane has used, by key."""
 
     async def fill():
         store = memory.MemoryStore()
         await _filled(store)
-        return {each.key: each.value for each in (await store.list("/registry/")).items}
+        return {item.key: item.value for item in (await store.list("/registry/")).items}
 
     return asyncio.run(fill())
 
 
 #: Every kind of damage to one object, and one kind of damage to every object.
-CASES = [(*OBJECTS[0], each) for each in DAMAGES] + [(*each, "garbage") for each in OBJECTS[1:]]
+CASES = [(*OBJECTS[0], damage) for damage in DAMAGES] + [(*obj, "garbage") for obj in OBJECTS[1:]]
 
 
 @pytest.mark.parametrize(("kind", "namespace", "name", "damage"), CASES, ids=_ids)
-async def test_a_damaged_value_costs_its_object_alone(kind, namespace, name, damage, contents, caplog):
-    """The start, lists, watches, controllers and RBAC go on without it; the log names it."""
+async def test_a_damaged_value_affects_no_other_object(kind, namespace, name, damage, contents, caplog):
+    """Startup, lists, watches, controllers and RBAC work without it; the log has its key."""
     store = memory.MemoryStore()
     key = kind.key(namespace, name)
-    for each, value in contents.items():
-        await store.create(each, DAMAGES[damage](value) if each == key else value)
+    for stored_key, value in contents.items():
+        await store.create(stored_key, DAMAGES[damage](value) if stored_key == key else value)
     async with flow.running(store) as plane:
         await _check(plane, kind, namespace, name)
         await plane.clock.advance(61)
         assert plane.supervisor.problem() is None
-    assert [each.key for each in caplog.records if "cannot be read and is left out" in each.getMessage()] == [key]
+    assert [record.key for record in caplog.records if "cannot read stored object" in record.getMessage()] == [key]
 
 
-async def test_a_damaged_value_is_gone_when_it_is_overwritten():
-    """Whoever repairs the store, with certplane stopped, has the object back at the next start."""
+async def test_a_repaired_value_is_read_again():
+    """After a repair while certplane is stopped, the object is back at the next start."""
     store = memory.MemoryStore()
     await _filled(store)
     key = csrs.RESOURCE.key("", "a")
@@ -141,8 +143,8 @@ DAMAGED_ROWS = [
 
 
 @pytest.mark.parametrize("statement", DAMAGED_ROWS)
-async def test_a_damaged_row_costs_its_object_alone(statement, tmp_path):
-    """Whatever type somebody has put there."""
+async def test_a_damaged_row_affects_no_other_object(statement, tmp_path):
+    """Values of other types in its columns."""
     path = tmp_path / "store.sqlite"
     store = sqlite.open_store(path)
     await _filled(store)
@@ -154,8 +156,8 @@ async def test_a_damaged_row_costs_its_object_alone(statement, tmp_path):
     await store.close()
 
 
-async def test_a_damaged_key_costs_its_object_alone(tmp_path):
-    """A key that is no text is not read; everything else is."""
+async def test_a_damaged_key_affects_no_other_object(tmp_path):
+    """A key that is not UTF-8 is skipped."""
     path = tmp_path / "store.sqlite"
     store = sqlite.open_store(path)
     await _filled(store)
@@ -165,6 +167,6 @@ async def test_a_damaged_key_costs_its_object_alone(tmp_path):
     store = sqlite.open_store(path)
     async with flow.running(store) as plane:
         client = plane.client(flow.ADMIN)
-        assert [each.metadata.name for each in (await client.list(csrs.RESOURCE)).items] == ["b"]
+        assert [csr.metadata.name for csr in (await client.list(csrs.RESOURCE)).items] == ["b"]
         await client.create(csrs.RESOURCE, flow.new_csr("later"))
     await store.close()

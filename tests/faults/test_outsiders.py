@@ -1,9 +1,10 @@
-"""Other processes that read, back up, lock, change or remove the files of a store while it serves."""
+"""Other processes read, back up, lock, change or remove the files of a store while it is in use."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
 import json
 import os
 import resource
@@ -15,6 +16,7 @@ import pytest
 from cryptography import x509
 
 from certplane import errors
+from certplane.client import api
 from certplane.meta.objects import ObjectReference
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import events
@@ -24,7 +26,7 @@ from tests.e2e.test_serve import started
 from tests.faults import outsider
 from tests.flow import plane as flow
 
-#: Kills in `make test`; CERTPLANE_KILLS=200 for the whole proof.
+#: Kills in `make test`; CERTPLANE_KILLS=200 for a thorough run.
 KILLS = int(os.environ.get("CERTPLANE_KILLS", "8"))
 CLIENT = "kubernetes.io/kube-apiserver-client"
 
@@ -36,15 +38,15 @@ async def path(tmp_path):
 
 @pytest.fixture
 async def store(path):
-    made = sqlite.open_store(path)
-    yield made
-    await made.close()
+    opened = sqlite.open_store(path)
+    yield opened
+    await opened.close()
 
 
-# --- who only looks -----------------------------------------------------------------------------------------------
+# --- readers ------------------------------------------------------------------------------------------------------
 
 
-LOOKS = [
+READS = [
     "SELECT 1",
     "PRAGMA wal_checkpoint(TRUNCATE)",
     "VACUUM",
@@ -53,50 +55,50 @@ LOOKS = [
 ]
 
 
-@pytest.mark.parametrize("look", LOOKS)
-async def test_a_look_takes_nothing_away(look, store, path, monkeypatch, tmp_path):
-    """The log that holds what was acknowledged stays, and writes go on."""
+@pytest.mark.parametrize("statement", READS)
+async def test_a_reading_process_does_not_remove_the_log(statement, store, path, monkeypatch, tmp_path):
+    """The log with the acknowledged writes stays, and writes continue."""
     monkeypatch.chdir(tmp_path)
     await store.create("/a", b"1")
     before = os.stat(f"{path}-wal").st_ino
-    outsider.run(path, look)
+    outsider.run(path, statement)
     assert os.stat(f"{path}-wal").st_ino == before
     await store.create("/b", b"1")
     assert store.problem is None
     assert outsider.run(path, "SELECT key FROM revisions ORDER BY key") == "/a\n/b"
 
 
-async def test_the_journal_mode_cannot_be_changed_from_outside(store, path):
-    """It would need the database for itself."""
+async def test_another_process_cannot_change_the_journal_mode(store, path):
+    """That would need exclusive access."""
     with pytest.raises(subprocess.CalledProcessError) as refused:
         outsider.run(path, "PRAGMA busy_timeout = 10", "PRAGMA journal_mode = DELETE")
     assert "database is locked" in refused.value.stderr
     await store.create("/a", b"1")
 
 
-async def test_the_locks_of_sqlite_are_kept(store, path):
-    """Nothing in the process opens and closes the files beside SQLite: its locks are there, and it is looked."""
+async def test_sqlite_keeps_its_locks(store, path):
+    """Nothing else in the process opens and closes the files. The check passes."""
     await store.create("/a", b"1")
     await store.check()
     assert store.problem is None
 
 
-async def test_lost_locks_are_noticed(store, path):
-    """If somebody in the process drops SQLite's locks nevertheless, it is said, and nothing is lost."""
+async def test_lost_locks_are_detected(store, path):
+    """If code in the process releases SQLite's locks, the check fails, and nothing is lost."""
     await store.create("/a", b"1")
     before = os.stat(f"{path}-wal").st_ino
     os.close(os.open(path, os.O_RDONLY))
     outsider.run(path, "SELECT 1")
     assert os.stat(f"{path}-wal").st_ino == before
     await store.create("/b", b"1")
-    with pytest.raises(contract.StoreClosed, match="lock on the store is lost"):
+    with pytest.raises(contract.StoreClosed, match="lock on the store was lost"):
         await store.check()
-    with pytest.raises(contract.StoreClosed, match="lock on the store is lost"):
+    with pytest.raises(contract.StoreClosed, match="lock on the store was lost"):
         await store.create("/c", b"1")
     assert outsider.run(path, "SELECT key FROM revisions ORDER BY key") == "/a\n/b"
 
 
-# --- whose it is --------------------------------------------------------------------------------------------------
+# --- ownership ----------------------------------------------------------------------------------------------------
 
 
 OPENING = """
@@ -111,12 +113,12 @@ asyncio.run(main())
 
 
 def _opened_elsewhere(path):
-    """What another process says that opens the store."""
+    """The standard error of another process that opens the store."""
     return subprocess.run([sys.executable, "-c", OPENING, path], capture_output=True, text=True, check=False).stderr
 
 
-async def test_a_removed_lock_file_lets_nobody_in(store, path):
-    """Who owns the store is written in a lock on the database, which cannot be removed."""
+async def test_removing_the_lock_file_does_not_unlock_the_store(store, path):
+    """A lock on the database file itself marks its owner."""
     path.with_name("store.sqlite.lock").unlink()
     assert f"SetupError: the store {path} is in use by another process" in _opened_elsewhere(path)
     await store.create("/a", b"1")
@@ -124,52 +126,52 @@ async def test_a_removed_lock_file_lets_nobody_in(store, path):
 
 
 @pytest.mark.parametrize("name", ["store.sqlite", "store.sqlite.lock"])
-async def test_a_link_is_no_store(name, path):
-    """It leads to somebody else's file."""
+async def test_a_symbolic_link_is_refused(name, path):
+    """It may lead to another file."""
     other = path.with_name("other")
     other.touch()
     path.with_name(name).symlink_to(other)
-    with pytest.raises(errors.SetupError, match="cannot be opened"):
+    with pytest.raises(errors.SetupError, match="cannot open the store"):
         sqlite.open_store(path)
     assert other.read_bytes() == b""
 
 
-async def test_a_directory_is_no_store(path):
-    """It is refused in words."""
+async def test_a_directory_is_refused(path):
+    """With a SetupError."""
     path.mkdir()
-    with pytest.raises(errors.SetupError, match="cannot be opened: Is a directory"):
+    with pytest.raises(errors.SetupError, match=r"cannot open the store .*: Is a directory"):
         sqlite.open_store(path)
 
 
-async def test_the_directory_of_a_store_may_be_a_file(path):
-    """It is refused in words."""
+async def test_a_file_in_place_of_the_directory_is_refused(path):
+    """With a SetupError."""
     path.touch()
-    with pytest.raises(errors.SetupError, match="cannot be made"):
+    with pytest.raises(errors.SetupError, match="cannot create directory"):
         sqlite.open_store(path / "store.sqlite")
 
 
-async def test_a_store_without_locks_of_descriptions_is_served(path, monkeypatch, caplog):
-    """Other systems than Linux have none: it is said, and SQLite's own locks protect the store."""
+async def test_a_store_works_without_open_file_description_locks(path, monkeypatch, caplog):
+    """As on other systems than Linux: a warning, and SQLite's own locks protect the store."""
     monkeypatch.setattr(files, "_OFD_SETLK", None)
-    made = sqlite.open_store(path)
-    await made.create("/a", b"1")
-    assert "SQLite's locks alone" in caplog.text
+    store = sqlite.open_store(path)
+    await store.create("/a", b"1")
+    assert "only SQLite's locks protect the store" in caplog.text
     path.with_name("store.sqlite.lock").unlink()
-    with pytest.raises(contract.StoreClosed, match=r"store\.sqlite\.lock is gone"):
-        await made.create("/b", b"1")
-    await made.close()
+    with pytest.raises(contract.StoreClosed, match=r"store\.sqlite\.lock was removed"):
+        await store.create("/b", b"1")
+    await store.close()
 
 
-# --- who takes the files away -------------------------------------------------------------------------------------
+# --- removed and replaced files -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
-@pytest.mark.parametrize("how", ["unlink", "move", "replace"])
-async def test_a_file_that_is_taken_away_ends_the_writes(suffix, how, store, path):
-    """What would be written into it would be lost: it is not acknowledged, and it is said."""
-    made = await store.create("/a", b"1")
+@pytest.mark.parametrize("action", ["unlink", "move", "replace"])
+async def test_a_removed_or_replaced_file_stops_writes(suffix, action, store, path):
+    """Writes would be lost, so they are not acknowledged."""
+    created = await store.create("/a", b"1")
     target = path.with_name(path.name + suffix)
-    match how:
+    match action:
         case "unlink":
             target.unlink()
         case "move":
@@ -178,17 +180,17 @@ async def test_a_file_that_is_taken_away_ends_the_writes(suffix, how, store, pat
             copy = path.with_name("copy")
             copy.write_bytes(b"")
             copy.replace(target)
-    with pytest.raises(contract.StoreClosed, match="takes no more writes"):
-        await store.update("/a", b"2", made.mod_revision)
-    with pytest.raises(contract.StoreClosed, match="takes no more writes"):
+    with pytest.raises(contract.StoreClosed, match="store writes stopped"):
+        await store.update("/a", b"2", created.mod_revision)
+    with pytest.raises(contract.StoreClosed, match="store writes stopped"):
         await store.check()
     assert target.name in store.problem
     assert str(path.parent) not in store.problem
-    assert await store.get("/a") == made
+    assert await store.get("/a") == created
 
 
-async def test_health_tells_of_files_that_are_gone(path):
-    """Also if nobody writes: it is looked every few seconds. The reason is not for strangers, but for who writes."""
+async def test_health_reports_removed_files(path):
+    """Also without writes: the files are checked every few seconds. Only writers get the reason."""
     store = sqlite.open_store(path)
     async with flow.running(store) as plane:
         client = plane.client(flow.ADMIN)
@@ -196,17 +198,17 @@ async def test_health_tells_of_files_that_are_gone(path):
         await plane.clock.advance(6)
         await flow.eventually(lambda: store.problem)
         for root in ("/readyz", "/livez", "/healthz"):
-            answer = await client._transport.request("GET", root)
+            answer = await client.transport.send(api.Request("GET", root))
             assert answer.status == 500
             assert b"[-]etcd failed: reason withheld" in answer.body
-        with pytest.raises(errors.ServiceUnavailable, match=r"its file store\.sqlite is gone"):
+        with pytest.raises(errors.ServiceUnavailable, match=r"file store\.sqlite was removed"):
             await client.create(csrs.RESOURCE, flow.new_csr())
         assert (await client.list(csrs.RESOURCE)).items == []
     await store.close()
 
 
-async def test_files_that_came_back_are_not_trusted(store, path):
-    """Somebody may have written in between: a restart reads what is there."""
+async def test_files_that_were_moved_back_are_not_trusted(store, path):
+    """Another process may have written to them. A restart reads them again."""
     await store.create("/a", b"1")
     path.rename(path.with_name("elsewhere"))
     with pytest.raises(contract.StoreClosed):
@@ -216,8 +218,8 @@ async def test_files_that_came_back_are_not_trusted(store, path):
         await store.create("/b", b"1")
 
 
-async def test_what_was_put_in_its_place_is_left_alone(path):
-    """Closing a store whose files were replaced removes nothing of the new ones."""
+async def test_replacement_files_are_not_touched(path):
+    """Closing a store whose files were replaced does not remove the new files."""
     store = sqlite.open_store(path)
     await store.create("/a", b"1")
     log = path.with_name("store.sqlite-wal")
@@ -229,7 +231,7 @@ async def test_what_was_put_in_its_place_is_left_alone(path):
     assert log.read_bytes() == b"somebody else's"
 
 
-# --- who writes ---------------------------------------------------------------------------------------------------
+# --- writers ------------------------------------------------------------------------------------------------------
 
 WRITES = [
     "UPDATE revisions SET value = 'x' WHERE key = '/a'",
@@ -240,12 +242,12 @@ WRITES = [
 
 
 @pytest.mark.parametrize("write", WRITES)
-async def test_a_foreign_write_ends_the_writes(write, store, path):
-    """Two who write do not know of each other: nothing is written over it, and a restart reads what is there."""
+async def test_a_write_of_another_process_stops_writes(write, store, path):
+    """Nothing is overwritten; a restart reads what the other process has written."""
     await store.create("/a", b"1")
     outsider.run(path, write)
     for attempt in (store.create("/c", b"1"), store.check()):
-        with pytest.raises(contract.StoreClosed, match="another process has written into it"):
+        with pytest.raises(contract.StoreClosed, match="another process modified the database"):
             await attempt
     assert (await store.get("/a")).value == b"1"
     await store.close()
@@ -254,16 +256,16 @@ async def test_a_foreign_write_ends_the_writes(write, store, path):
     await again.close()
 
 
-async def test_a_held_lock_fails_writes_for_as_long_as_it_is_held(path, monkeypatch):
-    """In words, without loss; afterwards they work, and the store says so."""
+async def test_writes_fail_while_another_process_holds_a_lock(path, monkeypatch):
+    """The error has the reason, and nothing is lost. Afterwards writes work."""
     monkeypatch.setattr(sqlite, "_BUSY_MILLISECONDS", 1)
     store = sqlite.open_store(path)
     await store.create("/a", b"1")
     with outsider.holding_a_write_lock(path):
         for attempt in (store.create("/b", b"1"), store.compact(2), store.check()):
-            with pytest.raises(contract.StoreClosed, match="another process holds a lock on it"):
+            with pytest.raises(contract.StoreClosed, match="another process has locked the database"):
                 await attempt
-        assert "holds a lock" in store.problem
+        assert "has locked the database" in store.problem
         assert (await store.get("/a")).value == b"1"
     await store.check()
     assert store.problem is None
@@ -272,14 +274,14 @@ async def test_a_held_lock_fails_writes_for_as_long_as_it_is_held(path, monkeypa
     await store.close()
 
 
-async def test_a_full_disk_fails_writes_until_there_is_space(store, path):
-    """In words, and told; what was acknowledged is there, reads go on, and a trial finds out that there is space."""
+async def test_writes_fail_while_the_disk_is_full(store, path):
+    """The error has the reason, acknowledged writes stay, reads work, and a check detects free space."""
     await store.create("/a", b"1")
     connection = store._writer._connection
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
     for attempt in (lambda: store.create("/b", b"x" * 10_000), store.check, lambda: store.create("/c", b"x" * 10_000)):
-        with pytest.raises(contract.StoreClosed, match="no space is left for it"):
+        with pytest.raises(contract.StoreClosed, match="no space left on the disk"):
             await attempt()
     assert "no space" in store.problem
     assert (await store.get("/a")).value == b"1"
@@ -290,8 +292,8 @@ async def test_a_full_disk_fails_writes_until_there_is_space(store, path):
     assert outsider.run(path, "SELECT name FROM facts") == "compacted"
 
 
-async def test_a_read_error_fails_the_read_alone(path):
-    """A list of the past comes from the file; the newest state, and writes, do not need it."""
+async def test_a_read_error_fails_only_that_read(path):
+    """A list at an old revision reads the file; reads of the newest values and writes do not."""
     store = sqlite.open_store(path)
     async with flow.running(store) as plane:
         client = plane.client(flow.ADMIN)
@@ -299,33 +301,33 @@ async def test_a_read_error_fails_the_read_alone(path):
             await client.create(csrs.RESOURCE, flow.new_csr(name))
         store._reader.close()
         query = [("limit", "1")]
-        first = await client._transport.request("GET", requests.CSRS, query=query)
+        first = await client.transport.send(api.Request("GET", requests.CSRS, query))
         proceed = json.loads(first.body)["metadata"]["continue"]
         await client.create(csrs.RESOURCE, flow.new_csr("c"))
-        second = await client._transport.request("GET", requests.CSRS, query=[*query, ("continue", proceed)])
+        second = await client.transport.send(api.Request("GET", requests.CSRS, [*query, ("continue", proceed)]))
         assert (second.status, json.loads(second.body)["reason"]) == (503, "ServiceUnavailable")
-        assert "the store cannot be read" in json.loads(second.body)["message"]
+        assert "cannot read the store" in json.loads(second.body)["message"]
         assert len((await client.list(csrs.RESOURCE)).items) == 3
     await store.close()
 
 
-async def test_background_work_outlives_a_lock(path, monkeypatch):
-    """A write lock is held across a compaction and the end of an Event: both are told late, and then happen."""
+async def test_background_tasks_recover_from_a_lock(path, monkeypatch):
+    """A lock delays a compaction and the expiry of an Event: both are reported as late, and happen afterwards."""
     monkeypatch.setattr(sqlite, "_BUSY_MILLISECONDS", 1)
     store = sqlite.open_store(path)
-    async with flow.running(store, event_seconds=200.0) as plane:
+    async with flow.running(store, event_ttl=datetime.timedelta(seconds=200)) as plane:
         client = plane.client(flow.ADMIN)
-        told = events.Event(
+        event = events.Event(
             reason="Test", message="m", type="Normal", involved_object=ObjectReference(namespace="default")
         )
-        told.metadata.name = "an-event"
-        await client.create(events.RESOURCE, told, "default")
+        event.metadata.name = "an-event"
+        await client.create(events.RESOURCE, event, "default")
         await plane.clock.advance(299)
         with outsider.holding_a_write_lock(path):
             await plane.clock.advance(2)
             await flow.eventually(lambda: "compaction" in (plane.supervisor.problem() or ""))
             await flow.eventually(lambda: "event-expiry" in (plane.supervisor.problem() or ""))
-            with pytest.raises(errors.ServiceUnavailable, match="another process holds a lock on it"):
+            with pytest.raises(errors.ServiceUnavailable, match="another process has locked the database"):
                 await client.create(csrs.RESOURCE, flow.new_csr())
             assert await store.oldest() == 1
             assert (await client.get(events.RESOURCE, "an-event", "default")).reason == "Test"
@@ -339,36 +341,36 @@ async def test_background_work_outlives_a_lock(path, monkeypatch):
     await store.close()
 
 
-async def test_a_locked_store_is_not_opened_and_not_called_damaged(path, monkeypatch):
-    """The hint is to end whoever holds it."""
+async def test_a_locked_store_is_not_opened(path, monkeypatch):
+    """The hint is to stop the other program."""
     monkeypatch.setattr(sqlite, "_BUSY_MILLISECONDS", 1)
     await sqlite.open_store(path).close()
     with outsider.holding_a_write_lock(path), pytest.raises(errors.SetupError) as refused:
         sqlite.open_store(path)
-    assert "end that one" in refused.value.hints[0]
+    assert "stop that program" in refused.value.hints[0]
 
 
-async def test_a_key_without_utf8_is_refused_alone(store):
-    """The thread that writes goes on, and so do the writes beside it."""
+async def test_a_key_that_is_not_utf8_fails_only_its_write(store):
+    """Other writes continue."""
     with pytest.raises(UnicodeEncodeError):
         await store.create("/\ud800", b"1")
     await store.create("/a", b"1")
 
 
-async def test_a_watch_that_raises_keeps_no_answer_back(store):
-    """Against the contract, but writers must not wait for ever."""
+async def test_a_watch_that_raises_does_not_block_writers(store):
+    """That breaks the contract, but writers must get their results."""
 
     def deliver(changes):
         raise RuntimeError("a mistake")
 
-    told = []
-    store._loop.set_exception_handler(lambda loop, context: told.append(context["exception"]))
+    exceptions = []
+    store._loop.set_exception_handler(lambda loop, context: exceptions.append(context["exception"]))
     await store.watch("/", 1, deliver, print)
     assert (await store.create("/a", b"1")).value == b"1"
-    assert [str(each) for each in told] == ["a mistake"]
+    assert [str(error) for error in exceptions] == ["a mistake"]
 
 
-# --- limits of the machine ----------------------------------------------------------------------------------------
+# --- resource limits ----------------------------------------------------------------------------------------------
 
 
 def _write(client, name, request):
@@ -376,14 +378,14 @@ def _write(client, name, request):
 
 
 def _until(client, path, status):
-    """Ask until the answer is the one that is waited for."""
+    """Repeat a GET until the response has a status."""
     while (answer := client.request("admin", "GET", path, {}, None)).status != status:
         pass
     return answer
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are Linux's")
-def test_a_server_without_space_says_so_and_goes_on_later(tmp_path):
+def test_a_server_without_disk_space_recovers(tmp_path):
     """Writes are answered with 503 in words, /readyz fails, reads go on; with space everything works again, and what
     was acknowledged survives kill -9.
     """
@@ -398,7 +400,7 @@ def test_a_server_without_space_says_so_and_goes_on_later(tmp_path):
             acknowledged.append(json.loads(answer.data)["metadata"]["name"])
         refused = json.loads(answer.data)
         assert (refused["code"], refused["reason"]) == (503, "ServiceUnavailable")
-        assert refused["message"].startswith("the store cannot write: ")
+        assert refused["message"].startswith("cannot write to the store: ")
         assert acknowledged
         unready = client.request("admin", "GET", "/readyz", {}, None)
         assert (unready.status, b"[-]etcd failed: reason withheld" in unready.data) == (500, True)
@@ -416,8 +418,8 @@ def test_a_server_without_space_says_so_and_goes_on_later(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are Linux's")
-def test_a_server_without_descriptors_keeps_what_it_acknowledges(tmp_path):
-    """The store opens nothing while it serves: whoever is connected can write."""
+def test_a_server_without_file_descriptors_still_writes(tmp_path):
+    """The store opens no files while it is in use: connected clients can write."""
     data, request = tmp_path / "data", requests.pkcs10()
     with (
         started(data) as (port, process),
@@ -439,28 +441,28 @@ def test_a_server_without_descriptors_keeps_what_it_acknowledges(tmp_path):
 
 
 class Record:
-    """What was acknowledged: created names with their versions, decisions, and certificates by UID."""
+    """Acknowledged writes: created names with their versions, denials, and certificates by UID."""
 
     def __init__(self):
         self.created = {}
         self.denied = set()
         self.certificates = {}
 
-    def check(self, found):
-        """Nothing of it is lost or undone."""
-        assert not self.created.keys() - found.keys(), "creations are lost"
+    def check(self, stored):
+        """Nothing acknowledged is lost or undone."""
+        assert not self.created.keys() - stored.keys(), "creations are lost"
         for name in self.denied:
-            assert "Denied" in _conditions(found[name]), "a denial is undone"
-            assert not found[name]["status"].get("certificate"), "a denied request is issued"
-        for each in found.values():
-            self.see(each)
-        certificates = {each["metadata"]["uid"]: each["status"].get("certificate") for each in found.values()}
+            assert "Denied" in _conditions(stored[name]), "a denial is undone"
+            assert not stored[name]["status"].get("certificate"), "a denied request is issued"
+        for csr in stored.values():
+            self.see(csr)
+        certificates = {csr["metadata"]["uid"]: csr["status"].get("certificate") for csr in stored.values()}
         assert {uid: certificates[uid] for uid in self.certificates} == self.certificates, "certificates are lost"
         serials = [_serial(text) for text in self.certificates.values()]
         assert len(set(serials)) == len(serials)
 
     def see(self, csr):
-        """A request as the server shows it now: its certificate is the one that it had."""
+        """Check a request as the server returns it: a certificate never changes."""
         certificate = csr["status"].get("certificate")
         if certificate:
             before = self.certificates.setdefault(csr["metadata"]["uid"], certificate)
@@ -468,7 +470,7 @@ class Record:
 
 
 def _conditions(csr):
-    return {each["type"] for each in csr["status"].get("conditions", ())}
+    return {condition["type"] for condition in csr["status"].get("conditions", ())}
 
 
 def _serial(certificate):
@@ -477,7 +479,7 @@ def _serial(certificate):
 
 def _all(client):
     answer = client.request("admin", "GET", requests.CSRS, {"Accept": "application/json"}, None)
-    return {each["metadata"]["name"]: each for each in json.loads(answer.data)["items"]}
+    return {csr["metadata"]["name"]: csr for csr in json.loads(answer.data)["items"]}
 
 
 def _decide(client, record, name, created, decision):
@@ -488,25 +490,27 @@ def _decide(client, record, name, created, decision):
         record.denied.add(name)
 
 
-def _write_until_it_dies(client, record, name, enough):
+def _write_until_killed(client, record, name, enough):
     request = requests.pkcs10()
     with contextlib.suppress(OSError, ValueError):
         for number in range(10_000):
-            mine = f"{name}-{number}"
-            answer = client.request("admin", "POST", requests.CSRS, requests.JSON, requests.csr(mine, request, CLIENT))
+            full_name = f"{name}-{number}"
+            answer = client.request(
+                "admin", "POST", requests.CSRS, requests.JSON, requests.csr(full_name, request, CLIENT)
+            )
             assert answer.status == 201, answer.data
             created = json.loads(answer.data)
-            record.created[mine] = created["metadata"]["resourceVersion"]
-            _decide(client, record, mine, created, "Denied" if number % 2 else "Approved")
+            record.created[full_name] = created["metadata"]["resourceVersion"]
+            _decide(client, record, full_name, created, "Denied" if number % 2 else "Approved")
             if number >= 8:
                 earlier = client.request("admin", "GET", f"{requests.CSRS}/{name}-{number - 8}", requests.JSON, None)
                 record.see(json.loads(earlier.data))
                 enough.set()
 
 
-# A handshake with a process that is killed in the middle of it leaves its socket to the collector.
+# A TLS handshake with a killed process leaves its socket to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
-def test_kills_with_outsiders_lose_nothing(tmp_path):
+def test_kills_beside_other_processes_lose_nothing(tmp_path):
     """Others read the store and back it up while it is written and killed: what was acknowledged is there, a denial
     stands, and no request gets a second certificate.
     """
@@ -517,12 +521,12 @@ def test_kills_with_outsiders_lose_nothing(tmp_path):
             with (
                 contextlib.closing(requests.client(server, tmp_path)) as client,
                 contextlib.closing(requests.client(server, tmp_path)) as second,
-                outsider.curious(data / "store.sqlite"),
+                outsider.reading(data / "store.sqlite"),
             ):
                 record.check(_all(client))
                 writers = [
-                    threading.Thread(target=_write_until_it_dies, args=(each, record, f"r{round_}-{name}", enough))
-                    for name, each in (("a", client), ("b", second))
+                    threading.Thread(target=_write_until_killed, args=(writing, record, f"r{round_}-{name}", enough))
+                    for name, writing in (("a", client), ("b", second))
                 ]
                 for writer in writers:
                     writer.start()

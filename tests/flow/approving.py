@@ -1,4 +1,4 @@
-"""A control plane with an approver of kubelets' serving certificates, and the machines that want some."""
+"""A plane in process with the kubelet-serving approver, and the nodes that request certificates."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import asyncio
 import contextlib
 
 from certplane.client import informer
-from certplane.controllers import decisions, proofs, runtime, serving, servingrules
+from certplane.controllers.approving.kubeletserving import approver, evidence, rules
+from certplane.controllers.runtime import controller, decisions
 from certplane.meta import context
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import nodes, rbac
-from certplane.x509 import profiles
+from certplane.x509.issuance import profiles
 from tests import kubelets
 from tests.flow import plane as flow
 
 ACCOUNT = context.User(
-    f"system:serviceaccount:kube-system:{serving.ACCOUNT}",
+    f"system:serviceaccount:kube-system:{approver.ACCOUNT}",
     groups=("system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"),
 )
-#: The least rights with which it works; docs/kubelet-serving.md has them too.
+#: The minimal rights of the approver; docs/kubelet-serving.md has them too.
 RULES = (
     ("certificates.k8s.io", "certificatesigningrequests", ("list", "watch"), ()),
     ("certificates.k8s.io", "certificatesigningrequests/approval", ("update",), ()),
@@ -26,8 +27,8 @@ RULES = (
     ("", "nodes", ("list", "watch"), ()),
     ("", "events", ("create", "update"), ()),
 )
-#: The kubelet says so, and a network or a pattern agrees.
-SAID = {"mode": "enforce", "cidrs": ["10.0.0.0/16"], "patterns": ["{node}", "{node}.example.com"]}
+#: The Node object has the name, and a network or a pattern confirms it.
+SETTINGS = {"mode": "enforce", "cidrs": ["10.0.0.0/16"], "patterns": ["{node}", "{node}.example.com"]}
 
 
 def node_user(name="n1"):
@@ -35,7 +36,7 @@ def node_user(name="n1"):
 
 
 async def grant(admin, user, *rules):
-    """Give somebody rights: pairs of group, resource, verbs and names."""
+    """Grant rights to a user; each is a tuple of API group, resource, verbs and resource names."""
     role = rbac.ClusterRole(
         rules=[
             rbac.PolicyRule(api_groups=[group], resources=[plural], verbs=list(verbs), resource_names=list(names))
@@ -51,87 +52,88 @@ async def grant(admin, user, *rules):
     await admin.create(rbac.CLUSTER_ROLE_BINDINGS, binding)
 
 
-class Approving:
-    """What a test does, and what it sees of it."""
+class ApproverPlane:
+    """What a test does with the plane, and the decisions that were recorded."""
 
     def __init__(self, plane):
         self.plane = plane
         self.clock = plane.clock
         self.admin = plane.client(flow.ADMIN)
-        self.told = []
+        self.recorded = []
 
     def kubelet(self, name="n1"):
         return self.plane.client(node_user(name))
 
     async def register(self, name="n1", *addresses):
-        """A kubelet says who it is, and later perhaps something else."""
-        wanted = kubelets.node(name, *(addresses or (("Hostname", name), ("InternalIP", "10.0.0.1"))))
+        """A kubelet creates its Node, or updates the addresses of an existing one."""
+        node = kubelets.node(name, *(addresses or (("Hostname", name), ("InternalIP", "10.0.0.1"))))
         client = self.kubelet(name)
-        known = {each.metadata.name for each in (await self.admin.list(nodes.RESOURCE)).items}
-        if name not in known:
-            return await client.create(nodes.RESOURCE, wanted)
-        found = await client.get(nodes.RESOURCE, name)
-        found.status.addresses = wanted.status.addresses
-        return await client.update(nodes.RESOURCE, found, "status")
+        registered = {stored.metadata.name for stored in (await self.admin.list(nodes.RESOURCE)).items}
+        if name not in registered:
+            return await client.create(nodes.RESOURCE, node)
+        stored = await client.get(nodes.RESOURCE, name)
+        stored.status.addresses = node.status.addresses
+        return await client.update(nodes.RESOURCE, stored, "status")
 
-    async def ask(self, name="a", user=None, signer=profiles.KUBELET_SERVING, **given):
-        """Somebody sends a request, by default node n1; what is no part of the request is one of its spec."""
-        spec = {key: given.pop(key) for key in ("usages", "expiration_seconds", "username", "groups") if key in given}
-        request = kubelets.pkcs10(**given)
+    async def request(self, name="a", user=None, signer=profiles.KUBELET_SERVING, **fields):
+        """Create a request, by default as node n1. `fields` are of the spec, or of the PKCS#10 (`kubelets.pkcs10`)."""
+        spec_fields = ("usages", "expiration_seconds", "username", "groups")
+        spec = {key: fields.pop(key) for key in spec_fields if key in fields}
+        request = kubelets.pkcs10(**fields)
         new = flow.new_csr(name, signer, spec.pop("usages", kubelets.USAGES), request, **spec)
         return await self.plane.client(user or node_user()).create(csrs.RESOURCE, new)
 
     async def decision(self, name="a"):
-        """The first thing that is said about a request: decision and reason."""
-        return (await self.explained(name))[:2]
+        """Decision and reason that were recorded first for a request."""
+        return (await self.recorded_decision(name))[:2]
 
-    async def explained(self, name="a", count=1):
-        """What is said about a request for the so-manieth time: decision, reason, message."""
+    async def recorded_decision(self, name="a", count=1):
+        """The decision that was recorded as number `count` for a request: decision, reason, message."""
 
-        def found():
-            about = [each[1:] for each in self.told if each[0] == name]
-            return about[count - 1] if len(about) >= count else None
+        def get():
+            recorded = [decision[1:] for decision in self.recorded if decision[0] == name]
+            return recorded[count - 1] if len(recorded) >= count else None
 
-        return await flow.eventually(found)
+        return await flow.eventually(get)
 
     async def conditions(self, name="a"):
-        found = await self.admin.get(csrs.RESOURCE, name)
-        return [(each.type, each.reason) for each in found.status.conditions]
+        csr = await self.admin.get(csrs.RESOURCE, name)
+        return [(condition.type, condition.reason) for condition in csr.status.conditions]
 
 
 @contextlib.asynccontextmanager
-async def approving(said=None, *, resolver=None, inventory=None, before=None):
-    """A plane with an approver that was told this; `inventory` is the path of a file. `before` is what happens until
-    it starts.
+async def approver_plane(settings=None, *, resolver=None, inventory=None, before=None):
+    """A plane with a running approver. `settings` override SETTINGS, `inventory` is the path of a file, `before` runs
+    before the approver starts.
     """
-    settings = servingrules.parse({**SAID, **(said or {})})
+    parsed = rules.parse({**SETTINGS, **(settings or {})})
     async with flow.running() as plane:
-        made = Approving(plane)
-        await grant(made.admin, ACCOUNT, *RULES)
+        harness = ApproverPlane(plane)
+        await grant(harness.admin, ACCOUNT, *RULES)
         if before is not None:
-            await before(made)
+            await before(harness)
         client = plane.client(ACCOUNT)
-        told = decisions.Decisions(client, plane.clock, plane.telemetry)
+        recorder = decisions.DecisionRecorder(client, plane.clock, plane.telemetry)
 
-        def note(of, decision, reason, message):
-            made.told.append((of.metadata.name, decision, reason, message))
-            told.note(of, decision, reason, message)
+        def record(csr, decision, reason, message):
+            harness.recorded.append((csr.metadata.name, decision, reason, message))
+            recorder.record(csr, decision, reason, message)
 
         requests = informer.Informer(client, csrs.RESOURCE, plane.clock)
-        machines = informer.Informer(client, nodes.RESOURCE, plane.clock)
-        listing = proofs.Inventory(inventory, plane.clock) if inventory is not None else None
-        sources = serving.Sources(proofs.Claims(machines), listing, resolver)
-        approver = serving.Approver(client, settings, sources, note)
-        requests.subscribe(approver.forget)
-        figures = plane.telemetry.queue(serving.QUEUE)
-        queue = runtime.Queue(plane.clock, figures, first_delay=runtime.CSR_FIRST_DELAY)
-        handle = runtime.each(requests, told.following(approver.handle))
-        controller = runtime.Controller(serving.NAME, queue, handle, workers=serving.WORKERS)
-        controller.follow(requests).follow(machines, approver.concerned)
-        running = (told.run(), requests.run(), machines.run(), controller.run(), approver.run(queue))
-        tasks = [asyncio.ensure_future(each) for each in running]
+        node_informer = informer.Informer(client, nodes.RESOURCE, plane.clock)
+        inventory_file = evidence.InventoryFile(inventory, plane.clock) if inventory is not None else None
+        sources = approver.Sources(evidence.NodeClaims(node_informer), inventory_file, resolver)
+        reconciler = approver.Approver(client, parsed, sources, record)
+        requests.subscribe(reconciler.forget)
+        queue_telemetry = plane.telemetry.queue(approver.QUEUE)
+        queue = controller.WorkQueue(plane.clock, queue_telemetry, base_delay=controller.CSR_BASE_DELAY)
+        handle = controller.with_object(requests, recorder.record_failures(reconciler.handle))
+        running = controller.Controller(approver.NAME, queue, handle, workers=approver.WORKERS)
+        running.watch(requests).watch(node_informer, reconciler.affected_requests)
+        loops = (recorder.run(), requests.run(), node_informer.run(), running.run(), reconciler.run(queue))
+        tasks = [asyncio.ensure_future(loop) for loop in loops]
         try:
-            yield made
+            yield harness
         finally:
             for task in tasks:
                 task.cancel()

@@ -1,4 +1,4 @@
-"""The audit record of whole stories: who did what, and that nothing slips through."""
+"""Audit events of whole requests."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from click import testing as click_testing
 from certplane import errors, testing
 from certplane.access import tokens
 from certplane.cli import audit as audit_command
+from certplane.config.servesettings import LogRotation
 from certplane.meta import context
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import configmaps, secrets, serviceaccounts
@@ -36,13 +37,14 @@ class Log:
     def __call__(self, line, *, may_wait):
         self.lines.append(line)
 
-    def events(self, **wanted):
-        found = [json.loads(line) for line in self.lines]
-        return [each for each in found if all(each.get(key) == value for key, value in wanted.items())]
+    def events(self, **fields):
+        """The events that have these fields."""
+        events = [json.loads(line) for line in self.lines]
+        return [event for event in events if all(event.get(key) == value for key, value in fields.items())]
 
 
-async def test_who_approved_what_and_what_came_out_is_one_query():
-    """An approval, a denial and the certificate's serial number, under the policy that holds by default."""
+async def test_approvals_command():
+    """It lists an approval, a denial and the certificate's serial number, under the default policy."""
     log = Log()
     async with flow.running(audit_sink=log) as plane:
         client = plane.client(flow.ADMIN)
@@ -51,25 +53,29 @@ async def test_who_approved_what_and_what_came_out_is_one_query():
         await flow.decide(client, "yes")
         await flow.decide(client, "no", csrs.DENIED)
         certificate = await flow.issued(client, "yes")
-    found = {each.csr: each for each in audit_command.approvals(log.lines)}
-    assert (found["yes"].decision, found["yes"].by, found["yes"].requestor) == ("Approved", "admin", "admin")
-    assert found["yes"].serial == f"{certificate.serial_number:x}"
-    assert found["yes"].not_after == certificate.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
-    assert (found["no"].decision, found["no"].serial) == ("Denied", "")
+    approvals = {approval.csr: approval for approval in audit_command.approvals(log.lines)}
+    assert (approvals["yes"].decision, approvals["yes"].by, approvals["yes"].requestor) == (
+        "Approved",
+        "admin",
+        "admin",
+    )
+    assert approvals["yes"].serial == f"{certificate.serial_number:x}"
+    assert approvals["yes"].not_after == certificate.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert (approvals["no"].decision, approvals["no"].serial) == ("Denied", "")
 
 
-async def test_a_refused_or_dry_approval_is_none():
-    """Only what was stored counts."""
+async def test_refused_and_dry_run_approvals_are_not_listed():
+    """Only stored decisions count."""
     log = Log()
     async with flow.running(audit_sink=log) as plane:
         await plane.client(flow.ADMIN).create(csrs.RESOURCE, flow.new_csr())
         with pytest.raises(errors.Forbidden):
             await flow.decide(plane.client(flow.JANE), "a")
-        found = await plane.client(flow.ADMIN).get(csrs.RESOURCE, "a")
-        found.status.conditions.append(csrs.CertificateSigningRequestCondition(type="Approved", status="True"))
-        body = json.dumps(csrs.codec.to_builtins(found)).encode()
-        reply = await _send(plane, flow.ADMIN, "PUT", "/a/approval", query="dryRun=All", body=body)
-        assert reply.status == 200
+        csr = await plane.client(flow.ADMIN).get(csrs.RESOURCE, "a")
+        csr.status.conditions.append(csrs.CertificateSigningRequestCondition(type="Approved", status="True"))
+        body = json.dumps(csrs.codec.to_builtins(csr)).encode()
+        response = await _send(plane, flow.ADMIN, "PUT", "/a/approval", query="dryRun=All", body=body)
+        assert response.status == 200
         assert audit_command.approvals(log.lines) == []
         (refused,) = log.events(verb="get", user={"username": "jane", "groups": ["system:authenticated"]})
         assert refused["responseStatus"]["reason"] == "Forbidden"
@@ -84,13 +90,13 @@ async def _send(plane, user, method, rest="", **request):
         yield body
 
     path = "/apis/certificates.k8s.io/v1/certificatesigningrequests" + rest
-    own = [(b"content-type", b"application/json"), (b"user-agent", b"test/1")]
-    fields = exchange.Headers([*request.get("headers", ()), *own])
-    return await plane.handler(exchange.Exchange(method, path, query, fields, chunks, identity=user))
+    defaults = [(b"content-type", b"application/json"), (b"user-agent", b"test/1")]
+    fields = exchange.Headers([*request.get("headers", ()), *defaults])
+    return await plane.handler(exchange.Request(method, path, query, fields, chunks, identity=user))
 
 
-async def test_bodies_are_recorded_where_the_policy_says_so():
-    """Request adds what was sent, RequestResponse what came back; both as JSON of the request's version."""
+async def test_bodies_are_recorded_by_level():
+    """Request adds the request's body, RequestResponse the response's; both as JSON of the request's version."""
     log = Log()
     async with flow.running(audit_sink=log, audit_policy=_everything(users=["admin"])) as plane:
         await plane.client(flow.ADMIN).create(csrs.RESOURCE, flow.new_csr())
@@ -112,16 +118,16 @@ async def test_bodies_are_recorded_where_the_policy_says_so():
 
 
 async def test_secrets_are_never_in_the_log():
-    """Not in a body, not in an annotation, not in an error, whatever the policy wants."""
+    """In no body, annotation or error, whatever the policy says."""
     log = Log()
     async with flow.running(audit_sink=log, audit_policy=_everything()) as plane:
         client = plane.client(flow.ADMIN)
-        made = secrets.Secret(string_data={"password": "correct-horse"})
-        made.metadata.name = "s"
-        await client.create(secrets.RESOURCE, made, "default")
-        found = await client.get(secrets.RESOURCE, "s", "default")
-        found.data["other"] = b"battery-staple"
-        await client.update(secrets.RESOURCE, found)
+        secret = secrets.Secret(string_data={"password": "correct-horse"})
+        secret.metadata.name = "s"
+        await client.create(secrets.RESOURCE, secret, "default")
+        stored = await client.get(secrets.RESOURCE, "s", "default")
+        stored.data["other"] = b"battery-staple"
+        await client.update(secrets.RESOURCE, stored)
         await client.list(secrets.RESOURCE)
         await client.delete(secrets.RESOURCE, "s", "default")
     text = b"".join(log.lines)
@@ -138,14 +144,14 @@ async def test_secrets_are_never_in_the_log():
         (b"apply-patch+yaml", b"{apiVersion: v1, kind: Secret, stringData: {a: [battery-staple]}}"),
     ],
 )
-async def test_refusals_do_not_quote_secrets_into_the_log(patch_type, patch):
-    """The client is told what it sent, and what it would have made; the log only that it was refused."""
+async def test_errors_about_secrets_are_recorded_without_their_text(patch_type, patch):
+    """The client gets the text, which quotes the request and the stored object."""
     log = Log()
     async with flow.running(audit_sink=log) as plane:
-        made = secrets.Secret(string_data={"password": "correct-horse"})
-        made.metadata.name = "s"
-        await plane.client(flow.ADMIN).create(secrets.RESOURCE, made, "default")
-        of = exchange.Exchange(
+        secret = secrets.Secret(string_data={"password": "correct-horse"})
+        secret.metadata.name = "s"
+        await plane.client(flow.ADMIN).create(secrets.RESOURCE, secret, "default")
+        request = exchange.Request(
             "PATCH",
             "/api/v1/namespaces/default/secrets/s",
             "fieldManager=test",
@@ -153,9 +159,9 @@ async def test_refusals_do_not_quote_secrets_into_the_log(patch_type, patch):
             lambda: _one(patch),
             identity=flow.ADMIN,
         )
-        reply = await plane.handler(of)
+        response = await plane.handler(request)
     (event,) = log.events(verb="patch")
-    assert event["responseStatus"]["code"] == reply.status >= 400
+    assert event["responseStatus"]["code"] == response.status >= 400
     text = b"".join(log.lines)
     for secret in (b"correct-horse", b"Y29ycmVjdC1ob3JzZQ", b"battery-staple"):
         assert secret not in text
@@ -165,8 +171,8 @@ async def _one(body):
     yield body
 
 
-async def test_nobody_writes_records_of_their_own():
-    """A body with line breaks between its tokens is still one line of the log."""
+async def test_clients_cannot_forge_events():
+    """A body with line breaks between its tokens is one line of the log."""
     forged = {"stage": "ResponseComplete", "annotations": {"certplane.io/csr-decision": "Approved"}}
     body = b'{"metadata":{"labels":{"a":"b"}},"x":[\n' + json.dumps(forged).encode() + b"\r\n]}\n"
     log = Log()
@@ -175,7 +181,7 @@ async def test_nobody_writes_records_of_their_own():
         patch = [(b"content-type", b"application/merge-patch+json")]
         fields = exchange.Headers(patch)
         path = "/apis/certificates.k8s.io/v1/certificatesigningrequests/a"
-        await plane.handler(exchange.Exchange("PATCH", path, "", fields, lambda: _one(body), identity=flow.ADMIN))
+        await plane.handler(exchange.Request("PATCH", path, "", fields, lambda: _one(body), identity=flow.ADMIN))
     assert all(line.count(b"\n") == 1 and b"\r" not in line for line in log.lines)
     (event,) = log.events(verb="patch", stage="ResponseComplete")
     assert event["requestObject"]["x"] == [forged]
@@ -185,16 +191,16 @@ async def test_a_watch_is_recorded_when_it_begins_and_when_it_ends():
     """ResponseStarted, and later ResponseComplete."""
     log = Log()
     async with flow.running(audit_sink=log, audit_policy=_everything("Metadata", users=["admin"])) as plane:
-        reply = await _send(plane, flow.ADMIN, "GET", query="watch=true")
-        assert [each["stage"] for each in log.events(verb="watch")] == ["RequestReceived", "ResponseStarted"]
-        async for _ in reply.stream:
+        response = await _send(plane, flow.ADMIN, "GET", query="watch=true")
+        assert [event["stage"] for event in log.events(verb="watch")] == ["RequestReceived", "ResponseStarted"]
+        async for _ in response.stream:
             break
-        await reply.stream.aclose()
-        assert [each["stage"] for each in log.events(verb="watch")][-1] == "ResponseComplete"
+        await response.stream.aclose()
+        assert [event["stage"] for event in log.events(verb="watch")][-1] == "ResponseComplete"
 
 
-async def test_acting_as_somebody_else_is_recorded_with_both_names():
-    """The one who asks, the one who is acted as, and by which right."""
+async def test_impersonation_is_recorded():
+    """With both users, and the constraint that allowed it."""
     log = Log()
     async with flow.running(audit_sink=log, audit_policy=_everything("Metadata")) as plane:
         await _send(plane, flow.ADMIN, "GET", headers=[(b"impersonate-user", b"bob")])
@@ -204,8 +210,8 @@ async def test_acting_as_somebody_else_is_recorded_with_both_names():
         assert event["authenticationMetadata"] == {"impersonationConstraint": "impersonate:user-info"}
 
 
-async def test_whom_nobody_recognises_is_recorded_without_a_name():
-    """A bad token is a 401, and its record has an empty user and no token."""
+async def test_failed_authentication_is_recorded():
+    """An invalid token is a 401, and its event has an empty user and no token."""
     log = Log()
     async with flow.running(audit_sink=log, audit_policy=_everything("Metadata")) as plane:
         headers = [(b"authorization", b"Bearer nonsense")]
@@ -215,14 +221,14 @@ async def test_whom_nobody_recognises_is_recorded_without_a_name():
         assert b"nonsense" not in b"".join(log.lines)
 
 
-async def test_managed_fields_are_left_out_where_that_is_asked_for():
-    """Of the object, of the items of a list, and of what the rows of a table stand for."""
+async def test_omit_managed_fields():
+    """Of objects, items of lists, and objects in rows of tables."""
     log = Log()
     policy = _everything(omitManagedFields=True)
     async with flow.running(audit_sink=log, audit_policy=policy) as plane:
-        made = configmaps.ConfigMap(data={"a": "b"})
-        made.metadata.name = "c"
-        created = await plane.client(flow.ADMIN).create(configmaps.RESOURCE, made, "default")
+        config_map = configmaps.ConfigMap(data={"a": "b"})
+        config_map.metadata.name = "c"
+        created = await plane.client(flow.ADMIN).create(configmaps.RESOURCE, config_map, "default")
         assert created.metadata.managed_fields
         await plane.client(flow.ADMIN).list(configmaps.RESOURCE, "default")
         recorded = log.events(stage="ResponseComplete", verb="create")[-1]["responseObject"]
@@ -231,20 +237,20 @@ async def test_managed_fields_are_left_out_where_that_is_asked_for():
         accept = [(b"accept", b"application/json;as=Table;v=v1;g=meta.k8s.io")]
         path = "/api/v1/namespaces/default/configmaps/c"
         query = "includeObject=Object"
-        await plane.handler(exchange.Exchange("GET", path, query, exchange.Headers(accept), identity=flow.ADMIN))
+        await plane.handler(exchange.Request("GET", path, query, exchange.Headers(accept), identity=flow.ADMIN))
         table = log.events(verb="get")[-1]["responseObject"]
         assert table["rows"][0]["object"]["data"] == {"a": "b"}
         assert "managedFields" not in json.dumps(table)
 
 
-def test_a_log_that_is_damaged_is_read_as_far_as_it_goes():
-    """Half a line, other people's records and nonsense are passed over."""
+def test_approvals_command_skips_invalid_lines():
+    """Partial lines, other events and garbage."""
     lines = [b"certplane.io/ half", b"{}", b'{"annotations":{"certplane.io/csr-decision":"Approved"}}', b"\xff"]
     assert audit_command.approvals(lines) == []
 
 
-async def test_reading_secrets_leaves_a_trace_whoever_does_it():
-    """Under the policy that holds by default, only what the server asks itself is passed over."""
+async def test_reading_secrets_is_recorded():
+    """The default policy skips requests of the server itself only."""
     log = Log()
     robot = context.User(
         "system:serviceaccount:kube-system:robot",
@@ -252,12 +258,12 @@ async def test_reading_secrets_leaves_a_trace_whoever_does_it():
     )
     async with flow.running(audit_sink=log) as plane:
         await plane.client(robot).list(secrets.RESOURCE)
-        found = [each["user"]["username"] for each in log.events(verb="list")]
-    assert found == [robot.name]
+        users = [event["user"]["username"] for event in log.events(verb="list")]
+    assert users == [robot.name]
 
 
-async def test_a_client_that_goes_away_is_no_fault_of_the_servers(caplog):
-    """No traceback, no Panic: half a request is none, and its record says so."""
+async def test_a_client_that_disconnects_is_recorded(caplog):
+    """With code 499, without a Panic event or a traceback."""
     log = Log()
 
     async def half():
@@ -266,47 +272,49 @@ async def test_a_client_that_goes_away_is_no_fault_of_the_servers(caplog):
 
     async with flow.running(audit_sink=log, audit_policy=_everything("Metadata", users=["admin"])) as plane:
         path = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
-        of = exchange.Exchange("POST", path, "", exchange.Headers([]), half, identity=flow.ADMIN)
+        request = exchange.Request("POST", path, "", exchange.Headers([]), half, identity=flow.ADMIN)
         with pytest.raises(exchange.ClientGone):
-            await plane.handler(of)
+            await plane.handler(request)
         assert b'code="499"' in plane.telemetry.render()
     received, complete = log.events(verb="create")
     assert (received["stage"], complete["stage"]) == ("RequestReceived", "ResponseComplete")
     assert complete["responseStatus"]["code"] == 499
-    assert complete["responseStatus"]["message"] == "the client went away before it had sent all of its request"
+    assert complete["responseStatus"]["message"] == "the client disconnected before it had sent the whole request"
     assert "Traceback" not in caplog.text
 
 
-async def test_a_decision_is_recorded_beside_other_conditions():
-    """What else is written at the same time does not hide it."""
+async def test_approvals_with_other_conditions_are_listed():
+    """Conditions written at the same time do not hide the decision."""
     log = Log()
     async with flow.running(audit_sink=log, controllers=frozenset()) as plane:
         client = plane.client(flow.ADMIN)
         await client.create(csrs.RESOURCE, flow.new_csr())
-        found = await client.get(csrs.RESOURCE, "a")
+        csr = await client.get(csrs.RESOURCE, "a")
         for type_ in (csrs.APPROVED, "Zzz"):
-            found.status.conditions.append(csrs.CertificateSigningRequestCondition(type=type_, status="True"))
-        await client.update(csrs.RESOURCE, found, "approval")
-    assert [each.decision for each in audit_command.approvals(log.lines)] == ["Approved"]
+            csr.status.conditions.append(csrs.CertificateSigningRequestCondition(type=type_, status="True"))
+        await client.update(csrs.RESOURCE, csr, "approval")
+    assert [approval.decision for approval in audit_command.approvals(log.lines)] == ["Approved"]
 
 
-async def test_bytes_that_are_no_text_are_recorded_without_harm():
-    """A patch that is not UTF-8, a name in a header that is not: the request is judged, the record is made."""
+async def test_invalid_utf8_is_recorded():
+    """In a patch and in a header."""
     log = Log()
     async with flow.running(audit_sink=log, audit_policy=_everything("Request", users=["admin"])) as plane:
         await plane.client(flow.ADMIN).create(csrs.RESOURCE, flow.new_csr())
         patch = [(b"content-type", b"application/apply-patch+yaml")]
-        reply = await _send(plane, flow.ADMIN, "PATCH", "/a", body=b'{"\x80":1}', query="fieldManager=x", headers=patch)
-        assert reply.status == 400
-        reply = await _send(plane, flow.ADMIN, "GET", headers=[(b"impersonate-user", b"\xff")])
-        assert reply.status == 403
+        response = await _send(
+            plane, flow.ADMIN, "PATCH", "/a", body=b'{"\x80":1}', query="fieldManager=x", headers=patch
+        )
+        assert response.status == 400
+        response = await _send(plane, flow.ADMIN, "GET", headers=[(b"impersonate-user", b"\xff")])
+        assert response.status == 403
         (event,) = log.events(verb="list", stage="ResponseComplete")
         assert event["impersonatedUser"]["username"] == "\ufffd"
         assert log.events(verb="patch", stage="ResponseComplete")
 
 
 async def _records(method, rest="", level="RequestResponse", **request):
-    """The last record of one request about CertificateSigningRequests; `a` is there."""
+    """The last event of one request on CertificateSigningRequests, of which `a` exists."""
     log = Log()
     async with flow.running(audit_sink=log, audit_policy=_everything(level, users=["admin"])) as plane:
         await plane.client(flow.ADMIN).create(csrs.RESOURCE, flow.new_csr())
@@ -326,29 +334,29 @@ async def _records(method, rest="", level="RequestResponse", **request):
         ("GET", "/a", "image/png", (None, 406)),
     ],
 )
-async def test_answers_are_recorded_as_they_were_given(method, rest, accept, expected):
-    """Refusals, deletions and other forms too, always in JSON; nothing where no form could be agreed on."""
+async def test_responses_are_recorded_as_json(method, rest, accept, expected):
+    """Errors, deletions and other forms, too; a failed negotiation has no body."""
     record = await _records(method, rest, headers=[(b"accept", accept.encode())])
     assert (record.get("responseObject", {}).get("kind"), record["responseStatus"]["code"]) == expected
     if expected == (None, 406):
         assert record["responseStatus"] == {"metadata": {}, "code": 406}
 
 
-async def test_what_was_sent_is_recorded_with_its_type():
-    """A client may leave it out; of options of a deletion the version is Kubernetes' own."""
+async def test_request_bodies_are_recorded_with_their_type():
+    """Even if the client omits it; DeleteOptions have an internal version."""
     body = b'{"metadata":{"name":"b"},"spec":{"signerName":"example.com/a"}}'
-    made = (await _records("POST", body=body))["requestObject"]
-    assert (made["apiVersion"], made["kind"]) == ("certificates.k8s.io/v1", "CertificateSigningRequest")
-    gone = (await _records("DELETE", "/a", body=b'{"propagationPolicy":"Background"}'))["requestObject"]
-    assert gone == {
+    created = (await _records("POST", body=body))["requestObject"]
+    assert (created["apiVersion"], created["kind"]) == ("certificates.k8s.io/v1", "CertificateSigningRequest")
+    options = (await _records("DELETE", "/a", body=b'{"propagationPolicy":"Background"}'))["requestObject"]
+    assert options == {
         "kind": "DeleteOptions",
         "apiVersion": "meta.k8s.io/__internal",
         "propagationPolicy": "Background",
     }
 
 
-async def test_tokens_that_are_given_out_are_named_in_the_record():
-    """By their id, which is also in every record of what is done with them."""
+async def test_issued_tokens_are_recorded_with_their_id():
+    """The id is in every event of a request with that token, too."""
     log = Log()
     issuer = tokens.Issuer(name="issuer", key=keys.generate("ECDSA-P256"), audiences=("issuer",))
     async with flow.running(audit_sink=log, audit_policy=_everything(), issuer=issuer) as plane:
@@ -356,23 +364,24 @@ async def test_tokens_that_are_given_out_are_named_in_the_record():
         account = serviceaccounts.ServiceAccount()
         account.metadata.name = "robot"
         await client.create(serviceaccounts.RESOURCE, account, "default")
-        asked = serviceaccounts.TokenRequest()
-        await client.ask(serviceaccounts.TOKEN_REQUESTS, asked, "robot", "default")
+        token_request = serviceaccounts.TokenRequest()
+        await client.create_subresource(serviceaccounts.TOKEN_REQUESTS, token_request, "robot", "default")
         (record,) = log.events(stage="ResponseComplete", verb="create", level="Metadata")
         assert record["objectRef"]["subresource"] == "token"
         assert record["annotations"]["authentication.kubernetes.io/issued-credential-id"].startswith("JTI=")
 
 
-async def test_strangers_do_not_flush_the_log(tmp_path):
-    """Thousands of large refused requests: some are recorded, cut; the others are counted, and that is recorded. What
-    was decided before is found.
+async def test_unauthenticated_requests_do_not_displace_events(tmp_path):
+    """Of thousands of large refused requests some are recorded, truncated; the others are counted. Earlier approvals
+    are found.
     """
     clock = testing.FakeClock()
     path = tmp_path / "audit.log"
-    rotation = auditlog.Rotation(megabytes=1, backups=1)
-    log = auditlog.LogFile(path, rotation, clock, _gap)
-    kept = auditlog.LogFile(tmp_path / "audit-approvals.log", rotation, clock, _gap)
-    async with flow.running(clock=clock, audit_sink=log.write, audit_approvals=kept.write, audit_rate=10) as plane:
+    rotation = LogRotation(maxsize=1, maxbackup=1)
+    log = auditlog.LogFile(path, rotation, clock, _encode_loss)
+    approvals_log = auditlog.LogFile(tmp_path / "audit-approvals.log", rotation, clock, _encode_loss)
+    config = {"audit_sink": log.write, "audit_approvals_sink": approvals_log.write, "audit_anonymous_rate": 10}
+    async with flow.running(clock=clock, **config) as plane:
         client = plane.client(flow.ADMIN)
         await client.create(csrs.RESOURCE, flow.new_csr())
         await flow.decide(client, "a")
@@ -380,32 +389,36 @@ async def test_strangers_do_not_flush_the_log(tmp_path):
         for user, token, count in ((context.ANONYMOUS, b"", 2000), (None, b"Bearer nonsense", 2000)):
             for number in range(count):
                 headers = [(b"authorization", token), (b"user-agent", b"x" * 60_000)] if token else []
-                reply = await _send(plane, user, "GET", f"/{number}" + "x" * 60_000, headers=headers)
-                assert reply.status in (401, 403)
+                response = await _send(plane, user, "GET", f"/{number}" + "x" * 60_000, headers=headers)
+                assert response.status in (401, 403)
         await clock.advance(61)
         await _send(plane, context.ANONYMOUS, "GET")
         assert b"certplane_audit_left_out_total 3900.0" in plane.telemetry.render()
     log.close()
-    kept.close()
+    approvals_log.close()
     assert path.stat().st_size < 1024 * 1024
     assert b'"certplane.io/records-left-out":"3900"' in path.read_bytes()
-    answer = click_testing.CliRunner().invoke(audit_command.audit, ["approvals", "--log", str(path), "-o", "json"])
-    (found,) = json.loads(answer.stdout)
-    assert (found["csr"], found["decision"], found["serial"]) == ("a", "Approved", f"{certificate.serial_number:x}")
+    result = click_testing.CliRunner().invoke(audit_command.audit, ["approvals", "--log", str(path), "-o", "json"])
+    (approval,) = json.loads(result.stdout)
+    assert (approval["csr"], approval["decision"], approval["serial"]) == (
+        "a",
+        "Approved",
+        f"{certificate.serial_number:x}",
+    )
 
 
-def _gap(count, since, until):
-    return audit.notice("records-lost", count, since, until)
+def _encode_loss(count, since, until):
+    return audit.loss_event("records-lost", count, since, until)
 
 
-async def test_what_was_decided_is_kept_in_a_file_of_its_own(tmp_path):
-    """Creation, approval and issuance, when they succeed; no reads, refusals or dry runs. A flood of records by users
-    turns the audit log over, and not this one.
+async def test_approvals_log(tmp_path):
+    """It has creation, approval and issuance if they succeed; no reads, errors or dry runs. Events of users rotate the
+    audit log only.
     """
-    clock, kept = testing.FakeClock(), Log()
+    clock, approvals_log = testing.FakeClock(), Log()
     path = tmp_path / "audit.log"
-    log = auditlog.LogFile(path, auditlog.Rotation(megabytes=1, backups=1), clock, _gap)
-    async with flow.running(clock=clock, audit_sink=log.write, audit_approvals=kept) as plane:
+    log = auditlog.LogFile(path, LogRotation(maxsize=1, maxbackup=1), clock, _encode_loss)
+    async with flow.running(clock=clock, audit_sink=log.write, audit_approvals_sink=approvals_log) as plane:
         client = plane.client(flow.ADMIN)
         await client.create(csrs.RESOURCE, flow.new_csr())
         with pytest.raises(errors.Forbidden):
@@ -419,32 +432,32 @@ async def test_what_was_decided_is_kept_in_a_file_of_its_own(tmp_path):
             if number % 100 == 0:
                 await clock.advance(1)  # Former files are named after their second.
     log.close()
-    done = [(each["verb"], each["objectRef"].get("subresource")) for each in kept.events()]
-    assert done == [("create", None), ("update", "approval"), ("update", "status")]
+    writes = [(event["verb"], event["objectRef"].get("subresource")) for event in approvals_log.events()]
+    assert writes == [("create", None), ("update", "approval"), ("update", "status")]
     assert b"csr-decision" not in path.read_bytes() + auditlog.backups(path)[0].read_bytes()
 
 
-async def test_lost_records_are_told_by_readyz():
-    """That they are, to anybody; why, to those who may know. The server goes on."""
+async def test_readyz_reports_lost_events():
+    """The reason is shown to authorized users only. The server goes on."""
     problem = ""
     async with flow.running(audit_problem=lambda: problem) as plane:
 
         async def ready(user):
-            of = exchange.Exchange("GET", "/readyz", "verbose=", exchange.Headers([]), identity=user)
-            return await plane.handler(of)
+            request = exchange.Request("GET", "/readyz", "verbose=", exchange.Headers([]), identity=user)
+            return await plane.handler(request)
 
         assert b"[+]audit-log ok" in (await ready(context.ANONYMOUS)).body
         problem = "No space left on device"
-        reply, told = await ready(context.ANONYMOUS), await ready(flow.ADMIN)
-    assert reply.status == 200
-    assert b"[!]audit-log not working, tolerated: reason withheld" in reply.body
-    assert b"[!]audit-log not working, tolerated: No space left on device" in told.body
+        response, admin_response = await ready(context.ANONYMOUS), await ready(flow.ADMIN)
+    assert response.status == 200
+    assert b"[!]audit-log failed, ignored: reason withheld" in response.body
+    assert b"[!]audit-log failed, ignored: No space left on device" in admin_response.body
 
 
-def test_the_log_tells_of_itself_in_a_record():
-    """How many are missing, and between which moments, in the form of all others."""
+def test_loss_events():
+    """They have the number of missing events and the period, in the form of all events."""
     since = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-    line = audit.notice("records-lost", 3, since, since + datetime.timedelta(seconds=90))
+    line = audit.loss_event("records-lost", 3, since, since + datetime.timedelta(seconds=90))
     event = json.loads(line)
     assert event["annotations"] == {"certplane.io/records-lost": "3"}
     moments = (event["requestReceivedTimestamp"], event["stageTimestamp"])
@@ -454,7 +467,7 @@ def test_the_log_tells_of_itself_in_a_record():
 
 
 class _Slow(memory.MemoryStore):
-    """Writes at once, and answers when it may."""
+    """Writes at once, and returns when it may."""
 
     def __init__(self):
         super().__init__()
@@ -470,14 +483,16 @@ class _Slow(memory.MemoryStore):
 
 
 @pytest.mark.parametrize("end", ["cancelled", "failed"])
-async def test_an_approval_that_may_be_done_is_recorded(end):
-    """The server ends, or the store fails, between the write and its answer: both logs have it, and say that nobody
-    knows.
+async def test_approvals_with_an_unknown_outcome_are_recorded(end):
+    """The server shuts down, or the store fails, between the write and its response: both logs have an event with an
+    error code.
     """
-    log, kept = Log(), Log()
+    log, approvals_log = Log(), Log()
     fails = []
     store = _Slow() if end == "cancelled" else memory.MemoryStore(lambda *_: fails[-1] if fails else memory.Fault.NONE)
-    async with flow.running(store, controllers=frozenset(), audit_sink=log, audit_approvals=kept) as plane:
+    async with flow.running(
+        store, controllers=frozenset(), audit_sink=log, audit_approvals_sink=approvals_log
+    ) as plane:
         client = plane.client(flow.ADMIN)
         await client.create(csrs.RESOURCE, flow.new_csr())
         if end == "cancelled":
@@ -494,7 +509,7 @@ async def test_an_approval_that_may_be_done_is_recorded(end):
                 await flow.decide(client, "a")
             fails.clear()
         assert (await client.get(csrs.RESOURCE, "a")).status.conditions[0].type == csrs.APPROVED
-        (record,) = kept.events(verb="update")
+        (record,) = approvals_log.events(verb="update")
         assert log.events(verb="update") == [record]
         assert record["objectRef"]["subresource"] == "approval"
         assert record["responseStatus"]["code"] == (504 if end == "cancelled" else 500)

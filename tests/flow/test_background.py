@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 
 import pytest
 
-from certplane import errors, inside, resources, testing
+from certplane import errors, resources, testing
 from certplane.client import api, informer
-from certplane.config import controllers
-from certplane.controllers import cleaner, podrequestcleaner, runtime
+from certplane.config import controllersettings
+from certplane.controllers.cleanup import csrcleaner, podrequestcleaner
+from certplane.controllers.runtime import controller
+from certplane.plane import controllerconfig, controllers
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import events, namespaces
 from certplane.resources import podcertificaterequests as pcrs
@@ -36,15 +39,15 @@ class Broken:
 
 
 def _event():
-    made = events.Event(reason="Test", message="m", type="Normal")
-    made.metadata.name = "an-event"
-    made.metadata.namespace = "default"
-    made.involved_object.namespace = "default"
-    return made
+    event = events.Event(reason="Test", message="m", type="Normal")
+    event.metadata.name = "an-event"
+    event.metadata.namespace = "default"
+    event.involved_object.namespace = "default"
+    return event
 
 
 async def _readyz(plane):
-    answer = await plane.client(flow.ADMIN)._transport.request("GET", "/readyz", query=[("verbose", "")])
+    answer = await plane.client(flow.ADMIN).transport.send(api.Request("GET", "/readyz", [("verbose", "")]))
     return answer.status, answer.body.decode()
 
 
@@ -60,7 +63,7 @@ async def test_all_background_work_outlives_a_store_that_fails():
     """Compaction, the end of Events, and every controller: they fail for a while, are told late, and then work."""
     broken = Broken()
     store = memory.MemoryStore(broken)
-    async with flow.running(store, event_seconds=HOUR) as plane:
+    async with flow.running(store, event_ttl=datetime.timedelta(seconds=HOUR)) as plane:
         client = plane.client(flow.ADMIN)
         await client.create(events.RESOURCE, _event(), "default")
         home = namespaces.Namespace()
@@ -76,9 +79,9 @@ async def test_all_background_work_outlives_a_store_that_fails():
         assert (await store.oldest(), await _gone(client, events.RESOURCE, "an-event", "default")) == (1, False)
         status, text = await _readyz(plane)
         assert status == 500
-        assert "[!]background not working, tolerated: " in text
-        assert "compaction has not worked for" in text
-        assert "event-expiry has not worked for" in text
+        assert "[!]background failed, ignored: " in text
+        assert "compaction has been failing for" in text
+        assert "event-expiry has been failing for" in text
         assert "[-]background-overdue failed" in text
         broken.on = False
         # Queues wait for about a quarter of an hour at the most.
@@ -96,7 +99,7 @@ async def test_all_background_work_outlives_a_store_that_fails():
 async def test_everything_that_runs_is_supervised():
     """What runs has a name, under which it is counted and told."""
     async with flow.running() as plane:
-        running = set(plane.supervisor.late())
+        running = set(plane.supervisor.late_seconds())
         assert running >= {"compaction", "store", "request-deadlines", "event-expiry", "decision-events"}
         assert running >= {
             "certificatesigningrequest-approving-controller",
@@ -108,35 +111,34 @@ async def test_everything_that_runs_is_supervised():
         assert plane.supervisor.problem() is None
 
 
-class Garbled:
-    """A transport whose first answers are no objects."""
+class BuggyTransport:
+    """A transport whose first calls raise what no caller expects."""
 
-    def __init__(self, transport, times):
+    def __init__(self, transport, failures):
         self._transport = transport
-        self._left = times
+        self._failures = failures
 
-    async def request(self, method, path, **how):
-        answer = await self._transport.request(method, path, **how)
-        if not self._left:
-            return answer
-        self._left -= 1
-        return api.Response(answer.status, answer.headers, b"[]")
+    async def send(self, request):
+        if not self._failures:
+            return await self._transport.send(request)
+        self._failures -= 1
+        raise TypeError("a bug")
 
-    def stream(self, method, path, **how):
-        return self._transport.stream(method, path, **how)
+    def stream(self, request):
+        return self._transport.stream(request)
 
 
 async def test_an_informer_that_failed_begins_with_a_list():
-    """An answer that nobody thought of ends one run; the next one has everything."""
+    """An unexpected exception ends one run; the next one lists again."""
     async with flow.running() as plane:
         client = plane.client(flow.ADMIN)
         await client.create(csrs.RESOURCE, flow.new_csr())
-        source = informer.Informer(api.Client(Garbled(client._transport, 2)), csrs.RESOURCE, plane.clock)
-        plane.supervisor.keep("garbled", source.run)
+        source = informer.Informer(api.Client(BuggyTransport(client.transport, 2)), csrs.RESOURCE, plane.clock)
+        plane.supervisor.run_forever("buggy", source.run)
         await plane.clock.advance(2)
-        assert "garbled" in plane.supervisor.problem()
+        assert "buggy" in plane.supervisor.problem()
         await plane.clock.advance(10)
-        assert [each.metadata.name for each in source.objects.values()] == ["a"]
+        assert [obj.metadata.name for obj in source.objects.values()] == ["a"]
         await plane.clock.advance(60)
         assert plane.supervisor.problem() is None
 
@@ -144,7 +146,7 @@ async def test_an_informer_that_failed_begins_with_a_list():
 async def test_a_controller_that_is_run_again_finds_what_it_was_about_to_do():
     """What waited for its time, and what was half done."""
     clock = testing.FakeClock()
-    queue = runtime.Queue(clock, QueueTelemetry())
+    queue = controller.WorkQueue(clock, QueueTelemetry())
     handled, stuck = [], True
 
     async def handle(name):
@@ -152,16 +154,16 @@ async def test_a_controller_that_is_run_again_finds_what_it_was_about_to_do():
         if stuck:
             await clock.sleep(1000)
 
-    controller = runtime.Controller("test", queue, handle, workers=1)
+    built = controller.Controller("test", queue, handle, workers=1)
     queue.add("half-done")
     queue.add_after("later", 500)
-    first = asyncio.ensure_future(controller.run())
+    first = asyncio.ensure_future(built.run())
     await clock.advance(1)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
     stuck = False
-    second = asyncio.ensure_future(controller.run())
+    second = asyncio.ensure_future(built.run())
     await clock.advance(1)
     assert sorted(handled) == ["half-done", "half-done", "later"]
     second.cancel()
@@ -177,33 +179,34 @@ async def test_a_time_that_nobody_can_read_stops_no_cleaner():
             (pcrs.RESOURCE, flow.pod_request, "default"),
         ):
             for name in ("bad", "old"):
-                made = new()
-                made.metadata.name, made.metadata.namespace = name, namespace
-                await client.create(kind, made, namespace)
+                obj = new()
+                obj.metadata.name, obj.metadata.namespace = name, namespace
+                await client.create(kind, obj, namespace)
             sources.append(informer.Informer(client, kind, plane.clock))
-            plane.supervisor.keep(f"test-{kind.plural}", sources[-1].run)
+            plane.supervisor.run_forever(f"test-{kind.plural}", sources[-1].run)
         await plane.clock.advance(1)
         for source in sources:
-            for (_, name), each in source.objects.items():
-                each.metadata.creation_timestamp = {"bad": "x", "old": "2020-01-01T00:00:00Z"}[name]
-        await cleaner.Cleaner(client, sources[0], plane.clock).clean()
+            for (_, name), obj in source.objects.items():
+                obj.metadata.creation_timestamp = {"bad": "x", "old": "2020-01-01T00:00:00Z"}[name]
+        await csrcleaner.Cleaner(client, sources[0], plane.clock).clean()
         await podrequestcleaner.PodRequestCleaner(client, pcrs.RESOURCE, sources[1], plane.clock).clean()
         for kind in (csrs.RESOURCE, pcrs.RESOURCE):
-            assert [each.metadata.name for each in (await client.list(kind)).items] == ["bad"]
+            assert [obj.metadata.name for obj in (await client.list(kind)).items] == ["bad"]
 
 
-async def test_the_controllers_alone_are_supervised():
-    """Their names, and what has not worked for long makes the copy unready."""
-    settings = controllers.settings({}, {"leader-elect": False})
+async def test_the_controllers_of_a_replica_are_supervised():
+    """Under their names; one that has failed for long makes the replica unready."""
+    settings = controllersettings.read({}, {"leader-elect": False})
     async with flow.running(controllers=frozenset()) as plane:
-        transport = local.Transport(plane.handler, flow.ADMIN, "controllers")
-        work = inside._Work(settings, Garbled(transport, 1_000_000), plane.clock)
-        working = asyncio.ensure_future(work.run(""))
+        transport = local.InProcessTransport(plane.handler, flow.ADMIN, "controllers")
+        config = controllerconfig.load_controllers(settings.controllers, root_ca="")
+        runner = controllers.ControllerRunner(settings, config, BuggyTransport(transport, 1_000_000), plane.clock)
+        running = asyncio.ensure_future(runner.run())
         await plane.clock.advance(301)
-        assert "informer-certificatesigningrequests.certificates.k8s.io" in work.supervisor.late()
-        problems = {each.name: each.probe() for each in work.checks()}
-        assert "informer-certificatesigningrequests.certificates.k8s.io has not worked for" in problems["background"]
+        assert "informer-certificatesigningrequests.certificates.k8s.io" in runner.supervisor.late_seconds()
+        problems = {check.name: check.probe() for check in runner.checks()}
+        assert "informer-certificatesigningrequests.certificates.k8s.io has been failing for" in problems["background"]
         assert problems["background-overdue"] == problems["background"]
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
-        assert work.supervisor.late() == {}
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert runner.supervisor.late_seconds() == {}

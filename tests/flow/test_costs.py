@@ -75,16 +75,16 @@ MANY = {
 }
 
 
-@pytest.mark.parametrize("what", MANY)
-async def test_more_than_anybody_needs_is_refused_by_its_number(what):
-    """Nothing else is looked for in it, or told of it."""
-    kind, new, path, most = MANY[what]
-    new.metadata.name = "a"
+@pytest.mark.parametrize("field", MANY)
+async def test_more_than_anybody_needs_is_refused_by_its_number(field):
+    """Nothing else is validated or reported."""
+    kind, obj, path, most = MANY[field]
+    obj.metadata.name = "a"
     async with flow.running() as plane:
         with pytest.raises(errors.Invalid) as refused:
-            await plane.client(flow.ADMIN).create(kind, new, "default" if kind.namespaced else "")
-    told = [each for each in refused.value.details["causes"] if each["field"] == path]
-    assert {each["reason"] for each in told} == {"FieldValueTooMany"}
+            await plane.client(flow.ADMIN).create(kind, obj, "default" if kind.namespaced else "")
+    causes = [cause for cause in refused.value.details["causes"] if cause["field"] == path]
+    assert {cause["reason"] for cause in causes} == {"FieldValueTooMany"}
     assert f"must have at most {most} items" in refused.value.message
     assert len(refused.value.message) < 1_000
 
@@ -95,12 +95,12 @@ async def _asked(plane, method, path, body=b"", **headers):
 
     fields = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     path, _, query = path.partition("?")
-    made = exchange.Exchange(method, path, query, exchange.Headers(fields), chunks, identity=flow.ADMIN)
-    return await flow.assembled(plane)(made)
+    request = exchange.Request(method, path, query, exchange.Headers(fields), chunks, identity=flow.ADMIN)
+    return await flow.assembled(plane)(request)
 
 
 async def test_a_length_that_no_number_has_is_too_large():
-    """Nor is one a length that is written in other digits than ours."""
+    """Nor is a length with other digits than ASCII."""
     async with flow.running() as plane:
         target = "/api/v1/namespaces/default/configmaps"
         assert (await _asked(plane, "POST", target, b"{}", content_length="9" * 5_000)).status == 413
@@ -108,13 +108,13 @@ async def test_a_length_that_no_number_has_is_too_large():
 
 
 async def test_what_kubectl_had_applied_may_be_anything():
-    """What it kept in the annotation is a text of the user's: one that nobody can read counts for nothing."""
+    """The annotation is the user's text: an unreadable one is ignored."""
     target = "/api/v1/namespaces/default/configmaps"
     annotations = {"kubectl.kubernetes.io/last-applied-configuration": "[" * 100_000}
     document = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}
-    made = {**document, "metadata": {"name": "a", "annotations": annotations}}
+    obj = {**document, "metadata": {"name": "a", "annotations": annotations}}
     async with flow.running() as plane:
-        assert (await _asked(plane, "POST", target, json.dumps(made).encode())).status == 201
+        assert (await _asked(plane, "POST", target, json.dumps(obj).encode())).status == 201
         applied = {**document, "data": {"b": "c"}}
         reply = await _asked(
             plane, "PATCH", f"{target}/a?fieldManager=kubectl", json.dumps(applied).encode(),
@@ -124,7 +124,7 @@ async def test_what_kubectl_had_applied_may_be_anything():
 
 
 async def test_a_watch_lasts_an_hour_at_the_most():
-    """Whatever is asked for, it is given that, and ends as if that had been asked for."""
+    """Longer timeouts are shortened, and the watch ends as if the shorter one had been requested."""
     clock = testing.FakeClock()
     async with flow.running(clock=clock) as plane:
         reply = await _asked(plane, "GET", "/api/v1/namespaces?watch=1&timeoutSeconds=9223372036854775807")
@@ -152,7 +152,7 @@ async def test_a_watch_lasts_an_hour_at_the_most():
     ],
 )
 async def test_large_bodies_leave_the_loop_to_others(method, target, media_type):
-    """Who sends one waits for it, and others have their turns meanwhile."""
+    """Its sender waits for it, while other clients are served."""
     path = "/api/v1/namespaces/default/configmaps"
     small = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}
     large = json.dumps({**small, "data": {f"k{at}": "v" for at in range(20_000)}}).encode()
@@ -165,16 +165,16 @@ async def test_large_bodies_leave_the_loop_to_others(method, target, media_type)
             await asyncio.sleep(0)
             turns += 1
         assert (await task).status in (200, 201)
-    # Without a thread it takes as many turns as the store does.
+    # Without a thread it takes as many turns of the event loop as the store does.
     assert turns > 100
 
 
 async def test_large_questions_leave_the_loop_to_others():
-    """What is wrong with one is looked for in the thread, too."""
-    asked = {"spec": {"resourceAttributes": {"labelSelector": {"requirements": [{"key": "\x01" * 400_000}]}}}}
+    """Large documents are validated in the thread, too."""
+    review = {"spec": {"resourceAttributes": {"labelSelector": {"requirements": [{"key": "\x01" * 400_000}]}}}}
     async with flow.running() as plane:
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-        task = asyncio.ensure_future(_asked(plane, "POST", path, json.dumps(asked).encode()))
+        task = asyncio.ensure_future(_asked(plane, "POST", path, json.dumps(review).encode()))
         turns = 0
         while not task.done():
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Every decision about a request leaves a record: an Event on it, and a count."""
+"""Every decision about a request is recorded: an Event on it, and a metric."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import datetime
 import logging
 
 from certplane import testing
-from certplane.controllers import approver, decisions, signer
+from certplane.controllers.approving import kubeletclient
+from certplane.controllers.runtime import decisions
+from certplane.controllers.signing import signer
 from certplane.meta import context
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import events, rbac
-from certplane.x509 import issue, profiles
+from certplane.x509.issuance import issue, profiles
 from tests.flow import plane as flow
 
 KUBELET = "kubernetes.io/kube-apiserver-client-kubelet"
@@ -24,28 +26,31 @@ def _kubelet_csr(name="a"):
 
 
 async def _told(plane, name="a"):
-    """What the Events on a request say, oldest first: decision, reason, type, count."""
-    found = (await plane.client(flow.ADMIN).list(events.RESOURCE, "default")).items
-    about = [each for each in found if each.involved_object.name == name]
-    about.sort(key=lambda each: int(each.metadata.resource_version))
-    return [(each.metadata.annotations[decisions.DECISION], each.reason, each.type, each.count) for each in about]
+    """The Events on a request, oldest first: decision, reason, type, count."""
+    items = (await plane.client(flow.ADMIN).list(events.RESOURCE, "default")).items
+    about = [event for event in items if event.involved_object.name == name]
+    about.sort(key=lambda event: int(event.metadata.resource_version))
+    return [
+        (event.metadata.annotations[decisions.DECISION_ANNOTATION], event.reason, event.type, event.count)
+        for event in about
+    ]
 
 
 async def _eventually_told(plane, count):
     async def enough():
-        found = await _told(plane)
-        return found if len(found) >= count else None
+        reported = await _told(plane)
+        return reported if len(reported) >= count else None
 
     return await flow.eventually(enough)
 
 
 async def test_an_approval_and_a_certificate_are_told():
-    """With the names of their reasons, and as nothing to worry about."""
+    """With their reasons, and with type Normal."""
     async with flow.running() as plane:
         await plane.client(NODE).create(csrs.RESOURCE, _kubelet_csr())
         await flow.issued(plane.client(flow.ADMIN), "a")
         assert await _eventually_told(plane, 2) == [
-            (decisions.APPROVED, approver.REASON, "Normal", 1),
+            (decisions.APPROVED, kubeletclient.REASON, "Normal", 1),
             (decisions.ISSUED, signer.SIGNED, "Normal", 1),
         ]
         counted = plane.telemetry.render().decode()
@@ -53,7 +58,7 @@ async def test_an_approval_and_a_certificate_are_told():
 
 
 async def test_a_request_that_nobody_may_have_approved_says_so():
-    """It stays Pending, as in Kubernetes; here one can see why, and that it is looked at again."""
+    """It stays pending, as in Kubernetes; the Event gives the reason, and counts the retries."""
     async with flow.running() as plane:
         maker = context.User("maker", groups=("system:authenticated",))
         binding = rbac.ClusterRoleBinding(
@@ -63,43 +68,43 @@ async def test_a_request_that_nobody_may_have_approved_says_so():
         binding.metadata.name = "maker"
         await plane.client(flow.ADMIN).create(rbac.CLUSTER_ROLE_BINDINGS, binding)
         await plane.client(maker).create(csrs.RESOURCE, _kubelet_csr())
-        told = await _eventually_told(plane, 1)
-        assert (decisions.RETRIED, approver.NOT_ALLOWED, "Warning", 1) in told
+        reported = await _eventually_told(plane, 1)
+        assert (decisions.RETRIED, kubeletclient.NOT_ALLOWED, "Warning", 1) in reported
 
 
 async def test_a_signer_without_a_key_says_so_on_the_request():
-    """Approved and not issued: the object tells which setting is missing."""
+    """Approved and not issued: the Event names the missing setting."""
     problem = "no certificate and key to sign with"
-    signers = {name: signer.Signer(each, problem=problem) for name, each in profiles.BUILT_IN.items()}
+    signers = {name: signer.Signer(profile, problem=problem) for name, profile in profiles.BUILT_IN.items()}
     async with flow.running(signers=signers) as plane:
         admin = plane.client(flow.ADMIN)
         await admin.create(csrs.RESOURCE, flow.new_csr())
         await flow.decide(admin, "a")
         assert await _eventually_told(plane, 1) == [(decisions.NOT_ISSUED, signer.NOT_CONFIGURED, "Warning", 1)]
-        found = (await admin.list(events.RESOURCE, "default")).items[0]
-        assert problem in found.message
+        event = (await admin.list(events.RESOURCE, "default")).items[0]
+        assert problem in event.message
 
 
 async def test_the_same_again_is_counted_not_repeated():
-    """One Event for one reason, however often it is true; written again at most every few minutes."""
+    """One Event for each reason; its count is updated at most every few minutes."""
     async with flow.running(controllers=frozenset()) as plane:
         admin = plane.client(flow.ADMIN)
-        of = await admin.create(csrs.RESOURCE, flow.new_csr())
-        made = decisions.Decisions(admin, plane.clock, plane.telemetry)
-        task = asyncio.ensure_future(made.run())
+        csr = await admin.create(csrs.RESOURCE, flow.new_csr())
+        recorder = decisions.DecisionRecorder(admin, plane.clock, plane.telemetry)
+        task = asyncio.ensure_future(recorder.run())
         for _ in range(3):
-            made.note(of, decisions.NOT_ISSUED, "Because", "it is so")
+            recorder.record(csr, decisions.NOT_ISSUED, "Because", "it is so")
         await testing.settle(500)
         assert await _told(plane) == [(decisions.NOT_ISSUED, "Because", "Warning", 1)]
         await plane.clock.advance(301)
-        made.note(of, decisions.NOT_ISSUED, "Because", "it is still so")
+        recorder.record(csr, decisions.NOT_ISSUED, "Because", "it is still so")
         await testing.settle(500)
         assert await _told(plane) == [(decisions.NOT_ISSUED, "Because", "Warning", 2)]
         task.cancel()
 
 
 async def test_names_that_an_event_cannot_have_are_no_obstacle():
-    """Kubelets' requests have upper case letters in their names."""
+    """The names of kubelets' requests have upper case letters."""
     async with flow.running() as plane:
         await plane.client(NODE).create(csrs.RESOURCE, _kubelet_csr("node-csr-AbC_d"))
 
@@ -110,7 +115,7 @@ async def test_names_that_an_event_cannot_have_are_no_obstacle():
 
 
 async def test_decisions_are_made_where_events_are_not_wanted():
-    """Without Events they are counted all the same."""
+    """Without Events, the metric still counts them."""
     async with flow.running(decision_events=False) as plane:
         await plane.client(NODE).create(csrs.RESOURCE, _kubelet_csr())
         await flow.issued(plane.client(flow.ADMIN), "a")
@@ -120,7 +125,7 @@ async def test_decisions_are_made_where_events_are_not_wanted():
 
 
 async def test_what_is_tried_again_is_logged_once(caplog):
-    """As a decision, with when it is tried again; not as a failure of the controller besides."""
+    """As a decision, with the time of the retry, and not as a failure of the controller as well."""
     long_ago = testing.FakeClock(datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC))
     issuer = issue.Issuer(flow.new_authority(long_ago), datetime.timedelta(days=365))
     signers = {flow.CLIENT: signer.Signer(profiles.BUILT_IN[flow.CLIENT], issuer)}
@@ -128,8 +133,8 @@ async def test_what_is_tried_again_is_logged_once(caplog):
         admin = plane.client(flow.ADMIN)
         await admin.create(csrs.RESOURCE, flow.new_csr())
         await flow.decide(admin, "a")
-        await flow.eventually(lambda: [each for each in caplog.records if getattr(each, "csr", "") == "a"])
-        lines = [each for each in caplog.records if "the signer has expired" in each.__dict__.get("why", "")]
-        assert [(each.getMessage(), each.levelname) for each in lines] == [("decision", "WARNING")]
-        assert lines[0].why.endswith("; tried again in 0.2s")
-        assert "sync failed" not in [each.getMessage() for each in caplog.records if each.levelno >= logging.INFO]
+        await flow.eventually(lambda: [record for record in caplog.records if getattr(record, "csr", "") == "a"])
+        lines = [record for record in caplog.records if "the signer has expired" in record.__dict__.get("why", "")]
+        assert [(line.getMessage(), line.levelname) for line in lines] == [("decision", "WARNING")]
+        assert lines[0].why.endswith("; retry in 0.2s")
+        assert "sync failed" not in [record.getMessage() for record in caplog.records if record.levelno >= logging.INFO]

@@ -1,4 +1,4 @@
-"""The roles in deploy/ are what the controllers need: all goes well with them, and not without any word of them.
+"""The roles in deploy/ are minimal: the controllers work with them, and not without any item of them.
 
 What `certplane controllers` does is done against a plane in the process, as the service account of deploy/base, under
 the plane's RBAC. The controllers are taken through all that they do; what was forbidden them meanwhile is written down.
@@ -20,17 +20,22 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from certplane import errors, inside, resources, testing
+from certplane import errors, resources, testing
 from certplane.client import api
-from certplane.config import controllers
-from certplane.controllers import podrequestcleaner, publisher, serving, trustpublisher
-from certplane.meta import codec, context
+from certplane.config import controllersettings
+from certplane.controllers.approving.kubeletserving import approver
+from certplane.controllers.cleanup import podrequestcleaner
+from certplane.controllers.publishing import clustertrustbundle, rootcacertpublisher
+from certplane.meta import context
+from certplane.plane import controllerconfig, controllers
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import clustertrustbundles as bundles
 from certplane.resources import configmaps, events, leases, namespaces, nodes, rbac
 from certplane.resources import podcertificaterequests as pcrs
 from certplane.store import memory
-from certplane.x509 import keys, mint, profiles
+from certplane.wire import codec
+from certplane.x509 import keys
+from certplane.x509.issuance import profiles, selfsigned
 from tests.flow import plane as flow
 from tests.house import manifests
 
@@ -39,9 +44,9 @@ ACCOUNT = context.User(
     f"system:serviceaccount:{NAMESPACE}:certplane-controllers",
     groups=("system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}", "system:authenticated"),
 )
-KINDS = {each.kind: each for each in (*rbac.RESOURCES, namespaces.RESOURCE)}
+KINDS = {kind.kind: kind for kind in (*rbac.RESOURCES, namespaces.RESOURCE)}
 NODE = ("system:node:a", ("system:nodes",))
-#: May ask for what it likes, and has nothing approved.
+#: May create any request, and approve none.
 MAKER = context.User("maker", groups=("system:authenticated",))
 LEASE = "certplane-controllers"
 
@@ -49,7 +54,7 @@ LEASE = "certplane-controllers"
 # --- roles --------------------------------------------------------------------------------------------------------
 
 
-BASE = [each for each in manifests.kustomized(manifests.DEPLOY / "base") if each["kind"] in KINDS]
+BASE = [document for document in manifests.kustomized(manifests.DEPLOY / "base") if document["kind"] in KINDS]
 
 
 def _component(name):
@@ -58,7 +63,7 @@ def _component(name):
 
 @dataclasses.dataclass(frozen=True)
 class Word:
-    """One word of one list of one rule of a role, of which the kind and the name are given."""
+    """One item in one list of one rule of a role, with the kind and name of the role."""
 
     role: tuple[str, str]
     rule: int
@@ -69,29 +74,29 @@ class Word:
         return "-".join((*self.role, str(self.rule), self.word or "core"))
 
 
-def _role(of):
-    return of["kind"], of["metadata"]["name"]
+def _role(document):
+    return document["kind"], document["metadata"]["name"]
 
 
 def _words(roles):
     return [
-        Word(_role(each), position, field, word)
-        for each in roles
-        for position, rule in enumerate(each.get("rules", ()))
+        Word(_role(role), position, field, word)
+        for role in roles
+        for position, rule in enumerate(role.get("rules", ()))
         for field, words in rule.items()
         for word in words
     ]
 
 
-def _without(roles, of):
-    """The same roles, with a word less. A rule whose list is empty then goes: no names would be all names."""
+def _without(roles, removed):
+    """The same roles without one item. A rule with an empty list is removed, because no names would mean all names."""
     less = copy.deepcopy(roles)
-    for each in less:
-        if _role(each) == of.role:
-            rule = each["rules"][of.rule]
-            rule[of.field].remove(of.word)
-            if not rule[of.field]:
-                del each["rules"][of.rule]
+    for role in less:
+        if _role(role) == removed.role:
+            rule = role["rules"][removed.rule]
+            rule[removed.field].remove(removed.word)
+            if not rule[removed.field]:
+                del role["rules"][removed.rule]
     return less
 
 
@@ -99,23 +104,23 @@ def _without(roles, of):
 
 
 class Recorder:
-    """A transport that writes down what was forbidden."""
+    """A transport that records Forbidden errors."""
 
     def __init__(self, transport):
         self._transport = transport
         self.forbidden = []
 
-    async def request(self, method, path, **more):
-        answer = await self._transport.request(method, path, **more)
+    async def send(self, request):
+        answer = await self._transport.send(request)
         if answer.status == 403:
             self.forbidden.append(json.loads(answer.body)["message"])
         return answer
 
     @contextlib.asynccontextmanager
-    async def stream(self, method, path, **more):
-        async with self._transport.stream(method, path, **more) as answer:
+    async def stream(self, request):
+        async with self._transport.stream(request) as answer:
             if answer.status == 403:
-                self.forbidden.append(f"watch {path}")
+                self.forbidden.append(f"watch {request.path}")
             yield answer
 
 
@@ -128,7 +133,7 @@ class Cluster:
     forbidden: list[str]
 
     async def until(self, condition):
-        """Wait until it has come to that, or something was forbidden."""
+        """Wait until a condition holds, or something was forbidden."""
 
         async def happened():
             return self.forbidden or await condition()
@@ -138,7 +143,7 @@ class Cluster:
 
 def _anchor():
     key = keys.generate("ECDSA-P256")
-    return key, mint.self_signed_ca("kubernetes", key, testing.FakeClock().now(), datetime.timedelta(days=3650))
+    return key, selfsigned.self_signed_ca("kubernetes", key, testing.FakeClock().now(), datetime.timedelta(days=3650))
 
 
 @pytest.fixture(scope="module")
@@ -156,19 +161,21 @@ def authority(tmp_path_factory):
 
 
 @contextlib.asynccontextmanager
-async def _cluster(roles, said):
+async def _cluster(roles, settings):
     store, clock = memory.MemoryStore(), testing.FakeClock(testing.FakeClock().now() + datetime.timedelta(seconds=3601))
-    how = {"kinds": resources.ALL, "controllers": frozenset()}
-    async with flow.running(store, **how) as plane:
+    options = {"kinds": resources.ALL, "controllers": frozenset()}
+    async with flow.running(store, **options) as plane:
         await _an_hour_ago(plane.client(flow.ADMIN))
-    async with flow.running(store, clock, **how) as plane:
+    async with flow.running(store, clock, **options) as plane:
         admin = plane.client(flow.ADMIN)
-        for each in roles:
-            kind = KINDS[each["kind"]]
-            await admin.create(kind, codec.decode(json.dumps(each), kind.type), each["metadata"].get("namespace", ""))
-        recorder = Recorder(plane.client(ACCOUNT)._transport)
-        work = inside._Work(controllers.settings({}, said), recorder, plane.clock)
-        working = asyncio.ensure_future(work.run(_anchor()[1].decode()))
+        for role in roles:
+            kind = KINDS[role["kind"]]
+            await admin.create(kind, codec.decode(json.dumps(role), kind.type), role["metadata"].get("namespace", ""))
+        recorder = Recorder(plane.client(ACCOUNT).transport)
+        command = controllersettings.read({}, settings)
+        config = controllerconfig.load_controllers(command.controllers, root_ca=_anchor()[1].decode())
+        runner = controllers.ControllerRunner(command, config, recorder, plane.clock)
+        working = asyncio.ensure_future(runner.run())
         try:
             yield Cluster(plane, admin, recorder.forbidden)
         finally:
@@ -178,7 +185,7 @@ async def _cluster(roles, said):
 
 
 async def _an_hour_ago(admin):
-    """A request was denied, and a pod's was made."""
+    """Old requests of both kinds exist, one of them denied."""
     await admin.create(csrs.RESOURCE, flow.new_csr("denied"))
     await flow.decide(admin, "denied", csrs.DENIED)
     await admin.create(pcrs.RESOURCE_V1, _pod_request(), "default")
@@ -187,157 +194,157 @@ async def _an_hour_ago(admin):
 # --- what they do -------------------------------------------------------------------------------------------------
 
 
-async def _ask(of, name, signer_name, usages, request):
-    await of.admin.create(csrs.RESOURCE, flow.new_csr(name, signer_name, usages, request))
+async def _ask(cluster, name, signer_name, usages, request):
+    await cluster.admin.create(csrs.RESOURCE, flow.new_csr(name, signer_name, usages, request))
 
 
-async def _until_issued(of, name):
+async def _until_issued(cluster, name):
     async def issued():
-        return (await of.admin.get(csrs.RESOURCE, name)).status.certificate
+        return (await cluster.admin.get(csrs.RESOURCE, name)).status.certificate
 
-    await of.until(issued)
+    await cluster.until(issued)
 
 
-async def approves_kubelets(of):
+async def approves_kubelets(cluster):
     """A kubelet's client certificate is approved after a SubjectAccessReview, and signed."""
     usages = ["digital signature", "client auth"]
-    await _ask(of, "kubelet", profiles.KUBE_APISERVER_CLIENT_KUBELET, usages, flow.pkcs10(*NODE))
-    await _until_issued(of, "kubelet")
+    await _ask(cluster, "kubelet", profiles.KUBE_APISERVER_CLIENT_KUBELET, usages, flow.pkcs10(*NODE))
+    await _until_issued(cluster, "kubelet")
 
 
-async def signs_for_people(of):
-    """What somebody has approved is signed."""
-    await _ask(of, "jane", profiles.KUBE_APISERVER_CLIENT, ["client auth"], flow.pkcs10("jane"))
-    await flow.decide(of.admin, "jane")
-    await _until_issued(of, "jane")
+async def signs_for_people(cluster):
+    """Approved requests are signed."""
+    await _ask(cluster, "jane", profiles.KUBE_APISERVER_CLIENT, ["client auth"], flow.pkcs10("jane"))
+    await flow.decide(cluster.admin, "jane")
+    await _until_issued(cluster, "jane")
 
 
-async def signs_serving_certificates(of):
-    """So is what a kubelet serves with."""
+async def signs_serving_certificates(cluster):
+    """Serving certificates of kubelets are signed."""
     usages = ["digital signature", "server auth"]
-    await _ask(of, "serving", profiles.KUBELET_SERVING, usages, _serving_request())
-    await flow.decide(of.admin, "serving")
-    await _until_issued(of, "serving")
+    await _ask(cluster, "serving", profiles.KUBELET_SERVING, usages, _serving_request())
+    await flow.decide(cluster.admin, "serving")
+    await _until_issued(cluster, "serving")
 
 
-async def approves_serving_certificates(of):
-    """It is approved without a person, if the node's own object has the names."""
+async def approves_serving_certificates(cluster):
+    """They are approved if the Node object has the names."""
     machine = nodes.Node()
     machine.metadata.name = NODE[0].removeprefix("system:node:")
-    made = await of.admin.create(nodes.RESOURCE, machine)
-    made.status.addresses = [nodes.NodeAddress(type="Hostname", address="a")]
-    await of.admin.update(nodes.RESOURCE, made, "status")
-    new = flow.new_csr("proven", profiles.KUBELET_SERVING, ["digital signature", "server auth"], _serving_request())
+    node = await cluster.admin.create(nodes.RESOURCE, machine)
+    node.status.addresses = [nodes.NodeAddress(type="Hostname", address="a")]
+    await cluster.admin.update(nodes.RESOURCE, node, "status")
+    csr = flow.new_csr("proven", profiles.KUBELET_SERVING, ["digital signature", "server auth"], _serving_request())
     user = context.User(NODE[0], groups=(*NODE[1], "system:authenticated"))
-    await of.plane.client(user).create(csrs.RESOURCE, new)
+    await cluster.plane.client(user).create(csrs.RESOURCE, csr)
 
     async def approved():
-        return csrs.is_approved(await of.admin.get(csrs.RESOURCE, "proven"))
+        return csrs.is_approved(await cluster.admin.get(csrs.RESOURCE, "proven"))
 
-    await of.until(approved)
+    await cluster.until(approved)
 
 
-async def fails(of):
-    """What a signer does not permit fails."""
-    await _ask(of, "wrong", profiles.KUBE_APISERVER_CLIENT, ["server auth"], flow.pkcs10("jane"))
-    await flow.decide(of.admin, "wrong")
+async def fails(cluster):
+    """A request that the signer does not permit fails."""
+    await _ask(cluster, "wrong", profiles.KUBE_APISERVER_CLIENT, ["server auth"], flow.pkcs10("jane"))
+    await flow.decide(cluster.admin, "wrong")
 
     async def failed():
-        found = await of.admin.get(csrs.RESOURCE, "wrong")
-        return any(each.type == csrs.FAILED for each in found.status.conditions)
+        csr = await cluster.admin.get(csrs.RESOURCE, "wrong")
+        return any(condition.type == csrs.FAILED for condition in csr.status.conditions)
 
-    await of.until(failed)
-
-
-async def cleans_up(of):
-    """What was refused an hour ago is deleted."""
-    await of.until(lambda: _is_gone(of.admin, csrs.RESOURCE, "denied"))
+    await cluster.until(failed)
 
 
-async def cleans_up_after_pods(of):
-    """So is what a pod asked for a while ago."""
-    await of.until(lambda: _is_gone(of.admin, pcrs.RESOURCE_V1, "pod", "default"))
+async def cleans_up(cluster):
+    """A request that was denied an hour ago is deleted."""
+    await cluster.until(lambda: _is_gone(cluster.admin, csrs.RESOURCE, "denied"))
 
 
-async def elects(of):
-    """A copy takes the lease, and renews it."""
+async def cleans_up_after_pods(cluster):
+    """An old PodCertificateRequest is deleted."""
+    await cluster.until(lambda: _is_gone(cluster.admin, pcrs.RESOURCE_V1, "pod", "default"))
+
+
+async def elects(cluster):
+    """A replica acquires the lease, and renews it."""
 
     async def renewed():
         with contextlib.suppress(errors.NotFound):
-            return (await of.admin.get(leases.RESOURCE, LEASE, NAMESPACE)).spec.renew_time
+            return (await cluster.admin.get(leases.RESOURCE, LEASE, NAMESPACE)).spec.renew_time
         return None
 
-    await of.until(renewed)
+    await cluster.until(renewed)
     taken = await renewed()
-    await of.plane.clock.advance(5)
+    await cluster.plane.clock.advance(5)
 
     async def renewed_again():
         return await renewed() != taken
 
-    await of.until(renewed_again)
+    await cluster.until(renewed_again)
 
 
-async def tells(of):
-    """That nobody approves a request is told as an Event on it, and counted up as long as it is so."""
+async def tells(cluster):
+    """An unproven request gets an Event, which is counted up while it is pending."""
     binding = rbac.ClusterRoleBinding(
         subjects=[rbac.Subject(kind="User", api_group=rbac.GROUP, name=MAKER.name)],
         role_ref=rbac.RoleRef(api_group=rbac.GROUP, kind="ClusterRole", name="system:node-bootstrapper"),
     )
     binding.metadata.name = "maker"
-    await of.admin.create(rbac.CLUSTER_ROLE_BINDINGS, binding)
+    await cluster.admin.create(rbac.CLUSTER_ROLE_BINDINGS, binding)
     usages = ["digital signature", "client auth"]
     signer_name = profiles.KUBE_APISERVER_CLIENT_KUBELET
     request = flow.new_csr("unproven", signer_name, usages, flow.pkcs10(*NODE))
-    await of.plane.client(MAKER).create(csrs.RESOURCE, request)
+    await cluster.plane.client(MAKER).create(csrs.RESOURCE, request)
 
     async def told(times):
-        found = (await of.admin.list(events.RESOURCE, "default")).items
-        return any(each.involved_object.name == "unproven" and each.count >= times for each in found)
+        items = (await cluster.admin.list(events.RESOURCE, "default")).items
+        return any(event.involved_object.name == "unproven" and event.count >= times for event in items)
 
-    await of.until(lambda: told(1))
-    # Retries come later and later, and Events about them every few minutes.
-    await of.plane.clock.advance(900)
-    await of.until(lambda: told(2))
+    await cluster.until(lambda: told(1))
+    # Retries back off, and Events about them are written every few minutes.
+    await cluster.plane.clock.advance(900)
+    await cluster.until(lambda: told(2))
 
 
-async def publishes_the_root_ca(of):
-    """The CA's certificate gets into every namespace, and is mended there."""
+async def publishes_the_root_ca(cluster):
+    """The CA certificate is published in every namespace, and restored after changes."""
 
     async def published():
         with contextlib.suppress(errors.NotFound):
-            return (await of.admin.get(configmaps.RESOURCE, publisher.MAP, "default")).data
+            return (await cluster.admin.get(configmaps.RESOURCE, rootcacertpublisher.CONFIG_MAP, "default")).data
         return None
 
-    await of.until(published)
-    if not of.forbidden:
-        found = await of.admin.get(configmaps.RESOURCE, publisher.MAP, "default")
-        found.data = {}
-        await of.admin.update(configmaps.RESOURCE, found)
-        await of.until(published)
+    await cluster.until(published)
+    if not cluster.forbidden:
+        config_map = await cluster.admin.get(configmaps.RESOURCE, rootcacertpublisher.CONFIG_MAP, "default")
+        config_map.data = {}
+        await cluster.admin.update(configmaps.RESOURCE, config_map)
+        await cluster.until(published)
 
 
-async def publishes_trust(of):
-    """The CA is published as a bundle of trust, which is mended, and others of the same signer are deleted."""
+async def publishes_trust(cluster):
+    """The CA is published as a ClusterTrustBundle and restored; other bundles of the signer are deleted."""
     other = bundles.ClusterTrustBundle()
-    other.metadata.name = f"{trustpublisher.SIGNER.replace('/', ':')}:other"
-    other.spec.signer_name, other.spec.trust_bundle = trustpublisher.SIGNER, _anchor()[1].decode()
-    await of.admin.create(bundles.RESOURCE, other)
+    other.metadata.name = f"{clustertrustbundle.SIGNER.replace('/', ':')}:other"
+    other.spec.signer_name, other.spec.trust_bundle = clustertrustbundle.SIGNER, _anchor()[1].decode()
+    await cluster.admin.create(bundles.RESOURCE, other)
 
     async def published():
-        found = (await of.admin.list(bundles.RESOURCE)).items
-        return [each for each in found if each.metadata.name != other.metadata.name]
+        items = (await cluster.admin.list(bundles.RESOURCE)).items
+        return [bundle for bundle in items if bundle.metadata.name != other.metadata.name]
 
-    await of.until(published)
-    if not of.forbidden:
-        (found,) = await published()
-        right, found.spec.trust_bundle = found.spec.trust_bundle, other.spec.trust_bundle
-        await of.admin.update(bundles.RESOURCE, found)
+    await cluster.until(published)
+    if not cluster.forbidden:
+        (published_bundle,) = await published()
+        right, published_bundle.spec.trust_bundle = published_bundle.spec.trust_bundle, other.spec.trust_bundle
+        await cluster.admin.update(bundles.RESOURCE, published_bundle)
 
         async def mended():
-            return [each.spec.trust_bundle for each in await published()] == [right]
+            return [bundle.spec.trust_bundle for bundle in await published()] == [right]
 
-        await of.until(mended)
-        await of.until(lambda: _is_gone(of.admin, bundles.RESOURCE, other.metadata.name))
+        await cluster.until(mended)
+        await cluster.until(lambda: _is_gone(cluster.admin, bundles.RESOURCE, other.metadata.name))
 
 
 async def _is_gone(client, kind, name, namespace=""):
@@ -354,52 +361,52 @@ def _serving_request():
         [x509.NameAttribute(NameOID.ORGANIZATION_NAME, NODE[1][0]), x509.NameAttribute(NameOID.COMMON_NAME, NODE[0])]
     )
     names = x509.SubjectAlternativeName([x509.DNSName("a")])
-    made = x509.CertificateSigningRequestBuilder().subject_name(name).add_extension(names, critical=False)
-    return made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(name).add_extension(names, critical=False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 def _pod_request():
     key = ec.generate_private_key(ec.SECP256R1())
     stub = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
-    made = pcrs.PodCertificateRequest(
+    request = pcrs.PodCertificateRequest(
         spec=pcrs.PodCertificateRequestSpec(
             signer_name="example.com/pods", pod_name="p", pod_uid="1", service_account_name="default",
             service_account_uid="2", node_name="a", node_uid="3",
             stub_pkcs10_request=stub.public_bytes(serialization.Encoding.DER),
         )
     )  # fmt: skip
-    made.metadata.name = "pod"
-    return made
+    request.metadata.name = "pod"
+    return request
 
 
-#: The quickest first: the first thing that is forbidden ends it.
+#: The quickest first, because a test ends at the first Forbidden.
 WORK = (elects, cleans_up, approves_kubelets, signs_for_people, signs_serving_certificates, fails, tells)
-#: Of each component the controller, and what that does.
+#: For each component the controller, and its flow.
 COMPONENTS = {
-    "serving-approver": (serving.NAME, approves_serving_certificates),
-    "root-ca-publisher": (publisher.NAME, publishes_the_root_ca),
-    "trust-bundle-publisher": (trustpublisher.NAME, publishes_trust),
+    "serving-approver": (approver.NAME, approves_serving_certificates),
+    "root-ca-publisher": (rootcacertpublisher.NAME, publishes_the_root_ca),
+    "trust-bundle-publisher": (clustertrustbundle.NAME, publishes_trust),
     "pod-request-cleaner": (podrequestcleaner.NAME, cleans_up_after_pods),
 }
 
 
 async def _forbidden(roles, authority, names, work):
-    """What is forbidden first, if anything is, while controllers work under these roles."""
-    said = {
+    """The first Forbidden error, if there is one, while controllers run with these roles."""
+    settings = {
         "controllers": list(names),
         "leader-elect-resource-namespace": NAMESPACE,
         "cluster-signing-cert-file": str(authority / "tls.crt"),
         "cluster-signing-key-file": str(authority / "tls.key"),
     }
-    if serving.NAME in names:
+    if approver.NAME in names:
         (authority / "rules.yaml").write_text("sources: [node]\n")
-        said["serving-approver"] = str(authority / "rules.yaml")
-    async with _cluster(roles, said) as made:
-        for each in work:
-            await each(made)
-            if made.forbidden:
+        settings["serving-approver"] = str(authority / "rules.yaml")
+    async with _cluster(roles, settings) as cluster:
+        for step in work:
+            await step(cluster)
+            if cluster.forbidden:
                 break
-        return made.forbidden
+        return cluster.forbidden
 
 
 def _settings():
@@ -408,19 +415,19 @@ def _settings():
 
 
 async def test_nothing_is_missing(authority):
-    """With the roles of deploy/base its controllers do all that they do, and nothing is forbidden."""
+    """With the roles of deploy/base its controllers work, and nothing is forbidden."""
     assert [] == await _forbidden(BASE, authority, _settings(), WORK)
 
 
 @pytest.mark.parametrize("word", _words(BASE), ids=str)
 async def test_nothing_is_too_much(word, authority):
-    """Without any word of these roles, something is forbidden."""
+    """Without any item of these roles, something is forbidden."""
     assert await _forbidden(_without(BASE, word), authority, _settings(), WORK)
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
 async def test_nothing_is_missing_in_components(component, authority):
-    """With those of a component besides, its controller does what it does."""
+    """With the roles of a component as well, its controller works."""
     name, work = COMPONENTS[component]
     assert [] == await _forbidden(BASE + _component(component), authority, [name], [work])
 
@@ -431,6 +438,6 @@ async def test_nothing_is_missing_in_components(component, authority):
     ids=str,
 )
 async def test_nothing_is_too_much_in_components(component, word, authority):
-    """Without any word of them, something is forbidden."""
+    """Without any item of them, something is forbidden."""
     name, work = COMPONENTS[component]
     assert await _forbidden(BASE + _without(_component(component), word), authority, [name], [work])

@@ -1,4 +1,4 @@
-"""What clients learn of a server before they use it, and what they get on paths that are not served."""
+"""Discovery documents, OpenAPI, /version, and unknown paths."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from certplane.meta.pb import apidiscovery_v2_pb2, runtime_pb2
 from certplane.server import exchange
+from certplane.wire.pb import apidiscovery_v2_pb2, runtime_pb2
 from tests.flow import plane as flow
 
 GROUP = "/apis/certificates.k8s.io"
@@ -15,31 +15,31 @@ AGGREGATED = "{};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 
 
-async def answer(plane, path, method="GET", **headers):
-    """The reply to one request, and its headers by name."""
+async def respond(plane, path, method="GET", **headers):
+    """The response to one request, and its headers by name."""
     path, _, query = path.partition("?")
     fields = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    of = exchange.Exchange(method, path, query, exchange.Headers(fields), identity=flow.ADMIN)
-    reply = await flow.assembled(plane)(of)
-    return reply, {name.decode(): value.decode() for name, value in reply.headers}
+    request = exchange.Request(method, path, query, exchange.Headers(fields), identity=flow.ADMIN)
+    response = await flow.assembled(plane)(request)
+    return response, {name.decode(): value.decode() for name, value in response.headers}
 
 
 @pytest.mark.parametrize("path", ["/api", "/api/v1", f"{GROUP}/v1", "/version"])
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "POST", "DELETE"])
 async def test_routes_take_one_method(path, method):
-    """Only GET leads to a document that has a route, and nothing is negotiated before that is clear."""
+    """Only GET; the method is checked before the Accept header."""
     async with flow.running() as plane:
-        reply, _ = await answer(plane, path, method, accept="text/html")
-    assert reply.status == 405
+        response, _ = await respond(plane, path, method, accept="text/html")
+    assert response.status == 405
 
 
 @pytest.mark.parametrize("path", ["/", "/apis", "/apis/", GROUP, "/openapi/v2", "/openapi/v3", "/healthz", "/metrics"])
 @pytest.mark.parametrize("method", ["HEAD", "POST"])
 async def test_documents_without_routes_take_any_method(path, method):
-    """As those of the real server that are older than routes."""
+    """As in kube-apiserver."""
     async with flow.running() as plane:
-        reply, _ = await answer(plane, path, method)
-    assert reply.status == 200
+        response, _ = await respond(plane, path, method)
+    assert response.status == 200
 
 
 @pytest.mark.parametrize(
@@ -57,27 +57,29 @@ async def test_documents_without_routes_take_any_method(path, method):
         ("/nope", False),
     ],
 )
-async def test_what_is_not_served(path, is_status):
-    """Within a group that there is, a Status says so; elsewhere plain text."""
+async def test_unknown_paths(path, is_status):
+    """In an existing group the error is a Status; elsewhere plain text."""
     async with flow.running() as plane:
-        reply, _ = await answer(plane, path)
-    assert reply.status == 404
-    assert (reply.content_type == "application/json") == is_status
+        response, _ = await respond(plane, path)
+    assert response.status == 404
+    assert (response.content_type == "application/json") == is_status
 
 
 async def test_aggregated_discovery_in_protobuf():
-    """The same document as in JSON, under a content type that says what it is."""
+    """The same document as in JSON."""
     async with flow.running() as plane:
-        binary, _ = await answer(plane, "/apis", accept=AGGREGATED.format(PROTOBUF))
-        plain, _ = await answer(plane, "/apis", accept=AGGREGATED.format("application/json"))
+        binary, _ = await respond(plane, "/apis", accept=AGGREGATED.format(PROTOBUF))
+        plain, _ = await respond(plane, "/apis", accept=AGGREGATED.format("application/json"))
     assert binary.content_type == AGGREGATED.format(PROTOBUF)
     envelope = runtime_pb2.Unknown.FromString(binary.body[4:])
     assert (envelope.typeMeta.apiVersion, envelope.typeMeta.kind) == ("apidiscovery.k8s.io/v2", "APIGroupDiscoveryList")
-    found = apidiscovery_v2_pb2.APIGroupDiscoveryList.FromString(envelope.raw)
+    groups = apidiscovery_v2_pb2.APIGroupDiscoveryList.FromString(envelope.raw)
     expected = json.loads(plain.body)["items"]
-    assert [each.metadata.name for each in found.items] == [each["metadata"]["name"] for each in expected]
-    names = [[kind.resource for kind in version.resources] for each in found.items for version in each.versions]
-    assert names == [[kind["resource"] for kind in each["resources"]] for item in expected for each in item["versions"]]
+    assert [group.metadata.name for group in groups.items] == [group["metadata"]["name"] for group in expected]
+    names = [[kind.resource for kind in version.resources] for group in groups.items for version in group.versions]
+    assert names == [
+        [kind["resource"] for kind in version["resources"]] for group in expected for version in group["versions"]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -92,56 +94,56 @@ async def test_aggregated_discovery_in_protobuf():
         ("/openapi/v2", "text/html", 406),
     ],
 )
-async def test_what_is_accepted(path, accept, status):
-    """A route compares names of types; what has none takes ranges."""
+async def test_accepted_media_types(path, accept, status):
+    """Routes compare names of media types; other documents accept ranges."""
     async with flow.running() as plane:
-        reply, _ = await answer(plane, path, accept=accept)
-    assert reply.status == status
+        response, _ = await respond(plane, path, accept=accept)
+    assert response.status == status
 
 
-async def test_the_slash_knows_no_aggregated_form():
-    """`/apis/` is the plain list, whatever is accepted besides."""
+async def test_apis_with_a_trailing_slash_has_no_aggregated_form():
+    """`/apis/` is the plain list, whatever else is accepted."""
     async with flow.running() as plane:
-        reply, _ = await answer(plane, "/apis/", accept=f"{AGGREGATED.format('application/json')},application/json")
-    assert json.loads(reply.body)["kind"] == "APIGroupList"
+        response, _ = await respond(plane, "/apis/", accept=f"{AGGREGATED.format('application/json')},application/json")
+    assert json.loads(response.body)["kind"] == "APIGroupList"
 
 
-async def test_aggregated_discovery_is_compared_as_a_whole():
-    """304 for the very tag alone: neither for a list of tags nor for a star."""
+async def test_if_none_match_of_aggregated_discovery():
+    """304 for the exact tag only: neither for a list of tags nor for a wildcard."""
     accept = AGGREGATED.format("application/json")
     async with flow.running() as plane:
-        _, headers = await answer(plane, "/apis", accept=accept)
+        _, headers = await respond(plane, "/apis", accept=accept)
         tag = headers["etag"]
         codes = [
-            (await answer(plane, "/apis", accept=accept, if_none_match=each))[0].status
-            for each in (tag, f"W/{tag}", f'"x", {tag}', "*")
+            (await respond(plane, "/apis", accept=accept, if_none_match=if_none_match))[0].status
+            for if_none_match in (tag, f"W/{tag}", f'"x", {tag}', "*")
         ]
     assert codes == [304, 200, 200, 200]
 
 
 @pytest.mark.parametrize("path", ["/openapi/v2", "/openapi/v3", "/openapi/v3/apis/certificates.k8s.io/v1"])
-async def test_openapi_is_sent_again_only_if_it_changed(path):
-    """By tag if one is sent, else by time; what is no date counts for nothing."""
+async def test_conditional_requests_for_openapi(path):
+    """By tag if there is one, otherwise by time; an invalid date is ignored."""
     future = "Fri, 01 Jan 2100 00:00:00 GMT"
     async with flow.running() as plane:
-        asked = [{"if_none_match": "*"}, {"if_modified_since": future}]
-        unchanged = [await answer(plane, path, **each) for each in asked]
-        asked = [{"if_none_match": '"x"', "if_modified_since": future}, {"if_modified_since": "then"}]
-        changed = [await answer(plane, path, **each) for each in asked]
-    assert [(reply.status, reply.body) for reply, _ in unchanged] == [(304, b"")] * 2
-    assert [reply.status for reply, _ in changed] == [200] * 2
+        conditions = [{"if_none_match": "*"}, {"if_modified_since": future}]
+        unchanged = [await respond(plane, path, **headers) for headers in conditions]
+        conditions = [{"if_none_match": '"x"', "if_modified_since": future}, {"if_modified_since": "then"}]
+        changed = [await respond(plane, path, **headers) for headers in conditions]
+    assert [(response.status, response.body) for response, _ in unchanged] == [(304, b"")] * 2
+    assert [response.status for response, _ in changed] == [200] * 2
 
 
 async def schemas(plane, path):
-    reply, _ = await answer(plane, f"/openapi/v3/{path}")
-    return json.loads(reply.body)
+    response, _ = await respond(plane, f"/openapi/v3/{path}")
+    return json.loads(response.body)
 
 
-async def test_what_schemas_say_of_requests():
-    """Usages are those of a list, and bytes are no list."""
+async def test_schema_of_certificate_requests():
+    """Usages have an enum of their items; bytes are no list."""
     async with flow.running() as plane:
-        found = (await schemas(plane, "apis/certificates.k8s.io/v1"))["components"]["schemas"]
-    spec = found["io.k8s.api.certificates.v1.CertificateSigningRequestSpec"]["properties"]
+        components = (await schemas(plane, "apis/certificates.k8s.io/v1"))["components"]["schemas"]
+    spec = components["io.k8s.api.certificates.v1.CertificateSigningRequestSpec"]["properties"]
     assert spec["usages"]["items"]["enum"][:3] == ["any", "cert sign", "client auth"]
     assert "x-kubernetes-list-type" not in spec["request"]
 
@@ -170,10 +172,10 @@ async def test_what_schemas_say_of_requests():
     ],
 )
 async def test_required_fields(path, name, required):
-    """As clients know them."""
+    """As in Kubernetes."""
     async with flow.running() as plane:
-        found = (await schemas(plane, path))["components"]["schemas"][name]
-    assert found["required"] == required
+        schema = (await schemas(plane, path))["components"]["schemas"][name]
+    assert schema["required"] == required
 
 
 @pytest.mark.parametrize(
@@ -184,31 +186,33 @@ async def test_required_fields(path, name, required):
         ("Taint", "effect", ["NoExecute", "NoSchedule", "PreferNoSchedule"]),
     ],
 )
-async def test_values_that_are_enumerated(name, field, values):
-    """All of them, sorted."""
+async def test_enums(name, field, values):
+    """All values, sorted."""
     async with flow.running() as plane:
-        found = (await schemas(plane, "api/v1"))["components"]["schemas"][f"io.k8s.api.core.v1.{name}"]
-    assert found["properties"][field]["enum"] == values
+        schema = (await schemas(plane, "api/v1"))["components"]["schemas"][f"io.k8s.api.core.v1.{name}"]
+    assert schema["properties"][field]["enum"] == values
 
 
-async def test_the_version_is_as_its_schema_says():
-    """No field more and none less."""
+async def test_the_version_matches_its_schema():
+    """It has exactly the fields of the schema."""
     async with flow.running() as plane:
-        found = (await schemas(plane, "version"))["components"]["schemas"]["io.k8s.apimachinery.pkg.version.Info"]
-        reply, _ = await answer(plane, "/version")
-    assert set(found["properties"]) == set(json.loads(reply.body))
+        schema = (await schemas(plane, "version"))["components"]["schemas"]["io.k8s.apimachinery.pkg.version.Info"]
+        response, _ = await respond(plane, "/version")
+    assert set(schema["properties"]) == set(json.loads(response.body))
 
 
-async def test_groups_are_found_by_their_kind():
-    """Also where they stand in a list."""
+async def test_schemas_have_their_group_version_kind():
+    """Even if the kind occurs in a list only."""
     async with flow.running() as plane:
-        found = (await schemas(plane, "apis"))["components"]["schemas"]["io.k8s.apimachinery.pkg.apis.meta.v1.APIGroup"]
-    assert found["x-kubernetes-group-version-kind"] == [{"group": "", "kind": "APIGroup", "version": "v1"}]
+        schema = (await schemas(plane, "apis"))["components"]["schemas"][
+            "io.k8s.apimachinery.pkg.apis.meta.v1.APIGroup"
+        ]
+    assert schema["x-kubernetes-group-version-kind"] == [{"group": "", "kind": "APIGroup", "version": "v1"}]
 
 
 @pytest.mark.parametrize(("plural", "schema"), [("serviceaccounts", "ServiceAccount"), ("secrets", "Status")])
-async def test_what_a_deletion_answers(plural, schema):
-    """A Status, or for some the object."""
+async def test_response_of_a_deletion(plural, schema):
+    """A Status; for some kinds the object."""
     async with flow.running() as plane:
         paths = (await schemas(plane, "api/v1"))["paths"]
     operation = paths[f"/api/v1/namespaces/{{namespace}}/{plural}/{{name}}"]["delete"]

@@ -1,4 +1,4 @@
-"""What people are told beside an answer: which rule would permit it, what will come of it, what was kept."""
+"""Warnings: the rule that would permit a request, its expected result, and what was kept."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from certplane import resources
-from certplane.meta import codec, context
+from certplane.client import api
+from certplane.meta import context
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import clustertrustbundles as bundles
 from certplane.resources import podcertificaterequests as pcrs
 from certplane.resources import rbac
+from certplane.wire import codec
 from tests.flow import plane as flow
 from tests.flow import test_trust
 
@@ -26,15 +28,15 @@ MERGE = "application/merge-patch+json"
 
 
 async def send(plane, user, method, path, body, kind="application/json"):
-    """The status of an answer, and the texts of its warnings."""
-    call = plane.client(user)._transport
+    """The status of a response, and the texts of its warnings."""
+    call = plane.client(user).transport
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-    answer = await call.request(method, path, headers={"content-type": kind}, body=sent)
+    answer = await call.send(api.Request(method, path, headers={"content-type": kind}, body=sent))
     return answer.status, re.findall(r'299 - "((?:[^"\\]|\\.)*)"', answer.headers.get("warning", ""))
 
 
 async def grant(plane, *rules):
-    """Give someone a ClusterRole with some rules."""
+    """Grant a user a ClusterRole with some rules."""
     client = plane.client(flow.ADMIN)
     role = rbac.ClusterRole(rules=[codec.decode(json.dumps(rule).encode(), rbac.PolicyRule) for rule in rules])
     role.metadata.name = f"r{len((await client.list(rbac.CLUSTER_ROLES)).items)}"
@@ -48,38 +50,38 @@ async def grant(plane, *rules):
 
 
 def all_of(plural, *subresources):
-    """A rule for everything on a resource, and for nothing of its signers."""
+    """A rule for all verbs on a resource, and none on its signers."""
     return {"apiGroups": ["certificates.k8s.io"], "resources": [plural, *subresources], "verbs": ["*"]}
 
 
-def _approving(found):
-    found["status"]["conditions"] = [{"type": "Approved", "status": "True", "reason": "Test"}]
+def _approving(csr):
+    csr["status"]["conditions"] = [{"type": "Approved", "status": "True", "reason": "Test"}]
 
 
-def _signing(found):
-    found["status"]["conditions"] = [{"type": "Failed", "status": "True", "reason": "Test"}]
+def _signing(csr):
+    csr["status"]["conditions"] = [{"type": "Failed", "status": "True", "reason": "Test"}]
 
 
 @pytest.mark.parametrize(("door", "change"), [("approval", _approving), ("status", _signing)])
 async def test_who_may_not_for_a_signer_is_told_the_rule_that_would_permit_it(door, change, caplog):
-    """And with that rule, as it stands there, it is permitted."""
+    """And with exactly that rule it is permitted."""
     caplog.set_level("INFO", "certplane.access")
     async with flow.running(controllers=frozenset()) as plane:
         await grant(plane, all_of("certificatesigningrequests", f"certificatesigningrequests/{door}"))
-        found = json.loads(codec.encode(await plane.client(flow.ADMIN).create(csrs.RESOURCE, flow.new_csr())))
-        found.setdefault("status", {})
-        change(found)
-        status, (told,) = await send(plane, SOMEONE, "PUT", f"{PATH}/a/{door}", found)
+        csr = json.loads(codec.encode(await plane.client(flow.ADMIN).create(csrs.RESOURCE, flow.new_csr())))
+        csr.setdefault("status", {})
+        change(csr)
+        status, (warning,) = await send(plane, SOMEONE, "PUT", f"{PATH}/a/{door}", csr)
         verb = "approve" if door == "approval" else "sign"
         rule = (
             "- {apiGroups: ['certificates.k8s.io'], resources: [signers], "
             f"resourceNames: ['kubernetes.io/kube-apiserver-client'], verbs: [{verb}]}}"
         )
-        assert (status, told) == (403, f"a ClusterRole with this rule would permit it: {rule}")
-        (logged,) = [each for each in caplog.records if "a right for a signer is missing" in each.message]
+        assert (status, warning) == (403, f"a ClusterRole with this rule would permit it: {rule}")
+        (logged,) = [record for record in caplog.records if "permission for the signer missing" in record.message]
         assert (logged.rule, logged.user, logged.object) == (rule, "someone", "a")
         await grant(plane, *yaml.safe_load(rule))
-        assert await send(plane, SOMEONE, "PUT", f"{PATH}/a/{door}", found) == (200, [])
+        assert await send(plane, SOMEONE, "PUT", f"{PATH}/a/{door}", csr) == (200, [])
 
 
 async def test_who_may_not_attest_is_told_the_rule_that_would_permit_it():
@@ -87,39 +89,39 @@ async def test_who_may_not_attest_is_told_the_rule_that_would_permit_it():
     path = "/apis/certificates.k8s.io/v1beta1/clustertrustbundles"
     async with flow.running(kinds=(*resources.DEFAULT, *resources.OPTIONAL)) as plane:
         await grant(plane, all_of("clustertrustbundles"))
-        new = test_trust._bundle("example.com:web:roots", "example.com/web")
-        new.kind, new.api_version = bundles.RESOURCE.kind, bundles.RESOURCE.api_version
-        status, (told,) = await send(plane, SOMEONE, "POST", path, codec.encode(new))
+        bundle = test_trust._bundle("example.com:web:roots", "example.com/web")
+        bundle.kind, bundle.api_version = bundles.RESOURCE.kind, bundles.RESOURCE.api_version
+        status, (warning,) = await send(plane, SOMEONE, "POST", path, codec.encode(bundle))
         assert status == 403
-        assert told.endswith("resources: [signers], resourceNames: ['example.com/web'], verbs: [attest]}")
-        await grant(plane, *yaml.safe_load(told.partition(": ")[2]))
-        assert await send(plane, SOMEONE, "POST", path, codec.encode(new)) == (201, [])
+        assert warning.endswith("resources: [signers], resourceNames: ['example.com/web'], verbs: [attest]}")
+        await grant(plane, *yaml.safe_load(warning.partition(": ")[2]))
+        assert await send(plane, SOMEONE, "POST", path, codec.encode(bundle)) == (201, [])
 
 
 async def test_who_may_not_answer_for_a_pod_is_told_the_rule_that_would_permit_it():
-    """Though that is a 422."""
+    """Although the response is a 422."""
     path = "/apis/certificates.k8s.io/v1beta1/namespaces/default/podcertificaterequests/r/status"
     async with flow.running(kinds=(*resources.DEFAULT, *resources.OPTIONAL)) as plane:
         await grant(plane, all_of("podcertificaterequests", "podcertificaterequests/status"))
-        made = await plane.client(flow.ADMIN).create(pcrs.RESOURCE, flow.pod_request(), "default")
+        created = await plane.client(flow.ADMIN).create(pcrs.RESOURCE, flow.pod_request(), "default")
         now = "2026-01-01T00:00:00Z"
         denied = {"type": "Denied", "status": "True", "reason": "No", "message": "", "lastTransitionTime": now}
-        body = {**json.loads(codec.encode(made)), "status": {"conditions": [denied]}}
-        status, (told,) = await send(plane, SOMEONE, "PUT", path, body)
+        body = {**json.loads(codec.encode(created)), "status": {"conditions": [denied]}}
+        status, (warning,) = await send(plane, SOMEONE, "PUT", path, body)
         assert status == 422
-        assert told.endswith("resources: [signers], resourceNames: ['example.com/pods'], verbs: [sign]}")
-        await grant(plane, *yaml.safe_load(told.partition(": ")[2]))
+        assert warning.endswith("resources: [signers], resourceNames: ['example.com/pods'], verbs: [sign]}")
+        await grant(plane, *yaml.safe_load(warning.partition(": ")[2]))
         assert await send(plane, SOMEONE, "PUT", path, body) == (200, [])
 
 
 async def test_nothing_is_told_where_hints_are_turned_off():
-    """As the real server is silent."""
+    """As the real server sends no warning."""
     async with flow.running(creation_hints=False) as plane:
         await grant(plane, all_of("certificatesigningrequests", "certificatesigningrequests/approval"))
-        found = json.loads(codec.encode(await plane.client(flow.ADMIN).create(csrs.RESOURCE, flow.new_csr())))
-        found["status"] = {}
-        _approving(found)
-        assert await send(plane, SOMEONE, "PUT", f"{PATH}/a/approval", found) == (403, [])
+        csr = json.loads(codec.encode(await plane.client(flow.ADMIN).create(csrs.RESOURCE, flow.new_csr())))
+        csr["status"] = {}
+        _approving(csr)
+        assert await send(plane, SOMEONE, "PUT", f"{PATH}/a/approval", csr) == (403, [])
         assert await send(plane, flow.ADMIN, "PATCH", f"{PATH}/a", {"spec": {"usages": ["any"]}}, MERGE) == (200, [])
 
 
@@ -127,50 +129,50 @@ async def test_nothing_is_told_where_hints_are_turned_off():
 
 
 def server_request():
-    """As for a web server: the name, and names to be reached under."""
+    """A request of a web server, with its DNS names."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "vault-server")])
     names = x509.SubjectAlternativeName([x509.DNSName("vault-0"), x509.DNSName("vault-1")])
-    made = x509.CertificateSigningRequestBuilder().subject_name(subject).add_extension(names, critical=False)
-    return made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject).add_extension(names, critical=False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 WILL_NOT = (
-    "kubernetes.io/kube-apiserver-client will not sign this: invalid usage for client certificate: server auth; "
-    "no signer here would: certplane serve --signers declares one of your own"
+    "signer kubernetes.io/kube-apiserver-client will not sign this request: invalid usage for client certificate: "
+    "server auth; no signer of this server accepts it; declare one with certplane serve --signers"
 )
 
 
 async def test_the_approver_is_told_what_whoever_asked_was_told():
-    """A certificate for a web server, asked of the signer for clients: it will fail when it is approved."""
+    """A request of a web server to the client signer fails after approval."""
     async with flow.running() as plane:
-        new = flow.new_csr("vault", usages=("client auth", "server auth"), request=server_request())
-        new.kind, new.api_version = csrs.RESOURCE.kind, csrs.RESOURCE.api_version
-        assert await send(plane, flow.ADMIN, "POST", PATH, codec.encode(new)) == (201, [WILL_NOT])
-        found = json.loads(codec.encode(await plane.client(flow.ADMIN).get(csrs.RESOURCE, "vault")))
-        found["status"] = {}
-        _approving(found)
-        assert await send(plane, flow.ADMIN, "PUT", f"{PATH}/vault/approval", found) == (200, [WILL_NOT])
-        # Who only says so again, or denies, decides nothing that needs to be warned of.
+        csr = flow.new_csr("vault", usages=("client auth", "server auth"), request=server_request())
+        csr.kind, csr.api_version = csrs.RESOURCE.kind, csrs.RESOURCE.api_version
+        assert await send(plane, flow.ADMIN, "POST", PATH, codec.encode(csr)) == (201, [WILL_NOT])
+        stored = json.loads(codec.encode(await plane.client(flow.ADMIN).get(csrs.RESOURCE, "vault")))
+        stored["status"] = {}
+        _approving(stored)
+        assert await send(plane, flow.ADMIN, "PUT", f"{PATH}/vault/approval", stored) == (200, [WILL_NOT])
+        # Repeating an approval, or denying, causes no warning.
         again = json.loads(codec.encode(await plane.client(flow.ADMIN).get(csrs.RESOURCE, "vault")))
         again["status"]["conditions"][0]["message"] = "again"
         assert await send(plane, flow.ADMIN, "PUT", f"{PATH}/vault/approval", again) == (200, [])
 
 
 async def test_who_denies_is_told_nothing():
-    """There is nothing that could go wrong."""
+    """There is nothing to warn of."""
     async with flow.running() as plane:
         admin = plane.client(flow.ADMIN)
         await admin.create(csrs.RESOURCE, flow.new_csr(usages=("client auth", "server auth")))
-        found = json.loads(codec.encode(await admin.get(csrs.RESOURCE, "a")))
-        found["status"] = {"conditions": [{"type": "Denied", "status": "True", "reason": "Test"}]}
-        assert await send(plane, flow.ADMIN, "PUT", f"{PATH}/a/approval", found) == (200, [])
+        csr = json.loads(codec.encode(await admin.get(csrs.RESOURCE, "a")))
+        csr["status"] = {"conditions": [{"type": "Denied", "status": "True", "reason": "Test"}]}
+        assert await send(plane, flow.ADMIN, "PUT", f"{PATH}/a/approval", csr) == (200, [])
 
 
 # --- what was kept ------------------------------------------------------------------------------------------------
 
 
-#: Stands for a request with another key, which is made where it is used: names of tests have to be the same each time.
+#: Placeholder for a request with another key: test ids must be the same in each run.
 ANOTHER = "another key"
 
 
@@ -179,28 +181,31 @@ def as_builtins(spec):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "changes"),
     [
         ({}, None),
-        ({"request": ANOTHER}, "(request); its certificate is not for the new key"),
-        ({"expiration_seconds": 1200}, "(expirationSeconds)"),
+        ({"request": ANOTHER}, "request; the certificate will not match the new key"),
+        ({"expiration_seconds": 1200}, "expirationSeconds"),
         ({"expiration_seconds": None}, None),
-        ({"usages": ["client auth", "digital signature"]}, "(usages)"),
+        ({"usages": ["client auth", "digital signature"]}, "usages"),
         ({"usages": ["client auth", "client auth"]}, None),
-        ({"signer_name": "example.com/a"}, "(signerName)"),
-        ({"request": ANOTHER, "usages": ["any"]}, "(request, usages); its certificate is not for the new key"),
-        ({"request": b"no request"}, "(request)"),
+        ({"signer_name": "example.com/a"}, "signerName"),
+        ({"request": ANOTHER, "usages": ["any"]}, "request, usages; the certificate will not match the new key"),
+        ({"request": b"no request"}, "request"),
     ],
     ids=str,
 )
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
-async def test_who_applies_another_request_under_an_old_name_is_warned(method, change, told):
-    """The request is kept, as Kubernetes keeps it without a word; the certificate is not for the new key."""
+async def test_who_applies_another_request_under_an_old_name_is_warned(method, change, changes):
+    """The request is kept, as in Kubernetes; the certificate is not for the new key."""
     async with flow.running() as plane:
         admin = plane.client(flow.ADMIN)
-        made = await admin.create(csrs.RESOURCE, flow.new_csr("rerun", expiration_seconds=600))
+        created = await admin.create(csrs.RESOURCE, flow.new_csr("rerun", expiration_seconds=600))
         spec = csrs.CertificateSigningRequestSpec(
-            request=made.spec.request, signer_name=made.spec.signer_name, usages=["client auth"], expiration_seconds=600
+            request=created.spec.request,
+            signer_name=created.spec.signer_name,
+            usages=["client auth"],
+            expiration_seconds=600,
         )
         for name, value in change.items():
             setattr(spec, name, flow.pkcs10("a") if value is ANOTHER else value)
@@ -213,11 +218,11 @@ async def test_who_applies_another_request_under_an_old_name_is_warned(method, c
         status, warnings = await send(plane, flow.ADMIN, method, f"{PATH}/rerun", sent, kind)
         expected = [
             (
-                f"the spec of rerun cannot be changed and is kept {told}: to ask anew, delete it first "
-                "(kubectl delete csr rerun) or choose another name"
+                f"the spec of rerun is immutable; ignored changes to {changes}; to submit a new request, run kubectl "
+                "delete csr rerun first or use another name"
             )
         ]
-        assert (status, warnings) == (200, expected if told else [])
+        assert (status, warnings) == (200, expected if changes else [])
         after = await admin.get(csrs.RESOURCE, "rerun")
-        assert after.spec == made.spec
+        assert after.spec == created.spec
         assert after.metadata.annotations == {"a": "b"}

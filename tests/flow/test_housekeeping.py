@@ -1,4 +1,4 @@
-"""What the controllers keep in order besides certificates."""
+"""Controllers that do not handle certificates."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import datetime
 
 import pytest
 
-from certplane import clock as clocks
-from certplane import errors, testing
+from certplane import errors, testing, timestamps
 from certplane.resources import configmaps, events, namespaces, rbac, secrets, serviceaccounts
 from tests.flow import plane as flow
 
@@ -25,7 +24,7 @@ def _found(client, kind, name, namespace=""):
 
 
 async def test_every_namespace_gets_the_root_ca_and_an_account():
-    """A new namespace has both soon; what somebody deletes or changes comes back; a going one is left alone."""
+    """A new namespace gets both; deleted or changed ones are restored, except in a terminating namespace."""
     async with flow.running(root_ca=BUNDLE) as plane:
         client = plane.client(flow.ADMIN)
         home = namespaces.Namespace()
@@ -57,18 +56,18 @@ async def test_every_namespace_gets_the_root_ca_and_an_account():
 
 
 def _role(name, labels=None, rules=(), selector=None):
-    made = rbac.ClusterRole(rules=list(rules))
+    role = rbac.ClusterRole(rules=list(rules))
     if selector is not None:
-        made.aggregation_rule = rbac.AggregationRule(
+        role.aggregation_rule = rbac.AggregationRule(
             cluster_role_selectors=[rbac.objects.LabelSelector(match_labels=selector)]
         )
-    made.metadata.name = name
-    made.metadata.labels = labels or {}
-    return made
+    role.metadata.name = name
+    role.metadata.labels = labels or {}
+    return role
 
 
 async def test_aggregated_roles_follow_what_they_collect():
-    """Rules come with a role that is labelled, and go with it."""
+    """The rules of labelled roles are added, and removed with them."""
     rule = rbac.PolicyRule(verbs=["get"], api_groups=["example.com"], resources=["things"])
     async with flow.running() as plane:
         client = plane.client(flow.ADMIN)
@@ -88,16 +87,16 @@ async def test_aggregated_roles_follow_what_they_collect():
 
 
 async def test_rules_that_somebody_wrote_stay_until_there_are_others():
-    """A role that selects nothing yet keeps what it came with; what was collected is the controller's, and goes."""
-    own = rbac.PolicyRule(verbs=["get"], api_groups=["example.com"], resources=["own"])
+    """A role that selects nothing keeps its initial rules; aggregated rules are removed."""
+    initial_rule = rbac.PolicyRule(verbs=["get"], api_groups=["example.com"], resources=["own"])
     rule = rbac.PolicyRule(verbs=["get"], api_groups=["example.com"], resources=["things"])
     async with flow.running() as plane:
         client = plane.client(flow.ADMIN)
-        await client.create(rbac.CLUSTER_ROLES, _role("sum", selector={"part": "yes"}, rules=[own]))
+        await client.create(rbac.CLUSTER_ROLES, _role("sum", selector={"part": "yes"}, rules=[initial_rule]))
         await testing.settle()
-        found = await client.get(rbac.CLUSTER_ROLES, "sum")
-        assert found.rules == [own]
-        assert [each.manager for each in found.metadata.managed_fields] == ["certplane"]
+        role = await client.get(rbac.CLUSTER_ROLES, "sum")
+        assert role.rules == [initial_rule]
+        assert [entry.manager for entry in role.metadata.managed_fields] == ["certplane"]
         await client.create(rbac.CLUSTER_ROLES, _role("one", {"part": "yes"}, [rule]))
 
         async def collected():
@@ -113,37 +112,37 @@ async def test_rules_that_somebody_wrote_stay_until_there_are_others():
 
 
 async def test_the_default_roles_for_users_are_collected():
-    """admin holds what edit holds, and edit what view holds."""
+    """admin contains edit, and edit contains view."""
     async with flow.running() as plane:
         client = plane.client(flow.ADMIN)
 
         async def complete():
             roles = [(await client.get(rbac.CLUSTER_ROLES, name)).rules or [] for name in ("view", "edit", "admin")]
             view, edit, admin = roles
-            return view and all(each in edit for each in view) and all(each in admin for each in edit) and admin
+            return view and all(rule in edit for rule in view) and all(rule in admin for rule in edit) and admin
 
         admin = await flow.eventually(complete)
-        assert any("rolebindings" in each.resources for each in admin)
+        assert any("rolebindings" in rule.resources for rule in admin)
 
 
 def _token(id_, expiration):
-    made = secrets.Secret(type=secrets.BOOTSTRAP_TOKEN, data={"expiration": expiration.encode()})
-    made.metadata.name = secrets.BOOTSTRAP_PREFIX + id_
-    return made
+    secret = secrets.Secret(type=secrets.BOOTSTRAP_TOKEN, data={"expiration": expiration.encode()})
+    secret.metadata.name = secrets.BOOTSTRAP_PREFIX + id_
+    return secret
 
 
 async def test_bootstrap_tokens_go_when_they_end():
-    """One that has ended goes at once, one that will ends at its hour, one without an end stays."""
+    """An expired token is deleted at once, others when they expire; one without expiration is kept."""
     clock = testing.FakeClock()
     async with flow.running(clock=clock) as plane:
         client = plane.client(flow.ADMIN)
-        later = clocks.rfc3339(clock.now() + datetime.timedelta(minutes=10))
+        later = timestamps.rfc3339(clock.now() + datetime.timedelta(minutes=10))
         await client.create(secrets.RESOURCE, _token("aaaaaa", "2001-01-01T00:00:00Z"), "kube-system")
         await client.create(secrets.RESOURCE, _token("bbbbbb", later), "kube-system")
         await client.create(secrets.RESOURCE, _token("cccccc", ""), "kube-system")
 
         async def names():
-            return [each.metadata.name[-6:] for each in (await client.list(secrets.RESOURCE, "kube-system")).items]
+            return [secret.metadata.name[-6:] for secret in (await client.list(secrets.RESOURCE, "kube-system")).items]
 
         async def first_is_gone():
             return await names() == ["bbbbbb", "cccccc"]
@@ -159,37 +158,37 @@ async def test_bootstrap_tokens_go_when_they_end():
 
 
 async def test_an_event_is_one_object_in_two_forms():
-    """What is written in the newer form is read in the older one, and found by the selectors of both."""
+    """Events of the newer version are readable in the older one, and selectors of both find them."""
     async with flow.running() as plane:
         client = plane.client(flow.ADMIN)
-        made = events.NEW_RESOURCE.type(
+        new_event = events.NEW_RESOURCE.type(
             event_time="2026-01-01T00:00:00.123456Z", reporting_controller="example.com/c", reporting_instance="i",
             action="Approve", reason="Approved", note="done", type="Normal",
             regarding=events.objects.ObjectReference(kind="CertificateSigningRequest", name="a"),
         )  # fmt: skip
-        made.metadata.name = "e"
-        await client.create(events.NEW_RESOURCE, made, "default")
+        new_event.metadata.name = "e"
+        await client.create(events.NEW_RESOURCE, new_event, "default")
         old = await client.get(events.RESOURCE, "e", "default")
         assert (old.api_version, old.message, old.involved_object.name) == ("v1", "done", "a")
         assert old.event_time == "2026-01-01T00:00:00.123456Z"
         old.message = "changed"
         await client.update(events.RESOURCE, old)
-        new = await client.get(events.NEW_RESOURCE, "e", "default")
-        assert (new.note, new.api_version) == ("changed", "events.k8s.io/v1")
-        new.note = "again"
+        event = await client.get(events.NEW_RESOURCE, "e", "default")
+        assert (event.note, event.api_version) == ("changed", "events.k8s.io/v1")
+        event.note = "again"
         with pytest.raises(errors.Invalid, match='message: Invalid value: "again": field is immutable'):
-            await client.update(events.NEW_RESOURCE, new)
+            await client.update(events.NEW_RESOURCE, event)
 
 
 async def test_events_are_forgotten_an_hour_after_their_last_change():
-    """Whatever an event says of its own times; other objects stay."""
+    """Whatever the times in the event are; other objects are kept."""
     clock = testing.FakeClock()
     async with flow.running(clock=clock) as plane:
         client = plane.client(flow.ADMIN)
         for name in ("old", "changed"):
-            made = events.Event(last_timestamp="2999-01-01T00:00:00Z")
-            made.metadata.name = name
-            await client.create(events.RESOURCE, made, "default")
+            old_event = events.Event(last_timestamp="2999-01-01T00:00:00Z")
+            old_event.metadata.name = name
+            await client.create(events.RESOURCE, old_event, "default")
         kept = configmaps.ConfigMap()
         kept.metadata.name = "kept"
         await client.create(configmaps.RESOURCE, kept, "default")
@@ -198,7 +197,7 @@ async def test_events_are_forgotten_an_hour_after_their_last_change():
         found.message = "again"
         await client.update(events.RESOURCE, found)
         await clock.advance(1920)
-        assert [each.metadata.name for each in (await client.list(events.RESOURCE)).items] == ["changed"]
+        assert [event.metadata.name for event in (await client.list(events.RESOURCE)).items] == ["changed"]
         await clock.advance(1800)
         assert (await client.list(events.RESOURCE)).items == []
         assert await client.get(configmaps.RESOURCE, "kept", "default")

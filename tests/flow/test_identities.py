@@ -1,4 +1,4 @@
-"""Who may come by which token, and what ends it."""
+"""Authentication by tokens, and their end."""
 
 from __future__ import annotations
 
@@ -26,32 +26,36 @@ def _issuer(**changes):
 
 async def _token(plane, account="robot", **spec):
     client = plane.client(flow.ADMIN)
-    made = serviceaccounts.ServiceAccount()
-    made.metadata.name = account
+    robot = serviceaccounts.ServiceAccount()
+    robot.metadata.name = account
     with contextlib.suppress(errors.AlreadyExists):
-        await client.create(serviceaccounts.RESOURCE, made, "default")
-    asked = serviceaccounts.TokenRequest(spec=serviceaccounts.TokenRequestSpec(**spec))
-    return await client.ask(serviceaccounts.TOKEN_REQUESTS, asked, account, "default")
+        await client.create(serviceaccounts.RESOURCE, robot, "default")
+    token_request = serviceaccounts.TokenRequest(spec=serviceaccounts.TokenRequestSpec(**spec))
+    return await client.create_subresource(serviceaccounts.TOKEN_REQUESTS, token_request, account, "default")
 
 
 async def _review(plane, token, audiences=()):
-    asked = reviews.TokenReview(spec=reviews.TokenReviewSpec(token=token, audiences=list(audiences)))
-    return (await plane.client(flow.ADMIN).create(reviews.TOKEN_REVIEWS, asked)).status
+    review = reviews.TokenReview(spec=reviews.TokenReviewSpec(token=token, audiences=list(audiences)))
+    return (await plane.client(flow.ADMIN).create(reviews.TOKEN_REVIEWS, review)).status
 
 
 async def test_a_token_of_an_account_identifies_it():
-    """User, UID, groups and the id of the token come from it, and its lifetime is what was asked for."""
+    """User, UID, groups and token id come from the token, and its lifetime is the requested one."""
     clock = testing.FakeClock()
     async with flow.running(clock=clock, issuer=_issuer()) as plane:
-        made = await _token(plane, expiration_seconds=1200)
-        found = await _review(plane, made.status.token)
-        assert found.authenticated
-        assert found.audiences == [ISSUER]
-        assert found.user.username == "system:serviceaccount:default:robot"
-        assert found.user.groups == ["system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"]
-        claims = jwt.decode(made.status.token, options={"verify_signature": False})
+        token_request = await _token(plane, expiration_seconds=1200)
+        review = await _review(plane, token_request.status.token)
+        assert review.authenticated
+        assert review.audiences == [ISSUER]
+        assert review.user.username == "system:serviceaccount:default:robot"
+        assert review.user.groups == [
+            "system:serviceaccounts",
+            "system:serviceaccounts:default",
+            "system:authenticated",
+        ]
+        claims = jwt.decode(token_request.status.token, options={"verify_signature": False})
         assert claims["exp"] - claims["iat"] == 1200
-        assert found.user.extra == {authn.CREDENTIAL_ID: [f"JTI={claims['jti']}"]}
+        assert review.user.extra == {authn.CREDENTIAL_ID: [f"JTI={claims['jti']}"]}
 
 
 @pytest.mark.parametrize(
@@ -59,22 +63,22 @@ async def test_a_token_of_an_account_identifies_it():
     [(1255, ""), (1262, "service account token has expired"), (-61, "service account token is not valid yet")],
 )
 async def test_a_token_is_good_for_its_time_and_a_minute(seconds, error):
-    """Clocks may differ by a minute, and no more."""
+    """Clocks may differ by at most a minute."""
     clock = testing.FakeClock()
     issuer = _issuer()
     async with flow.running(clock=clock, issuer=issuer) as plane:
-        made = await _token(plane, expiration_seconds=1200)
+        token_request = await _token(plane, expiration_seconds=1200)
         then = clock.now() + datetime.timedelta(seconds=seconds)
         source = tokens.ServiceAccountTokens(issuer, plane._find)
         if error:
             with pytest.raises(authn.Rejected, match=error):
-                source.recognise(made.status.token, (ISSUER,), then)
+                source.authenticate(token_request.status.token, (ISSUER,), then)
         else:
-            assert source.recognise(made.status.token, (ISSUER,), then) is not None
+            assert source.authenticate(token_request.status.token, (ISSUER,), then) is not None
 
 
 async def test_a_token_ends_with_its_account_and_with_what_it_is_bound_to():
-    """Deleting either is enough, and a new account of the same name does not revive it."""
+    """Deleting either is enough, also if an account with the same name is created again."""
     async with flow.running(issuer=_issuer()) as plane:
         client = plane.client(flow.ADMIN)
         kept = secrets.Secret()
@@ -96,7 +100,7 @@ async def test_a_token_ends_with_its_account_and_with_what_it_is_bound_to():
 
 
 async def test_tokens_of_others_are_refused():
-    """Another key, another audience, no signature: nobody is identified."""
+    """Another key, another audience, no signature."""
     async with flow.running(issuer=_issuer()) as plane:
         good = (await _token(plane)).status.token
         claims = jwt.decode(good, options={"verify_signature": False})
@@ -109,7 +113,7 @@ async def test_tokens_of_others_are_refused():
 
 @pytest.mark.parametrize("audience", [None, [None], [1, {}], {"a": 1}, 7, True])
 async def test_claims_of_the_wrong_type_are_refused(audience):
-    """Even where our own key has signed them."""
+    """Even if our own key has signed them."""
     issuer = _issuer()
     async with flow.running(issuer=issuer) as plane:
         claims = jwt.decode((await _token(plane)).status.token, options={"verify_signature": False})
@@ -118,32 +122,32 @@ async def test_claims_of_the_wrong_type_are_refused(audience):
 
 
 async def test_a_lifetime_beyond_the_longest_is_cut_with_a_warning():
-    """The caller learns of it, and the token says the truth."""
-    async with flow.running(issuer=_issuer(longest=3600)) as plane:
-        made = await _token(plane, expiration_seconds=7200)
-        assert made.spec.expiration_seconds == 3600
+    """The response and the token contain the actual lifetime."""
+    async with flow.running(issuer=_issuer(max_seconds=3600)) as plane:
+        token_request = await _token(plane, expiration_seconds=7200)
+        assert token_request.spec.expiration_seconds == 3600
 
 
 async def test_keys_that_were_replaced_are_still_good_where_they_are_named():
-    """Tokens of the former key last until their end."""
-    old, new = keys.generate("ECDSA-P256"), keys.generate("RSA-2048")
+    """Tokens of the previous key are valid until they expire."""
+    old, new_key = keys.generate("ECDSA-P256"), keys.generate("RSA-2048")
     async with flow.running(issuer=_issuer(key=old)) as plane:
         token = (await _token(plane)).status.token
         now = plane.clock.now()
-        later = tokens.ServiceAccountTokens(_issuer(key=new, verifying=(old.public_key(),)), plane._find)
-        assert later.recognise(token, (ISSUER,), now) is not None
+        later = tokens.ServiceAccountTokens(_issuer(key=new_key, verifying=(old.public_key(),)), plane._find)
+        assert later.authenticate(token, (ISSUER,), now) is not None
         with pytest.raises(authn.Rejected):
-            tokens.ServiceAccountTokens(_issuer(key=new), plane._find).recognise(token, (ISSUER,), now)
-        assert sorted(each["kty"] for each in later.key_set()["keys"]) == ["EC", "RSA"]
+            tokens.ServiceAccountTokens(_issuer(key=new_key), plane._find).authenticate(token, (ISSUER,), now)
+        assert sorted(key["kty"] for key in later.key_set()["keys"]) == ["EC", "RSA"]
         assert '"d"' not in json.dumps(later.key_set())
 
 
 def _bootstrap(**changes):
     values = {"token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true"}
     data = {key: text.encode() for key, text in {**values, **changes}.items() if text is not None}
-    made = secrets.Secret(type=secrets.BOOTSTRAP_TOKEN, data=data)
-    made.metadata.name, made.metadata.namespace = "bootstrap-token-abcdef", "kube-system"
-    return made
+    secret = secrets.Secret(type=secrets.BOOTSTRAP_TOKEN, data=data)
+    secret.metadata.name, secret.metadata.namespace = "bootstrap-token-abcdef", "kube-system"
+    return secret
 
 
 @pytest.mark.parametrize(
@@ -166,24 +170,26 @@ def _bootstrap(**changes):
     ],
 )
 def test_a_bootstrap_token_is_good_if_all_of_it_is(changes, groups):
-    """One wrong entry makes it no token at all; its groups are under system:bootstrappers."""
+    """One invalid entry invalidates the token; its groups are under system:bootstrappers."""
     stored = _bootstrap(**changes)
     source = tokens.BootstrapTokens(lambda plural, namespace, name: stored if name.endswith("abcdef") else None)
-    found = source.recognise("abcdef.0123456789abcdef", (), testing.FakeClock().now())
+    user = source.authenticate("abcdef.0123456789abcdef", (), testing.FakeClock().now())
     expected = None if groups is None else context.User("system:bootstrap:abcdef", "", groups)
-    assert (found and found.user) == expected
+    assert (user and user.user) == expected
 
 
 async def test_a_request_for_a_token_names_its_account_or_nothing():
-    """Its UID is the account's; whoever knows another one means an account that is gone."""
+    """The UID must be that of the account; another one belongs to a deleted account."""
     async with flow.running(issuer=_issuer()) as plane:
-        made = await _token(plane)
+        created = await _token(plane)
         account = await plane.client(flow.ADMIN).get(serviceaccounts.RESOURCE, "robot", "default")
-        assert made.metadata.uid == account.metadata.uid
-        asked = serviceaccounts.TokenRequest()
-        asked.metadata.uid = "other"
+        assert created.metadata.uid == account.metadata.uid
+        token_request = serviceaccounts.TokenRequest()
+        token_request.metadata.uid = "other"
         with pytest.raises(errors.Conflict, match=r"the UID in the token request \(other\) does not match the UID of"):
-            await plane.client(flow.ADMIN).ask(serviceaccounts.TOKEN_REQUESTS, asked, "robot", "default")
+            await plane.client(flow.ADMIN).create_subresource(
+                serviceaccounts.TOKEN_REQUESTS, token_request, "robot", "default"
+            )
 
 
 @pytest.mark.parametrize(
@@ -200,7 +206,7 @@ async def test_a_request_for_a_token_names_its_account_or_nothing():
     ],
 )
 async def test_a_token_is_bound_to_what_can_be_found(ref, error, message):
-    """The version of the core group is not asked for; its objects are."""
+    """The apiVersion of core kinds may be missing; the object must exist."""
     async with flow.running(issuer=_issuer()) as plane:
         with pytest.raises(error) as caught:
             await _token(plane, bound_object_ref=serviceaccounts.BoundObjectReference(**ref))
@@ -208,11 +214,13 @@ async def test_a_token_is_bound_to_what_can_be_found(ref, error, message):
 
 
 async def test_there_are_no_tokens_in_a_namespace_that_is_not_there():
-    """The namespace is what is missing."""
+    """The error is about the namespace."""
     async with flow.running(issuer=_issuer()) as plane:
-        asked = serviceaccounts.TokenRequest()
+        token_request = serviceaccounts.TokenRequest()
         with pytest.raises(errors.NotFound, match='namespaces "gone" not found'):
-            await plane.client(flow.ADMIN).ask(serviceaccounts.TOKEN_REQUESTS, asked, "robot", "gone")
+            await plane.client(flow.ADMIN).create_subresource(
+                serviceaccounts.TOKEN_REQUESTS, token_request, "robot", "gone"
+            )
 
 
 @pytest.mark.parametrize(
@@ -227,31 +235,31 @@ async def test_there_are_no_tokens_in_a_namespace_that_is_not_there():
     ],
 )
 def test_a_group_that_a_bootstrap_token_must_not_give_spoils_it(groups, expected):
-    """An empty one too: a list that ends in a comma is not what somebody meant."""
-    found = tokens.extra_groups({"auth-extra-groups": groups})
-    assert (found if found is None else list(found)) == expected
+    """Also an empty one, as in a list that ends with a comma."""
+    extra = tokens.extra_groups({"auth-extra-groups": groups})
+    assert (extra if extra is None else list(extra)) == expected
 
 
 @pytest.mark.parametrize(("header", "warned"), [("Bearer  x", True), ("Bearer", False), ("Basic  x", False)])
 def test_a_token_behind_two_blanks_is_ignored_with_a_warning(header, warned):
-    """So whoever sent it does not wonder why he is nobody."""
-    said = []
-    offered = authn.Credentials(authorization=header, warn=said.append)
-    assert authn.BearerTokens((ISSUER,)).recognise(offered, testing.FakeClock().now()) is None
-    assert bool(said) is warned
+    """Because its sender is anonymous."""
+    warnings = []
+    offered = authn.Credentials(authorization=header, warn=warnings.append)
+    assert authn.BearerTokens((ISSUER,)).authenticate(offered, testing.FakeClock().now()) is None
+    assert bool(warnings) is warned
 
 
 async def test_who_deletes_an_account_gets_it_back():
-    """Its UID tells which one it was; other kinds answer with a Status."""
+    """With its UID; other kinds return a Status."""
     async with flow.running(issuer=_issuer()) as plane:
         await _token(plane)
         path = "/api/v1/namespaces/default/serviceaccounts/robot"
-        reply = await plane.handler(exchange.Exchange("DELETE", path, "", exchange.Headers([]), identity=flow.ADMIN))
+        reply = await plane.handler(exchange.Request("DELETE", path, "", exchange.Headers([]), identity=flow.ADMIN))
         assert json.loads(reply.body)["kind"] == "ServiceAccount"
 
 
 async def test_a_deprecated_annotation_is_warned_of_when_it_is_set():
-    """Once: later changes of the account are none of it."""
+    """Only at creation."""
     key = "kubernetes.io/enforce-mountable-secrets"
     text = f"metadata.annotations[{key}]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted"
     body = json.dumps({"metadata": {"name": "robot", "annotations": {key: "true"}}}).encode()
@@ -262,7 +270,7 @@ async def test_a_deprecated_annotation_is_warned_of_when_it_is_set():
             yield body
 
         fields = exchange.Headers([(b"content-type", media_type)])
-        reply = await plane.handler(exchange.Exchange(method, path, "", fields, chunks, identity=flow.ADMIN))
+        reply = await plane.handler(exchange.Request(method, path, "", fields, chunks, identity=flow.ADMIN))
         return [value.decode() for name, value in reply.headers if name == b"warning"]
 
     async with flow.running() as plane:

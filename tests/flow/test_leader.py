@@ -1,4 +1,4 @@
-"""Of several copies one works: the election over a Lease."""
+"""Leader election with a Lease."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from certplane import testing
 from certplane.client import api
-from certplane.controllers import leader
+from certplane.controllers.runtime import leaderelection
 from certplane.meta import context
 from certplane.resources import configmaps, leases
 from certplane.server import local
@@ -20,34 +20,34 @@ NAMESPACE = "kube-system"
 
 
 class Network:
-    """The way of one copy to the server, which can be cut."""
+    """The transport of a replica, which can be interrupted."""
 
     def __init__(self, plane):
-        self._inner = local.Transport(plane.handler, flow.ADMIN, "copy")
+        self._inner = local.InProcessTransport(plane.handler, flow.ADMIN, "copy")
         self.is_up = True
         self.answers = asyncio.Event()
         self.answers.set()
 
-    async def request(self, *arguments, **named):
+    async def send(self, request):
         await self.answers.wait()
         if not self.is_up:
             raise api.Unreachable("cut")
-        return await self._inner.request(*arguments, **named)
+        return await self._inner.send(request)
 
     @contextlib.asynccontextmanager
-    async def stream(self, *arguments, **named):
-        async with self._inner.stream(*arguments, **named) as answer:
+    async def stream(self, request):
+        async with self._inner.stream(request) as answer:
             yield answer
 
 
 class Copy:
-    """A copy in the election, with a log of whether it leads."""
+    """A replica, with a record of when it is the leader."""
 
     def __init__(self, plane, name):
         self.network = Network(plane)
-        terms = leader.Terms("lock", NAMESPACE, name)
-        self.leader = leader.Leader(api.Client(self.network), terms, plane.clock)
-        self.fenced = api.Client(leader.Fenced(self.network, self.leader))
+        terms = leaderelection.LeaderElectionConfig("lock", NAMESPACE, name)
+        self.leader = leaderelection.LeaderElector(api.Client(self.network), terms, plane.clock)
+        self.fenced = api.Client(leaderelection.FencedTransport(self.network, self.leader))
         self.task = asyncio.ensure_future(self._run())
         self.lost = ""
 
@@ -55,7 +55,7 @@ class Copy:
         await self.leader.acquire()
         try:
             await self.leader.hold()
-        except leader.Lost as error:
+        except leaderelection.LeadershipLost as error:
             self.lost = str(error)
 
     async def stop(self):
@@ -65,16 +65,16 @@ class Copy:
 
 @contextlib.asynccontextmanager
 async def copies(plane, *names):
-    made = [Copy(plane, name) for name in names]
+    replicas = [Copy(plane, name) for name in names]
     try:
-        yield made
+        yield replicas
     finally:
-        for each in made:
-            await each.stop()
+        for replica in replicas:
+            await replica.stop()
 
 
 async def _advance(plane, seconds, check=lambda: None):
-    """Time passes, step by step; `check` holds at each."""
+    """Advance the clock in steps; `check` holds after each."""
     for _ in range(int(seconds * 2)):
         await plane.clock.advance(0.5)
         await testing.settle()
@@ -86,12 +86,12 @@ async def _lease(plane):
 
 
 async def test_one_of_several_leads():
-    """The lease says who, since when, and for how long; it is renewed."""
+    """The lease has the holder, the time and the duration; it is renewed."""
     async with flow.running(controllers=frozenset()) as plane, copies(plane, "a", "b") as (a, b):
         await _advance(plane, 5)
-        assert [a.leader.leads, b.leader.leads] in ([True, False], [False, True])
+        assert [a.leader.is_leader, b.leader.is_leader] in ([True, False], [False, True])
         first = (await _lease(plane)).spec
-        assert first.holder_identity == ("a" if a.leader.leads else "b")
+        assert first.holder_identity == ("a" if a.leader.is_leader else "b")
         assert (first.lease_duration_seconds, first.lease_transitions) == (15, 0)
         await _advance(plane, 5)
         second = (await _lease(plane)).spec
@@ -100,7 +100,7 @@ async def test_one_of_several_leads():
 
 
 async def test_who_waits_says_for_whom(caplog):
-    """Once for each that leads meanwhile."""
+    """Once for each leader."""
     caplog.set_level(logging.INFO, "certplane.controllers")
     async with flow.running(controllers=frozenset()) as plane, copies(plane, "a"):
         await _advance(plane, 1)
@@ -110,11 +110,14 @@ async def test_who_waits_says_for_whom(caplog):
             lease.spec.holder_identity = "c"
             await plane.client(flow.ADMIN).update(leases.RESOURCE, lease)
             await _advance(plane, 10)
-    assert [each.identity for each in caplog.records if each.getMessage() == "another copy leads"] == ["a", "c"]
+    assert [record.identity for record in caplog.records if record.getMessage() == "another process is the leader"] == [
+        "a",
+        "c",
+    ]
 
 
 async def test_another_takes_over_when_the_leader_is_silent():
-    """Within the lease time and a retry, and never while the first one still believes that it leads."""
+    """Within the lease duration and a retry, and never while the first one considers itself the leader."""
     async with flow.running(controllers=frozenset()) as plane, copies(plane, "a") as (a,):
         await _advance(plane, 1)
         async with copies(plane, "b") as (b,):
@@ -123,30 +126,30 @@ async def test_another_takes_over_when_the_leader_is_silent():
             leading = []
 
             def never_both():
-                leading.append((a.leader.leads, b.leader.leads))
+                leading.append((a.leader.is_leader, b.leader.is_leader))
                 assert leading[-1] != (True, True)
 
             await _advance(plane, 20, never_both)
             assert leading[0] == (True, False)
             assert leading[-1] == (False, True)
-            assert a.lost == "the lease lock could not be renewed in 10s"
+            assert a.lost == "lost lease lock: not renewed within 10s"
             spec = (await _lease(plane)).spec
             assert (spec.holder_identity, spec.lease_transitions) == ("b", 1)
 
 
 async def test_a_leader_that_gives_up_is_followed_at_once():
-    """No need to wait for the end of the lease."""
+    """Without waiting for the lease to expire."""
     async with flow.running(controllers=frozenset()) as plane, copies(plane, "a") as (a,):
         await _advance(plane, 1)
         async with copies(plane, "b") as (b,):
             await a.leader.release()
             await a.stop()
             await _advance(plane, 3)
-            assert b.leader.leads
+            assert b.leader.is_leader
 
 
 async def test_a_leader_that_stops_does_not_wait_for_a_server_that_is_silent():
-    """Once its time is over there is nothing left to give up."""
+    """An expired lease needs no release."""
     async with flow.running(controllers=frozenset()) as plane, copies(plane, "a") as (a,):
         await _advance(plane, 1)
         await a.stop()
@@ -159,32 +162,32 @@ async def test_a_leader_that_stops_does_not_wait_for_a_server_that_is_silent():
 
 
 async def test_who_stood_still_writes_nothing_more():
-    """A process that was stopped for a while comes back believing that it leads: its writes are not sent."""
+    """After a pause, a process may still consider itself the leader: its writes are not sent."""
     async with flow.running(controllers=frozenset()) as plane, copies(plane, "a") as (a,):
         await _advance(plane, 1)
         await a.stop()
         await a.fenced.create(configmaps.RESOURCE, _map("one"), NAMESPACE)
         await plane.clock.advance(11)
-        with pytest.raises(api.Unreachable, match="another copy may lead"):
+        with pytest.raises(api.Unreachable, match="not the leader"):
             await a.fenced.create(configmaps.RESOURCE, _map("two"), NAMESPACE)
         assert (await a.fenced.get(configmaps.RESOURCE, "one", NAMESPACE)).metadata.name == "one"
 
 
 async def test_who_finds_the_lease_in_other_hands_stops():
-    """At the next renewal, whatever the lease says of times; and says who has it."""
+    """At the next renewal, whatever the times in the lease are; the message names the holder."""
     async with flow.running(controllers=frozenset()) as plane, copies(plane, "a") as (a,):
         await _advance(plane, 1)
         lease = await _lease(plane)
         lease.spec.holder_identity, lease.spec.renew_time = "somebody", "2016-01-01T00:00:00.000000Z"
         await plane.client(flow.ADMIN).update(leases.RESOURCE, lease)
         await _advance(plane, 5)
-        assert a.lost == "the lease lock is held by somebody now"
-        assert not a.leader.leads
+        assert a.lost == "lost lease lock: now held by somebody"
+        assert not a.leader.is_leader
         assert (await _lease(plane)).spec == lease.spec
 
 
 async def test_a_lease_that_was_deleted_or_emptied_is_made_anew():
-    """Its holder goes on, if nobody was faster."""
+    """The holder continues, if no other replica was faster."""
     async with flow.running(controllers=frozenset()) as plane, copies(plane, "a") as (a,):
         await _advance(plane, 1)
         await plane.client(flow.ADMIN).delete(leases.RESOURCE, "lock", NAMESPACE)
@@ -196,11 +199,11 @@ async def test_a_lease_that_was_deleted_or_emptied_is_made_anew():
         await _advance(plane, 5)
         spec = (await _lease(plane)).spec
         assert (spec.holder_identity, spec.lease_duration_seconds) == ("a", 15)
-        assert a.leader.leads
+        assert a.leader.is_leader
 
 
 async def test_what_is_wrong_with_the_lease_is_said_once(caplog):
-    """Until something else is, or all was well again."""
+    """Until the problem changes or is resolved."""
     async with flow.running(controllers=frozenset()) as plane, copies(plane, "a") as (a,):
         a.network.is_up = False
         await _advance(plane, 10)
@@ -208,22 +211,24 @@ async def test_what_is_wrong_with_the_lease_is_said_once(caplog):
         await _advance(plane, 5)
         a.network.is_up = False
         await _advance(plane, 5)
-    assert [each.problem for each in caplog.records if each.name == "certplane.controllers"] == ["cut", "cut"]
+    assert [record.problem for record in caplog.records if record.name == "certplane.controllers"] == ["cut", "cut"]
 
 
 def _map(name):
-    made = configmaps.ConfigMap()
-    made.metadata.name = name
-    return made
+    config_map = configmaps.ConfigMap()
+    config_map.metadata.name = name
+    return config_map
 
 
 async def test_a_copy_without_rights_does_not_lead():
-    """It asks again and again, and says why."""
+    """It retries, and logs the reason."""
     async with flow.running(controllers=frozenset()) as plane:
         stranger = plane.client(context.User("stranger", groups=("system:authenticated",)))
-        made = leader.Leader(stranger, leader.Terms("lock", NAMESPACE, "a"), plane.clock)
-        task = asyncio.ensure_future(made.acquire())
+        elector = leaderelection.LeaderElector(
+            stranger, leaderelection.LeaderElectionConfig("lock", NAMESPACE, "a"), plane.clock
+        )
+        task = asyncio.ensure_future(elector.acquire())
         await _advance(plane, 10)
-        assert not made.leads
+        assert not elector.is_leader
         assert not task.done()
         task.cancel()

@@ -1,4 +1,4 @@
-"""Strangers send large things that are all different: the memory that this takes does not grow."""
+"""Large anonymous requests, all different, do not increase memory."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ import gc
 import json
 import tracemalloc
 
+from certplane.golang import asn1
 from certplane.server import exchange
+from certplane.x509 import oids
 from tests.flow import plane as flow
 from tests.unit.x509 import material
 
 LARGE = 64 * 1024
 ROUNDS = 125
-#: What all caches together may come to, far below what is sent: 2,000 times 64 KB.
+#: The limit of all caches together, far below the size of the requests: 2,000 times 64 KB.
 LIMIT = 16 * 1024 * 1024
 CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 
 
 def _header(name, value, path=CSRS, user=flow.ADMIN):
-    return exchange.Exchange("GET", path, "", exchange.Headers([(name, value.encode())]), identity=user)
+    return exchange.Request("GET", path, "", exchange.Headers([(name, value.encode())]), identity=user)
 
 
 def _query(name, value):
-    return exchange.Exchange("GET", CSRS, f"{name}={value}", exchange.Headers([]), identity=flow.ADMIN)
+    return exchange.Request("GET", CSRS, f"{name}={value}", exchange.Headers([]), identity=flow.ADMIN)
 
 
 def _body(request, signer_name, name="a"):
@@ -34,11 +36,11 @@ def _body(request, signer_name, name="a"):
         yield body
 
     headers = exchange.Headers([(b"content-type", b"application/json")])
-    return exchange.Exchange("POST", CSRS, "dryRun=All", headers, chunks, identity=flow.ADMIN)
+    return exchange.Request("POST", CSRS, "dryRun=All", headers, chunks, identity=flow.ADMIN)
 
 
 def _requests(number, plain):
-    """One of each kind, of which no two are alike."""
+    """One request of each type, all different."""
     text = f"{number:08}" + "x" * LARGE
     yield _header(b"accept", f"application/json;a={text}")
     yield _header(b"accept", f"{text}/a")
@@ -60,14 +62,12 @@ def _requests(number, plain):
 
 
 def _names(name):
-    san = material.template.Extension(
-        material.template.SUBJECT_ALT_NAME, False, material.der.encode(0x30, material.der.encode(0x82, name.encode()))
-    )
+    san = material.template.Extension(oids.SUBJECT_ALT_NAME, False, asn1.encode(0x30, asn1.encode(0x82, name.encode())))
     return material.requested(san)
 
 
 async def test_two_thousand_large_inputs_leave_the_memory_flat(caplog):
-    """Each header, each parameter, each part of a PKCS#10, with and without credentials."""
+    """Every header, parameter and part of a PKCS#10, with and without credentials."""
     caplog.set_level("CRITICAL")  # What pytest keeps of the log would count.
     written = []
     async with flow.running(audit_sink=lambda line, **_: written.append(len(line))) as plane:

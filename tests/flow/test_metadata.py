@@ -1,11 +1,12 @@
-"""Metadata is judged by what holds of all kinds, and by some kinds once more: the causes of a refusal show it."""
+"""Metadata is validated for all kinds, and again by some kinds, which causes repeated errors."""
 
 from __future__ import annotations
 
 import pytest
 
 from certplane import errors
-from certplane.meta import objects
+from certplane.meta import names, objects
+from certplane.registry import verbs
 from certplane.resources import configmaps, events, leases, namespaces, nodes
 from tests.flow import plane as flow
 
@@ -13,7 +14,7 @@ ABOUT = objects.ObjectReference(kind="Node", name="n", namespace="default")
 
 
 @pytest.mark.parametrize(
-    ("kind", "new", "door", "times"),
+    ("kind", "obj", "subresource", "times"),
     [
         (configmaps.RESOURCE, configmaps.ConfigMap(), "", 4),
         (leases.RESOURCE, leases.Lease(), "", 3),
@@ -26,14 +27,50 @@ ABOUT = objects.ObjectReference(kind="Node", name="n", namespace="default")
     ],
     ids=lambda value: getattr(value, "plural", None) or str(value) if not isinstance(value, objects.Object) else "",
 )
-async def test_a_wrong_label_is_told_as_often_as_it_is_looked_at(kind, new, door, times):
-    """Once by each look; the message tells it once."""
+async def test_an_invalid_label_is_reported_for_each_validation(kind, obj, subresource, times):
+    """The message contains it once."""
     async with flow.running() as plane:
         client = plane.client(flow.ADMIN)
-        new.metadata.name = "a"
-        new = await client.create(kind, new, "default" if kind.namespaced else "")
-        new.metadata.labels = {"a b": ""}
+        obj.metadata.name = "a"
+        created = await client.create(kind, obj, "default" if kind.namespaced else "")
+        created.metadata.labels = {"a b": ""}
         with pytest.raises(errors.Invalid) as refused:
-            await client.update(kind, new, door)
-        assert [each["field"] for each in refused.value.details["causes"]] == ["metadata.labels"] * times
+            await client.update(kind, created, subresource)
+        assert [cause["field"] for cause in refused.value.details["causes"]] == ["metadata.labels"] * times
         assert refused.value.message.count("Invalid value") == 1
+
+
+@pytest.mark.parametrize(
+    ("prefix", "kept"),
+    [
+        ("a-", "a-"),
+        ("a" * 58, "a" * 58),
+        ("a" * 59, "a" * 58),
+        ("a" * 57 + "é", "a" * 57),
+    ],
+)
+def test_a_generated_name_is_the_prefix_and_five_characters(prefix, kept):
+    """63 bytes at most, which fit in a DNS label; no letter is cut in half."""
+    generated = [verbs.generate_name(prefix) for _ in range(200)]
+    assert {name[:-5] for name in generated} == {kept}
+    assert len(set(generated)) > 190
+    characters = {character for name in generated for character in name[-5:]}
+    assert characters == set("bcdfghjklmnpqrstvwxz2456789")
+    assert not any(names.dns1123_label_problems(name) for name in generated)
+
+
+async def test_a_name_that_is_taken_is_generated_anew(monkeypatch):
+    """Eight times; then the client is told to try again."""
+    draws = iter("x" * 5 + "x" * 5 * 8 + "x" * 5 * 7 + "z" * 5)
+    monkeypatch.setattr(verbs.secrets, "choice", lambda _: next(draws))
+    async with flow.running() as plane:
+        client = plane.client(flow.ADMIN)
+
+        async def create():
+            obj = configmaps.ConfigMap(metadata=objects.ObjectMeta(generate_name="a-"))
+            return (await client.create(configmaps.RESOURCE, obj, "default")).metadata.name
+
+        assert await create() == "a-xxxxx"
+        with pytest.raises(errors.AlreadyExists, match="the server was not able to generate a unique name"):
+            await create()
+        assert await create() == "a-zzzzz"

@@ -1,4 +1,4 @@
-"""Namespaces come and go, and what lived in them goes with them."""
+"""Creation and deletion of namespaces."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import pytest
 
 from certplane import errors, offload, testing
 from certplane.access import tokens
-from certplane.controllers import emptier
+from certplane.controllers.cleanup import namespacedeletion
 from certplane.meta import context
 from certplane.resources import configmaps, namespaces, rbac, serviceaccounts
 from certplane.x509 import keys
 from tests.flow import plane as flow
 
 
-def _named(of, name):
-    of.metadata.name = name
-    return of
+def _named(obj, name):
+    obj.metadata.name = name
+    return obj
 
 
 async def _gone(client, name):
@@ -30,7 +30,7 @@ async def _gone(client, name):
 
 
 async def test_a_deleted_namespace_takes_its_contents_along():
-    """Who makes a namespace of the same name later inherits no role binding."""
+    """A new namespace of the same name inherits no role binding."""
     async with flow.running() as plane:
         client = plane.client(flow.ADMIN)
         await client.create(namespaces.RESOURCE, _named(namespaces.Namespace(), "team"))
@@ -47,17 +47,17 @@ async def test_a_deleted_namespace_takes_its_contents_along():
 
 
 async def test_nothing_is_made_in_a_namespace_that_went_meanwhile():
-    """A large object is judged in a thread; when it comes back, its namespace may be gone, and is not inherited."""
+    """A large object is validated in a thread; its namespace may be deleted in the meantime."""
     async with flow.running() as plane:
         client = plane.client(flow.ADMIN)
         await client.create(namespaces.RESOURCE, _named(namespaces.Namespace(), "team"))
         info = context.RequestInfo("create", "", is_resource=True, version="v1", resource="configmaps")
         call = context.Call(flow.ADMIN, info, plane.clock, plane.clock.now())
-        call.size = 10 * offload.INLINE
-        new = _named(configmaps.ConfigMap(), "late")
+        call.size = 10 * offload.INLINE_BYTES
+        config_map = _named(configmaps.ConfigMap(), "late")
         may_go_on = threading.Event()
         blocked = asyncio.ensure_future(offload.run(call.size, may_go_on.wait, 60))
-        making = asyncio.ensure_future(plane.registries["v1/configmaps"].create(call, "team", new, applied=True))
+        making = asyncio.ensure_future(plane.registries["v1/configmaps"].create(call, "team", config_map, applied=True))
         await testing.settle(10)
         try:
             await client.delete(namespaces.RESOURCE, "team")
@@ -70,7 +70,7 @@ async def test_nothing_is_made_in_a_namespace_that_went_meanwhile():
 
 
 async def test_a_namespace_waits_for_what_does_not_go():
-    """An object with a finalizer keeps its namespace, in which nothing new is made, until it goes."""
+    """An object with a finalizer keeps its namespace, in which nothing can be created."""
     async with flow.running() as plane:
         client = plane.client(flow.ADMIN)
         await client.create(namespaces.RESOURCE, _named(namespaces.Namespace(), "team"))
@@ -91,12 +91,12 @@ async def test_a_namespace_waits_for_what_does_not_go():
 
 
 async def test_a_namespace_says_what_keeps_it():
-    """Conditions name the kinds and the finalizers that are left; they are set while it is emptied, and kept then."""
+    """Conditions name the remaining kinds and finalizers."""
     async with flow.running() as plane:
         client = plane.client(flow.ADMIN)
-        made = _named(namespaces.Namespace(), "team")
-        made.spec.finalizers = ["example.com/mine"]
-        await client.create(namespaces.RESOURCE, made)
+        namespace = _named(namespaces.Namespace(), "team")
+        namespace.spec.finalizers = ["example.com/mine"]
+        await client.create(namespaces.RESOURCE, namespace)
         held = _named(configmaps.ConfigMap(), "held")
         held.metadata.finalizers = ["example.com/held"]
         await client.create(configmaps.RESOURCE, held, "team")
@@ -114,7 +114,7 @@ async def test_a_namespace_says_what_keeps_it():
         marked = await client.get(configmaps.RESOURCE, "held", "team")
         marked.metadata.finalizers = []
         await client.update(configmaps.RESOURCE, marked)
-        await plane.clock.advance(emptier.PATIENCE)
+        await plane.clock.advance(namespacedeletion.RECHECK_SECONDS)
         await flow.eventually(lambda: _says(client, "NamespaceContentRemaining", "False"))
         await flow.eventually(lambda: _has_finalizers(client, ["example.com/mine"]))
         assert (await _messages(client))["NamespaceFinalizersRemaining"] == "All content-preserving finalizers finished"
@@ -125,32 +125,35 @@ async def test_a_namespace_says_what_keeps_it():
 
 
 async def _says(client, type_, status):
-    found = (await client.get(namespaces.RESOURCE, "team")).status.conditions
-    return any((each.type, each.status) == (type_, status) for each in found)
+    conditions = (await client.get(namespaces.RESOURCE, "team")).status.conditions
+    return any((condition.type, condition.status) == (type_, status) for condition in conditions)
 
 
 async def _messages(client):
-    return {each.type: each.message for each in (await client.get(namespaces.RESOURCE, "team")).status.conditions}
+    return {
+        condition.type: condition.message
+        for condition in (await client.get(namespaces.RESOURCE, "team")).status.conditions
+    }
 
 
-async def _has_finalizers(client, wanted):
-    return (await client.get(namespaces.RESOURCE, "team")).spec.finalizers == wanted
+async def _has_finalizers(client, finalizers):
+    return (await client.get(namespaces.RESOURCE, "team")).spec.finalizers == finalizers
 
 
 async def test_nothing_is_made_in_a_namespace_that_is_not_there():
-    """Nor in one that is going: no object, were it without a name, and no token of an account."""
+    """Nor in a terminating one: no object, and no token."""
     issuer = tokens.Issuer(name="issuer", key=keys.generate("ECDSA-P256"), audiences=("issuer",))
     async with flow.running(issuer=issuer) as plane:
         client = plane.client(flow.ADMIN)
-        asked = serviceaccounts.TokenRequest()
+        token_request = serviceaccounts.TokenRequest()
         with pytest.raises(errors.NotFound, match='namespaces "team" not found'):
-            await client.ask(serviceaccounts.TOKEN_REQUESTS, asked, "default", "team")
+            await client.create_subresource(serviceaccounts.TOKEN_REQUESTS, token_request, "default", "team")
         held = _named(namespaces.Namespace(), "team")
         held.metadata.finalizers = ["example.com/held"]
         await client.create(namespaces.RESOURCE, held)
         await client.delete(namespaces.RESOURCE, "team")
         with pytest.raises(errors.Forbidden, match='serviceaccounts "default" is forbidden: unable to create new'):
-            await client.ask(serviceaccounts.TOKEN_REQUESTS, asked, "default", "team")
+            await client.create_subresource(serviceaccounts.TOKEN_REQUESTS, token_request, "default", "team")
         with pytest.raises(errors.Forbidden, match='configmaps "Unknown" is forbidden: unable to create new'):
             await client.create(configmaps.RESOURCE, configmaps.ConfigMap(), "team")
         going = await client.get(namespaces.RESOURCE, "team")

@@ -1,4 +1,4 @@
-"""Nodes register themselves, and say something about nobody else."""
+"""Nodes register themselves, and change no other objects."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ KUBELET = context.User("system:node:n1", groups=("system:nodes", "system:authent
 
 
 def _node(name="n1", **spec):
-    made = nodes.Node(spec=nodes.NodeSpec(**spec))
-    made.metadata.name = name
-    made.status.addresses = [nodes.NodeAddress(type="InternalIP", address="10.0.0.1")]
-    made.status.capacity = {"cpu": "4"}
-    return made
+    node = nodes.Node(spec=nodes.NodeSpec(**spec))
+    node.metadata.name = name
+    node.status.addresses = [nodes.NodeAddress(type="InternalIP", address="10.0.0.1")]
+    node.status.capacity = {"cpu": "4"}
+    return node
 
 
 async def test_a_kubelet_registers_and_reports():
-    """The status comes with the creation, and later through its own door only."""
+    """The status is set at creation, and later only through the subresource."""
     async with flow.running() as plane:
         kubelet = plane.client(KUBELET)
-        made = await kubelet.create(nodes.RESOURCE, _node())
-        assert made.status.addresses[0].address == "10.0.0.1"
-        made.status.conditions = [nodes.NodeCondition(type="Ready", status="True")]
-        made.status.capacity = {"memory": "1024Ki"}
-        reported = await kubelet.update(nodes.RESOURCE, made, "status")
+        node = await kubelet.create(nodes.RESOURCE, _node())
+        assert node.status.addresses[0].address == "10.0.0.1"
+        node.status.conditions = [nodes.NodeCondition(type="Ready", status="True")]
+        node.status.capacity = {"memory": "1024Ki"}
+        reported = await kubelet.update(nodes.RESOURCE, node, "status")
         assert reported.status.conditions[0].type == "Ready"
         assert reported.status.capacity == {"memory": "1Mi"}
         reported.status.addresses = []
@@ -39,7 +39,7 @@ async def test_a_kubelet_registers_and_reports():
 
 
 async def test_a_kubelet_says_nothing_about_others():
-    """Not another node, not its own taints, no label that others judge it by."""
+    """No other node, not its own taints, no restricted labels."""
     async with flow.running() as plane:
         kubelet, admin = plane.client(KUBELET), plane.client(flow.ADMIN)
         with pytest.raises(errors.Forbidden, match='node "n1" is not allowed to modify node "n2"'):
@@ -48,12 +48,12 @@ async def test_a_kubelet_says_nothing_about_others():
         trusted.metadata.labels = {"node-restriction.kubernetes.io/trusted": "yes"}
         with pytest.raises(errors.Forbidden, match="not allowed to set the following labels: node-restriction"):
             await kubelet.create(nodes.RESOURCE, trusted)
-        own = _node()
-        own.metadata.labels = {"kubernetes.io/hostname": "n1", "example.com/rack": "7", "node.kubernetes.io/x": "y"}
-        made = await kubelet.create(nodes.RESOURCE, own)
-        made.spec.taints = [nodes.Taint(key="a", effect="NoSchedule")]
+        node = _node()
+        node.metadata.labels = {"kubernetes.io/hostname": "n1", "example.com/rack": "7", "node.kubernetes.io/x": "y"}
+        created = await kubelet.create(nodes.RESOURCE, node)
+        created.spec.taints = [nodes.Taint(key="a", effect="NoSchedule")]
         with pytest.raises(errors.Forbidden, match="not allowed to modify taints"):
-            await kubelet.update(nodes.RESOURCE, made)
+            await kubelet.update(nodes.RESOURCE, created)
         await admin.create(nodes.RESOURCE, _node("n2"))
         with pytest.raises(errors.Forbidden):
             await kubelet.update(nodes.RESOURCE, await kubelet.get(nodes.RESOURCE, "n2"), "status")
@@ -79,18 +79,18 @@ async def test_a_node_that_cannot_be_is_refused(spec, problem):
 
 
 async def test_where_a_node_came_from_is_said_once():
-    """Its provider's name and its pods' addresses do not change."""
+    """providerID and podCIDR are immutable."""
     async with flow.running() as plane:
         client = plane.client(flow.ADMIN)
-        made = await client.create(nodes.RESOURCE, _node(provider_id="x://1", pod_cidr="10.1.0.0/24"))
-        assert made.spec.pod_cidrs == ["10.1.0.0/24"]
-        made.spec.provider_id, made.spec.pod_cidr, made.spec.pod_cidrs = "x://2", "10.2.0.0/24", ["10.2.0.0/24"]
+        node = await client.create(nodes.RESOURCE, _node(provider_id="x://1", pod_cidr="10.1.0.0/24"))
+        assert node.spec.pod_cidrs == ["10.1.0.0/24"]
+        node.spec.provider_id, node.spec.pod_cidr, node.spec.pod_cidrs = "x://2", "10.2.0.0/24", ["10.2.0.0/24"]
         with pytest.raises(errors.Invalid, match=r"may not change podCIDR.*may not change providerID"):
-            await client.update(nodes.RESOURCE, made)
+            await client.update(nodes.RESOURCE, node)
 
 
 async def test_a_kubelet_gets_tokens_for_pods_only():
-    """Whatever rights it has been given besides: a token that ends with no pod would outlive what it is for."""
+    """Whatever other permissions it has, because the token would not end with a pod."""
     async with flow.running(issuer=tokens.Issuer("https://x", keys.generate("ECDSA-P256"), ("https://x",))) as plane:
         admin = plane.client(flow.ADMIN)
         rule = rbac.PolicyRule(verbs=["create"], api_groups=[""], resources=["serviceaccounts/token"])
@@ -104,8 +104,8 @@ async def test_a_kubelet_gets_tokens_for_pods_only():
         kubelet = plane.client(KUBELET)
 
         async def ask(ref=None):
-            asked = serviceaccounts.TokenRequest(spec=serviceaccounts.TokenRequestSpec(bound_object_ref=ref))
-            await kubelet.ask(serviceaccounts.TOKEN_REQUESTS, asked, "default", "default")
+            token_request = serviceaccounts.TokenRequest(spec=serviceaccounts.TokenRequestSpec(bound_object_ref=ref))
+            await kubelet.create_subresource(serviceaccounts.TOKEN_REQUESTS, token_request, "default", "default")
 
         with pytest.raises(errors.Forbidden, match="node requested token not bound to a pod"):
             await ask()
@@ -120,7 +120,7 @@ async def test_a_kubelet_gets_tokens_for_pods_only():
 
 
 async def test_a_kubelet_registers_under_its_own_name():
-    """Not under one that is still to be made up, whatever it begins with."""
+    """Not with a generated name."""
     async with flow.running() as plane:
         unnamed = nodes.Node()
         unnamed.metadata.generate_name = "n1"
@@ -129,7 +129,7 @@ async def test_a_kubelet_registers_under_its_own_name():
 
 
 async def test_a_node_without_a_name_may_not_even_ask_who_it_is():
-    """Nobody knows what to restrict it to."""
+    """Its permissions cannot be restricted to a node."""
     nameless = context.User("system:node:", groups=("system:nodes", "system:authenticated"))
     async with flow.running() as plane:
         with pytest.raises(errors.Forbidden) as caught:

@@ -1,4 +1,4 @@
-"""A private key is sent where a request belongs: it is refused, and nothing repeats or keeps it."""
+"""Requests that contain a private key are refused; the key is not logged, recorded or stored."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from certplane.meta import protobuf
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import configmaps
 from certplane.server import auditpolicy, exchange
+from certplane.wire import protobuf
 from certplane.x509 import privatekeys
 from tests.flow import plane as flow
 
@@ -72,7 +72,7 @@ PATCHES = {
     b"application/json-patch+json": [{"op": "add", "path": "/data", "value": {"a": _text(PEM)}}],
     b"application/apply-patch+yaml": _config_map(PEM.decode()),
 }
-SENT = [
+REQUESTS = [
     ("POST", CSRS, _csr(_text(PEM)), JSON),
     ("POST", CSRS, _csr(_text(_pem(form="TraditionalOpenSSL"))), JSON),
     ("POST", CSRS, _csr(_text(_der(PEM))), JSON),
@@ -106,13 +106,13 @@ async def _send(plane, method, path, *, body=b"", query="", headers=(), raw_path
     async def chunks():
         yield body if isinstance(body, bytes) else json.dumps(body).encode()
 
-    of = exchange.Exchange(method, path, query, exchange.Headers(list(headers)), chunks, raw_path=raw_path)
-    of.identity = flow.ADMIN
-    return await plane.handler(of)
+    request = exchange.Request(method, path, query, exchange.Headers(list(headers)), chunks, raw_path=raw_path)
+    request.identity = flow.ADMIN
+    return await plane.handler(request)
 
 
-def _pieces(key):
-    """What must be nowhere: parts of the key in PEM, and in what base64 makes of that."""
+def _parts(key):
+    """Parts of a key that must not leak: in PEM, base64 and double base64."""
     lines = key.splitlines()[1:-1]
     return [lines[0][10:40], base64.b64encode(lines[0])[8:40], base64.b64encode(base64.b64encode(key))[100:140]]
 
@@ -124,20 +124,20 @@ async def _refused(caplog, method, path, **request):
         old = configmaps.ConfigMap(data={"b": "c"})
         old.metadata.name = "old"
         await plane.client(flow.ADMIN).create(configmaps.RESOURCE, old, "default")
-        reply = await _send(plane, method, path, **request)
+        response = await _send(plane, method, path, **request)
         assert (await plane.client(flow.ADMIN).get(configmaps.RESOURCE, "old", "default")).data == {"b": "c"}
-    assert (reply.status, json.loads(reply.body)["message"]) == (400, privatekeys.FOUND)
-    told = [str(vars(record)) for record in caplog.records]
-    everywhere = log.text + reply.body + str(reply.headers).encode() + "".join(told).encode()
+    assert (response.status, json.loads(response.body)["message"]) == (400, privatekeys.EXPOSED_MESSAGE)
+    log_lines = [str(vars(record)) for record in caplog.records]
+    everywhere = log.text + response.body + str(response.headers).encode() + "".join(log_lines).encode()
     for key in (PEM, _pem(form="TraditionalOpenSSL")):
-        assert not [piece for piece in _pieces(key) if piece in everywhere]
+        assert not [piece for piece in _parts(key) if piece in everywhere]
     assert b"PRIVATE" not in everywhere
-    assert any("a private key was sent" in each for each in told)
+    assert any("it contains a private key" in line for line in log_lines)
 
 
-@pytest.mark.parametrize(("method", "path", "body", "media_type"), SENT)
-async def test_a_private_key_in_a_body_is_refused_and_repeated_nowhere(caplog, method, path, body, media_type):
-    """In any form, field and encoding: not in the answer, the audit log with bodies, or the server's log."""
+@pytest.mark.parametrize(("method", "path", "body", "media_type"), REQUESTS)
+async def test_private_keys_in_bodies_are_refused(caplog, method, path, body, media_type):
+    """In any form, field and encoding. They are in no response, audit event or log line."""
     query = "fieldManager=x" if media_type.startswith(b"application/apply") else ""
     await _refused(caplog, method, path, body=body, query=query, headers=[(b"content-type", media_type)])
 
@@ -162,23 +162,23 @@ LINE = PEM.replace(b"\n", b" ").strip()
         ),
     ],
 )
-async def test_a_private_key_in_the_address_or_a_header_is_refused_and_repeated_nowhere(caplog, request_):
-    """Before anybody is asked who they are, or anything is recorded."""
+async def test_private_keys_in_urls_and_headers_are_refused(caplog, request_):
+    """Before authentication and auditing."""
     await _refused(caplog, "GET", **{"path": CONFIG_MAPS, **request_})
 
 
 async def test_secrets_may_hold_private_keys():
-    """That is what they are for, in every form that one can be written."""
+    """In every form."""
     log = Log()
     async with flow.running(audit_sink=log, audit_policy=EVERYTHING) as plane:
-        made = {"metadata": {"name": "s"}, "stringData": {"a": PEM.decode()}, "data": {"b": _text(PEM)}}
+        secret = {"metadata": {"name": "s"}, "stringData": {"a": PEM.decode()}, "data": {"b": _text(PEM)}}
         json_ = [(b"content-type", JSON)]
         merge = [(b"content-type", b"application/merge-patch+json")]
         patch = {"stringData": {"c": PEM.decode()}}
-        assert (await _send(plane, "POST", SECRETS, body=made, headers=json_)).status == 201
+        assert (await _send(plane, "POST", SECRETS, body=secret, headers=json_)).status == 201
         assert (await _send(plane, "PATCH", SECRETS + "/s", body=patch, headers=merge)).status == 200
     assert b"PRIVATE" not in log.text
-    assert not [piece for piece in _pieces(PEM) if piece in log.text]
+    assert not [piece for piece in _parts(PEM) if piece in log.text]
 
 
 KEYS = {
@@ -191,48 +191,48 @@ KEYS = {
 @pytest.mark.parametrize("name", KEYS)
 @pytest.mark.parametrize("form", ["PKCS8", "TraditionalOpenSSL", "OpenSSH"])
 @pytest.mark.parametrize("password", [None, b"x"])
-def test_every_form_of_a_private_key_is_known(name, form, password):
-    """With and without a password; as PEM, as DER, in base64, twice, and in base64 for addresses."""
+def test_private_keys_are_detected(name, form, password):
+    """With and without a password; in PEM, DER, base64, double base64 and URL-safe base64."""
     if (name, form) == ("Ed25519", "TraditionalOpenSSL"):
         pytest.skip("there is no such form")
     if (form, password) == ("OpenSSH", b"x"):
         pytest.skip("needs another package")
     key = _pem(KEYS[name], form, password)
-    assert privatekeys.is_in(key)
-    assert privatekeys.is_in(base64.b64encode(key))
-    assert privatekeys.is_in(base64.b64encode(base64.b64encode(key)))
+    assert privatekeys.contains_key(key)
+    assert privatekeys.contains_key(base64.b64encode(key))
+    assert privatekeys.contains_key(base64.b64encode(base64.b64encode(key)))
     for shift in range(4):
-        assert privatekeys.is_in(base64.b64encode(b"key\n"[shift:] + b"\n" + key))
+        assert privatekeys.contains_key(base64.b64encode(b"key\n"[shift:] + b"\n" + key))
     if form == "OpenSSH" or (password and form != "PKCS8"):
         return  # Neither is DER inside.
     der = _der(key)
     for encoded in (der, base64.b64encode(der), base64.urlsafe_b64encode(der), base64.b64encode(base64.b64encode(der))):
-        assert privatekeys.is_in(encoded)
+        assert privatekeys.contains_key(encoded)
 
 
-def test_what_is_public_is_no_private_key():
-    """Requests, certificates, public keys and signatures, in every form; and words about keys."""
+def test_public_data_is_no_private_key():
+    """Requests, certificates, public keys and signatures; and text about keys."""
     for key in KEYS.values():
         public = key.public_key()
         form = serialization.PublicFormat.SubjectPublicKeyInfo
         for encoding in (serialization.Encoding.PEM, serialization.Encoding.DER):
             text = public.public_bytes(encoding, form)
-            assert not privatekeys.is_in(text)
-            assert not privatekeys.is_in(base64.b64encode(text))
+            assert not privatekeys.contains_key(text)
+            assert not privatekeys.contains_key(base64.b64encode(text))
     pkcs1 = KEYS["RSA"].public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.PKCS1)
     request = flow.pkcs10()
     for text in (pkcs1, request, _der(request), b"the PRIVATE KEY is kept at home" * 3):
-        assert not privatekeys.is_in(text)
-        assert not privatekeys.is_in(base64.b64encode(text))
+        assert not privatekeys.contains_key(text)
+        assert not privatekeys.contains_key(base64.b64encode(text))
 
 
-async def test_keys_in_headers_fill_no_log(caplog):
-    """Whoever sends them need not say who he is: it is told once a minute, and of a few names of headers."""
+async def test_private_keys_in_headers_are_logged_at_a_limited_rate(caplog):
+    """Clients need not be authenticated to send them. Long field names are truncated."""
     async with flow.running() as plane:
         for number in range(500):
             fields = exchange.Headers([(b"x-%d" % number + b"x" * 10_000, PEM.replace(b"\n", b" "))])
-            reply = await plane.handler(exchange.Exchange("GET", "/api", "", fields, source="192.0.2.1"))
-            assert reply.status == 400
-    told = [each for each in caplog.records if "private key" in each.getMessage()]
-    assert 0 < len(told) <= 60
-    assert all(len(each.where) <= 64 for each in told)
+            response = await plane.handler(exchange.Request("GET", "/api", "", fields, source="192.0.2.1"))
+            assert response.status == 400
+    logged = [record for record in caplog.records if "private key" in record.getMessage()]
+    assert 0 < len(logged) <= 60
+    assert all(len(record.location) <= 64 for record in logged)

@@ -1,4 +1,4 @@
-"""What clients get who ask for more, or for less, than a plain list."""
+"""Reads with special parameters."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def _chunks(body):
 
 
 async def ask(plane, path, method="GET", user=flow.ADMIN, body=b"", **headers):
-    """One request: status, and the body."""
+    """One request: status and body."""
     path, _, query = path.partition("?")
     fields = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    of = exchange.Exchange(method, path, query, exchange.Headers(fields), _chunks(body), identity=user)
-    reply = await flow.assembled(plane)(of)
+    request = exchange.Request(method, path, query, exchange.Headers(fields), _chunks(body), identity=user)
+    reply = await flow.assembled(plane)(request)
     if reply.stream is None:
         return reply.status, reply.body
     async with contextlib.aclosing(reply.stream) as stream:
@@ -45,20 +45,20 @@ async def filled(plane, *names):
 
 
 async def test_two_forms_of_one_object_are_watched_apart():
-    """Events are served in two groups: each watch sees them as its own group has them, whoever was first."""
+    """Events are served in two groups; each watch gets the version of its group."""
     async with flow.running() as plane:
         client = plane.client(flow.ADMIN)
         version = (await client.list(events.RESOURCE)).resource_version
-        made = events.Event(involved_object=objects.ObjectReference(kind="Node", name="n1"), reason="Tested")
-        made.metadata.name = "a"
-        made.metadata.namespace = made.involved_object.namespace = "default"
+        core_event = events.Event(involved_object=objects.ObjectReference(kind="Node", name="n1"), reason="Tested")
+        core_event.metadata.name = "a"
+        core_event.metadata.namespace = core_event.involved_object.namespace = "default"
         async with (
             client.watch(events.RESOURCE, version) as old,
-            client.watch(events.NEW_RESOURCE, version) as new,
+            client.watch(events.NEW_RESOURCE, version) as new_watch,
         ):
-            await client.create(events.RESOURCE, made, "default")
-            seen = [(await anext(each)).object for each in (old, new)]
-    assert [each.api_version for each in seen] == ["v1", "events.k8s.io/v1"]
+            await client.create(events.RESOURCE, core_event, "default")
+            seen = [(await anext(watch)).object for watch in (old, new_watch)]
+    assert [event.api_version for event in seen] == ["v1", "events.k8s.io/v1"]
     assert seen[0].involved_object.name == seen[1].regarding.name == "n1"
 
 
@@ -66,7 +66,7 @@ async def test_two_forms_of_one_object_are_watched_apart():
     ("selector", "status"), [("", 200), ("metadata.name=a", 200), ("metadata.name=b", 400), ("spec.signerName=x", 400)]
 )
 async def test_watch_of_one_object_shows_no_other(selector, status):
-    """A selector that does not name the object of the path is refused: the right to watch was judged for that name."""
+    """A selector for another name than that in the path is refused, because authorization used the path."""
     async with flow.running() as plane:
         await filled(plane, "a", "b")
         code, body = await ask(plane, f"{GROUP}/watch/certificatesigningrequests/a?fieldSelector={selector}")
@@ -87,7 +87,7 @@ async def test_watch_of_one_object_shows_no_other(selector, status):
     ],
 )
 async def test_watch_from_anywhere_tells_when_it_has_shown_all(query, bookmarks):
-    """A watch without a version that takes bookmarks gets the one behind the initial events without asking for them."""
+    """The initial-events bookmark is sent if the resourceVersion is missing or 0."""
     async with flow.running() as plane:
         await filled(plane, "a")
         _, body = await ask(plane, f"{CSRS}?watch=true&allowWatchBookmarks=true{query}")
@@ -104,7 +104,7 @@ async def test_watch_from_anywhere_tells_when_it_has_shown_all(query, bookmarks)
     ],
 )
 async def test_which_options_of_a_watch_are_refused(path, message):
-    """A continue token only where it would start from the beginning; below /watch/ what a list refuses, too."""
+    """A continue token without a resourceVersion, and list options below /watch/."""
     async with flow.running() as plane:
         await filled(plane, "a")
         code, body = await ask(plane, path)
@@ -117,7 +117,7 @@ def token(document):
 
 
 async def test_page_of_a_forgotten_revision_can_be_had_at_the_newest():
-    """The refusal of a token that is too old has another one, which goes on inconsistently behind the same object."""
+    """The error for an expired token contains another one, for an inconsistent list after the same object."""
     async with flow.running() as plane:
         await filled(plane, "a", "b")
         _, body = await ask(plane, f"{CSRS}?limit=1")
@@ -129,7 +129,7 @@ async def test_page_of_a_forgotten_revision_can_be_had_at_the_newest():
         assert (code, refusal["reason"]) == (410, "Expired")
         assert "use the continue token in this response to retrieve the remainder" in refusal["message"]
         code, body = await ask(plane, f"{CSRS}?limit=2&continue={refusal['metadata']['continue']}")
-        assert [each["metadata"]["name"] for each in json.loads(body)["items"]] == ["b", "c"]
+        assert [item["metadata"]["name"] for item in json.loads(body)["items"]] == ["b", "c"]
         code, body = await ask(plane, f"{CSRS}?resourceVersion=1&resourceVersionMatch=Exact")
         assert (code, json.loads(body)["metadata"]) == (410, {})
 
@@ -157,7 +157,7 @@ VERSION = "meta.k8s.io/v1"
     ],
 )
 async def test_bad_tokens(document, why):
-    """What is wrong with a token is told in Go's words, even where a version is given that it excludes."""
+    """Token errors have the text of Go, and precede errors about the resourceVersion."""
     async with flow.running() as plane:
         code, body = await ask(plane, f"{CSRS}?resourceVersion=5&continue={token(document)}")
     assert code == 400
@@ -178,7 +178,7 @@ AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryLi
     ],
 )
 async def test_aggregated_discovery(accept, kind):
-    """Whoever takes it gets it, wherever it stands in the header; v2beta1 is as unknown as any other version."""
+    """At any position in the header; v2beta1 is not supported."""
     async with flow.running() as plane:
         code, body = await ask(plane, "/apis", accept=accept)
     assert (code, json.loads(body)["kind"]) == (406 if kind == "Status" else 200, kind)
@@ -187,7 +187,7 @@ async def test_aggregated_discovery(accept, kind):
 REVIEW = b'{"spec": {"nonResourceAttributes": {"path": "/x", "verb": "get"}}}'
 
 
-@pytest.mark.parametrize("how", [{"query": "?pretty=1"}, {"user_agent": "curl/8.1"}])
+@pytest.mark.parametrize("options", [{"query": "?pretty=1"}, {"user_agent": "curl/8.1"}])
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
@@ -198,12 +198,12 @@ REVIEW = b'{"spec": {"nonResourceAttributes": {"path": "/x", "verb": "get"}}}'
         ("GET", "/apis", b""),
     ],
 )
-async def test_people_get_indented_answers(how, method, path, body):
-    """Objects, refusals, answers to actions and discovery alike; clients that do not ask get one line."""
-    headers = {name: value for name, value in how.items() if name != "query"}
+async def test_people_get_indented_answers(options, method, path, body):
+    """Objects, errors, reviews and discovery; other clients get one line."""
+    headers = {name: value for name, value in options.items() if name != "query"}
     async with flow.running() as plane:
         await filled(plane, "a")
-        _, answer = await ask(plane, path + how.get("query", ""), method, body=body, **headers)
+        _, answer = await ask(plane, path + options.get("query", ""), method, body=body, **headers)
         assert answer.startswith(b'{\n  "kind": ')
         assert answer.endswith(b"\n}")
         await filled(plane, *(["a"] if method == "DELETE" else []))
@@ -213,7 +213,7 @@ async def test_people_get_indented_answers(how, method, path, body):
 
 @pytest.mark.parametrize("accept", ["application/json", "application/json;as=Table;v=v1;g=meta.k8s.io;pretty=1"])
 async def test_watch_has_one_line_for_each_event(accept):
-    """Even for people: readers of a watch go by lines."""
+    """Watches are never indented, because clients read them by line."""
     async with flow.running() as plane:
         await filled(plane, "a", "b")
         _, body = await ask(plane, f"{CSRS}?watch=true&pretty=true", accept=accept, user_agent="curl/8")
@@ -230,22 +230,22 @@ async def test_watch_has_one_line_for_each_event(accept):
     ],
 )
 async def test_numbers_that_are_none(query, why):
-    """An empty number is none, and one that is too large is told apart from one that is no number."""
+    """An empty number is ignored; too large numbers and invalid ones have different errors."""
     async with flow.running() as plane:
         code, body = await ask(plane, f"{CSRS}?{query}")
     assert (code, json.loads(body)["message"][-len(why) :]) == (400, why)
 
 
 async def test_node_keeps_its_lease():
-    """A kubelet makes, renews and drops the lease of its name in the namespace of leases, and sees no other."""
+    """A kubelet can create, renew and delete its own lease, and see no other."""
     node = context.User("system:node:n1", groups=("system:nodes", "system:authenticated"))
     leases = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
-    own, path = b'{"metadata": {"name": "n1"}, "spec": {}}', leases.format("kube-node-lease")
+    document, path = b'{"metadata": {"name": "n1"}, "spec": {}}', leases.format("kube-node-lease")
     async with flow.running() as plane:
-        assert (await ask(plane, path, "POST", node, own))[0] == 201
-        _, made = await ask(plane, f"{path}/n1", user=node)
-        assert (await ask(plane, f"{path}/n1", "PUT", node, made))[0] == 200
-        code, answer = await ask(plane, path, "POST", node, own.replace(b"n1", b"n2"))
+        assert (await ask(plane, path, "POST", node, document))[0] == 201
+        _, created = await ask(plane, f"{path}/n1", user=node)
+        assert (await ask(plane, f"{path}/n1", "PUT", node, created))[0] == 200
+        code, answer = await ask(plane, path, "POST", node, document.replace(b"n1", b"n2"))
         assert code == 403
         why = "can only access node lease with the same name as the requesting node"
         assert json.loads(answer)["message"] == f'leases.coordination.k8s.io "n2" is forbidden: {why}'
@@ -255,7 +255,7 @@ async def test_node_keeps_its_lease():
 
 
 @pytest.mark.parametrize(
-    ("attributes", "told"),
+    ("attributes", "message"),
     [
         ({"fieldSelector": {"requirements": [{"key": "a", "operator": "In", "values": ["x"]}]}}, ""),
         (
@@ -286,23 +286,23 @@ async def test_node_keeps_its_lease():
         ),
     ],
 )
-async def test_selectors_of_a_review(attributes, told):
-    """What of them cannot be used is told: fields take one value, labels what any selector takes."""
-    asked = {"spec": {"resourceAttributes": {"verb": "list", "resource": "secrets", **attributes}}}
+async def test_selectors_of_a_review(attributes, message):
+    """Requirements that cannot be used are reported."""
+    review = {"spec": {"resourceAttributes": {"verb": "list", "resource": "secrets", **attributes}}}
     async with flow.running() as plane:
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-        _, body = await ask(plane, path, "POST", body=json.dumps(asked).encode())
-    assert json.loads(body)["status"].get("evaluationError", "") == told
+        _, body = await ask(plane, path, "POST", body=json.dumps(review).encode())
+    assert json.loads(body)["status"].get("evaluationError", "") == message
 
 
 @pytest.mark.parametrize(("seconds", "times"), [(2, []), (10, [8]), (130, [60, 120, 128])])
 async def test_last_bookmark_comes_before_the_end(seconds, times):
-    """One each minute, and the last two seconds before the watch ends; none at the end itself."""
+    """One each minute, and one two seconds before the end."""
     clock = testing.FakeClock()
     async with flow.running(clock=clock) as plane:
         query = f"watch=true&resourceVersion=1&allowWatchBookmarks=true&timeoutSeconds={seconds}"
-        of = exchange.Exchange("GET", CSRS, query, exchange.Headers([]), identity=flow.ADMIN)
-        reply = await flow.assembled(plane)(of)
+        request = exchange.Request("GET", CSRS, query, exchange.Headers([]), identity=flow.ADMIN)
+        reply = await flow.assembled(plane)(request)
         begun, seen = clock.monotonic(), []
 
         async def read():
@@ -318,14 +318,14 @@ async def test_last_bookmark_comes_before_the_end(seconds, times):
 
 @pytest.mark.parametrize(("path", "accept"), [("?watch=1", ""), ("", ""), ("/a", "")])
 async def test_the_first_accept_header_counts(path, accept):
-    """Several are not joined: what the first one says is what is wanted."""
+    """Of several headers, only the first is used."""
     del accept
     async with flow.running() as plane:
         await filled(plane, "a")
         fields = [(b"accept", b"text/html"), (b"accept", b"application/json")]
         where, _, query = (CSRS + path).partition("?")
         reply = await flow.assembled(plane)(
-            exchange.Exchange("GET", where, query, exchange.Headers(fields), identity=flow.ADMIN)
+            exchange.Request("GET", where, query, exchange.Headers(fields), identity=flow.ADMIN)
         )
     assert reply.status == 406
 
@@ -334,23 +334,23 @@ PARTIAL = "application/json;as=PartialObjectMetadata{};v=v1;g=meta.k8s.io"
 
 
 async def test_watch_in_the_form_of_a_list_ends_without_a_word():
-    """An event is about one object, which is no list; where there is none, nothing is wrong."""
+    """With PartialObjectMetadataList, the response is 200 without events, as in Kubernetes."""
     async with flow.running() as plane:
         await filled(plane, "a")
-        of = exchange.Exchange(
+        request = exchange.Request(
             "GET",
             CSRS,
             "watch=1",
             exchange.Headers([(b"accept", PARTIAL.format("List").encode())]),
             identity=flow.ADMIN,
         )
-        reply = await flow.assembled(plane)(of)
+        reply = await flow.assembled(plane)(request)
         assert reply.status == 200
         assert [piece async for piece in reply.stream] == []
 
 
 async def test_metadata_of_a_review_and_of_what_was_deleted():
-    """A review has metadata to show; the list of what was deleted is refused as a single object."""
+    """A review has metadata; the list of deleted objects does not, as a single object."""
     async with flow.running() as plane:
         await filled(plane, "a")
         path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
@@ -370,7 +370,7 @@ async def test_metadata_of_a_review_and_of_what_was_deleted():
 )
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 async def test_names_that_no_object_can_have(name, why, method):
-    """They are refused as such, not looked for."""
+    """They are refused before the lookup."""
     async with flow.running() as plane:
         code, body = await ask(plane, f"{CSRS}/{name}", method)
     assert (code, json.loads(body)["message"]) == (400, f'Name parameter invalid: "{name}": {why}')
@@ -388,7 +388,7 @@ async def test_names_that_no_object_can_have(name, why, method):
     ],
 )
 async def test_paths_without_the_method(method, path, status):
-    """A path is unknown, or known and has no such method."""
+    """404 for unknown paths, 405 for known ones."""
     async with flow.running() as plane:
         await filled(plane, "a")
         code, _ = await ask(plane, path, method, body=b"{}")
@@ -397,7 +397,7 @@ async def test_paths_without_the_method(method, path, status):
 
 @pytest.mark.parametrize(("query", "count"), [("limit=1;continue=x", 2), ("limit=1&limit=%zz", 1), ("limit=%zz", 2)])
 async def test_parameters_that_are_none_do_not_count(query, count):
-    """A semicolon is no separator any more, and makes a parameter as void as a broken escape does."""
+    """A semicolon is not a separator, and invalidates a parameter like an invalid escape."""
     async with flow.running() as plane:
         await filled(plane, "a", "b")
         _, body = await ask(plane, f"{CSRS}?{query}")
@@ -406,7 +406,7 @@ async def test_parameters_that_are_none_do_not_count(query, count):
 
 @pytest.mark.parametrize(("version", "count"), [("0", 2), ("00", 1), ("", 1)])
 async def test_whatever_is_at_hand_comes_whole(version, count):
-    """A limit does not count with version 0, a continue token does; another spelling of 0 is just no version."""
+    """The limit is ignored with resourceVersion 0, a continue token is not."""
     async with flow.running() as plane:
         await filled(plane, "a", "b", "c")
         _, body = await ask(plane, f"{CSRS}?limit=1")
@@ -428,7 +428,7 @@ async def test_whatever_is_at_hand_comes_whole(version, count):
     ],
 )
 async def test_how_tokens_are_spelt(token, why):
-    """Line ends and bits left over do not matter, padding does."""
+    """Line ends and trailing bits are ignored, padding is checked."""
     async with flow.running() as plane:
         code, body = await ask(plane, f"{CSRS}?continue={token}")
     assert (code, json.loads(body)["message"].rpartition("not valid: ")[2]) == (400, why)
@@ -444,8 +444,8 @@ async def test_members_of_a_token_are_found_in_any_case():
 
 async def watched(plane, query, until):
     """The events of a watch up to its end, while `until` runs."""
-    of = exchange.Exchange("GET", CSRS, f"watch=1&{query}", exchange.Headers([]), identity=flow.ADMIN)
-    reply = await flow.assembled(plane)(of)
+    request = exchange.Request("GET", CSRS, f"watch=1&{query}", exchange.Headers([]), identity=flow.ADMIN)
+    reply = await flow.assembled(plane)(request)
     assert reply.status == 200
 
     async def read():
@@ -457,7 +457,7 @@ async def watched(plane, query, until):
 
 
 async def test_watch_from_a_revision_that_is_yet_to_come():
-    """It is open at once and begins there: what comes before is not shown, and no bookmark points behind it."""
+    """It opens at once; earlier events and bookmarks are not sent."""
     clock = testing.FakeClock()
     async with flow.running(clock=clock) as plane:
 
@@ -469,7 +469,7 @@ async def test_watch_from_a_revision_that_is_yet_to_come():
         begin = await plane.store.revision() + 1
         query = f"resourceVersion={begin}&timeoutSeconds=4&allowWatchBookmarks=true"
         events = await watched(plane, query, later())
-        assert [each["object"]["metadata"].get("name") for each in events][:1] == ["b"]
+        assert [event["object"]["metadata"].get("name") for event in events][:1] == ["b"]
         query = "resourceVersion=1000000&timeoutSeconds=4&allowWatchBookmarks=true"
         assert await watched(plane, query, later_without(clock)) == []
 
@@ -480,14 +480,14 @@ async def later_without(clock):
 
 
 async def test_time_that_is_up_before_it_begins():
-    """A negative timeout is no error, and leaves no time for the objects there are."""
+    """A negative timeout is not an error; the watch ends at once."""
     async with flow.running() as plane:
         await filled(plane, "a")
         assert await watched(plane, "timeoutSeconds=-1", asyncio.sleep(0)) == []
 
 
 async def test_mark_behind_the_initial_events_is_shown_in_any_table():
-    """Even in one that shows no objects: it stands in their metadata."""
+    """Also in a table without objects, in its metadata."""
     accept = "application/json;as=Table;v=v1;g=meta.k8s.io"
     initial = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
     async with flow.running() as plane:
@@ -499,7 +499,7 @@ async def test_mark_behind_the_initial_events_is_shown_in_any_table():
 
 
 async def test_deleted_account_is_the_answer():
-    """As it was, and in the form that was asked for; others are answered with a Status."""
+    """In the requested representation; other kinds return a Status."""
     path = "/api/v1/namespaces/default/serviceaccounts"
     async with flow.running() as plane:
         for accept, kind in (("", "ServiceAccount"), (PARTIAL.format(""), "PartialObjectMetadata")):
@@ -535,7 +535,7 @@ async def test_a_path_that_says_watch_is_only_read(method):
     """Whoever sends another method to it hears that it is none there, and nothing happens."""
     async with flow.running() as plane:
         path = "/apis/certificates.k8s.io/v1/watch/certificatesigningrequests/a"
-        reply = await plane.handler(exchange.Exchange(method, path, "", exchange.Headers([]), identity=flow.ADMIN))
+        reply = await plane.handler(exchange.Request(method, path, "", exchange.Headers([]), identity=flow.ADMIN))
         assert reply.status == 405
 
 
@@ -543,5 +543,5 @@ async def test_a_path_without_a_resource_is_forbidden_without_a_name():
     """Two slashes leave the resource empty, and what follows is no name of anything."""
     async with flow.running() as plane:
         path = "/api/v1/namespaces/default//configmaps"
-        reply = await plane.handler(exchange.Exchange("GET", path, "", exchange.Headers([]), identity=flow.JANE))
+        reply = await plane.handler(exchange.Request("GET", path, "", exchange.Headers([]), identity=flow.JANE))
         assert json.loads(reply.body)["message"].startswith('forbidden: User "jane" cannot get resource ""')

@@ -21,7 +21,7 @@ async def _send(plane, path, body, query="", media_type=b"application/json"):
         yield body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
 
     headers = exchange.Headers([(b"content-type", media_type)])
-    return await plane.handler(exchange.Exchange("POST", path, query, headers, chunks, identity=flow.ADMIN))
+    return await plane.handler(exchange.Request("POST", path, query, headers, chunks, identity=flow.ADMIN))
 
 
 def _csr(**changes):
@@ -81,7 +81,7 @@ async def test_warnings_are_cut_as_kubernetes_cuts_them():
     assert [len(value) for name, value in few.headers if name == b"warning"] == [1029, 1029]
     warnings = [value.decode() for name, value in many.headers if name == b"warning"]
     assert (few.status, many.status, len(warnings)) == (201, 201, 16)
-    assert {len(each.replace("\\", "")) for each in warnings} == {256 + len('299 - ""')}
+    assert {len(warning.replace("\\", "")) for warning in warnings} == {256 + len('299 - ""')}
 
 
 async def test_what_was_wrong_is_told_behind_the_long_value():

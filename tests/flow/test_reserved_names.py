@@ -12,11 +12,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from certplane import errors, manager, testing
-from certplane.config import signing
-from certplane.controllers import signerfile
+from certplane import errors, testing
+from certplane.config.signing import PairFiles, SigningSettings
+from certplane.controllers.signing import signerfile
+from certplane.golang import pem
+from certplane.plane import controllerconfig
 from certplane.resources import certificatesigningrequests as csrs
-from certplane.x509 import authority, cafiles, certificates, csr, keys, mint, pem, profiles, reserved
+from certplane.x509 import keys
+from certplane.x509.issuance import authority, cafiles, profiles, reservednames, selfsigned
+from certplane.x509.pkcs10 import certificaterequest
+from certplane.x509.trust import clientcertificates
 from tests.flow import plane as flow
 
 YEAR = datetime.timedelta(days=365)
@@ -39,7 +44,7 @@ ANYBODY = '  subject: {commonName: ["*"], organizations: ["*"]}\n'
 def write_ca(directory, clock, name="ca", parent=None):
     """A CA in two files; below another one, if that is given."""
     key = keys.generate("ECDSA-P256")
-    text = mint.self_signed_ca(name, key, clock.now(), 10 * YEAR)
+    text = selfsigned.self_signed_ca(name, key, clock.now(), 10 * YEAR)
     if parent is not None:
         builder = (
             x509.CertificateBuilder()
@@ -55,7 +60,7 @@ def write_ca(directory, clock, name="ca", parent=None):
     (directory / f"{name}.crt").write_bytes(text)
     (directory / f"{name}.key").write_bytes(keys.to_pem(key))
     (directory / f"{name}.key").chmod(0o600)
-    return authority.Authority(pem.first(text).data, key)
+    return authority.Authority(pem.first_block(text).data, key)
 
 
 @dataclasses.dataclass
@@ -68,19 +73,19 @@ class Given:
     declared: object = None
 
     def running(self):
-        pair = signing.Pair(self.directory / "ca.crt", self.directory / "ca.key")
-        said = signing.Signing(pair, {}, YEAR)
+        pair = PairFiles(self.directory / "ca.crt", self.directory / "ca.key")
+        said = SigningSettings(pair, {}, YEAR, None)
         return flow.running(
             clock=self.clock,
-            signers=manager.signers(said, reservations=self.reservations),
-            declared=self.declared,
+            signers=controllerconfig.built_in_signers(said, reservations=self.reservations),
+            signer_file=self.declared,
             client_ca=verifier(self.directory, "ca"),
             reservations=self.reservations,
         )
 
 
 def verifier(directory, name):
-    return certificates.ClientVerifier((directory / f"{name}.crt").read_bytes())
+    return clientcertificates.ClientVerifier((directory / f"{name}.crt").read_bytes())
 
 
 def given(directory, declared="", own_ca="ca", client_ca="ca"):
@@ -92,10 +97,12 @@ def given(directory, declared="", own_ca="ca", client_ca="ca"):
     made = Given(
         directory,
         clock,
-        reserved.Reservations(clock.now, verifier(directory, client_ca), ("localhost", "10.0.0.1", "api.example.com")),
+        reservednames.Reservations(
+            clock.now, verifier(directory, client_ca), ("localhost", "10.0.0.1", "api.example.com")
+        ),
     )
-    pair = signing.Pair(directory / "ca.crt", directory / "ca.key")
-    manager.signers(signing.Signing(pair, {}, YEAR), reservations=made.reservations)
+    pair = PairFiles(directory / "ca.crt", directory / "ca.key")
+    controllerconfig.built_in_signers(SigningSettings(pair, {}, YEAR, None), reservations=made.reservations)
     if declared:
         path = directory / "signers.yaml"
         path.write_text(declared.replace("CA", own_ca))
@@ -128,7 +135,7 @@ async def outcome(plane, signer_name, usages, request):
     return (await flow.eventually(found))[0]
 
 
-UNDER = " is not given under the CA of the cluster's clients"
+UNDER = " is reserved: the signer uses the CA of the cluster's clients"
 DNS = x509.DNSName
 
 
@@ -158,10 +165,10 @@ def test_built_in_signers_give_what_their_rules_name(tmp_path, signer_name, usag
     """Nodes their group, by the signers of kubelets; nobody system:masters; nobody the names of the API server."""
     name, organizations, *names = request_
     made = given(tmp_path)
-    pair = signing.Pair(tmp_path / "ca.crt", tmp_path / "ca.key")
-    signers = manager.signers(signing.Signing(pair, {}, YEAR), reservations=made.reservations)
-    request = csr.parse(pkcs10(name, organizations, [DNS(each) for each in (names[0] if names else [])]))
-    found = "; ".join(profiles.violations(signers[signer_name].profile, profiles.Asked(request, usages)))
+    pair = PairFiles(tmp_path / "ca.crt", tmp_path / "ca.key")
+    signers = controllerconfig.built_in_signers(SigningSettings(pair, {}, YEAR, None), reservations=made.reservations)
+    request = certificaterequest.parse(pkcs10(name, organizations, [DNS(each) for each in (names[0] if names else [])]))
+    found = "; ".join(profiles.violations(signers[signer_name].profile, profiles.RequestedCertificate(request, usages)))
     assert why in found
     assert bool(why) == bool(found)
 
@@ -206,15 +213,15 @@ async def test_a_wildcard_address_or_mapped_address_of_the_api_server_is_not_giv
     """An IPv6 address that stands for an IPv4 address is that one."""
     mapped = x509.IPAddress(ipaddress.ip_address("::ffff:10.0.0.1"))
     async with given(tmp_path, DECLARED + ANYBODY).running() as plane:
-        assert '"10.0.0.1" is not given' in await outcome(plane, OWN, ("server auth",), pkcs10("x", [], [mapped]))
+        assert '"10.0.0.1" is reserved' in await outcome(plane, OWN, ("server auth",), pkcs10("x", [], [mapped]))
 
 
 @pytest.mark.parametrize("own_ca", ["ca", "below"])
 @pytest.mark.parametrize(
     ("declaration", "why"),
     [
-        (DECLARED, "subject.commonName and subject.organizations must be there"),
-        (DECLARED + '  subject: {commonName: ["*"]}\n', "subject.organizations must be there"),
+        (DECLARED, "subject.commonName and subject.organizations are required"),
+        (DECLARED + '  subject: {commonName: ["*"]}\n', "subject.organizations are required"),
         (DECLARED + "  subject: {organizations: []}\n", "subject.commonName"),
         (DECLARED + ANYBODY + "  certificateAuthority: true\n", "certificateAuthority must not be true"),
     ],
@@ -235,8 +242,8 @@ async def test_a_reload_of_the_signers_is_held_to_it_too(tmp_path):
     """The former ones stay, and the problem says why."""
     made = given(tmp_path, DECLARED + ANYBODY)
     made.declared._path.write_text(DECLARED.replace("CA", "ca") + "# changed\n")
-    assert not made.declared.look()
-    assert "must be there" in made.declared.problem
+    assert not made.declared.reload()
+    assert "are required" in made.declared.problem
     async with made.running() as plane:
         assert UNDER in await outcome(plane, OWN, ("client auth",), pkcs10("jane", ["system:masters"]))
 
@@ -249,7 +256,7 @@ async def test_another_client_ca_restricts_signers_that_were_free(tmp_path):
         plane.replace_client_ca(verifier(tmp_path, "other"))
         state = made.declared.signers[OWN].current(made.clock.now())
         assert state.issuer is None
-        assert "must be there" in state.problem
+        assert "are required" in state.problem
 
 
 async def test_a_ca_file_that_becomes_the_client_ca_is_restricted(tmp_path):
@@ -258,5 +265,5 @@ async def test_a_ca_file_that_becomes_the_client_ca_is_restricted(tmp_path):
     async with made.running() as plane:
         for kind in ("crt", "key"):
             (tmp_path / f"other.{kind}").write_bytes((tmp_path / f"ca.{kind}").read_bytes())
-        await made.clock.advance(cafiles.LOOK.total_seconds())
+        await made.clock.advance(cafiles.CHECK_INTERVAL.total_seconds())
         assert UNDER in await outcome(plane, OWN, ("client auth",), pkcs10("jane", ["system:masters"]))

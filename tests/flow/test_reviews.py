@@ -12,17 +12,17 @@ from tests.flow import plane as flow
 
 async def _answer(plane, **spec):
     attributes = reviews.ResourceAttributes(**{"verb": "list", "resource": "pods", **spec})
-    asked = reviews.SubjectAccessReview(
+    review = reviews.SubjectAccessReview(
         spec=reviews.SubjectAccessReviewSpec(
             user="system:node:n1", groups=["system:nodes"], resource_attributes=attributes
         )
     )
-    return (await plane.client(flow.ADMIN).create(reviews.SUBJECT_ACCESS_REVIEWS, asked)).status
+    return (await plane.client(flow.ADMIN).create(reviews.SUBJECT_ACCESS_REVIEWS, review)).status
 
 
 def _fields(*requirements, raw=""):
     return reviews.FieldSelectorAttributes(
-        raw_selector=raw, requirements=[reviews.FieldSelectorRequirement(*each) for each in requirements]
+        raw_selector=raw, requirements=[reviews.FieldSelectorRequirement(*requirement) for requirement in requirements]
     )
 
 
@@ -81,13 +81,13 @@ async def test_a_requirement_that_nobody_can_mean_is_refused(selector, problem):
 async def test_a_question_has_no_name_and_forgets_what_a_server_would_say():
     """What only a server sets is dropped; the rest is told with what was recorded of it."""
     async with flow.running() as plane:
-        asked = reviews.SelfSubjectAccessReview()
-        asked.spec.non_resource_attributes = reviews.NonResourceAttributes(path="/", verb="get")
-        asked.metadata.uid, asked.metadata.creation_timestamp = "u", "2020-01-01T00:00:00Z"
-        assert (await plane.client(flow.JANE).create(reviews.SELF_SUBJECT_ACCESS_REVIEWS, asked)).metadata.uid == ""
-        asked.metadata = objects.ObjectMeta(name="x")
+        review = reviews.SelfSubjectAccessReview()
+        review.spec.non_resource_attributes = reviews.NonResourceAttributes(path="/", verb="get")
+        review.metadata.uid, review.metadata.creation_timestamp = "u", "2020-01-01T00:00:00Z"
+        assert (await plane.client(flow.JANE).create(reviews.SELF_SUBJECT_ACCESS_REVIEWS, review)).metadata.uid == ""
+        review.metadata = objects.ObjectMeta(name="x")
         with pytest.raises(errors.Invalid, match=r'metadata: Invalid value: {"name":"x","managedFields":\[.*\]}'):
-            await plane.client(flow.JANE).create(reviews.SELF_SUBJECT_ACCESS_REVIEWS, asked)
+            await plane.client(flow.JANE).create(reviews.SELF_SUBJECT_ACCESS_REVIEWS, review)
 
 
 async def test_rules_are_complete_though_a_role_is_missing():
@@ -101,6 +101,85 @@ async def test_rules_are_complete_though_a_role_is_missing():
         node = context.User("system:node:n1", groups=("system:nodes", "system:authenticated"))
         no_rules = "node authorizer does not support user rule resolution"
         for user, expected in ((flow.JANE, (False, missing)), (node, (True, f"[{no_rules}, {missing}]"))):
-            asked = reviews.SelfSubjectRulesReview(spec=reviews.SelfSubjectRulesReviewSpec(namespace="default"))
-            status = (await plane.client(user).create(reviews.SELF_SUBJECT_RULES_REVIEWS, asked)).status
+            review = reviews.SelfSubjectRulesReview(spec=reviews.SelfSubjectRulesReviewSpec(namespace="default"))
+            status = (await plane.client(user).create(reviews.SELF_SUBJECT_RULES_REVIEWS, review)).status
             assert (status.incomplete, status.evaluation_error) == expected
+
+
+def _rule(verbs="get", groups="g", resources="things", names=""):
+    lists = (verbs, groups, resources, names)
+    verbs, groups, resources, names = (text.split(",") if text else [] for text in lists)
+    return rbac.PolicyRule(verbs=verbs, api_groups=groups or [""], resources=resources, resource_names=names)
+
+
+def _paths(*paths, verbs=("get",)):
+    return rbac.PolicyRule(verbs=list(verbs), non_resource_urls=list(paths))
+
+
+async def _may(rule, **question):
+    """Whether a user with this rule, and no other right, may do something."""
+    async with flow.running() as plane:
+        admin = plane.client(flow.ADMIN)
+        role = rbac.ClusterRole(rules=[rule])
+        subject = rbac.Subject(kind="User", api_group=rbac.GROUP, name="john")
+        binding = rbac.ClusterRoleBinding(subjects=[subject], role_ref=rbac.RoleRef(rbac.GROUP, "ClusterRole", "r"))
+        role.metadata.name = binding.metadata.name = "r"
+        await admin.create(rbac.CLUSTER_ROLES, role)
+        await admin.create(rbac.CLUSTER_ROLE_BINDINGS, binding)
+        spec = reviews.SubjectAccessReviewSpec(user="john", groups=["makers"])
+        if "path" in question:
+            spec.non_resource_attributes = reviews.NonResourceAttributes(**{"verb": "get", **question})
+        else:
+            attributes = {"verb": "get", "group": "g", "resource": "things", **question}
+            spec.resource_attributes = reviews.ResourceAttributes(**attributes)
+        review = reviews.SubjectAccessReview(spec=spec)
+        return (await admin.create(reviews.SUBJECT_ACCESS_REVIEWS, review)).status.allowed
+
+
+@pytest.mark.parametrize(
+    ("rule", "question", "allowed"),
+    [
+        (_rule(), {}, True),
+        (_rule(), {"verb": "list"}, False),
+        (_rule(), {"group": ""}, False),
+        (_rule(), {"resource": "others"}, False),
+        (_rule(), {"subresource": "status"}, False),
+        (_rule(), {"name": "a", "namespace": "team"}, True),
+        (_rule(verbs="*"), {"verb": "delete"}, True),
+        (_rule(groups="*"), {"group": "other"}, True),
+        (_rule(resources="*"), {"resource": "others", "subresource": "status"}, True),
+        (_rule(resources="things/status"), {"subresource": "status"}, True),
+        (_rule(resources="things/status"), {}, False),
+        (_rule(resources="things/status"), {"subresource": "scale"}, False),
+        (_rule(resources="*/status"), {"resource": "others", "subresource": "status"}, True),
+        (_rule(resources="*/status"), {"subresource": "scale"}, False),
+        (_rule(resources="*/status"), {}, False),
+        (_rule(names="a"), {"name": "a"}, True),
+        (_rule(names="a"), {"name": "b"}, False),
+        (_rule(names="a"), {}, False),
+        (_rule(verbs="*", groups="*", resources="*"), {"path": "/x"}, False),
+    ],
+)
+async def test_a_rule_allows_what_all_its_parts_have(rule, question, allowed):
+    """Verb, group, resource with subresource, and name; a name of a rule never matches a request without one."""
+    assert await _may(rule, **question) is allowed
+
+
+@pytest.mark.parametrize(
+    ("rule", "question", "allowed"),
+    [
+        (_paths("/x"), {"path": "/x"}, True),
+        (_paths("/x"), {"path": "/x/y"}, False),
+        (_paths("/x"), {"path": "/y"}, False),
+        (_paths("/x"), {"path": "/x", "verb": "post"}, False),
+        (_paths("/x", verbs=("*",)), {"path": "/x", "verb": "post"}, True),
+        (_paths("/y", "/x/*"), {"path": "/x/y/z"}, True),
+        (_paths("/x/*"), {"path": "/x"}, False),
+        (_paths("/x/*"), {"path": "/a/x/y"}, False),
+        (_paths("*"), {"path": "/x"}, True),
+        (_paths("*", verbs=("*",)), {}, False),
+    ],
+)
+async def test_a_rule_for_paths_allows_them_and_no_resource(rule, question, allowed):
+    """A path as a whole, or all that begin with what is before the `*`."""
+    assert await _may(rule, **question) is allowed

@@ -1,4 +1,4 @@
-"""The start of the commands: every path that they take may be wrong, and each problem is told in words."""
+"""The start of the commands: any path in the settings may be unusable, and each problem has a message."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import socket
 import click.testing
 import pytest
 
-from certplane import alone, app, inside, notify, signals, testing
+from certplane import notify, signals, testing
 from certplane.cli import audit, token
 from certplane.cli import settings as files_of_settings
-from certplane.config import controllers, serve
+from certplane.config import controllersettings, servesettings
 from certplane.errors import SetupError
+from certplane.plane import assembly, controllers, serve
+from certplane.plane.controllerconfig import ControllerConfig
 from certplane.server.connection import listener
 from certplane.store import memory
 
@@ -47,7 +49,7 @@ def taken_port():
 def start_serve(data, **flags):
     with taken_port() as port:
         fast = {"key_algorithm": "ECDSA-P256", "listen": f"127.0.0.1:{port}"}
-        alone.run(serve.settings({"data_dir": data, **fast, **flags}, {}))
+        serve.run(servesettings.read({"data_dir": data, **fast, **flags}, {}))
 
 
 def refused(start):
@@ -84,7 +86,7 @@ def named(value):
     return value if isinstance(value, str) else value.__name__
 
 
-# --- ways to be wrong ---------------------------------------------------------------------------------------------
+# --- unusable paths -----------------------------------------------------------------------------------------------
 
 
 def _away(path):
@@ -146,23 +148,23 @@ SECRETS = ("pki/ca.key", "pki/apiserver.key", "pki/sa.key", "admin.conf", "super
 OURS = (*SECRETS, "pki/ca.crt", "pki/apiserver.crt", "store.sqlite", "store.sqlite-wal", "store.sqlite-shm",
         "store.sqlite.lock", "audit.log", "audit-approvals.log")  # fmt: skip
 CASES = [
-    (name, wrong)
-    for wrong in (a_directory, a_link, a_loop, unreadable, open_to_all, foreign)
+    (name, spoil)
+    for spoil in (a_directory, a_link, a_loop, unreadable, open_to_all, foreign)
     for name in OURS
-    if _HERE.get(wrong, True)
+    if _HERE.get(spoil, True)
 ]
 CASES += [(name, garbage) for name in (*SECRETS, "pki/ca.crt", "pki/apiserver.crt", "store.sqlite")]
-CASES += [(name, wrong) for name in ("", "pki") for wrong in (a_file, a_loop, open_to_all, *([foreign] * is_root))]
+CASES += [(name, spoil) for name in ("", "pki") for spoil in (a_file, a_loop, open_to_all, *([foreign] * is_root))]
 CASES += [("pki", a_link), *([("", unreadable), ("pki", unreadable)] * (not is_root))]
 
 
-@pytest.mark.parametrize(("name", "wrong"), CASES, ids=named)
-def test_the_data_directory_is_judged_at_the_start(name, wrong, data):
+@pytest.mark.parametrize(("name", "spoil"), CASES, ids=named)
+def test_the_data_directory_is_judged_at_the_start(name, spoil, data):
     """A directory or a link where a file belongs, what others can read or change, what is none of ours, and what makes
     no sense: told with its path, and left as it is.
     """
     path = data / name
-    wrong(path)
+    spoil(path)
     before = os.lstat(path)
     message = refused(lambda: start_serve(data))
     assert str(path) in message
@@ -191,42 +193,42 @@ NAMED = (
 WRONG = [_missing, a_directory, a_loop, garbage, _too_long, _below_a_file, *([unreadable] * (not is_root))]
 
 
-@pytest.mark.parametrize("wrong", WRONG, ids=named)
+@pytest.mark.parametrize("spoil", WRONG, ids=named)
 @pytest.mark.parametrize("flag", NAMED)
-def test_named_files_are_judged_at_the_start_of_serve(flag, wrong, data, tmp_path):
+def test_named_files_are_judged_at_the_start_of_serve(flag, spoil, data, tmp_path):
     """Each flag that names a file."""
     path = tmp_path / "named"
-    path = wrong(path) or path
+    path = spoil(path) or path
     message = refused(lambda: start_serve(data, **{flag: path}))
     assert str(path) in message
     assert "cannot listen" not in message
 
 
-@pytest.mark.parametrize("wrong", WRONG, ids=named)
+@pytest.mark.parametrize("spoil", WRONG, ids=named)
 @pytest.mark.parametrize("half", ["tls_cert_file", "tls_private_key_file"])
-def test_the_serving_pair_is_judged(half, wrong, data, tmp_path):
+def test_the_serving_pair_is_judged(half, spoil, data, tmp_path):
     """Both of its halves."""
     pair = {"tls_cert_file": data / "pki" / "apiserver.crt", "tls_private_key_file": data / "pki" / "apiserver.key"}
     path = tmp_path / "named"
-    pair[half] = wrong(path) or path
+    pair[half] = spoil(path) or path
     message = refused(lambda: start_serve(data, **pair))
     assert str(pair[half]) in message
     assert "cannot listen" not in message
 
 
-@pytest.mark.parametrize("wrong", [a_directory, a_loop, a_link, _too_long, _below_a_file], ids=named)
+@pytest.mark.parametrize("spoil", [a_directory, a_loop, a_link, _too_long, _below_a_file], ids=named)
 @pytest.mark.parametrize("flag", ["audit_log_path", "audit_approvals_log_path", "store", "ready_file"])
-def test_named_outputs_are_judged(flag, wrong, data, tmp_path):
+def test_named_outputs_are_judged(flag, spoil, data, tmp_path):
     """The audit log and the store, elsewhere than in the data directory, and the ready file."""
     place = tmp_path / "place"
     place.mkdir(mode=0o700)
     path = place / "named"
-    if wrong is a_link:
+    if spoil is a_link:
         (place / "named.target").touch(mode=0o600)
-    path = wrong(path) or path
+    path = spoil(path) or path
     value = f"sqlite:{path}" if flag == "store" else path
     message = refused(lambda: start_serve(data, **{flag: value}))
-    assert str(path if wrong is not _below_a_file else path.parent) in message
+    assert str(path if spoil is not _below_a_file else path.parent) in message
     assert "cannot listen" not in message
 
 
@@ -237,48 +239,48 @@ def test_a_taken_port_leaves_no_kubeconfig(data):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "hint"),
     [
-        (OSError(errno.EADDRINUSE, ""), "another process may use the port: choose another one with --listen HOST:PORT"),
-        (OSError(errno.EADDRNOTAVAIL, ""), "this machine has no such address: --listen 127.0.0.1:443"),
-        (socket.gaierror(socket.EAI_NONAME, ""), "this machine has no such address: --listen 127.0.0.1:443"),
-        (OSError(errno.EACCES, ""), "ports below 1024 need the rights of root: choose another one with --listen"),
+        (OSError(errno.EADDRINUSE, ""), "another process may be using the port; choose another port with --listen"),
+        (OSError(errno.EADDRNOTAVAIL, ""), "this machine does not have that address; try --listen 127.0.0.1:443"),
+        (socket.gaierror(socket.EAI_NONAME, ""), "this machine does not have that address; try --listen 127.0.0.1:443"),
+        (OSError(errno.EACCES, ""), "ports below 1024 require root; choose another port with --listen"),
     ],
 )  # fmt: skip
-def test_the_hint_is_about_what_was_wrong_with_the_address(error, told):
+def test_the_hint_is_about_what_was_wrong_with_the_address(error, hint):
     """A free port helps nobody who named an address of another machine."""
-    assert listener._advice(error, 443, "--listen").startswith(told)
+    assert listener._hint(error, 443, "--listen").startswith(hint)
 
 
 def test_an_address_of_another_machine_is_refused():
     """One that is for documentation, and nobody's."""
     with pytest.raises(SetupError, match=r"cannot listen on 192\.0\.2\.1:6443: Cannot assign") as caught:
         listener.bind("192.0.2.1", 6443)
-    assert "this machine has no such address" in caught.value.hints[0]
+    assert "this machine does not have that address" in caught.value.hints[0]
 
 
 class Hanging(memory.MemoryStore):
-    """A store that does not answer: a disk, or a lock of somebody else's."""
+    """A store that does not answer, as on a disk that hangs."""
 
     def __init__(self):
         super().__init__()
-        self.asked = asyncio.Event()
+        self.called = asyncio.Event()
 
-    async def list(self, *arguments, **how):
-        self.asked.set()
+    async def list(self, *arguments, **options):
+        self.called.set()
         await asyncio.Event().wait()
 
 
 async def test_a_start_that_hangs_can_be_ended(tmp_path):
     """SIGTERM ends it, and leaves nothing running."""
     clock, store = testing.FakeClock(), Hanging()
-    plane = app.Plane(store, clock, app.How(signers={}))
+    plane = assembly.Plane(store, clock, assembly.PlaneConfig(ControllerConfig()))
     received = signals.Signals()
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         listening = listener.Listener(plane.handler, bound, None, clock)
-        serving = asyncio.ensure_future(alone._serve(plane, listening, tmp_path, received, notify.Progress(None)))
-        await store.asked.wait()
+        serving = asyncio.ensure_future(serve._serve(plane, listening, tmp_path, received, notify.Notifier(None)))
+        await store.called.wait()
         os.kill(os.getpid(), signal.SIGTERM)
         await serving
     assert received.is_stopping
@@ -290,15 +292,15 @@ async def test_a_start_that_hangs_can_be_ended(tmp_path):
 
 def start_controllers(**flags):
     with taken_port() as port:
-        inside.run(controllers.settings({"listen_health": f"127.0.0.1:{port}", **flags}, {}))
+        controllers.run(controllersettings.read({"listen_health": f"127.0.0.1:{port}", **flags}, {}))
 
 
-@pytest.mark.parametrize("wrong", WRONG, ids=named)
+@pytest.mark.parametrize("spoil", WRONG, ids=named)
 @pytest.mark.parametrize("flag", ["kubeconfig", "root_ca_file", "serving_approver", "signers"])
-def test_named_files_are_judged_at_the_start_of_controllers(flag, wrong, tmp_path):
+def test_named_files_are_judged_at_the_start_of_controllers(flag, spoil, tmp_path):
     """Each flag that names a file."""
     path = tmp_path / "named"
-    path = wrong(path) or path
+    path = spoil(path) or path
     good = tmp_path / "good.conf"
     good.write_text(
         "clusters: [{name: a, cluster: {server: 'https://127.0.0.1:1'}}]\n"
@@ -309,39 +311,39 @@ def test_named_files_are_judged_at_the_start_of_controllers(flag, wrong, tmp_pat
     assert "cannot listen" not in message
 
 
-@pytest.mark.parametrize("wrong", WRONG, ids=named)
-def test_the_configuration_file_is_judged(wrong, tmp_path):
+@pytest.mark.parametrize("spoil", WRONG, ids=named)
+def test_the_configuration_file_is_judged(spoil, tmp_path):
     """--config of both commands."""
     path = tmp_path / "named"
-    path = wrong(path) or path
+    path = spoil(path) or path
     assert str(path) in refused(lambda: files_of_settings.read_file(str(path)))
 
 
 def test_a_configuration_file_that_is_no_yaml(tmp_path):
     """It is told with a line that would do."""
     (tmp_path / "bad.yaml").write_text("listen: [")
-    assert "is no YAML" in refused(lambda: files_of_settings.read_file(str(tmp_path / "bad.yaml")))
+    assert "is not valid YAML" in refused(lambda: files_of_settings.read_file(str(tmp_path / "bad.yaml")))
 
 
-@pytest.mark.parametrize("wrong", WRONG, ids=named)
-def test_the_files_of_short_commands_are_judged(wrong, tmp_path):
+@pytest.mark.parametrize("spoil", WRONG, ids=named)
+def test_the_files_of_short_commands_are_judged(spoil, tmp_path):
     """--kubeconfig of token, --log of audit."""
     path = tmp_path / "named"
-    path = wrong(path) or path
+    path = spoil(path) or path
     commands = [(token.token, ["--kubeconfig", str(path), "list"])]
-    if wrong is not garbage:
+    if spoil is not garbage:
         # What is no record is passed over.
         commands.append((audit.audit, ["approvals", "--log", str(path)]))
     for command, arguments in commands:
-        found = click.testing.CliRunner().invoke(command, arguments)
-        assert isinstance(found.exception, SetupError), found.exception
-        assert str(path) in found.exception.message
+        result = click.testing.CliRunner().invoke(command, arguments)
+        assert isinstance(result.exception, SetupError), result.exception
+        assert str(path) in result.exception.message
 
 
 @pytest.mark.parametrize("name", ["data-dir", "audit-log-path", "kubeconfig"])
 def test_a_path_cannot_have_a_nul(name):
     """In a file it can be written."""
-    read = controllers.settings if name == "kubeconfig" else serve.settings
+    read = controllersettings.read if name == "kubeconfig" else servesettings.read
     with pytest.raises(SetupError, match=f"--{name}: has a NUL character"):
         read({}, {name: "a\0b"})
 
@@ -360,5 +362,5 @@ def test_a_path_cannot_have_a_nul(name):
 def test_the_missing_half_of_a_pair_is_named(flags, missing):
     """By the flag that would give it."""
     with pytest.raises(SetupError) as caught:
-        serve.settings(flags, {})
+        servesettings.read(flags, {})
     assert f"{missing} is missing" in caught.value.message

@@ -7,12 +7,12 @@ import datetime
 import pytest
 
 from certplane import errors, testing
-from certplane.controllers import signer
+from certplane.controllers.signing import signer
 from certplane.meta import context
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import rbac
 from certplane.store import memory
-from certplane.x509 import profiles
+from certplane.x509.issuance import profiles
 from tests.flow import plane as flow
 
 
@@ -44,8 +44,8 @@ async def test_identity_comes_from_the_caller():
     """What a body says about who asks is dropped."""
     async with flow.running() as plane:
         sent = flow.new_csr(username="root", groups=["system:masters"], uid="0", extra={"a": ["b"]})
-        made = await plane.client(flow.ADMIN).create(csrs.RESOURCE, sent)
-        spec = made.spec
+        created = await plane.client(flow.ADMIN).create(csrs.RESOURCE, sent)
+        spec = created.spec
         assert (spec.username, spec.groups, spec.uid, spec.extra) == ("admin", list(flow.ADMIN.groups), "", {})
 
 
@@ -57,8 +57,8 @@ async def test_a_request_that_no_signer_may_sign_fails():
         await flow.decide(client, "a")
 
         async def failed():
-            found = await client.get(csrs.RESOURCE, "a")
-            return [each for each in found.status.conditions if each.type == csrs.FAILED]
+            csr = await client.get(csrs.RESOURCE, "a")
+            return [condition for condition in csr.status.conditions if condition.type == csrs.FAILED]
 
         (condition,) = await flow.eventually(failed)
         assert condition.reason == "SignerValidationFailure"
@@ -100,7 +100,7 @@ async def test_a_kubelet_that_may_is_approved():
 
 async def test_without_a_key_requests_wait_and_the_reason_is_told():
     """A signer that cannot sign leaves requests approved, and says why where people look."""
-    signers = {name: signer.Signer(each, problem="no key") for name, each in profiles.BUILT_IN.items()}
+    signers = {name: signer.Signer(profile, problem="no key") for name, profile in profiles.BUILT_IN.items()}
     async with flow.running(signers=signers) as plane:
         client = plane.client(flow.ADMIN)
         await client.create(csrs.RESOURCE, flow.new_csr())
@@ -131,7 +131,7 @@ async def test_what_has_served_its_purpose_is_cleaned_up():
         await flow.issued(client, "done")
 
         async def names():
-            return [each.metadata.name for each in (await client.list(csrs.RESOURCE)).items]
+            return [csr.metadata.name for csr in (await client.list(csrs.RESOURCE)).items]
 
         assert await names() == ["done", "waits"]
         for _ in range(3):
@@ -156,7 +156,7 @@ async def test_a_draining_server_is_left_alone():
 async def test_a_new_plane_goes_on_where_the_last_one_was():
     """What was approved while nobody signed is issued by the next process on the same store."""
     store = memory.MemoryStore()
-    nobody = {name: signer.Signer(each, problem="no key") for name, each in profiles.BUILT_IN.items()}
+    nobody = {name: signer.Signer(profile, problem="no key") for name, profile in profiles.BUILT_IN.items()}
     async with flow.running(store, signers=nobody) as plane:
         client = plane.client(flow.ADMIN)
         await client.create(csrs.RESOURCE, flow.new_csr())
@@ -183,8 +183,8 @@ async def test_a_node_asks_for_itself_and_renews():
     async with flow.running() as plane:
         node = plane.client(context.User("system:node:n1", groups=("system:nodes", "system:authenticated")))
         usages = ["digital signature", "client auth"]
-        own = flow.pkcs10("system:node:n1", ["system:nodes"])
-        await node.create(csrs.RESOURCE, flow.new_csr("own", profiles.KUBE_APISERVER_CLIENT_KUBELET, usages, own))
+        pkcs10 = flow.pkcs10("system:node:n1", ["system:nodes"])
+        await node.create(csrs.RESOURCE, flow.new_csr("own", profiles.KUBE_APISERVER_CLIENT_KUBELET, usages, pkcs10))
         # kubeadm's binding lets nodes renew by themselves.
         assert (await flow.issued(node, "own")).subject.rfc4514_string() == "CN=system:node:n1,O=system:nodes"
         other = flow.pkcs10("system:node:n2", ["system:nodes"])

@@ -11,7 +11,8 @@ from certplane.meta import context
 from certplane.resources import clustertrustbundles as bundles
 from certplane.resources import nodes, rbac
 from certplane.resources import podcertificaterequests as pcrs
-from certplane.x509 import keys, mint
+from certplane.x509 import keys
+from certplane.x509.issuance import selfsigned
 from tests.flow import plane as flow
 
 NODE = context.User("system:node:n1", groups=("system:nodes", "system:authenticated"))
@@ -24,12 +25,12 @@ def _running():
 
 def _bundle(name="roots", signer=""):
     key = keys.generate("ECDSA-P256")
-    anchor = mint.self_signed_ca("roots", key, testing.FakeClock().now(), datetime.timedelta(days=10))
-    made = bundles.ClusterTrustBundle(
+    anchor = selfsigned.self_signed_ca("roots", key, testing.FakeClock().now(), datetime.timedelta(days=10))
+    bundle = bundles.ClusterTrustBundle(
         spec=bundles.ClusterTrustBundleSpec(signer_name=signer, trust_bundle=anchor.decode())
     )
-    made.metadata.name = name
-    return made
+    bundle.metadata.name = name
+    return bundle
 
 
 async def _may(client, user, verbs, resource_, names=()):
@@ -51,13 +52,13 @@ async def test_a_bundle_is_one_object_in_two_versions():
     async with _running() as plane:
         client = plane.client(flow.ADMIN)
         await client.create(bundles.RESOURCE, _bundle())
-        found = await client.get(bundles.RESOURCE_V1, "roots")
-        assert found.api_version == "certificates.k8s.io/v1"
-        found.metadata.labels = {"a": "b"}
-        await client.update(bundles.RESOURCE_V1, found)
+        bundle = await client.get(bundles.RESOURCE_V1, "roots")
+        assert bundle.api_version == "certificates.k8s.io/v1"
+        bundle.metadata.labels = {"a": "b"}
+        await client.update(bundles.RESOURCE_V1, bundle)
         again = await client.get(bundles.RESOURCE, "roots")
         assert (again.api_version, again.metadata.labels) == ("certificates.k8s.io/v1beta1", {"a": "b"})
-        assert again.metadata.uid == found.metadata.uid
+        assert again.metadata.uid == bundle.metadata.uid
 
 
 async def test_a_bundle_of_a_signer_takes_the_right_to_attest():
@@ -86,15 +87,15 @@ async def test_a_pod_request_is_answered_by_those_who_may_sign():
         await admin.create(pcrs.RESOURCE, flow.pod_request(), "default")
         await _may(admin, flow.JANE, ["get", "update"], "podcertificaterequests/status")
         await _may(admin, flow.JANE, ["get"], "podcertificaterequests")
-        found = await jane.get(pcrs.RESOURCE, "r", "default")
-        assert found.spec.max_expiration_seconds == 86400
+        request = await jane.get(pcrs.RESOURCE, "r", "default")
+        assert request.spec.max_expiration_seconds == 86400
         now = "2026-01-01T00:00:00Z"
         denied = pcrs.objects.Condition(type=pcrs.DENIED, status="True", reason="No", last_transition_time=now)
-        found.status.conditions = [denied]
+        request.status.conditions = [denied]
         with pytest.raises(errors.Invalid, match=r'"jane" is not permitted to "sign" for signer "example\.com/pods"'):
-            await jane.update(pcrs.RESOURCE, found, "status")
+            await jane.update(pcrs.RESOURCE, request, "status")
         await _may(admin, flow.JANE, ["sign"], "signers", ["example.com/*"])
-        await jane.update(pcrs.RESOURCE, found, "status")
+        await jane.update(pcrs.RESOURCE, request, "status")
         answered = await admin.get(pcrs.RESOURCE, "r", "default")
         answered.status.conditions = []
         with pytest.raises(errors.Invalid, match="immutable after PodCertificateRequest is issued"):
@@ -109,16 +110,16 @@ async def test_a_node_asks_for_its_own_pods_only():
         admin, node = plane.client(flow.ADMIN), plane.client(NODE)
         with pytest.raises(errors.Forbidden, match='not the requesting node "n1"'):
             await node.create(pcrs.RESOURCE, flow.pod_request("n2"), "default")
-        with pytest.raises(errors.UnreasonedError, match=r'while retrieving node "n1" .* node "n1" not found'):
+        with pytest.raises(errors.UnknownReasonError, match=r'while retrieving node "n1" .* node "n1" not found'):
             await node.create(pcrs.RESOURCE, flow.pod_request(), "default")
         machine = nodes.Node()
         machine.metadata.name = "n1"
         uid = (await admin.create(nodes.RESOURCE, machine)).metadata.uid
-        with pytest.raises(errors.UnreasonedError, match=rf'names node UID ".*", inconsistent .* \("{uid}"\)'):
+        with pytest.raises(errors.UnknownReasonError, match=rf'names node UID ".*", inconsistent .* \("{uid}"\)'):
             await node.create(pcrs.RESOURCE, flow.pod_request(), "default")
         request = flow.pod_request()
         request.spec.node_uid = uid
-        with pytest.raises(errors.UnreasonedError, match=r'while retrieving pod "default/p" .* pod "p" not found'):
+        with pytest.raises(errors.UnknownReasonError, match=r'while retrieving pod "default/p" .* pod "p" not found'):
             await node.create(pcrs.RESOURCE, request, "default")
         with pytest.raises(errors.Forbidden, match="with nodeName field selector"):
             await node.list(pcrs.RESOURCE)
@@ -145,7 +146,7 @@ async def test_optional_kinds_are_off_until_they_are_asked_for():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
+    ("switches", "expected"),
     [
         ({}, []),
         (
@@ -160,14 +161,14 @@ async def test_optional_kinds_are_off_until_they_are_asked_for():
         ),
     ],
 )  # fmt: skip
-def test_the_most_exact_key_of_runtime_config_counts(wanted, expected):
+def test_the_most_exact_key_of_runtime_config_counts(switches, expected):
     """A resource before its version, a version before api/beta, that before api/all."""
-    extra = resources.served(wanted)[len(resources.DEFAULT) :]
-    assert [(each.version, each.plural) for each in extra] == expected
+    extra = resources.served(switches)[len(resources.DEFAULT) :]
+    assert [(kind.version, kind.plural) for kind in extra] == expected
 
 
-@pytest.mark.parametrize("wanted", [{"certificates.k8s.io/v9": True}, {"v1/secrets": False}, {"v1": False}])
-def test_nonsense_in_runtime_config_is_refused(wanted):
+@pytest.mark.parametrize("switches", [{"certificates.k8s.io/v9": True}, {"v1/secrets": False}, {"v1": False}])
+def test_nonsense_in_runtime_config_is_refused(switches):
     """What does not exist, and turning off what is always there, is a mistake of the administrator."""
     with pytest.raises(errors.SetupError):
-        resources.served(wanted)
+        resources.served(switches)

@@ -141,7 +141,7 @@ async def test_a_patch_is_read_when_there_is_something_to_patch():
 
 
 @pytest.mark.parametrize(
-    ("kind", "body", "found"),
+    ("kind", "body", "message"),
     [
         (JSON_PATCH, '[{"op":"remove","op":"add","path":"/data/c","value":"1","nope":2}]',
          ['json patch duplicate field "[0].op"', 'json patch unknown field "[0].nope"']),
@@ -153,13 +153,13 @@ async def test_a_patch_is_read_when_there_is_something_to_patch():
          ['unknown field "metadata.a"', 'unknown field "metadata.b"', 'unknown field "nope"']),
     ],
 )  # fmt: skip
-async def test_what_strict_decoding_finds_in_a_patch(kind, body, found):
+async def test_what_strict_decoding_finds_in_a_patch(kind, body, message):
     """First what is wrong with the patch, in its order; then what is wrong with the document that it leads to."""
     async with flow.running() as plane:
         await made(plane)
         status, answer = await patched(plane, body, kind, "fieldValidation=Strict")
     assert status == 422
-    assert answer["message"].endswith("strict decoding error: " + ", ".join(found))
+    assert answer["message"].endswith("strict decoding error: " + ", ".join(message))
 
 
 @pytest.mark.parametrize(
@@ -368,12 +368,12 @@ async def test_an_applied_text_that_is_no_such_object(text, message):
 async def test_doubled_keys_in_what_is_applied():
     """Are found by the YAML parser, all of them."""
     text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: '1', a: '2'}\nkind: ConfigMap\n"
-    found = 'line 4: key "a" already set in map\n  line 5: key "kind" already set in map'
+    message = 'line 4: key "a" already set in map\n  line 5: key "kind" already set in map'
     async with flow.running() as plane:
         status, answer = await applied(plane, text, query="fieldValidation=Strict")
     assert status == 400
     assert answer["message"] == (
-        f"error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  {found}"
+        f"error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  {message}"
     )
 
 
@@ -413,7 +413,7 @@ async def test_kubectl_takes_back_what_it_applied_on_the_client_side():
         refused, conflict = await applied(plane, {"data": {"a": "5", "b": "6"}}, "kubectl")
         others, _ = await applied(plane, {"data": {"a": "5"}}, "m")
         status, answer = await applied(plane, {"data": {"a": "5"}}, "kubectl")
-    assert (refused, [each["field"] for each in conflict["details"]["causes"]]) == (409, [".data.b"])
+    assert (refused, [cause["field"] for cause in conflict["details"]["causes"]]) == (409, [".data.b"])
     assert (others, status, answer["data"]) == (409, 200, {"a": "5", "b": "2"})
     kept = json.loads(answer["metadata"]["annotations"][LAST_APPLIED])
     assert kept == {**config, "data": {"a": "5"}}
@@ -440,7 +440,7 @@ async def test_the_oldest_of_many_updaters_share_an_entry():
             path = f"{MAPS}/a?fieldManager=u{number}"
             body = json.dumps({"data": {f"k{number}": ""}}).encode()
             _, answer = await ask(plane, path, "PATCH", body=body, content_type=MERGE)
-    entries = {each["manager"]: each["fieldsV1"] for each in json.loads(answer)["metadata"]["managedFields"]}
+    entries = {entry["manager"]: entry["fieldsV1"] for entry in json.loads(answer)["metadata"]["managedFields"]}
     assert list(entries) == ["ancient-changes", *(f"u{number}" for number in range(1, 10))]
     assert entries["ancient-changes"] == {"f:data": {".": {}, "f:a": {}, "f:b": {}, "f:k0": {}}}
 
@@ -450,7 +450,7 @@ async def test_names_that_stand_in_a_set_twice_have_one_owner():
     async with flow.running() as plane:
         await made(plane)
         _, answer = await patched(plane, {"metadata": {"finalizers": ["x.y/c", "x.y/c"]}}, MERGE)
-    owners = {each["manager"]: each["fieldsV1"] for each in answer["metadata"]["managedFields"]}
+    owners = {entry["manager"]: entry["fieldsV1"] for entry in answer["metadata"]["managedFields"]}
     assert owners["patcher"]["f:metadata"] == {"f:finalizers": {'v:"x.y/c"': {}}}
 
 
@@ -513,7 +513,7 @@ async def test_members_that_are_there_twice_are_read_into_each_other():
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "found"),
+    ("text", "kind", "message"),
     [
         (HEAD + ',"nope":1,"nope":2,"data":{"a":"1","a":"2","a":"3"}}', "application/json",
          'unknown field "nope", duplicate field "data.a"'),
@@ -524,11 +524,11 @@ async def test_members_that_are_there_twice_are_read_into_each_other():
          'yaml: unmarshal errors:\n  line 1: key "a" already set in map'),
     ],
 )  # fmt: skip
-async def test_what_strict_decoding_finds_in_a_body(text, kind, found):
+async def test_what_strict_decoding_finds_in_a_body(text, kind, message):
     """Everything once; of YAML, which becomes JSON first, doubled keys before the rest, which is sorted."""
     async with flow.running() as plane:
         status, answer = await posted(plane, text, kind, "fieldValidation=Strict")
-    assert (status, answer["message"]) == (400, f"{UNFIT}strict decoding error: {found}")
+    assert (status, answer["message"]) == (400, f"{UNFIT}strict decoding error: {message}")
 
 
 async def test_strict_decoding_finds_a_hundred_things():

@@ -1,8 +1,8 @@
-"""Documents that strangers may send: with something wrong in them, in every form.
+"""Malformed documents, in every encoding.
 
-A good document of each kind is the start; what is made of it is nearly right, because what is wrong all over is refused
-at the door. JSON is kept as a tree whose objects are lists of pairs, so that members may come twice, and whose numbers
-may be literals that no Python number has.
+Each document is a valid one with a few errors, because completely invalid input is refused early. JSON is a tree whose
+objects are lists of pairs, so that members may be duplicated, and whose numbers may be literals that no Python number
+can represent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from cryptography.x509.oid import NameOID
 from hypothesis import strategies as st
 
 from certplane import resources
-from certplane.meta import codec, gojson, protobuf
+from certplane.golang import gojson
+from certplane.wire import codec, protobuf
 
 KINDS = resources.served({"api/all": True})
 ACTIONS = resources.ACTIONS
@@ -201,12 +202,12 @@ _NEW_EVENT = {
 }  # fmt: skip
 
 
-#: Stands for the revision of the object that is there. As long as that is.
+#: Placeholder for the revision of the existing object, of the same length.
 REVISION = "@@RV@"
 
 
-def document(of, name="seed"):
-    """A good document of a kind; of the object that is there, its next version."""
+def document(kind, name="seed"):
+    """A valid document of a kind; for the existing object, its next version."""
     meta = {
         "name": name,
         **({"resourceVersion": REVISION} if name == "seed" else {}),
@@ -215,37 +216,37 @@ def document(of, name="seed"):
         "finalizers": ["example.com/wait"],
         "ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": "u", "controller": True}],
     }
-    if of.namespaced:
+    if kind.namespaced:
         meta["namespace"] = NAMESPACE
-    content = _CONTENTS.get(of.kind)
+    content = _CONTENTS.get(kind.kind)
     if content is None:
-        content = _NEW_EVENT if of.group else _CORE_EVENT
-    return {"apiVersion": of.api_version, "kind": of.kind, "metadata": meta, **json.loads(json.dumps(content))}
+        content = _NEW_EVENT if kind.group else _CORE_EVENT
+    return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": meta, **json.loads(json.dumps(content))}
 
 
-def as_protobuf(of, name="seed"):
-    """The good document of a kind, as protobuf."""
-    return _as_protobuf((*KINDS, *ACTIONS).index(of), name)
+def as_protobuf(kind, name="seed"):
+    """The valid document of a kind, as protobuf."""
+    return _as_protobuf((*KINDS, *ACTIONS).index(kind), name)
 
 
 @functools.cache
 def _as_protobuf(number, name):
-    of = (*KINDS, *ACTIONS)[number]
-    made = codec.read(document(of, name), of.type).object
-    return protobuf.encode(made, of.api_version, of.kind)
+    kind = (*KINDS, *ACTIONS)[number]
+    obj = codec.decode_tree(document(kind, name), kind.type).object
+    return protobuf.encode(obj, kind.api_version, kind.kind)
 
 
-def collection(of, namespace=NAMESPACE):
+def collection(kind, namespace=NAMESPACE):
     """The path of a collection."""
-    root = f"/apis/{of.group}/{of.version}" if of.group else f"/api/{of.version}"
-    return f"{root}/namespaces/{namespace}/{of.plural}" if of.namespaced else f"{root}/{of.plural}"
+    root = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
+    return f"{root}/namespaces/{namespace}/{kind.plural}" if kind.namespaced else f"{root}/{kind.plural}"
 
 
-def action_path(of):
-    """Where an action is asked."""
-    if of.parent is not None:
-        return f"{collection(of.parent)}/seed/{of.plural}"
-    return collection(of)
+def action_path(kind):
+    """The path of an action."""
+    if kind.parent is not None:
+        return f"{collection(kind.parent)}/seed/{kind.plural}"
+    return collection(kind)
 
 
 kinds = st.sampled_from(KINDS)
@@ -255,7 +256,7 @@ actions = st.sampled_from(ACTIONS)
 
 
 class Literal(str):
-    """JSON that is written as it stands."""
+    """JSON that is written unchanged."""
 
     __slots__ = ()
 
@@ -292,7 +293,7 @@ LITERALS = tuple(
     )
 )  # fmt: skip
 _words = st.one_of(st.sampled_from(TEXTS), st.text(max_size=8))
-#: Text that UTF-8 can say.
+#: Text that UTF-8 can encode.
 words = _words.map(lambda text: text.encode("utf-8", "replace").decode("utf-8"))
 _scalars = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**64), 2**64), st.floats(allow_nan=False, allow_infinity=False), _words
@@ -311,7 +312,7 @@ values = st.recursive(
 
 
 def nested(kind, depth):
-    """Something deep, in JSON."""
+    """Deeply nested JSON."""
     opening, closing = {"list": ("[", "]"), "map": ('{"a":', "}"), "both": ('[{"a":', "}]")}[kind]
     return Literal(opening * depth + "1" + closing * depth)
 
@@ -320,14 +321,14 @@ depths = st.builds(nested, st.sampled_from(["list", "map", "both"]), st.sampled_
 
 
 def pairs(tree):
-    """Builtins as a tree in which members may come twice."""
+    """Builtins as a tree that may have duplicate members."""
     if isinstance(tree, dict):
         return gojson.Pairs((key, pairs(value)) for key, value in tree.items())
-    return [pairs(each) for each in tree] if isinstance(tree, list) else tree
+    return [pairs(item) for item in tree] if isinstance(tree, list) else tree
 
 
 def dump(tree):
-    """A tree as JSON, or nearly."""
+    """A tree as JSON, or almost."""
     if isinstance(tree, Literal):
         return str(tree)
     if isinstance(tree, gojson.Pairs):
@@ -337,32 +338,32 @@ def dump(tree):
     return json.dumps(tree)
 
 
-def places(tree, found):
+def places(tree, result):
     """Every place in a tree that holds a value: the container, and the position in it."""
     for position, item in enumerate(tree):
-        found.append((tree, position))
+        result.append((tree, position))
         inner = item[1] if isinstance(tree, gojson.Pairs) else item
         if isinstance(inner, list):
-            places(inner, found)
-    return found
+            places(inner, result)
+    return result
 
 
 def item_at(place):
-    """What a place holds."""
+    """The value at a place."""
     container, at = place
     return container[at][1] if isinstance(container, gojson.Pairs) else container[at]
 
 
 def _mutate(draw, tree):
-    found = places(tree, [])
-    if not found:
+    all_places = places(tree, [])
+    if not all_places:
         return
-    container, at = found[draw(st.integers(0, len(found) - 1))]
+    container, at = all_places[draw(st.integers(0, len(all_places) - 1))]
     is_map = isinstance(container, gojson.Pairs)
     key, value = container[at] if is_map else ("", container[at])
 
-    def put(new):
-        container[at] = (key, new) if is_map else new
+    def put(replacement):
+        container[at] = (key, replacement) if is_map else replacement
 
     act = draw(
         st.sampled_from(["odd", "odd", "odd", "drop", "twice", "wrap", "rename", "more", "deep", "null", "swap"])
@@ -384,12 +385,12 @@ def _mutate(draw, tree):
     elif act == "null":
         put(None)
     elif act == "swap":
-        put(copy.deepcopy(item_at(found[draw(st.integers(0, len(found) - 1))])))
+        put(copy.deepcopy(item_at(all_places[draw(st.integers(0, len(all_places) - 1))])))
 
 
 @st.composite
 def damaged(draw, source, most=4):
-    """A tree with a few things wrong in it. `source` gives builtins."""
+    """A tree with a few errors. `source` generates builtins."""
     tree = pairs(draw(source))
     for _ in range(draw(st.integers(0, most))):
         _mutate(draw, tree)
@@ -414,18 +415,18 @@ chunks = st.one_of(st.sampled_from(CHUNKS), st.binary(max_size=4))
 
 @st.composite
 def scratched(draw, source, most=3):
-    """Bytes of which a few were changed, lost or repeated."""
+    """Bytes with a few changes, losses and repetitions."""
     data = draw(source)
     for _ in range(draw(st.integers(0, most))):
         begin = draw(st.integers(0, len(data)))
         end = min(len(data), begin + draw(st.sampled_from([0, 0, 1, 2, 8, 64, 1 << 20])))
-        new = draw(st.one_of(chunks, st.just(data[begin:end] * 2)))
-        data = data[:begin] + new + data[end:]
+        replacement = draw(st.one_of(chunks, st.just(data[begin:end] * 2)))
+        data = data[:begin] + replacement + data[end:]
     return data
 
 
 def json_bodies(source):
-    """JSON that is nearly good."""
+    """JSON that is almost valid."""
     whole = damaged(source).map(lambda tree: dump(tree).encode("utf-8", "surrogatepass"))
     return st.one_of(whole, whole, scratched(whole, 2))
 
@@ -433,9 +434,11 @@ def json_bodies(source):
 def _yaml(tree):
     try:
         text = yaml.dump(
-            gojson.plain(gojson.parse(dump(tree).encode()), numbers=True), Dumper=yaml.CSafeDumper, allow_unicode=True
+            gojson.to_builtins(gojson.parse(dump(tree).encode()), numbers=True),
+            Dumper=yaml.CSafeDumper,
+            allow_unicode=True,
         )
-    except (gojson.SyntaxProblem, ValueError, OverflowError, RecursionError, yaml.YAMLError):
+    except (gojson.JSONSyntaxError, ValueError, OverflowError, RecursionError, yaml.YAMLError):
         return dump(tree).encode("utf-8", "surrogatepass")
     return text.encode("utf-8", "replace")
 
@@ -457,7 +460,7 @@ _YAML_SPECIALS = (
 
 
 def yaml_bodies(source):
-    """YAML that is nearly good."""
+    """YAML that is almost valid."""
     whole = damaged(source).map(_yaml)
     special = st.builds(b"".join, st.lists(st.one_of(st.sampled_from(_YAML_SPECIALS), whole), min_size=1, max_size=2))
     return st.one_of(whole, scratched(whole, 3), scratched(special, 1))
@@ -467,18 +470,18 @@ def yaml_bodies(source):
 
 
 def varint(number):
-    """A number as protobuf writes it."""
-    found = bytearray()
+    """A varint."""
+    encoded = bytearray()
     number &= (1 << 64) - 1
     while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
+        encoded.append(number & 0x7F | 0x80)
         number >>= 7
-    found.append(number)
-    return bytes(found)
+    encoded.append(number)
+    return bytes(encoded)
 
 
 def field(number, content):
-    """A field that holds bytes."""
+    """A length-delimited field."""
     return varint(number << 3 | 2) + varint(len(content)) + content
 
 
@@ -510,28 +513,28 @@ messages = st.recursive(
 )
 
 
-def _enveloped(of, raw):
-    meta = field(1, of.api_version.encode()) + field(2, of.kind.encode())
+def _enveloped(kind, raw):
+    meta = field(1, kind.api_version.encode()) + field(2, kind.kind.encode())
     return protobuf.PREFIX + field(1, meta) + field(2, raw)
 
 
-def _deep_message(of, number, depth):
+def _deep_message(kind, number, depth):
     data = b""
     for _ in range(depth):
         data = field(number, data)
-    return _enveloped(of, data)
+    return _enveloped(kind, data)
 
 
-def _raw(of):
-    return protobuf.decode(as_protobuf(of), of.type, of.api_version).raw
+def _raw(kind):
+    return protobuf.decode(as_protobuf(kind), kind.type, kind.api_version).raw
 
 
-def protobuf_bodies(of, name="seed"):
-    """Protobuf that is nearly good."""
-    good = st.just(as_protobuf(of, name))
-    inside = scratched(st.just(_raw(of)), 3).map(lambda raw: _enveloped(of, raw))
+def protobuf_bodies(kind, name="seed"):
+    """Protobuf that is almost valid."""
+    good = st.just(as_protobuf(kind, name))
+    inside = scratched(st.just(_raw(kind)), 3).map(lambda raw: _enveloped(kind, raw))
     # What is appended to a message is merged into it.
     meta = st.builds(lambda content: field(1, content), messages)
-    more = st.one_of(messages, meta).map(lambda extra: _enveloped(of, _raw(of) + extra))
-    deep = st.builds(_deep_message, st.just(of), st.integers(1, 3), st.sampled_from([90, 101, 2000]))
-    return st.one_of(good, scratched(good, 3), inside, more, messages.map(lambda raw: _enveloped(of, raw)), deep)
+    more = st.one_of(messages, meta).map(lambda extra: _enveloped(kind, _raw(kind) + extra))
+    deep = st.builds(_deep_message, st.just(kind), st.integers(1, 3), st.sampled_from([90, 101, 2000]))
+    return st.one_of(good, scratched(good, 3), inside, more, messages.map(lambda raw: _enveloped(kind, raw)), deep)

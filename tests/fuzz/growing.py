@@ -1,8 +1,7 @@
-"""Inputs of every kind that can be made larger: what `test_growth` counts operations of, and `test_fuzz_sizes` sends
-large.
+"""Inputs of any size, of every kind: `test_growth` counts operations for them, and `test_fuzz_sizes` sends large ones.
 
-One row is a name, and what makes a request of a size: so many items, members, characters, levels. The fields of all
-kinds are found in their types, so that a new field is here by itself.
+A row is a name, and a function that makes a request with a number of items, members, characters or levels. The fields
+of all kinds are taken from their types, so that new fields are included automatically.
 """
 
 from __future__ import annotations
@@ -15,14 +14,15 @@ import json
 import urllib.parse
 from collections.abc import Callable
 
-from certplane.meta import codec, protobuf, shape
+from certplane.meta import shapes
+from certplane.wire import codec, protobuf
 from tests.fuzz import documents
 from tests.fuzz.documents import JSON, MERGE, PROTOBUF, STRATEGIC, YAML, Request
 
 
 @dataclasses.dataclass(frozen=True)
 class Growing:
-    """A kind of input. `make` gives a request of a size, `unit` how large each of its parts is, in bytes, about."""
+    """A kind of input. `make` returns a request of a size, `unit` is the approximate size of its parts, in bytes."""
 
     name: str
     make: Callable[[int], Request]
@@ -54,13 +54,13 @@ def _listed(item, count):
 
 
 def _header(name, value, target="/api"):
-    """A request of nobody in particular with one long field."""
+    """An anonymous request with one long header field."""
     return lambda count: Request("GET", target, ((name, value(count).encode("latin-1")),), identified=False)
 
 
 def _headers(name, value, count):
     numbers = map(str, range(count))
-    return tuple((name.replace("#", each).encode(), value.replace("#", each).encode()) for each in numbers)
+    return tuple((name.replace("#", number).encode(), value.replace("#", number).encode()) for number in numbers)
 
 
 def _acting_as(name, value="v#"):
@@ -152,7 +152,7 @@ _HEADERS = (
 
 def _token(count):
     parts = ({"alg": "ES256", "kid": "x"}, {"iss": "https://fuzz", "aud": [f"a{at}" for at in range(count)]})
-    encoded = [base64.urlsafe_b64encode(json.dumps(each).encode()).rstrip(b"=").decode() for each in parts]
+    encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts]
     return ".".join([*encoded, "c2ln"])
 
 
@@ -256,7 +256,7 @@ def _same(text):
 
 
 def _json_forms(form, send):
-    """What a JSON document may have too much of, however it is sent."""
+    """Parts of a JSON document that can be large, in any encoding."""
     rows = (
         ("members", lambda count: _map('"data":{' + ",".join(_numbered('"k#":"v"', count)) + "}"), 12),
         ("equal members", lambda count: _map('"data":{' + ",".join(_numbered('"k":"v"', count)) + "}"), 8),
@@ -519,15 +519,15 @@ _DOCUMENTS = (
 # --- every field of every kind ------------------------------------------------------------------------------------
 
 
-def _filler(of, number=0, depth=0):
-    """A value of a type with a number in it, so that no two are equal."""
-    if of.kind == "string":
+def _filler(shape, number=0, depth=0):
+    """A distinct value of a type, made with a number."""
+    if shape.kind == "string":
         return f"v{number}"
-    if of.kind == "struct" and depth < 3:
+    if shape.kind == "struct" and depth < 3:
         return {
-            name: _filler(each.shape, number, depth + 1)
-            for name, each in of.fields.items()
-            if each.shape.kind in ("string", "time") or (each.required and each.shape.kind != "raw")
+            name: _filler(field.shape, number, depth + 1)
+            for name, field in shape.fields.items()
+            if field.shape.kind in ("string", "time") or (field.required and field.shape.kind != "raw")
         }
     plain = {
         "boolean": True,
@@ -541,20 +541,20 @@ def _filler(of, number=0, depth=0):
         "raw": {},
         "struct": {},
     }
-    return plain[of.kind]
+    return plain[shape.kind]
 
 
-def _enlarged(of, style, count):
+def _enlarged(shape, style, count):
     """A large value of a type: a list or map of distinct or of equal items, or a long text."""
-    if of.kind == "list":
-        return [_filler(of.element, number if style == "distinct" else 0) for number in range(count)]
-    if of.kind == "map":
+    if shape.kind == "list":
+        return [_filler(shape.element, number if style == "distinct" else 0) for number in range(count)]
+    if shape.kind == "map":
         if style == "deep":
-            return {"a": _enlarged(of.element, "distinct", count)}
-        return {f"k{number}": _filler(of.element, number) for number in range(count)}
-    if of.kind == "raw":
+            return {"a": _enlarged(shape.element, "distinct", count)}
+        return {f"k{number}": _filler(shape.element, number) for number in range(count)}
+    if shape.kind == "raw":
         return {f"f:k{number}": {} for number in range(count)}
-    if of.kind == "bytes":
+    if shape.kind == "bytes":
         return base64.b64encode(b"A" * count).decode()
     text = {"letters": "a", "dots": "a.", "hyphens": "-", "foreign": "é", "controls": "\x01"}[style]
     return text * count
@@ -573,9 +573,9 @@ _STYLES = {
 }
 
 
-def _paths(of, path=(), depth=0):
-    """All fields of a type that can grow, with the way to each."""
-    for name, field in of.fields.items():
+def _paths(shape, path=(), depth=0):
+    """All fields of a type that can grow, with their paths."""
+    for name, field in shape.fields.items():
         where, inner = (*path, name), field.shape
         if inner.kind in _STYLES:
             yield where, inner
@@ -585,9 +585,9 @@ def _paths(of, path=(), depth=0):
             yield from _paths(inner, where, depth + 1)
 
 
-def _placed(document, of, path, value):
-    """A document with a value at the end of a way through its type."""
-    at, shape_at = document, of
+def _placed(document, shape, path, value):
+    """Set a value in a document, at a path through its type."""
+    at, shape_at = document, shape
     for step, following in zip(path, [*path[1:], None], strict=True):
         shape_at = shape_at.element if step == 0 else shape_at.fields[step].shape
         if following is None:
@@ -601,71 +601,75 @@ def _placed(document, of, path, value):
     return document
 
 
-def _is_status(of, path):
-    return path[0] == "status" and of.subresource("status") is not None
+def _is_status(kind, path):
+    return path[0] == "status" and kind.subresource("status") is not None
 
 
-def _field_request(of, path, style, count):
-    document = documents.document(of, "x")
+def _field_request(declaration, path, style, count):
+    document = documents.document(declaration, "x")
     document["metadata"].pop("finalizers")
-    root = shape.of(of.type)
+    root = shapes.shape_of(declaration.type)
     kind = root
     for step in path:
         kind = kind.element if step == 0 else kind.fields[step].shape
     _placed(document, root, path, _enlarged(kind, style, count))
-    if hasattr(of, "parent"):
-        return send("POST", documents.action_path(of), document)
-    if _is_status(of, path):
+    if hasattr(declaration, "parent"):
+        return send("POST", documents.action_path(declaration), document)
+    if _is_status(declaration, path):
         document["metadata"]["name"] = "seed"
-        return send("PUT", f"{documents.collection(of)}/seed/status?dryRun=All", document)
-    return send("POST", f"{documents.collection(of)}?dryRun=All", document)
+        return send("PUT", f"{documents.collection(declaration)}/seed/status?dryRun=All", document)
+    return send("POST", f"{documents.collection(declaration)}?dryRun=All", document)
 
 
 def _field_rows():
     seen = set()
     turns = itertools.count()
-    for of in (*documents.KINDS, *documents.ACTIONS):
-        if of.version != "v1" and any(
-            (other.group, other.kind, other.version) == (of.group, of.kind, "v1") for other in documents.KINDS
+    for kind in (*documents.KINDS, *documents.ACTIONS):
+        if kind.version != "v1" and any(
+            (other.group, other.kind, other.version) == (kind.group, kind.kind, "v1") for other in documents.KINDS
         ):
             continue
-        for path, found in _paths(shape.of(of.type)):
-            # Metadata are the same for all kinds.
+        for path, shape in _paths(shapes.shape_of(kind.type)):
+            # Metadata is the same for all kinds.
             if path[0] in ("metadata", "kind", "apiVersion"):
                 if path in seen:
                     continue
                 seen.add(path)
             name = ".".join(map(str, path)).replace(".0", "[0]")
-            for style in _styles(found, next(turns)):
+            for style in _styles(shape, next(turns)):
                 yield Growing(
-                    f"{of.kind} {name}, {style}",
-                    functools.partial(_field_request, of, path, style),
-                    1 if found.kind in ("string", "bytes") else 16,
+                    f"{kind.kind} {name}, {style}",
+                    functools.partial(_field_request, kind, path, style),
+                    1 if shape.kind in ("string", "bytes") else 16,
                 )
 
 
-def _styles(of, turn):
-    """How a field grows. Texts take turns: there are many of them."""
-    if of.kind == "string":
+def _styles(shape, turn):
+    """How a field grows. Texts use the styles in turn, because there are many of them."""
+    if shape.kind == "string":
         return (_TEXTS[turn % len(_TEXTS)],)
-    return tuple(each for each in _STYLES[of.kind] if each != "deep" or of.element.kind == "list")
+    return tuple(style for style in _STYLES[shape.kind] if style != "deep" or shape.element.kind == "list")
 
 
 FIELDS = tuple(_field_rows())
 
 
 def _as_protobuf(row):
-    """The same in the binary form, where a document can be read at all."""
+    """The same in protobuf, if the document can be decoded at all."""
 
     def make(count):
         sent = row.make(count)
         document = json.loads(sent.body)
         kinds = (*documents.KINDS, *documents.ACTIONS)
-        of = next(each for each in kinds if (each.kind, each.api_version) == (document["kind"], document["apiVersion"]))
-        made = codec.read(codec.parse_json(sent.body), of.type).object
+        kind = next(
+            candidate
+            for candidate in kinds
+            if (candidate.kind, candidate.api_version) == (document["kind"], document["apiVersion"])
+        )
+        obj = codec.decode_tree(codec.parse_json(sent.body), kind.type).object
         return dataclasses.replace(
             sent,
-            body=protobuf.encode(made, of.api_version, of.kind),
+            body=protobuf.encode(obj, kind.api_version, kind.kind),
             headers=((b"content-type", PROTOBUF.encode()),),
         )
 
@@ -673,7 +677,7 @@ def _as_protobuf(row):
 
 
 def _is_binary(row):
-    """Whether the binary form has such a field, and one kind stands for all."""
+    """Whether protobuf has such a field; one kind represents all."""
     kind, path, *_ = row.name.split()
     return kind == "ConfigMap" and path.startswith(("metadata", "data", "binaryData")) and "imestamp" not in path
 

@@ -1,10 +1,12 @@
-"""Requests and certificates that can be made larger, in the objects that carry them: rows for `growing`."""
+"""PKCS#10 requests and certificates of any size, in their objects: rows for `growing`."""
 
 from __future__ import annotations
 
 import base64
 
-from certplane.x509 import der, template
+from certplane.golang import asn1
+from certplane.x509 import oids
+from certplane.x509.tbs import template
 from tests.fuzz import documents, growing
 from tests.fuzz.growing import Growing
 from tests.unit.x509 import material
@@ -20,7 +22,7 @@ def _text(data):
 
 
 def _posted(text):
-    document = documents.document(next(each for each in documents.KINDS if each.plural == "certificatesigningrequests"))
+    document = documents.document(next(kind for kind in documents.KINDS if kind.plural == "certificatesigningrequests"))
     document["metadata"] = {"name": "x"}
     document["spec"]["request"] = _text(text)
     return growing.send("POST", f"{_CSRS}?dryRun=All", document)
@@ -31,10 +33,10 @@ def _request(subject=lambda count: _EMPTY, attributes=lambda count: b"", spki=la
 
 
 def _names(first, text):
-    """A request for so many alternative names of a kind."""
+    """A request for a number of alternative names of a type."""
 
     def attributes(count):
-        names = [der.encode(first, text.replace("#", str(at)).encode()) for at in range(count)]
+        names = [asn1.encode(first, text.replace("#", str(at)).encode()) for at in range(count)]
         return _with_names(names)
 
     return _request(attributes=attributes)
@@ -42,38 +44,38 @@ def _names(first, text):
 
 def _name(first, text, end=""):
     """A request for one long alternative name."""
-    return _request(attributes=lambda count: _with_names([der.encode(first, (text * count + end).encode())]))
+    return _request(attributes=lambda count: _with_names([asn1.encode(first, (text * count + end).encode())]))
 
 
 def _with_names(names):
-    value = der.encode(0x30, b"".join(names))
-    return material.requested(template.Extension(template.SUBJECT_ALT_NAME, critical=False, value=value))
+    value = asn1.encode(0x30, b"".join(names))
+    return material.requested(template.Extension(oids.SUBJECT_ALT_NAME, critical=False, value=value))
 
 
 def _attribute(value, oid=None):
-    return der.encode(0x30, (oid or template.oid(_COMMON_NAME)) + value)
+    return asn1.encode(0x30, (oid or template.encode_oid(_COMMON_NAME)) + value)
 
 
 def _subject(*parts):
-    return der.encode(0x30, b"".join(der.encode(0x31, each) for each in parts))
+    return asn1.encode(0x30, b"".join(asn1.encode(0x31, part) for part in parts))
 
 
 def _long_value(tag, text):
-    return _request(lambda count: _subject(_attribute(der.encode(tag, text * count))))
+    return _request(lambda count: _subject(_attribute(asn1.encode(tag, text * count))))
 
 
 def _rsa(modulus, exponent=b"\x01\x00\x01"):
-    numbers = der.encode(0x30, der.encode(0x02, b"\x01" + modulus) + der.encode(0x02, exponent))
-    return der.encode(0x30, _RSA + der.encode(0x03, b"\x00" + numbers))
+    numbers = asn1.encode(0x30, asn1.encode(0x02, b"\x01" + modulus) + asn1.encode(0x02, exponent))
+    return asn1.encode(0x30, _RSA + asn1.encode(0x03, b"\x00" + numbers))
 
 
 def _oid(arcs):
-    return der.encode(0x06, b"\x2a" + b"\x83\x01" * arcs)
+    return asn1.encode(0x06, b"\x2a" + b"\x83\x01" * arcs)
 
 
 def _extensions(count):
-    each = (der.encode(0x30, template.oid(f"1.2.3.{at}") + der.encode(0x04, b"")) for at in range(count))
-    return material.attribute(_REQUEST, der.encode(0x30, b"".join(each)))
+    extensions = (asn1.encode(0x30, template.encode_oid(f"1.2.3.{at}") + asn1.encode(0x04, b"")) for at in range(count))
+    return material.attribute(_REQUEST, asn1.encode(0x30, b"".join(extensions)))
 
 
 def _block(label, data, headers=""):
@@ -95,26 +97,26 @@ _REQUESTS = (
     Growing("pkcs10 uri brackets", _name(0x86, "a://[", "]"), 5),
     Growing(
         "pkcs10 uri host",
-        _request(attributes=lambda count: _with_names([der.encode(0x86, b"a://" + b"b." * count + b"c")])),
+        _request(attributes=lambda count: _with_names([asn1.encode(0x86, b"a://" + b"b." * count + b"c")])),
         2,
     ),
     Growing(
         "pkcs10 uri user",
-        _request(attributes=lambda count: _with_names([der.encode(0x86, b"a://" + b"b:" * count + b"@c")])),
+        _request(attributes=lambda count: _with_names([asn1.encode(0x86, b"a://" + b"b:" * count + b"@c")])),
         2,
     ),
     Growing(
         "pkcs10 organizations",
         _request(
             lambda count: _subject(
-                *[_attribute(der.encode(0x0C, b"o%d" % at), template.oid("2.5.4.10")) for at in range(count)]
+                *[_attribute(asn1.encode(0x0C, b"o%d" % at), template.encode_oid("2.5.4.10")) for at in range(count)]
             )
         ),
         14,
     ),
     Growing(
         "pkcs10 parts of one name",
-        _request(lambda count: _subject(b"".join(_attribute(der.encode(0x0C, b"o%d" % at)) for at in range(count)))),
+        _request(lambda count: _subject(b"".join(_attribute(asn1.encode(0x0C, b"o%d" % at)) for at in range(count)))),
         14,
     ),
     Growing("pkcs10 utf8 value", _long_value(0x0C, "é".encode()), 2),
@@ -122,7 +124,7 @@ _REQUESTS = (
     Growing("pkcs10 bmp value", _long_value(0x1E, b"\0a"), 2),
     Growing("pkcs10 integer value", _long_value(0x02, b"\x01"), 1),
     Growing("pkcs10 time value", _long_value(0x18, b"0"), 1),
-    Growing("pkcs10 arcs", _request(lambda count: _subject(_attribute(der.encode(0x0C, b"a"), _oid(count)))), 2),
+    Growing("pkcs10 arcs", _request(lambda count: _subject(_attribute(asn1.encode(0x0C, b"a"), _oid(count)))), 2),
     Growing(
         "pkcs10 attributes", _request(attributes=lambda count: material.attribute(_UNKNOWN, b"\x05\x00") * count), 12
     ),
@@ -167,11 +169,11 @@ def _extension(oid, value):
 
 
 def _issued(data):
-    """The status of a request with such a certificate."""
+    """The status of a request with a large certificate."""
 
     def make(count):
         document = documents.document(
-            next(each for each in documents.KINDS if each.plural == "certificatesigningrequests"), "seed"
+            next(kind for kind in documents.KINDS if kind.plural == "certificatesigningrequests"), "seed"
         )
         document["status"]["certificate"] = _text(data(count))
         return growing.send("PUT", f"{_CSRS}/seed/status?dryRun=All", document)
@@ -184,13 +186,13 @@ def _one(changes):
 
 
 def _constraints(count):
-    subtrees = b"".join(der.encode(0x30, der.encode(0x82, b"a%d.example" % at)) for at in range(count))
-    return _extension("2.5.29.30", der.encode(0x30, der.encode(0xA0, subtrees)))
+    subtrees = b"".join(asn1.encode(0x30, asn1.encode(0x82, b"a%d.example" % at)) for at in range(count))
+    return _extension("2.5.29.30", asn1.encode(0x30, asn1.encode(0xA0, subtrees)))
 
 
 def _policies(count):
-    policies = (der.encode(0x30, template.oid(f"1.2.3.{at}")) for at in range(count))
-    return _extension("2.5.29.32", der.encode(0x30, b"".join(policies)))
+    policies = (asn1.encode(0x30, template.encode_oid(f"1.2.3.{at}")) for at in range(count))
+    return _extension("2.5.29.32", asn1.encode(0x30, b"".join(policies)))
 
 
 def _bundle(count):
@@ -198,7 +200,7 @@ def _bundle(count):
 
 
 def _trusted(count):
-    document = documents.document(next(each for each in documents.KINDS if each.plural == "clustertrustbundles"), "x")
+    document = documents.document(next(kind for kind in documents.KINDS if kind.plural == "clustertrustbundles"), "x")
     document["spec"]["trustBundle"] = _bundle(count).decode()
     return growing.send("POST", "/apis/certificates.k8s.io/v1/clustertrustbundles?dryRun=All", document)
 
@@ -228,7 +230,7 @@ _CERTIFICATES = (
         "certificate names",
         _one(
             lambda count: _extension(
-                "2.5.29.17", der.encode(0x30, b"".join(der.encode(0x82, b"a%d" % at) for at in range(count)))
+                "2.5.29.17", asn1.encode(0x30, b"".join(asn1.encode(0x82, b"a%d" % at) for at in range(count)))
             )
         ),
         6,
@@ -237,7 +239,7 @@ _CERTIFICATES = (
     Growing("certificate policies", _one(_policies), 8),
     Growing(
         "certificate purposes",
-        _one(lambda count: _extension("2.5.29.37", der.encode(0x30, template.oid("1.2.3") * count))),
+        _one(lambda count: _extension("2.5.29.37", asn1.encode(0x30, template.encode_oid("1.2.3") * count))),
         4,
     ),
     Growing(
@@ -245,7 +247,9 @@ _CERTIFICATES = (
         _one(
             lambda count: _extension(
                 "2.5.29.31",
-                der.encode(0x30, der.encode(0x30, der.encode(0xA0, der.encode(0xA0, der.encode(0x86, b"a")))) * count),
+                asn1.encode(
+                    0x30, asn1.encode(0x30, asn1.encode(0xA0, asn1.encode(0xA0, asn1.encode(0x86, b"a")))) * count
+                ),
             )
         ),
         9,
@@ -261,7 +265,7 @@ _CERTIFICATES = (
     ),
     Growing(
         "certificate subject",
-        _one(lambda count: {"subject": _subject(*[_attribute(der.encode(0x0C, b"a%d" % at)) for at in range(count)])}),
+        _one(lambda count: {"subject": _subject(*[_attribute(asn1.encode(0x0C, b"a%d" % at)) for at in range(count)])}),
         13,
     ),
     Growing(

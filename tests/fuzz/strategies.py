@@ -1,4 +1,4 @@
-"""Requests that strangers may send: odd words in every place that takes one, around the bodies of `documents`."""
+"""Malformed requests: unusual values in every place, around the bodies of `documents`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from hypothesis import strategies as st
 
-from certplane.meta import gojson, protobuf
+from certplane.golang import gojson
+from certplane.wire import protobuf
 from tests.fuzz.documents import (
     JSON,
     JSON_PATCH,
@@ -233,8 +234,8 @@ def _jose(data):
 
 
 def signed(header, claims):
-    """A token that was signed, whatever it says."""
-    content = ".".join(_jose(dump(each).encode("utf-8", "surrogatepass")) for each in (header, claims))
+    """A signed token with any content."""
+    content = ".".join(_jose(dump(part).encode("utf-8", "surrogatepass")) for part in (header, claims))
     signature = TOKEN_KEY.sign(content.encode(), ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
     return f"{content}.{_jose(b''.join(part.to_bytes(32, 'big') for part in utils.decode_dss_signature(signature)))}"
 
@@ -252,7 +253,7 @@ authorizations = st.one_of(
 
 
 def _field_value(text):
-    """What an HTTP server lets into a header."""
+    """Header values that an HTTP server accepts."""
     return _line(text.encode("utf-8", "replace"))
 
 
@@ -302,7 +303,7 @@ _other_headers = st.lists(
     ),
     max_size=2,
 )
-#: Lengths that an HTTP server lets pass, though none of them is the true one.
+#: Lengths that an HTTP server accepts, although none of them is the real one.
 _lengths = st.sampled_from([b"0", b"1", b"007", str(3 << 20).encode(), str((3 << 20) + 1).encode(), b"9" * 18]).map(
     lambda value: [(b"content-length", value)]
 )
@@ -343,8 +344,8 @@ def _paths(draw):
     if draw(st.booleans()):
         path = draw(st.sampled_from(_PLACES))
     else:
-        of = draw(kinds)
-        path = collection(of) + draw(
+        kind = draw(kinds)
+        path = collection(kind) + draw(
             st.sampled_from(["", "/seed", "/none", "/seed/status", "/seed/approval", "/seed/token", "/seed/finalize"])
         )
     parts = path.split("/")
@@ -362,36 +363,36 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "CONNECT"
 
 def _request(method, path, query, fields, body, *, content_type="", identified=True):
     target = f"{path}?{query}" if query else path
-    given = tuple(fields)
+    names = tuple(fields)
     if content_type:
-        given = ((b"content-type", content_type.encode("utf-8")), *given)
-    return Request(method, target, given, body, identified)
+        names = ((b"content-type", content_type.encode("utf-8")), *names)
+    return Request(method, target, names, body, identified)
 
 
 _door_names = st.sampled_from(["", "", "", "status", "approval", "finalize"])
 
 
-def _writing(of, name, draw):
+def _writing(kind, name, draw):
     """How a document is sent: method and path."""
     door = draw(_door_names)
     if name == "new" and not door:
-        return "POST", collection(of)
-    return "PUT", f"{collection(of)}/seed{'/' + door if door else ''}"
+        return "POST", collection(kind)
+    return "PUT", f"{collection(kind)}/seed{'/' + door if door else ''}"
 
 
 @st.composite
 def writes(draw, form):
-    """POST and PUT of documents with something wrong in them; `form` is the media type."""
+    """POST and PUT of malformed documents; `form` is the media type."""
     if draw(st.integers(0, 4)) == 0:
-        of = draw(actions)
-        name, method, path = "new", "POST", action_path(of)
+        kind = draw(actions)
+        name, method, path = "new", "POST", action_path(kind)
     else:
-        of = draw(kinds)
+        kind = draw(kinds)
         name = draw(st.sampled_from(["new", "seed"]))
-        method, path = _writing(of, name, draw)
-    source = st.just(document(of, name))
+        method, path = _writing(kind, name, draw)
+    source = st.just(document(kind, name))
     if form == PROTOBUF:
-        body = draw(protobuf_bodies(of, name))
+        body = draw(protobuf_bodies(kind, name))
     else:
         body = draw(json_bodies(source) if form == JSON else yaml_bodies(source))
     return _request(method, path, draw(queries), draw(headers), body, content_type=form)
@@ -450,11 +451,11 @@ _directives = st.sampled_from(
 
 
 @st.composite
-def _strategic(draw, of):
-    tree = draw(damaged(st.just(document(of)), 3))
+def _strategic(draw, kind):
+    tree = draw(damaged(st.just(document(kind)), 3))
     for _ in range(draw(st.integers(0, 4))):
-        maps = [tree, *(item for each in (places(tree, [])) if isinstance(item := item_at(each), gojson.Pairs))]
-        maps = [each for each in maps if isinstance(each, gojson.Pairs)]
+        maps = [tree, *(item for place in (places(tree, [])) if isinstance(item := item_at(place), gojson.Pairs))]
+        maps = [item for item in maps if isinstance(item, gojson.Pairs)]
         name, value = draw(_directives)
         into = maps[draw(st.integers(0, len(maps) - 1))]
         into.insert(draw(st.integers(0, len(into))), (name, pairs(value)))
@@ -489,30 +490,30 @@ _entries = st.builds(
 
 @st.composite
 def owned(draw):
-    """The number of a kind, and a document of it whose managedFields say odd things."""
+    """The number of a kind, and a document of it with unusual managedFields."""
     number = draw(st.integers(0, len(KINDS) - 1))
-    of = KINDS[number]
-    made = document(of)
-    made["metadata"]["managedFields"] = draw(st.lists(_entries, max_size=14 if draw(st.booleans()) else 3))
-    tree = draw(damaged(st.just(made), 2))
-    path = f"{collection(of)}/seed"
+    kind = KINDS[number]
+    seed = document(kind)
+    seed["metadata"]["managedFields"] = draw(st.lists(_entries, max_size=14 if draw(st.booleans()) else 3))
+    tree = draw(damaged(st.just(seed), 2))
+    path = f"{collection(kind)}/seed"
     return number, _request("PUT", path, "", (), dump(tree).encode("utf-8", "surrogatepass"), content_type=JSON)
 
 
 @st.composite
-def patches(draw, patch_type, of=None):
+def patches(draw, patch_type, kind=None):
     """PATCH, of any kind, of the type given."""
-    of = of or draw(kinds)
+    kind = kind or draw(kinds)
     name, door = draw(st.sampled_from(["seed", "seed", "seed", "new"])), draw(_door_names)
-    path = f"{collection(of)}/{name}{'/' + door if door else ''}"
-    source = st.just(document(of, name))
+    path = f"{collection(kind)}/{name}{'/' + door if door else ''}"
+    source = st.just(document(kind, name))
     query = draw(queries)
     if patch_type == JSON_PATCH:
         body = dump(draw(_shallow_operations)).encode("utf-8", "surrogatepass")
         if draw(st.integers(0, 9)) == 0:
             body = draw(scratched(st.just(body)))
     elif patch_type == STRATEGIC:
-        body = dump(draw(_strategic(of))).encode("utf-8", "surrogatepass")
+        body = dump(draw(_strategic(kind))).encode("utf-8", "surrogatepass")
     elif patch_type == MERGE:
         body = draw(json_bodies(source))
     else:
@@ -527,10 +528,10 @@ def patches(draw, patch_type, of=None):
 
 @st.composite
 def reads(draw):
-    """GET of collections and objects, and watches of them, with odd parameters."""
-    of = draw(kinds)
-    path = collection(of) + draw(st.sampled_from(["", "", "", "/seed"]))
-    if of.namespaced and draw(st.booleans()):
+    """GET of collections and objects, and watches, with unusual parameters."""
+    kind = draw(kinds)
+    path = collection(kind) + draw(st.sampled_from(["", "", "", "/seed"]))
+    if kind.namespaced and draw(st.booleans()):
         path = path.replace(f"/namespaces/{NAMESPACE}", "")
     query = draw(queries)
     if draw(st.integers(0, 3)) == 0:
@@ -548,8 +549,8 @@ _OPTIONS = {
 @st.composite
 def deletions(draw):
     """DELETE of objects and collections, with options in body and query."""
-    of = draw(kinds)
-    path = collection(of) + draw(st.sampled_from(["", "/seed", "/seed", "/seed/status"]))
+    kind = draw(kinds)
+    path = collection(kind) + draw(st.sampled_from(["", "/seed", "/seed", "/seed/status"]))
     source = st.just(_OPTIONS)
     body = draw(
         st.one_of(
@@ -565,26 +566,28 @@ def deletions(draw):
 
 @st.composite
 def strangers(draw):
-    """Any method on any path, from anybody."""
+    """Any method on any path, by any user."""
     fields = list(draw(headers))
     if draw(st.booleans()):
-        fields += [(b"authorization", _field_value(each)) for each in draw(st.lists(authorizations, max_size=2))]
+        fields += [(b"authorization", _field_value(value)) for value in draw(st.lists(authorizations, max_size=2))]
     if draw(st.booleans()):
         fields += draw(impersonations)
     content_type = draw(st.one_of(st.just(""), media_types))
     body = draw(st.one_of(st.just(b""), chunks, st.just(b"{}"), json_bodies(st.just(document(KINDS[0])))))
-    made = _request(
+    request = _request(
         draw(st.sampled_from(METHODS)), draw(paths), draw(queries), fields, body, identified=draw(st.booleans())
     )
     if content_type:
-        made = dataclasses.replace(made, headers=((b"content-type", _field_value(content_type)), *made.headers))
-    return made
+        request = dataclasses.replace(
+            request, headers=((b"content-type", _field_value(content_type)), *request.headers)
+        )
+    return request
 
 
 @st.composite
 def identities(draw):
-    """A plain question under odd credentials and other people's names."""
-    fields = [(b"authorization", _field_value(each)) for each in draw(st.lists(authorizations, max_size=2))]
+    """A simple request with unusual credentials and impersonation."""
+    fields = [(b"authorization", _field_value(value)) for value in draw(st.lists(authorizations, max_size=2))]
     fields += draw(st.one_of(st.just([]), impersonations))
-    of = draw(kinds)
-    return _request("GET", collection(of), "", fields, b"", identified=draw(st.booleans()))
+    kind = draw(kinds)
+    return _request("GET", collection(kind), "", fields, b"", identified=draw(st.booleans()))

@@ -1,6 +1,6 @@
-"""HTTP framing beside h11's: on streams of requests that somebody has tampered with.
+"""HTTP framing compared with h11, on manipulated streams of requests.
 
-The law: whatever certplane takes for a request, h11 takes for the same request, byte for byte. certplane may refuse
+The rule: whatever certplane accepts as a request, h11 accepts as the same request, byte for byte. certplane may refuse
 more (that is rule 2 of `http1`); it may not see a request where h11 sees something else, which is what smuggling needs.
 """
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from certplane import testing
 from certplane.server import exchange
-from certplane.server.connection import http1, peer
+from certplane.server.connection import http1, protocol
 from tests.fuzz.world import examples
 from tests.unit.server.connection import memory
 
@@ -23,24 +23,24 @@ ROOM = 1 << 22
 
 
 def ours(stream, cut):
-    """The complete requests that certplane reads, and whether it refused the rest."""
-    machine = http1.Machine()
+    """The complete requests that certplane accepts, and whether it refused the rest."""
+    machine = http1.StateMachine()
     complete, request, body = [], None, []
     events = []
     for at in range(0, len(stream), cut):
         events += machine.receive(stream[at : at + cut])
         while events:
             event = events.pop(0)
-            if isinstance(event, http1.Refused):
+            if isinstance(event, http1.Refusal):
                 return complete, True
             if isinstance(event, http1.Body):
                 body.append(event.data)
                 continue
-            if isinstance(event, http1.Request):
+            if isinstance(event, http1.RequestHead):
                 request, body = event, []
-            if isinstance(event, http1.End) or not request.has_body:
+            if isinstance(event, http1.EndOfMessage) or not request.has_body:
                 complete.append((request.method, target(request), sorted(request.fields), b"".join(body)))
-                machine.answer(200, [], b"")
+                machine.encode_response(200, [], b"")
                 if machine.closing:
                     return complete, False
                 events += machine.receive(b"")
@@ -52,14 +52,14 @@ def target(request):
 
 
 def origin_form(whole):
-    """A target as ours are told: without scheme and host, and without the mark of an empty query."""
+    """A target as certplane reports it: without scheme, host and empty query."""
     path, _, query = whole.decode("latin-1").partition("?")
     path = "/" + path.split("/", 3)[3] if path.startswith("http://") and path.count("/") > 2 else path
     return path + ("?" + query if query else "")
 
 
 def theirs(stream):
-    """The complete requests that h11 reads, and whether it refused the rest."""
+    """The complete requests that h11 accepts, and whether it refused the rest."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=ROOM)
     connection.receive_data(stream)
     complete, request, body = [], None, []
@@ -126,7 +126,7 @@ def tamper(stream, changes):
 
 
 def is_beyond_ascii(stream):
-    """A request line with bytes that Go's server takes and h11 does not."""
+    """A request line with bytes that Go accepts and h11 does not."""
     return any(b" HTTP/1." in line and not line.isascii() for line in stream.split(b"\r\n"))
 
 
@@ -135,7 +135,7 @@ def is_beyond_ascii(stream):
 @example([GOOD[3]], [], 1)
 @example([GOOD[4]], [("insert", 0.999, 1, GOOD[0])], 1)
 def test_what_is_taken_is_what_another_reads(requests, changes, cut):
-    """Each request that is taken is h11's request at the same place."""
+    """Every accepted request equals h11's request at the same position."""
     stream = tamper(b"".join(requests), changes)
     if is_beyond_ascii(stream):
         return
@@ -152,19 +152,19 @@ def test_what_is_taken_is_what_another_reads(requests, changes, cut):
 @examples(200)
 @given(streams, st.lists(tampering, max_size=4), st.integers(1, 40))
 def test_how_the_bytes_are_cut_does_not_matter(requests, changes, cut):
-    """The same bytes in other pieces are the same requests, and the same refusal."""
+    """The same bytes in other chunks give the same requests and the same refusal."""
     stream = tamper(b"".join(requests), changes)
 
     assert ours(stream, cut) == ours(stream, 1 << 20)
 
 
 async def _handle(incoming):
-    """Answers some with their body and some without having read it; streams to others."""
+    """Answers some requests with their body, some without reading it, and streams to others."""
     if incoming.path == "/a":
-        return exchange.Reply(200, "text/plain", stream=_pieces())
+        return exchange.Response(200, "text/plain", stream=_pieces())
     if incoming.path == "/b":
-        return exchange.Reply(403, "text/plain", b"no")
-    return exchange.Reply(200, "text/plain", await incoming.body())
+        return exchange.Response(403, "text/plain", b"no")
+    return exchange.Response(200, "text/plain", await incoming.body())
 
 
 async def _pieces():
@@ -173,9 +173,9 @@ async def _pieces():
 
 
 async def _converse(pieces):
-    """What a connection writes for what a client sends; nothing may be left behind when the client goes."""
-    shared = peer.Shared(_handle, testing.FakeClock(), lambda _: None, date=b"today")
-    connection, transport = peer.Peer(shared, None), memory.Transport()
+    """The output of a connection for the input of a client; nothing may be left when the client disconnects."""
+    shared = protocol.ListenerState(_handle, testing.FakeClock(), lambda _: None, date=b"today")
+    connection, transport = protocol.Connection(shared, None), memory.Transport()
     connection.connection_made(transport)
     for piece in pieces:
         if not transport.is_closing():
@@ -185,14 +185,14 @@ async def _converse(pieces):
     connection.connection_lost(None)
     await testing.settle(10)
     assert len(asyncio.all_tasks()) == 1
-    assert (shared.peers, shared.waiting) == (set(), 0)
+    assert (shared.connections, shared.unread_bytes) == (set(), 0)
     return transport.written
 
 
 @examples(300)
 @given(streams, st.lists(tampering, max_size=4), st.integers(1, 100))
 def test_a_conversation_is_one_of_answers(requests, changes, cut):
-    """Whatever a client sends, it hears well-formed answers, in the eyes of another implementation, and no more of
+    """Whatever a client sends, it gets well-formed responses, as parsed by another implementation, and no more of
     them than it sent requests; and no task outlives it.
     """
     stream = tamper(b"".join(requests), changes)
@@ -217,7 +217,7 @@ TLS = memory.TLS()
 @examples(300)
 @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4), st.integers(1, 2000))
 def test_a_handshake_that_is_tampered_with(changes, cut):
-    """It comes about or it does not; nothing else happens, and plaintext is what was sent or nothing."""
+    """It succeeds or fails; plaintext is what was sent, or nothing."""
 
     def tamper_bytes(flight):
         damaged = bytearray(flight)
@@ -229,7 +229,7 @@ def test_a_handshake_that_is_tampered_with(changes, cut):
     client = memory.Client(TLS.context.session(), TLS.ca)
     client.tamper = tamper_bytes
     try:
-        client.shake_hands(cut)
+        client.handshake(cut)
         client.tls.write(b"GET / HTTP/1.1\r\n\r\n")
         plain = client.flight(cut)
     except (memory.tls.TLSError, memory.Stalled, ssl.SSLError):

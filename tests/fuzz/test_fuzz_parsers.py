@@ -1,4 +1,4 @@
-"""The readers of strangers' bytes and texts, each by itself: a result, or a refusal in the reader's own words."""
+"""Parsers of untrusted input: a result, or the parser's own error."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from certplane import errors, gotext
-from certplane.meta import codec, context, gojson, goyaml, options, patches, protobuf, selectors, shape, strategic
+from certplane import errors
+from certplane.golang import asn1, formatting, gojson, goyaml, pem
+from certplane.meta import context, options, selectors, shapes
+from certplane.patch import jsonpatch, strategic
 from certplane.registry import paging
 from certplane.server import auditpolicy, exchange, negotiation, requestinfo
-from certplane.x509 import certform, csr, der, pem
+from certplane.wire import codec, protobuf
+from certplane.x509 import certificatenames
+from certplane.x509.pkcs10 import certificaterequest
+from certplane.x509.trust import certificateform
 from tests.fuzz import documents, strategies
 from tests.fuzz.world import examples
 
@@ -23,26 +28,26 @@ from tests.fuzz.world import examples
 @examples(750)
 @hypothesis.given(data=documents.scratched(st.just(documents.PKCS10_DER), 4))
 def test_pkcs10(data):
-    """A request that was tampered with is read or refused, and what is read says whether its signature is good."""
-    with contextlib.suppress(csr.RequestError):
-        csr.verify(csr.parse_der(data))
+    """A manipulated PKCS#10 is parsed or refused; its signature is valid or not."""
+    with contextlib.suppress(certificaterequest.RequestError):
+        certificaterequest.verify(certificaterequest.parse_der(data))
 
 
 @examples(300)
 @hypothesis.given(data=documents.scratched(st.sampled_from([documents.PKCS10_PEM, documents.CERTIFICATE_PEM]), 5))
 def test_pem(data):
-    """Any text has blocks, or none; a request in it is read or refused."""
+    """Any text has PEM blocks or none; a request in it is parsed or refused."""
     for block in pem.blocks(data * 2):
-        again = pem.first(pem.encode("X", block.data))
+        again = pem.first_block(pem.encode("X", block.data))
         assert again is not None
         assert again.data == block.data
-    with contextlib.suppress(csr.RequestError):
-        csr.parse(data)
+    with contextlib.suppress(certificaterequest.RequestError):
+        certificaterequest.parse(data)
 
 
 @st.composite
 def elements(draw):
-    """DER, nearly: elements in elements, with lengths that do not always fit."""
+    """Almost DER: nested elements, with lengths that may be wrong."""
 
     def element(tag, content, lie):
         size = max(0, len(content) + lie)
@@ -74,16 +79,16 @@ def elements(draw):
 @examples(500)
 @hypothesis.given(inner=elements(), at=st.integers(0, 2))
 def test_der(inner, at):
-    """Elements that were made up, alone and where a name or the attributes of a request should be."""
-    with contextlib.suppress(der.DERProblem, csr.RequestError):
-        csr.parse_name(inner)
-    whole = der.Reader(documents.PKCS10_DER).read(der.SEQUENCE, "").content
-    information, *rest = der.Reader(whole)
-    parts = [each.raw for each in der.Reader(information.content)]
+    """Generated elements, alone and in the place of a name or of the attributes of a request."""
+    with contextlib.suppress(asn1.DERError, certificaterequest.RequestError):
+        certificatenames.parse_name(inner)
+    whole = asn1.Reader(documents.PKCS10_DER).read(asn1.TAG_SEQUENCE, "").content
+    information, *rest = asn1.Reader(whole)
+    parts = [element.raw for element in asn1.Reader(information.content)]
     parts[at + 1] = inner
-    body = _sequence(_sequence(b"".join(parts)) + b"".join(each.raw for each in rest))
-    with contextlib.suppress(csr.RequestError):
-        csr.parse_der(body)
+    body = _sequence(_sequence(b"".join(parts)) + b"".join(element.raw for element in rest))
+    with contextlib.suppress(certificaterequest.RequestError):
+        certificaterequest.parse_der(body)
 
 
 def _sequence(content):
@@ -101,28 +106,28 @@ URIS = st.lists(
 @examples(300)
 @hypothesis.given(uri=URIS)
 def test_names_of_requests(uri):
-    """Any address in a request is read or refused; what is read can be written into a certificate."""
-    names = der.encode(0x30, der.encode(0x86, uri.encode()))
-    extension = der.encode(0x30, b"\x06\x03\x55\x1d\x11" + der.encode(0x04, names))
-    asked = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x09\x0e" + der.encode(0x31, der.encode(0x30, extension))
-    information, *rest = der.Reader(der.Reader(documents.PKCS10_DER).read(der.SEQUENCE, "").content)
-    parts = [each.raw for each in der.Reader(information.content)][:3]
-    parts.append(der.encode(0xA0, der.encode(0x30, asked)))
-    whole = der.encode(0x30, der.encode(0x30, b"".join(parts)) + b"".join(each.raw for each in rest))
-    found, problem = ("",), ""
+    """Any URI in a request is parsed or refused; a parsed one can be written into a certificate."""
+    names = asn1.encode(0x30, asn1.encode(0x86, uri.encode()))
+    extension = asn1.encode(0x30, b"\x06\x03\x55\x1d\x11" + asn1.encode(0x04, names))
+    attribute = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x09\x0e" + asn1.encode(0x31, asn1.encode(0x30, extension))
+    information, *rest = asn1.Reader(asn1.Reader(documents.PKCS10_DER).read(asn1.TAG_SEQUENCE, "").content)
+    parts = [element.raw for element in asn1.Reader(information.content)][:3]
+    parts.append(asn1.encode(0xA0, asn1.encode(0x30, attribute)))
+    whole = asn1.encode(0x30, asn1.encode(0x30, b"".join(parts)) + b"".join(element.raw for element in rest))
+    uris, problem = ("",), ""
     try:
-        found = csr.parse_der(whole).uris
-    except csr.RequestError as error:
+        uris = certificaterequest.parse_der(whole).uris
+    except certificaterequest.RequestError as error:
         problem = str(error)
-    assert problem.startswith("x509: cannot parse URI") or (not problem and found[0].isascii())
+    assert problem.startswith("x509: cannot parse URI") or (not problem and uris[0].isascii())
 
 
 @examples(500)
-@hypothesis.given(data=documents.scratched(st.just(pem.first(documents.CERTIFICATE_PEM).data), 4))
+@hypothesis.given(data=documents.scratched(st.just(pem.first_block(documents.CERTIFICATE_PEM).data), 4))
 def test_certificates(data):
-    """A certificate that was tampered with has the form of one, or is refused."""
-    with contextlib.suppress(certform.FormProblem):
-        assert certform.check(data) >= 0
+    """A manipulated certificate is parsed or refused."""
+    with contextlib.suppress(certificateform.CertificateFormError):
+        assert certificateform.check(data) >= 0
 
 
 @examples(750)
@@ -133,11 +138,11 @@ def test_selectors(text):
     """
     for parse in (selectors.parse_labels, selectors.parse_fields):
         with contextlib.suppress(errors.BadRequest):
-            found = parse(text)
+            parsed = parse(text)
             if parse is selectors.parse_labels:
-                found.matches({"a": "b", "b": "5"})
+                parsed.matches({"a": "b", "b": "5"})
             else:
-                assert sorted(map(str, parse(str(found)).terms)) == sorted(map(str, found.terms))
+                assert sorted(map(str, parse(str(parsed)).terms)) == sorted(map(str, parsed.terms))
 
 
 JSON_TEXTS = documents.scratched(
@@ -148,33 +153,33 @@ JSON_TEXTS = documents.scratched(
 @examples(500)
 @hypothesis.given(data=JSON_TEXTS)
 def test_json(data):
-    """Both readers agree with each other, and say nothing but a syntax problem."""
+    """Both parsers agree, and report only syntax errors."""
     try:
         exact = gojson.parse(data)
-    except gojson.SyntaxProblem:
-        with pytest.raises(gojson.SyntaxProblem, match=r"."):
+    except gojson.JSONSyntaxError:
+        with pytest.raises(gojson.JSONSyntaxError, match=r"."):
             codec.parse_json(data)
     else:
         assert codec.parse_json(data) == exact
-        list(gojson.duplicates(exact))
-        codec.encode(gojson.plain(exact, numbers=False))
+        list(gojson.find_duplicates(exact))
+        codec.encode(gojson.to_builtins(exact, numbers=False))
 
 
 @examples(500)
 @hypothesis.given(data=documents.yaml_bodies(documents.values.map(lambda tree: {"a": tree})))
 def test_yaml(data):
-    """YAML is a tree that JSON can say, or a problem with words."""
-    with contextlib.suppress(goyaml.Problem):
+    """YAML is a tree that JSON can represent, or an error with a message."""
+    with contextlib.suppress(goyaml.YAMLError):
         tree = goyaml.parse(data)
-        codec.encode(gojson.plain(tree, numbers=False))
-        if gojson.duplicates(tree):
-            goyaml.duplicates(data)
+        codec.encode(gojson.to_builtins(tree, numbers=False))
+        if gojson.find_duplicates(tree):
+            goyaml.find_duplicates(data)
 
 
 @examples(400)
 @hypothesis.given(value=st.recursive(st.one_of(st.none(), st.booleans(), documents.words), st.lists, max_leaves=4))
 def test_yaml_comes_back(value):
-    """Text that is written as YAML is the same text when it is read."""
+    """Text survives a round trip through YAML."""
     assert goyaml.load(goyaml.dump({"a": value})) == {"a": value}
 
 
@@ -182,59 +187,61 @@ def test_yaml_comes_back(value):
 @hypothesis.given(text=strategies.durations)
 def test_durations(text):
     """A duration, or none."""
-    found = gotext.parse_duration(text)
-    assert found is None or isinstance(found, datetime.timedelta)
+    duration = formatting.parse_duration(text)
+    assert duration is None or isinstance(duration, datetime.timedelta)
 
 
 @examples(300)
 @hypothesis.given(token=strategies.tokens)
 def test_continue_tokens(token):
-    """A place to go on from, or a bad request."""
+    """A position in a list, or BadRequest."""
     with contextlib.suppress(errors.BadRequest):
-        found = paging.decode(token)
-        assert isinstance(found.start, str)
-        assert isinstance(found.revision, int)
+        position = paging.decode(token)
+        assert isinstance(position.start, str)
+        assert isinstance(position.revision, int)
 
 
 @examples(300)
 @hypothesis.given(query=strategies.queries, path=strategies.paths, method=st.sampled_from(strategies.METHODS))
 def test_request_lines(query, path, method):
-    """Options are read or refused, whatever they are said to be of."""
-    found = exchange.parse_query(query)
-    requestinfo.parse(method, path, found)
+    """Options are parsed or refused, for any kind."""
+    parameters = exchange.parse_query(query)
+    requestinfo.parse(method, path, parameters)
     for judge in (
         options.list_options,
         options.create_options,
-        lambda given: options.patch_options(given, applies=True),
-        lambda given: options.delete_options(given, None),
+        lambda query: options.patch_options(query, is_apply=True),
+        lambda query: options.delete_options(query, None),
     ):
         with contextlib.suppress(errors.APIError):
-            judge(found)
+            judge(parameters)
 
 
 @examples(400)
 @hypothesis.given(accept=strategies.accepts)
 def test_accept(accept):
-    """A form, or the refusal to answer in none; be it of the route or of its forms."""
+    """A media type, or NotAcceptable."""
     with contextlib.suppress(errors.APIError):
-        negotiation.check_route(accept, negotiation.LISTED)
+        negotiation.check_media_types(accept, negotiation.MEDIA_TYPES)
         form = negotiation.negotiate(accept, negotiation.ALL_TRANSFORMS)
-        assert form.media_type in negotiation.ACCEPTED
-    assert negotiation.status_form(accept).transform == ""
+        assert form.media_type in negotiation.SUPPORTED
+    assert negotiation.negotiate_status(accept).transform == ""
 
 
-@pytest.mark.parametrize("of", [*documents.KINDS, *documents.ACTIONS], ids=lambda of: f"{of.kind}, {of.api_version}")
+@pytest.mark.parametrize(
+    "kind", [*documents.KINDS, *documents.ACTIONS], ids=lambda kind: f"{kind.kind}, {kind.api_version}"
+)
 @examples(30)
 @hypothesis.given(data=st.data())
-def test_protobuf(of, data):
-    """Messages are objects, which can be written in both forms and read again, or bad requests."""
-    body = data.draw(documents.protobuf_bodies(of))
+def test_protobuf(kind, data):
+    """Messages are objects that survive a round trip through both encodings, or BadRequest."""
+    body = data.draw(documents.protobuf_bodies(kind))
     with contextlib.suppress(errors.BadRequest):
-        found = protobuf.decode(body, of.type, of.api_version).object
-        encoded = codec.encode(found)
+        obj = protobuf.decode(body, kind.type, kind.api_version).object
+        encoded = codec.encode(obj)
         json.loads(encoded)
-        assert codec.encode(codec.decode(encoded, of.type)) == encoded
-        protobuf.encode(found, of.api_version, of.kind)
+        assert codec.encode(codec.decode(encoded, kind.type)) == encoded
+        protobuf.encode(obj, kind.api_version, kind.kind)
 
 
 POLICY = {
@@ -255,34 +262,36 @@ POLICY = {
 @examples(400)
 @hypothesis.given(data=documents.yaml_bodies(st.just(POLICY)))
 def test_audit_policies(data):
-    """A policy that judges any request, or a problem with words."""
+    """A policy that evaluates any request, or an error with a message."""
     try:
         policy = auditpolicy.parse(data)
-    except auditpolicy.PolicyProblem:
+    except auditpolicy.InvalidPolicy:
         return
     for is_resource in (True, False):
-        asked = context.Attributes(context.User("a", groups=("b",)), "get", resource="pods", is_resource=is_resource)
-        policy.judge(asked)
+        attributes = context.Attributes(
+            context.User("a", groups=("b",)), "get", resource="pods", is_resource=is_resource
+        )
+        policy.evaluate(attributes)
 
 
 @pytest.mark.parametrize("kind", ["list", "map", "both"])
 @pytest.mark.parametrize("depth", [100, 5_000, 200_000])
 def test_depth(kind, depth):
-    """What is nested deeply is read in reasonable time, or refused, by everybody who reads it."""
+    """Every parser accepts deeply nested input in reasonable time, or refuses it."""
     text = documents.nested(kind, depth).encode()
-    of = shape.of(documents.KINDS[0].type)
+    shape = shapes.shape_of(documents.KINDS[0].type)
     begun = time.process_time()
-    with contextlib.suppress(goyaml.Problem):
+    with contextlib.suppress(goyaml.YAMLError):
         goyaml.parse(text)
-    with contextlib.suppress(gojson.SyntaxProblem):
+    with contextlib.suppress(gojson.JSONSyntaxError):
         tree = codec.parse_json(text)
-        list(gojson.duplicates(tree))
-        plain = gojson.plain(tree)
-        with contextlib.suppress(codec.ReadProblem):
-            codec.read(tree, documents.KINDS[0].type)
-        for change in (patches.merge_patch, lambda old, new: strategic.merge(old, new, of)):
+        list(gojson.find_duplicates(tree))
+        plain = gojson.to_builtins(tree)
+        with contextlib.suppress(codec.DecodeError):
+            codec.decode_tree(tree, documents.KINDS[0].type)
+        for change in (jsonpatch.merge_patch, lambda old, changed: strategic.merge(old, changed, shape)):
             with contextlib.suppress(errors.APIError):
                 change({}, {"a": plain})
         with contextlib.suppress(errors.APIError):
-            patches.json_patch({}, [{"op": "add", "path": "/a", "value": plain}])
+            jsonpatch.json_patch({}, [{"op": "add", "path": "/a", "value": plain}])
     assert time.process_time() - begun < 10

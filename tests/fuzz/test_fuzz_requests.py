@@ -1,4 +1,4 @@
-"""Whole requests, through the whole pipeline: whatever comes, the answer keeps the law of `world.check`."""
+"""Whole requests through the whole pipeline: every response follows the rules of `world`."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from tests.fuzz import documents, strategies
 from tests.fuzz.world import examples
 
 
-@pytest.mark.parametrize("of", documents.KINDS, ids=lambda of: f"{of.plural}, {of.api_version}")
-def test_every_kind_is_there_to_be_changed(world, of):
-    """The world begins with an object of each kind, which reads in every form."""
-    world.run(world.check_lists(of))
-    (reply,) = world.ask(documents.Request("GET", f"{documents.collection(of)}/seed"))
+@pytest.mark.parametrize("kind", documents.KINDS, ids=lambda kind: f"{kind.plural}, {kind.api_version}")
+def test_every_kind_is_there_to_be_changed(world, kind):
+    """The world has an object of each kind, which can be read in every representation."""
+    world.run(world.check_lists(kind))
+    (reply,) = world.ask(documents.Request("GET", f"{documents.collection(kind)}/seed"))
     assert reply.status == 200
 
 
 @examples(337)
 @hypothesis.given(request_=strategies.writes(documents.JSON))
 def test_json_bodies(world, request_):
-    """Documents with a few wrong values, members or bytes are stored, answered or refused."""
+    """Documents with a few wrong values, members or bytes are accepted or refused."""
     world.ask(request_)
 
 
 @examples(270)
 @hypothesis.given(request_=strategies.writes(documents.YAML))
 def test_yaml_bodies(world, request_):
-    """The same in YAML, with its tags, anchors and odd scalars."""
+    """The same in YAML, with tags, anchors and unusual scalars."""
     world.ask(request_)
 
 
 @examples(337)
 @hypothesis.given(request_=strategies.writes(documents.PROTOBUF))
 def test_protobuf_bodies(world, request_):
-    """Messages cut short, of wrong wire types, with unknown, repeated and nested fields."""
+    """Truncated messages, wrong wire types, unknown, repeated and nested fields."""
     world.ask(request_)
 
 
@@ -43,14 +43,14 @@ def test_protobuf_bodies(world, request_):
 @examples(162)
 @hypothesis.given(data=st.data())
 def test_patches(world, patch_type, data):
-    """Patches of all types, with pointers and directives that lead nowhere."""
+    """Patches of all types, with invalid pointers and directives."""
     world.ask(data.draw(strategies.patches(patch_type)))
 
 
 @examples(162)
 @hypothesis.given(data=st.data())
 def test_owners_of_fields(world, data):
-    """managedFields that say odd things are dropped or kept, and what is applied afterwards is judged by them."""
+    """Unusual managedFields are dropped or kept, and used by later applies."""
     number, request = data.draw(strategies.owned())
     then = [
         data.draw(strategies.patches(documents.APPLY, documents.KINDS[number]))
@@ -62,28 +62,28 @@ def test_owners_of_fields(world, data):
 @examples(405)
 @hypothesis.given(request_=strategies.reads())
 def test_reads(world, request_):
-    """Lists, gets and watches with odd selectors, tokens, revisions, limits and times."""
+    """Lists, gets and watches with unusual selectors, tokens, revisions, limits and times."""
     world.ask(request_)
 
 
 @examples(162)
 @hypothesis.given(request_=strategies.deletions())
 def test_deletions(world, request_):
-    """Deletions of objects and of collections, with odd options in query and body."""
+    """Deletions of objects and collections, with unusual options in query and body."""
     world.ask(request_)
 
 
 @examples(540)
 @hypothesis.given(request_=strategies.strangers())
 def test_strangers(world, request_):
-    """Any method on any path, with any header fields, from anybody or nobody."""
+    """Any method on any path, with any header fields and any user."""
     world.ask(request_)
 
 
 @examples(270)
 @hypothesis.given(request_=strategies.identities())
 def test_credentials(world, request_):
-    """Tokens of all sorts, well signed or not, and requests to be taken for somebody else."""
+    """Tokens with valid or invalid signatures, and impersonation."""
     world.ask(request_)
 
 
@@ -104,5 +104,5 @@ SEQUENCES = st.lists(
 @examples(81)
 @hypothesis.given(requests=SEQUENCES)
 def test_one_after_the_other(world, requests):
-    """What one request left behind does not break the next one."""
+    """The effects of one request do not break the next one."""
     world.ask(*requests)

@@ -1,4 +1,4 @@
-"""Requests that are large rather than odd: the answer comes in reasonable time, and is not much larger than they."""
+"""Large requests: the response takes reasonable time, and is not much larger than the request."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def _members(member, times):
 
 def _aliases(lines):
     letters = "abcdefghi"
-    more = [f"{new}: &{new} " + lines.replace("#", f"*{old}") for old, new in itertools.pairwise(letters)]
+    more = [
+        f"{next_letter}: &{next_letter} " + lines.replace("#", f"*{old}")
+        for old, next_letter in itertools.pairwise(letters)
+    ]
     return "a: &a {x: 1}\n" + "\n".join(more)
 
 
@@ -94,7 +97,7 @@ CASES = (
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
 def test_sizes(world, case):
-    """Large and crafted requests keep the same law as odd ones."""
+    """Large and crafted requests follow the same rules."""
     _, method, target, media_type, body = case
     fields = ((b"content-type", media_type.encode()),) if media_type else ()
     world.ask(documents.Request(method, target, fields, body.encode()))
@@ -107,7 +110,7 @@ def test_growing(world, row):
 
 
 def test_many_paths(world):
-    """Whatever paths are asked for, what is counted of them stays small."""
+    """Metrics stay small, whatever paths are requested."""
     for number in range(3_000):
         world.ask(documents.Request("GET", f"/apis/g{number}/v1/namespaces/n{number}/r{number}/a"))
     (reply,) = world.ask(documents.Request("GET", "/metrics"))
@@ -115,7 +118,7 @@ def test_many_paths(world):
 
 
 def test_many_kinds_of_accept(world):
-    """Nor does what is remembered of header fields grow without bounds."""
+    """Caches of header fields stay bounded."""
     for number in range(3_000):
         fields = ((b"accept", f"application/json;x={number}".encode()),)
         (reply,) = world.ask(documents.Request("GET", f"{_MAPS}/seed", fields))

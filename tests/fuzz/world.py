@@ -1,9 +1,9 @@
-"""A control plane that is asked odd questions, and the law that each of its answers has to keep.
+"""A control plane for malformed requests, and the rules for its responses.
 
-No exception escapes, and no opaque 500 comes back; an error is a well-formed Status; an answer comes within a bounded
-number of turns of the event loop and is no larger than the question explains; no header field breaks out of its line;
-and whatever was stored can be read again in every form. After each question the store is put back as it was, so that
-the next one finds the same world.
+No exception escapes, and no 500 without a message is returned; an error is a well-formed Status; a response comes
+within a bounded number of turns of the event loop and is not larger than the request explains; no header field
+contains a line break; and every stored object can be read in every representation. After each request the store is
+restored, so that the next one finds the same world.
 """
 
 from __future__ import annotations
@@ -20,15 +20,19 @@ import urllib.parse
 import hypothesis
 from google.protobuf import descriptor_pool, message_factory
 
-from certplane import app, testing
+from certplane import testing
 from certplane.access import authn, tokens
-from certplane.meta import answers, codec, context, goyaml, protobuf
+from certplane.golang import goyaml
+from certplane.meta import context, responses
+from certplane.plane import assembly
 from certplane.server import auditpolicy, exchange
 from certplane.store import memory
+from certplane.wire import codec, protobuf
+from tests.flow import plane as flow
 from tests.fuzz import documents
 
 ADMIN = context.User("admin", groups=("system:masters", "system:authenticated"))
-#: How much is tried: little and always the same, or more and always something else.
+#: Number of examples: few with a fixed seed, or many at random.
 SIZE = os.environ.get("CERTPLANE_FUZZ", "")
 _FACTOR = {"": 1, "minutes": 30, "hours": 1500}[SIZE]
 #: Turns of the event loop that an answer may take, and after how many of them the clock moves on.
@@ -37,11 +41,11 @@ _TURNS, _MOVE = 4_000, 100
 _SECONDS = 8.0
 #: Seconds of the clock that a thread may take, on a machine that has much to do.
 _WAIT = 120.0
-#: Questions after which a plane is replaced, because its history grows.
+#: Requests after which a plane is replaced, because its history grows.
 _LIFETIME = 1_000
 _MEGABYTE = 1 << 20
 _FIRST = 10_000
-#: What a real server answers with 500 and a message: patches and revisions that contradict themselves.
+#: Requests that a real server answers with 500 and a message: contradictory patches and revisions.
 _UNREASONED = re.compile(
     r"failed to (create typed (patch|live) object|convert new object)|resourceVersion should not be set"
     r"|strconv.ParseUint: parsing|resourceVersion: Invalid value: \"\d{4}|unknown patch type: "
@@ -50,13 +54,13 @@ _UNREASONED = re.compile(
     r"|does not contain declared merge key|The order in patch list|list element types are not identical"
     r"|no elements in any of the given slices|unable to find api field in struct",
 )
-#: Everything is recorded, with all that was said.
+#: Everything is recorded, with bodies.
 _POLICY = b"apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: RequestResponse}]\n"
-_OPAQUE = "the server's log has the reason"
+_OPAQUE = "see the server's log"
 
 
 def examples(count):
-    """Settings of a test: so many examples in the small size."""
+    """Settings of a test, with the number of examples of the small size."""
     return hypothesis.settings(
         max_examples=count * _FACTOR,
         deadline=None,
@@ -67,7 +71,7 @@ def examples(count):
 
 
 class Faults(logging.Handler):
-    """What the server logs about its own faults."""
+    """Log records about internal errors."""
 
     def __init__(self):
         super().__init__(logging.ERROR)
@@ -77,7 +81,7 @@ class Faults(logging.Handler):
         self.records.append(record)
 
     def raise_first(self):
-        """The exception that was logged goes on its way, so that a test tells where it came from."""
+        """Raise the logged exception again, so that a test shows its origin."""
         records, self.records = self.records, []
         for record in records:
             if record.exc_info and record.exc_info[1] is not None:
@@ -86,10 +90,10 @@ class Faults(logging.Handler):
 
 
 class World:
-    """A plane with one object of each kind, made anew when it was broken or is old."""
+    """A plane with one object of each kind, replaced when it is broken or old."""
 
-    def __init__(self, **how):
-        self._how = how
+    def __init__(self, **settings):
+        self._settings = settings
         self._runner = None
         self._wanted = {}
         self._asked = 0
@@ -116,7 +120,7 @@ class World:
     def run(self, coroutine):
         if self._runner is None:
             self._runner = asyncio.Runner()
-            self._runner.get_loop().set_exception_handler(lambda _, found: self._stray.append(found))
+            self._runner.get_loop().set_exception_handler(lambda _, problem: self._stray.append(problem))
             self._runner.run(self._begin())
         return self._runner.run(coroutine)
 
@@ -126,33 +130,32 @@ class World:
         store._revision = _FIRST
         for key, value in self._wanted.items():
             await store.create(key, value)
-        how = app.How(
-            signers={},
+        config = flow.plane_config(
             kinds=documents.KINDS,
             static_tokens=(authn.StaticTokens({"fuzz-token": context.User("fuzz", groups=("system:authenticated",))}),),
             audit_policy=auditpolicy.parse(_POLICY),
             audit_sink=self._keep,
             issuer=tokens.Issuer("https://fuzz", documents.TOKEN_KEY, ("https://fuzz",)),
-            **{"controllers": frozenset(), **self._how},
+            **{"controllers": frozenset(), **self._settings},
         )
-        self.plane = app.Plane(store, testing.FakeClock(), how)
+        self.plane = assembly.Plane(store, testing.FakeClock(), config)
         await self.plane.start()
         if not self._wanted:
             await self._seed()
-            self._wanted = {each.key: each.value for each in (await store.list("/registry/")).items}
+            self._wanted = {item.key: item.value for item in (await store.list("/registry/")).items}
 
     async def _seed(self):
         await self._plant("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "fuzz"}})
-        for of in documents.KINDS:
+        for kind in documents.KINDS:
             # The versions of a kind share their objects.
-            if of.hub is not None:
+            if kind.hub is not None:
                 continue
-            made, changed = documents.document(of), documents.document(of)
-            del made["metadata"]["resourceVersion"]
-            await self._plant(documents.collection(of), made)
+            created, changed = documents.document(kind), documents.document(kind)
+            del created["metadata"]["resourceVersion"]
+            await self._plant(documents.collection(kind), created)
             for door in ("approval", "status"):
-                if of.subresource(door) is not None:
-                    await self._plant(f"{documents.collection(of)}/seed/{door}", changed, "PUT")
+                if kind.subresource(door) is not None:
+                    await self._plant(f"{documents.collection(kind)}/seed/{door}", changed, "PUT")
 
     async def _plant(self, path, sent, method="POST"):
         fields = ((b"content-type", documents.JSON.encode()),)
@@ -169,10 +172,10 @@ class World:
         self._asked = 0
         self._stray.clear()
 
-    # --- questions ------------------------------------------------------------------------------------------------
+    # --- requests ------------------------------------------------------------------------------------------------
 
     def ask(self, *requests):
-        """Send requests one after the other; each answer, and what they leave behind, has to keep the law."""
+        """Send requests in order; check each response, and the state afterwards."""
         try:
             return self.run(self._ask(requests))
         except BaseException:
@@ -213,7 +216,7 @@ class World:
 
         task = asyncio.ensure_future(
             self.plane.handler(
-                exchange.Exchange(
+                exchange.Request(
                     method=request.method,
                     path=request.path,
                     raw_query=request.raw_query.encode("utf-8", "replace").decode("latin-1"),
@@ -234,10 +237,10 @@ class World:
 
     async def _dated(self, request):
         """The body, with the revision of the object that the request is about."""
-        for of in documents.KINDS:
-            if request.path.startswith(f"{documents.collection(of)}/seed"):
-                found = await self.plane.store.get(of.key(documents.NAMESPACE, "seed"))
-                revision = str(found.mod_revision) if found is not None else str(_FIRST)
+        for kind in documents.KINDS:
+            if request.path.startswith(f"{documents.collection(kind)}/seed"):
+                stored = await self.plane.store.get(kind.key(documents.NAMESPACE, "seed"))
+                revision = str(stored.mod_revision) if stored is not None else str(_FIRST)
                 return request.body.replace(documents.REVISION.encode(), revision.encode())
         return request.body
 
@@ -248,46 +251,46 @@ class World:
             await asyncio.sleep(0)
             if turn % _MOVE == _MOVE - 1:
                 await self.plane.clock.advance(1)
-        # Large bodies are dealt with in a thread, which knows no turns.
+        # Large bodies are processed in a thread, which does not count turns.
         await asyncio.wait((task,), timeout=_WAIT)
         if task.done():
             return task.result()
         task.cancel()
         raise AssertionError("no answer comes")
 
-    # --- what is left behind --------------------------------------------------------------------------------------
+    # --- the state afterwards --------------------------------------------------------------------------------------
 
     async def _changed(self):
-        found = {each.key: each.value for each in (await self.plane.store.list("/registry/")).items}
-        return {key for key in found.keys() | self._wanted.keys() if found.get(key) != self._wanted.get(key)}, found
+        stored = {item.key: item.value for item in (await self.plane.store.list("/registry/")).items}
+        return {key for key in stored.keys() | self._wanted.keys() if stored.get(key) != self._wanted.get(key)}, stored
 
     async def _check_store(self):
-        changed, found = await self._changed()
-        for of in documents.KINDS:
-            mine = sorted(key for key in changed if key.startswith(of.prefix))
+        changed, stored = await self._changed()
+        for kind in documents.KINDS:
+            mine = sorted(key for key in changed if key.startswith(kind.prefix))
             if mine:
-                await self.check_lists(of)
+                await self.check_lists(kind)
             for key in mine[:3]:
-                if key in found:
-                    await self._check_object(of, key.removeprefix(of.prefix))
+                if key in stored:
+                    await self._check_object(kind, key.removeprefix(kind.prefix))
 
-    async def check_lists(self, of):
-        """All objects of a kind can be read, in each form of a list."""
-        path = documents.collection(of).replace("/namespaces/fuzz", "")
+    async def check_lists(self, kind):
+        """All objects of a kind can be read, in each representation of a list."""
+        path = documents.collection(kind).replace("/namespaces/fuzz", "")
         for accept in (documents.JSON, documents.PROTOBUF, f"{documents.JSON};as=Table;v=v1;g=meta.k8s.io"):
             assert (await self._read(path, accept)).status == 200
 
-    async def _check_object(self, of, rest):
+    async def _check_object(self, kind, rest):
         namespace, _, name = rest.rpartition("/")
-        path = f"{documents.collection(of, namespace)}/{urllib.parse.quote(name, safe='')}"
+        path = f"{documents.collection(kind, namespace)}/{urllib.parse.quote(name, safe='')}"
         as_json, as_yaml, as_protobuf = [
             await self._read(path, accept) for accept in (documents.JSON, documents.YAML, documents.PROTOBUF)
         ]
         assert (as_json.status, as_yaml.status, as_protobuf.status) == (200, 200, 200)
         assert goyaml.load(as_yaml.body) == json.loads(as_json.body)
-        decoded = protobuf.decode(as_protobuf.body, of.type, of.api_version).object
+        decoded = protobuf.decode(as_protobuf.body, kind.type, kind.api_version).object
         assert (
-            codec.decode(codec.encode(decoded), of.type).metadata.name == json.loads(as_json.body)["metadata"]["name"]
+            codec.decode(codec.encode(decoded), kind.type).metadata.name == json.loads(as_json.body)["metadata"]["name"]
         )
 
     async def _read(self, path, accept):
@@ -295,24 +298,24 @@ class World:
 
     async def _restore(self):
         store = self.plane.store
-        changed, found = await self._changed()
+        changed, stored = await self._changed()
         for key in sorted(changed):
             current = await store.get(key)
             if key not in self._wanted:
                 await store.delete(key, current.mod_revision)
             elif current is None:
                 await store.create(key, self._wanted[key])
-            elif found[key] != self._wanted[key]:
+            elif stored[key] != self._wanted[key]:
                 await store.update(key, self._wanted[key], current.mod_revision)
         if changed:
             await self.plane.cache.fresh()
 
 
-# --- the law ------------------------------------------------------------------------------------------------------
+# --- the rules ----------------------------------------------------------------------------------------------------
 
 
 def check(request, reply):
-    """Everything that an answer shows of itself."""
+    """The parts of a response that are checked."""
     assert 200 <= reply.status < 600
     assert reply.content_type.isascii()
     assert reply.content_type.isprintable()
@@ -333,7 +336,7 @@ def _largest(request):
 
 
 def check_status(shown, code):
-    """A refusal is a Status that says what it is."""
+    """An error is a consistent Status."""
     assert (shown["kind"], shown["apiVersion"], shown["status"]) == ("Status", "v1", "Failure")
     assert shown["code"] == code
     message = shown.get("message", "")
@@ -352,7 +355,7 @@ def check_status(shown, code):
 
 
 def _document(reply):
-    """The document of an answer, read as strictly as anybody reads it; None if it has no known form."""
+    """The document of a response, parsed strictly; None if its media type is unknown."""
     media = reply.content_type.partition(";")[0]
     if ";stream=watch" in reply.content_type or (media == documents.JSON and reply.body.startswith(b'{"type":')):
         for line in reply.body.splitlines() if media == documents.JSON else ():
@@ -376,7 +379,7 @@ def _strict(body):
 
 
 def _from_protobuf(body):
-    opened = protobuf.decode(body, answers.Status)
+    opened = protobuf.decode(body, responses.Status)
     if opened.kind == "Status":
         return {**codec.to_builtins(opened.object), "kind": opened.kind, "apiVersion": opened.api_version}
     name = protobuf.message_name(opened.kind, opened.api_version)

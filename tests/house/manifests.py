@@ -1,4 +1,4 @@
-"""What deploy/ makes: with kubectl's kustomize, and with Helm."""
+"""The objects of deploy/, built with kubectl's kustomize and with Helm."""
 
 from __future__ import annotations
 
@@ -35,26 +35,30 @@ def chart(**values) -> tuple[dict, ...]:
     answer = _rendered(json.dumps(values))
     assert "problem" not in answer, answer["problem"]
     files = [text for name, text in answer["files"].items() if name.endswith(".yaml")]
-    return tuple(each for text in files for each in yaml.safe_load_all(text) if each)
+    return tuple(document for text in files for document in yaml.safe_load_all(text) if document)
 
 
 def notes(**values) -> str:
-    """What Helm prints after it."""
+    """The notes that Helm prints after an installation."""
     return next(text for name, text in _rendered(json.dumps(values))["files"].items() if name.endswith("NOTES.txt"))
 
 
 def problem(**values) -> str:
-    """Why Helm refuses these values; empty if it does not."""
+    """Helm's error for these values; empty if they are valid."""
     return _rendered(json.dumps(values)).get("problem", "")
 
 
 def one(objects, kind, name="") -> dict:
-    """The one object of a kind, or the one of a name."""
-    found = [each for each in objects if each["kind"] == kind and name in ("", each["metadata"]["name"])]
-    assert len(found) == 1, f"{len(found)} objects are {kind} {name}"
-    return found[0]
+    """The only object of a kind, or the one with a name."""
+    matching = [
+        candidate for candidate in objects if candidate["kind"] == kind and name in ("", candidate["metadata"]["name"])
+    ]
+    assert len(matching) == 1, f"{len(matching)} objects are {kind} {name}"
+    return matching[0]
 
 
 def pod(objects) -> dict:
-    """The pod template of the one workload."""
-    return next(each for each in objects if each["kind"] in ("Deployment", "StatefulSet"))["spec"]["template"]
+    """The pod template of the only workload."""
+    return next(candidate for candidate in objects if candidate["kind"] in ("Deployment", "StatefulSet"))["spec"][
+        "template"
+    ]

@@ -1,4 +1,4 @@
-"""Commands that texts name are there: in hints and warnings, in the documentation, in what is deployed."""
+"""Commands and flags in hints, warnings, documentation and deploy/ exist."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ PAGES = [
     for path in ROOT.glob(pattern)
 ]
 MODULES = [path for path in (ROOT / "src").rglob("*.py") if "_pb2" not in path.name]
-#: What stands where a command would, and is none: in a sentence, the program does something.
+#: A command, or a sentence with the name of the program and a verb.
 NAMED = re.compile(r"(?:^|[\s`(/])certplane ((?:[a-z]+ ?){1,2})((?: ?--[^|;&`\n]*)?)", re.MULTILINE)
 
 
 def flags_of(command):
-    """Everything that a command takes, or one below it."""
+    """All flags of a command and its subcommands."""
     below = (
-        [command.get_command(click.Context(command), each) for each in command.list_commands(None)]
+        [command.get_command(click.Context(command), name) for name in command.list_commands(None)]
         if isinstance(command, click.Group)
         else []
     )
-    own = {flag for each in command.params for flag in each.opts}
-    return own.union({"-h", "--help"}, *map(flags_of, below))
+    flags = {flag for parameter in command.params for flag in parameter.opts}
+    return flags.union({"-h", "--help"}, *map(flags_of, below))
 
 
 def mistakes(text):
-    """Commands, and flags of commands, that there are not."""
+    """Commands and flags that do not exist."""
     for match in NAMED.finditer(text):
         command = main.cli.get_command(click.Context(main.cli), match[1].split()[0])
         flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", match[2]))
         if command is None:
-            # A sentence; one with flags behind it is a command that is misspelt.
+            # A sentence; with flags it is a misspelt command.
             if flags:
                 yield match[0].strip()
         elif flags - flags_of(command):
@@ -54,31 +54,31 @@ def mistakes(text):
 
 
 def texts(path):
-    """What a module says: its strings, with something in the place of what is filled in."""
+    """The strings of a module, with X for interpolated values."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.JoinedStr):
-            yield "".join(each.value if isinstance(each, ast.Constant) else "X" for each in node.values)
+            yield "".join(value.value if isinstance(value, ast.Constant) else "X" for value in node.values)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_pages_name_commands_that_there_are(path):
-    """With flags that they have."""
+def test_commands_in_pages_exist(path):
+    """With their flags."""
     assert list(mistakes(path.read_text("utf-8"))) == []
 
 
-def test_modules_name_commands_that_there_are():
-    """In the hints above all: whoever reads one types it."""
-    assert {path.name: found for path in MODULES if (found := [m for t in texts(path) for m in mistakes(t)])} == {}
+def test_commands_in_source_strings_exist():
+    """Above all in hints, because users type them."""
+    assert {path.name: wrong for path in MODULES if (wrong := [m for t in texts(path) for m in mistakes(t)])} == {}
 
 
-def test_whoever_has_to_mend_something_is_told_how():
-    """Each SetupError has a hint. Those of `proofs` are caught where they are raised, and are lines of the log."""
+def test_every_setup_error_has_a_hint():
+    """Except those of `evidence`, which are caught and logged."""
     without = [
         f"{path.name}:{node.lineno}"
         for path in MODULES
-        if path.name != "proofs.py"
+        if path.name != "evidence.py"
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Call)
         and ast.unparse(node.func) in ("SetupError", "errors.SetupError")
@@ -91,6 +91,6 @@ def test_whoever_has_to_mend_something_is_told_how():
 @pytest.mark.parametrize(
     "text", ["certplane serve --no-such", "see `certplane waits --pid 1`", "certplane token create --ttl 1h --tl 2"]
 )
-def test_what_is_misspelt_is_found(text):
-    """So that the tests above say something."""
+def test_misspelt_commands_are_detected(text):
+    """Otherwise the tests above would prove nothing."""
     assert list(mistakes(text))

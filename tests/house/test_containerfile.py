@@ -1,4 +1,4 @@
-"""The image is made of what is pinned, names no place to get it from, and runs as nobody in particular."""
+"""The image uses pinned packages, names no download location, and does not run as root."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ IGNORED = (manifests.DEPLOY / "Containerfile.dockerignore").read_text("utf-8").s
 
 
 def _instructions():
-    """Each instruction and what follows it, lines joined."""
+    """Instructions and their arguments, with continued lines joined."""
     joined = re.sub(r"\\\n\s*", "", re.sub(r"^\s*#.*\n", "", TEXT, flags=re.MULTILINE))
     return [tuple(line.split(maxsplit=1)) for line in joined.splitlines() if line]
 
@@ -22,12 +22,12 @@ def _all(name):
 
 
 def _last_stage():
-    found = _instructions()
-    return found[max(place for place, (name, _) in enumerate(found) if name == "FROM") :]
+    arguments = _instructions()
+    return arguments[max(place for place, (name, _) in enumerate(arguments) if name == "FROM") :]
 
 
 def test_nothing_comes_from_a_place_of_ours():
-    """No registry, no index and no download is named, and nothing is fetched but pinned packages."""
+    """No registry, index or URL is named, and only pinned packages are installed."""
     assert "://" not in TEXT
     assert {name for name, _ in _instructions()} == {
         "ARG",
@@ -40,14 +40,14 @@ def test_nothing_comes_from_a_place_of_ours():
         "ENTRYPOINT",
     }
     assert re.search(r"curl|wget|git |apt|apk", TEXT) is None
-    (base,) = [each for each in _all("ARG") if each.startswith("BASE=")]
+    (base,) = [argument for argument in _all("ARG") if argument.startswith("BASE=")]
     assert re.fullmatch(r"BASE=python:3\.\d+-slim", base)
-    assert {each.partition(" ")[0] for each in _all("FROM")} == {"${BASE}"}
+    assert {image.partition(" ")[0] for image in _all("FROM")} == {"${BASE}"}
 
 
 def test_packages_are_those_that_are_pinned():
-    """pip takes them by hash and as wheels, and nothing from anywhere but the directory that was filled before."""
-    installs = [each for run in _all("RUN") for each in run.split("&&") if " install " in each]
+    """pip installs wheels by hash, from the prepared directory only."""
+    installs = [command for run in _all("RUN") for command in run.split("&&") if " install " in command]
     assert len(installs) == 2
     assert {"PIP_FIND_LINKS=dist/wheelhouse", "--require-hashes", "--only-binary", "requirements/run.txt"} <= set(
         installs[0].split()
@@ -57,22 +57,24 @@ def test_packages_are_those_that_are_pinned():
 
 
 def test_what_is_copied_is_there_and_let_in():
-    """Each source is in the repository or is what make puts into dist, and the ignore file does not keep it out."""
-    sources = [each for copy in _all("COPY") if "--from" not in copy for each in copy.split()[:-1]]
-    assert [each for each in sources if not (manifests.ROOT / each).exists() and each != "dist"] == []
-    assert sorted(f"!{each}" for each in sources) == sorted(each for each in IGNORED if each.startswith("!"))
+    """Each source is in the repository or in dist, and is not excluded by the ignore file."""
+    sources = [source for copy in _all("COPY") if "--from" not in copy for source in copy.split()[:-1]]
+    assert [source for source in sources if not (manifests.ROOT / source).exists() and source != "dist"] == []
+    assert sorted(f"!{source}" for source in sources) == sorted(
+        pattern for pattern in IGNORED if pattern.startswith("!")
+    )
     assert IGNORED[1] == "*"
 
 
 def test_the_python_of_the_image_is_the_one_that_wheels_are_fetched_for():
-    """Wheels of another version would not be found when the image is built."""
+    """The image would not find wheels for another Python version."""
     makefile = (manifests.ROOT / "Makefile").read_text("utf-8")
     (version,) = re.findall(r"^IMAGE_PYTHON \?= (\S+)$", makefile, flags=re.MULTILINE)
     assert f"ARG BASE=python:{version}-slim" in TEXT.splitlines()
 
 
 def test_the_image_runs_as_the_user_of_the_manifests():
-    """The last stage has a numeric user that is not root, the one that pods are run as, and starts no shell."""
+    """The last stage has the numeric non-root user of the pods, and starts no shell."""
     stage = dict(_last_stage())
     security = manifests.pod(manifests.kustomized(manifests.DEPLOY / "base"))["spec"]["securityContext"]
     assert stage["USER"] == f"{security['runAsUser']}:{security['runAsGroup']}"

@@ -1,9 +1,8 @@
-"""What deploy/ installs: it fits the schemas of Kubernetes, it is closed, and kustomize and Helm agree on it."""
+"""deploy/: the objects are valid, they have minimal permissions, and kustomize and Helm produce the same ones."""
 
 from __future__ import annotations
 
 import copy
-import importlib
 import json
 import re
 
@@ -12,16 +11,19 @@ import pytest
 import yaml
 
 from certplane import telemetry
-from certplane.controllers import servingrules, signerfile
+from certplane.config import controllersettings, servesettings
+from certplane.controllers.approving.kubeletserving import rules
+from certplane.controllers.signing import signerfile
 from tests.house import manifests
 
-#: The releases against whose schemas everything is held; those that the project looks after.
+#: The Kubernetes releases whose schemas are used: those that the project supports.
 RELEASES = ("1.35", "1.36", "1.37")
+COMMANDS = {"serve": servesettings, "controllers": controllersettings}
 OVERLAYS = ("base", "ha", "standalone")
-COMPONENTS = sorted(each.name for each in (manifests.DEPLOY / "components").iterdir())
+COMPONENTS = sorted(path.name for path in (manifests.DEPLOY / "components").iterdir())
 SCHEMA = json.loads((manifests.DEPLOY / "chart/values.schema.json").read_text("utf-8"))
 VALUES = yaml.safe_load((manifests.DEPLOY / "chart/values.yaml").read_text("utf-8"))
-#: Everything that the chart can be told.
+#: Values that together use every setting of the chart.
 CHARTS = {
     "as it is": {},
     "standalone": {"mode": "standalone"},
@@ -77,18 +79,18 @@ CHARTS = {
 everything_installed = pytest.mark.parametrize(
     "objects",
     [
-        *(pytest.param(lambda each=each: manifests.kustomized(manifests.DEPLOY / each), id=each) for each in OVERLAYS),
+        *(pytest.param(lambda name=name: manifests.kustomized(manifests.DEPLOY / name), id=name) for name in OVERLAYS),
         *(pytest.param(lambda values=values: manifests.chart(**values), id=name) for name, values in CHARTS.items()),
     ],
 )
 
 
 def _validate(objects):
-    for each in objects:
+    for document in objects:
         # Kinds of the Prometheus operator are not Kubernetes'.
-        if not each["apiVersion"].startswith("monitoring.coreos.com/"):
+        if not document["apiVersion"].startswith("monitoring.coreos.com/"):
             for release in RELEASES:
-                kubernetes_validate.validate(each, release, strict=True)
+                kubernetes_validate.validate(document, release, strict=True)
 
 
 # --- schemas ------------------------------------------------------------------------------------------------------
@@ -96,25 +98,25 @@ def _validate(objects):
 
 @everything_installed
 def test_everything_fits_the_schemas_of_kubernetes(objects):
-    """Each object is what the API server of each release takes, without a field that it would drop."""
+    """The API server of each release accepts every object, and drops no field."""
     _validate(objects())
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_components_fit_too(name, tmp_path):
-    """Each component can be put on top of deploy/ha, and adds what is valid."""
+    """Each component can be combined with deploy/ha, and adds valid objects."""
     # kustomize takes relative paths only.
     up = "/".join([".."] * len(tmp_path.parts[1:]))
     deploy = up + str(manifests.DEPLOY)
     text = f"resources: ['{deploy}/ha']\ncomponents: ['{deploy}/components/{name}']\n"
     (tmp_path / "kustomization.yaml").write_text(text)
-    found = manifests.kustomized(tmp_path)
-    assert len(found) > len(manifests.kustomized(manifests.DEPLOY / "ha"))
-    _validate(found)
+    documents = manifests.kustomized(tmp_path)
+    assert len(documents) > len(manifests.kustomized(manifests.DEPLOY / "ha"))
+    _validate(documents)
 
 
 def test_the_schemas_are_strict():
-    """They do notice a field that nobody knows."""
+    """They detect an unknown field."""
     wrong = copy.deepcopy(manifests.one(manifests.kustomized(manifests.DEPLOY / "ha"), "Deployment"))
     wrong["spec"]["template"]["spec"]["containers"][0]["securityContext"]["readonlyRootFilesystem"] = True
     with pytest.raises(kubernetes_validate.ValidationError, match="readonlyRootFilesystem"):
@@ -126,9 +128,9 @@ def test_the_schemas_are_strict():
 
 @everything_installed
 def test_pods_are_closed(objects):
-    """No root, no writable root, no privileges, no capabilities, no token where none is needed."""
-    found = objects()
-    spec = manifests.pod(found)["spec"]
+    """No root user, read-only root file system, no privileges, no capabilities, no token where none is needed."""
+    documents = objects()
+    spec = manifests.pod(documents)["spec"]
     security = spec["securityContext"]
     assert security["runAsNonRoot"] is True
     assert security["runAsUser"] == security["runAsGroup"] == security["fsGroup"] == 65532
@@ -144,69 +146,69 @@ def test_pods_are_closed(objects):
     assert {"livenessProbe", "readinessProbe"} <= set(container)
     is_alone = container["args"][0] == "serve"
     assert spec["automountServiceAccountToken"] is not is_alone
-    assert manifests.one(found, "ServiceAccount")["automountServiceAccountToken"] is False
+    assert manifests.one(documents, "ServiceAccount")["automountServiceAccountToken"] is False
 
 
 @everything_installed
 def test_secrets_are_for_one_reader(objects):
-    """Keys are mounted so that nobody but the pod's group can read them, and none is in an environment."""
+    """Mounted keys are readable only by the pod's group, and no key is in an environment variable."""
     spec = manifests.pod(objects())["spec"]
-    assert {0o400} >= {each["secret"]["defaultMode"] for each in spec["volumes"] if "secret" in each}
-    assert [] == [each for each in spec["containers"] if "env" in each or "envFrom" in each]
+    assert {0o400} >= {volume["secret"]["defaultMode"] for volume in spec["volumes"] if "secret" in volume}
+    assert [] == [container for container in spec["containers"] if "env" in container or "envFrom" in container]
 
 
 @everything_installed
 def test_what_is_mounted_is_there(objects):
-    """Every mount has its volume, every volume its mount, and the ConfigMap is one of those that are installed."""
-    found = objects()
-    workload = next(each for each in found if each["kind"] in ("Deployment", "StatefulSet"))
+    """Every mount has a volume, every volume has a mount, and the ConfigMap is installed."""
+    documents = objects()
+    workload = next(document for document in documents if document["kind"] in ("Deployment", "StatefulSet"))
     spec = workload["spec"]["template"]["spec"]
-    claims = [each["metadata"]["name"] for each in workload["spec"].get("volumeClaimTemplates", ())]
-    volumes = sorted([each["name"] for each in spec["volumes"]] + claims)
-    assert volumes == sorted(each["name"] for each in spec["containers"][0]["volumeMounts"])
-    maps = [each["configMap"]["name"] for each in spec["volumes"] if "configMap" in each]
-    assert maps == [manifests.one(found, "ConfigMap")["metadata"]["name"]]
+    claims = [claim["metadata"]["name"] for claim in workload["spec"].get("volumeClaimTemplates", ())]
+    volumes = sorted([volume["name"] for volume in spec["volumes"]] + claims)
+    assert volumes == sorted(mount["name"] for mount in spec["containers"][0]["volumeMounts"])
+    maps = [volume["configMap"]["name"] for volume in spec["volumes"] if "configMap" in volume]
+    assert maps == [manifests.one(documents, "ConfigMap")["metadata"]["name"]]
 
 
 @everything_installed
 def test_everything_finds_its_pods(objects):
-    """What selects pods selects those of the workload, and what names a port names one of theirs."""
-    found = objects()
-    template = manifests.pod(found)
+    """Pod selectors match the pods of the workload, and named ports exist."""
+    documents = objects()
+    template = manifests.pod(documents)
     labels = template["metadata"]["labels"].items()
-    ports = {each["name"] for each in template["spec"]["containers"][0]["ports"]}
-    for each in found:
-        selector = each.get("spec", {}).get("selector")
-        if each["kind"] in ("Deployment", "StatefulSet", "PodDisruptionBudget"):
+    ports = {port["name"] for port in template["spec"]["containers"][0]["ports"]}
+    for document in documents:
+        selector = document.get("spec", {}).get("selector")
+        if document["kind"] in ("Deployment", "StatefulSet", "PodDisruptionBudget"):
             assert selector["matchLabels"].items() <= labels
-        elif each["kind"] == "Service":
+        elif document["kind"] == "Service":
             assert selector.items() <= labels
-            assert {port["targetPort"] for port in each["spec"]["ports"]} <= ports
-        elif each["kind"] == "ServiceMonitor":
-            service = manifests.one(found, "Service")
+            assert {port["targetPort"] for port in document["spec"]["ports"]} <= ports
+        elif document["kind"] == "ServiceMonitor":
+            service = manifests.one(documents, "Service")
             assert selector["matchLabels"].items() <= service["metadata"]["labels"].items()
             offered = {port["name"] for port in service["spec"]["ports"]}
-            assert {end["port"] for end in each["spec"]["endpoints"]} <= offered
+            assert {end["port"] for end in document["spec"]["endpoints"]} <= offered
 
 
 # --- kustomize and Helm -------------------------------------------------------------------------------------------
 
 
-HELMS_LABELS = {f"app.kubernetes.io/{each}" for each in ("instance", "version", "managed-by")} | {"helm.sh/chart"}
+HELMS_LABELS = {f"app.kubernetes.io/{name}" for name in ("instance", "version", "managed-by")} | {"helm.sh/chart"}
 
 
 def _plain(objects):
-    """Objects by kind and name, without what Helm and kustomize each add for themselves, and without settings."""
+    """Objects by kind and name, without settings and without the additions of Helm and kustomize."""
     return {
-        (each["kind"], each["metadata"]["name"]): _bare(each)
-        for each in objects
-        if each["kind"] not in ("ConfigMap", "Namespace")
+        (document["kind"], document["metadata"]["name"]): _bare(document)
+        for document in objects
+        if document["kind"] not in ("ConfigMap", "Namespace")
     }
 
 
-def _bare(of, key=""):
-    if isinstance(of, dict):
-        left = {name: _bare(value, name) for name, value in of.items() if name not in HELMS_LABELS}
+def _bare(node, key=""):
+    if isinstance(node, dict):
+        left = {name: _bare(value, name) for name, value in node.items() if name not in HELMS_LABELS}
         if key == "metadata":
             left.pop("annotations", None)
         if key == "httpGet":
@@ -217,37 +219,37 @@ def _bare(of, key=""):
             left["image"] = left["image"].partition(":")[0]
             left.pop("imagePullPolicy", None)
         return left
-    if isinstance(of, list):
-        return [_bare(each) for each in of]
-    return of
+    if isinstance(node, list):
+        return [_bare(item) for item in node]
+    return node
 
 
 def test_the_chart_is_what_kustomize_makes():
-    """By default the chart installs what deploy/ha does, rule for rule and field for field."""
+    """By default the chart installs the same objects as deploy/ha, field for field."""
     assert _plain(manifests.kustomized(manifests.DEPLOY / "ha")) == _plain(manifests.chart())
 
 
 def test_the_chart_alone_is_what_kustomize_makes():
-    """As it is with deploy/standalone, but for what a larger pod and a Service of a type want."""
+    """In mode standalone it installs those of deploy/standalone, except for resources and the Service type."""
     kustomized = _plain(manifests.kustomized(manifests.DEPLOY / "standalone"))
     resources = manifests.pod(kustomized.values())["spec"]["containers"][0]["resources"]
-    made = _plain(manifests.chart(mode="standalone", priorityClassName="", resources=resources))
-    assert made["Service", "certplane"]["spec"].pop("type") == "ClusterIP"
-    assert kustomized == made
+    documents = _plain(manifests.chart(mode="standalone", priorityClassName="", resources=resources))
+    assert documents["Service", "certplane"]["spec"].pop("type") == "ClusterIP"
+    assert kustomized == documents
 
 
 def test_what_is_monitored_is_the_same():
     """The chart's alerts and those of deploy/components/monitoring are the same."""
     rules = yaml.safe_load((manifests.DEPLOY / "components/monitoring/prometheusrule.yaml").read_text("utf-8"))
-    made = manifests.one(manifests.chart(prometheusRules={"enabled": True}), "PrometheusRule")
-    assert rules["spec"]["groups"][0]["rules"] == made["spec"]["groups"][0]["rules"]
+    rule = manifests.one(manifests.chart(prometheusRules={"enabled": True}), "PrometheusRule")
+    assert rules["spec"]["groups"][0]["rules"] == rule["spec"]["groups"][0]["rules"]
 
 
 # --- rights -------------------------------------------------------------------------------------------------------
 
 
 def _rights(**values):
-    """What the chart's ClusterRole permits, as verb, resource and name."""
+    """The permissions of the chart's ClusterRole, as verb, resource and name."""
     return _granted(manifests.one(manifests.chart(**values), "ClusterRole"))
 
 
@@ -262,7 +264,7 @@ def _granted(role):
 
 
 def test_rights_follow_the_controllers():
-    """A controller that does not work has no rights."""
+    """A disabled controller has no permissions."""
     assert _rights(controllers=["csrcleaner"]) == {
         (verb, "certificatesigningrequests", "") for verb in ("list", "watch", "delete")
     }
@@ -272,10 +274,13 @@ def test_rights_follow_the_controllers():
 
 
 def test_rights_follow_the_signers():
-    """Only signers that have a CA may sign, and users' own besides."""
+    """Only signers with a CA may sign, and declared ones."""
     ca = {"signers": {"kubelet-serving": "serving-ca"}}
-    found = _rights(controllers=["csrsigning"], ca=ca, signers=[{"name": "example.com/web"}])
-    assert {name for verb, _, name in found if verb == "sign"} == {"kubernetes.io/kubelet-serving", "example.com/web"}
+    permissions = _rights(controllers=["csrsigning"], ca=ca, signers=[{"name": "example.com/web"}])
+    assert {name for verb, _, name in permissions if verb == "sign"} == {
+        "kubernetes.io/kubelet-serving",
+        "example.com/web",
+    }
 
 
 @pytest.mark.parametrize(
@@ -291,7 +296,7 @@ def test_rights_follow_the_signers():
     ],
 )
 def test_components_have_the_rights_of_the_chart(component, values):
-    """What else may work has the same rights either way."""
+    """Optional controllers have the same permissions with both."""
     path = manifests.DEPLOY / "components" / component / "rbac.yaml"
     role = manifests.one(yaml.safe_load_all(path.read_text("utf-8")), "ClusterRole")
     more = {**values, "controllers": [*VALUES["controllers"], *values.get("controllers", ())]}
@@ -304,15 +309,15 @@ def test_components_have_the_rights_of_the_chart(component, values):
 OPEN = {"global", "signers", "servingApprover", "nodeAffinity", "podAffinity", "podAntiAffinity"}
 
 
-def _properties(of, path=""):
-    for name, inner in of.get("properties", {}).items():
+def _properties(schema, path=""):
+    for name, inner in schema.get("properties", {}).items():
         yield f"{path}{name}", name, inner
         yield from _properties(inner, f"{path}{name}.")
         yield from _properties(inner.get("items", {}), f"{path}{name}[].")
 
 
 def test_the_schema_is_closed():
-    """Nothing may be said that has no meaning."""
+    """Every object of the schema forbids unknown properties."""
     assert SCHEMA["additionalProperties"] is False
     loose = [
         path
@@ -323,7 +328,7 @@ def test_the_schema_is_closed():
 
 
 def test_every_value_has_a_default_and_a_schema():
-    """values.yaml shows everything that can be said, and the schema knows it."""
+    """values.yaml contains exactly the properties of the schema."""
     shown = set(VALUES)
     assert shown == set(SCHEMA["properties"]) - {"global"}
     for name in shown:
@@ -333,7 +338,7 @@ def test_every_value_has_a_default_and_a_schema():
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"replica": 2}, "replica"),
         ({"replicas": "2"}, "/replicas"),
@@ -352,13 +357,13 @@ def test_every_value_has_a_default_and_a_schema():
     ],
     ids=str,
 )
-def test_wrong_values_are_refused(values, told):
-    """Helm refuses them, and says where."""
-    assert told in manifests.problem(**values)
+def test_wrong_values_are_refused(values, message):
+    """Helm refuses them, with their path."""
+    assert message in manifests.problem(**values)
 
 
 def test_the_notes_say_what_is_left_to_do():
-    """Helm's last words name the Secret that is needed, and what kube-controller-manager must leave alone."""
+    """The notes name the Secret that is needed, and the controllers to disable in kube-controller-manager."""
     text = manifests.notes(controllers=["csrapproving", "csrsigning"])
     assert "create secret tls certplane-ca" in text
     assert "--controllers=*,-csrapproving,-csrsigning\n" in text
@@ -373,13 +378,15 @@ def _config(objects):
 
 @everything_installed
 def test_settings_are_such(objects):
-    """The program takes the settings of each installation, and what they name is in a place that is mounted."""
-    found = objects()
-    said = _config(found)
-    container = manifests.pod(found)["spec"]["containers"][0]
-    mounts = tuple(f"{each['mountPath']}/" for each in container["volumeMounts"])
-    assert [] == [each for each in map(str, said.values()) if each.startswith("/") and not each.startswith(mounts)]
-    importlib.import_module(f"certplane.config.{container['args'][0]}").settings({}, said)
+    """certplane accepts the settings of each installation, and the files that they name are mounted."""
+    documents = objects()
+    settings = _config(documents)
+    container = manifests.pod(documents)["spec"]["containers"][0]
+    mounts = tuple(f"{mount['mountPath']}/" for mount in container["volumeMounts"])
+    assert [] == [
+        value for value in map(str, settings.values()) if value.startswith("/") and not value.startswith(mounts)
+    ]
+    COMMANDS[container["args"][0]].read({}, settings)
 
 
 MINE = {
@@ -391,19 +398,19 @@ PROOFS = {"mode": "report", "sources": ["node"]}
 
 
 def test_signers_and_rules_are_such():
-    """The files that the chart makes of its values are those that the program reads."""
-    found = manifests.chart(signers=[MINE], servingApprover=PROOFS)
-    data = manifests.one(found, "ConfigMap")["data"]
-    assert [each.name for each in signerfile.parse(data["signers.yaml"].encode()).signers] == ["example.com/web"]
-    assert servingrules.parse(yaml.safe_load(data["serving-approver.yaml"])).rules is not None
+    """certplane can read the files that the chart generates from its values."""
+    documents = manifests.chart(signers=[MINE], servingApprover=PROOFS)
+    data = manifests.one(documents, "ConfigMap")["data"]
+    assert [signer.name for signer in signerfile.parse(data["signers.yaml"].encode()).signers] == ["example.com/web"]
+    assert rules.parse(yaml.safe_load(data["serving-approver.yaml"])).rules is not None
 
 
 def test_who_approves_by_rule_has_the_right_to():
-    """For the signers that have rules, and for no other."""
+    """For the signers that have approval rules, and for no other."""
     ruled = {**MINE, "name": "example.com/ruled", "approval": [{"users": ["jane"]}]}
-    found = _rights(controllers=["csrsigning"], signers=[MINE, ruled])
-    assert {name for verb, _, name in found if verb == "approve"} == {"example.com/ruled"}
-    assert ("update", "certificatesigningrequests/approval", "") in found
+    permissions = _rights(controllers=["csrsigning"], signers=[MINE, ruled])
+    assert {name for verb, _, name in permissions if verb == "approve"} == {"example.com/ruled"}
+    assert ("update", "certificatesigningrequests/approval", "") in permissions
 
 
 # --- docs/in-a-cluster.md ------------------------------------------------------------------------------------------
@@ -412,22 +419,22 @@ GUIDE = (manifests.ROOT / "docs/in-a-cluster.md").read_text("utf-8")
 
 
 def test_the_example_of_the_guide_can_be_built(tmp_path):
-    """What the guide has one write beside a checkout makes what is valid, with the settings that it says."""
+    """The files in the guide produce valid objects with the settings in the guide."""
     (tmp_path / "my-cluster").mkdir()
     (tmp_path / "certplane").symlink_to(manifests.ROOT)
     for name, text in re.findall(r"```yaml\n# my-cluster/(\S+)\n(.*?)```", GUIDE, flags=re.DOTALL):
         (tmp_path / "my-cluster" / name).write_text(text)
-    made = manifests.kustomized(tmp_path / "my-cluster")
-    _validate(made)
-    assert _config(made)["controllers"] == ["csrcleaner"]
-    assert manifests.pod(made)["spec"]["containers"][0]["image"] == "registry.example/certplane:0.1.0"
+    documents = manifests.kustomized(tmp_path / "my-cluster")
+    _validate(documents)
+    assert _config(documents)["controllers"] == ["csrcleaner"]
+    assert manifests.pod(documents)["spec"]["containers"][0]["image"] == "registry.example/certplane:0.1.0"
 
 
 def test_the_guide_names_what_there_is():
-    """Each file of deploy/ and each value of the chart that it mentions exists."""
+    """Each file of deploy/ and each value of the chart in the guide exists."""
     named = set(re.findall(r"\bdeploy/[\w./-]*\w", GUIDE))
     assert named
-    assert [] == [each for each in named if not (manifests.ROOT / each).exists()]
+    assert [] == [path for path in named if not (manifests.ROOT / path).exists()]
     for path in re.findall(r"--set '?([\w.]+)=", GUIDE):
         inner = SCHEMA
         for part in path.split("."):
@@ -438,8 +445,8 @@ def test_the_guide_names_what_there_is():
 
 
 def test_nothing_names_a_place_to_get_things_from():
-    """No registry and no download is named: where images come from is for whoever installs them to say."""
-    texts = [each.read_text("utf-8") for each in manifests.DEPLOY.rglob("*") if each.is_file()]
+    """No registry and no download URL is named: the user chooses where images come from."""
+    texts = [path.read_text("utf-8") for path in manifests.DEPLOY.rglob("*") if path.is_file()]
     assert {SCHEMA["$schema"]} == {url for text in texts for url in re.findall(r"\w+://[^\s\"']+", text)}
     for name in OVERLAYS:
         objects = manifests.kustomized(manifests.DEPLOY / name)
@@ -451,9 +458,9 @@ def test_nothing_names_a_place_to_get_things_from():
 
 
 def test_alerts_are_about_metrics_that_there_are():
-    """Each metric that an alert looks at is one that the program has."""
+    """Each metric in an alert exists."""
     text = (manifests.DEPLOY / "chart/rules.yaml").read_text("utf-8")
     shown = set(re.findall(r"^# TYPE (\w+)", telemetry.Telemetry().render().decode(), flags=re.MULTILINE))
-    asked = set(re.findall(r"\b(\w+)\{job=", text))
-    assert asked
-    assert asked - {"up"} <= shown
+    queried = set(re.findall(r"\b(\w+)\{job=", text))
+    assert queried
+    assert queried - {"up"} <= shown

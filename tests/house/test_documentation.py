@@ -1,4 +1,4 @@
-"""What the pages refer to is there: other pages, their headings, files and tests of the repository."""
+"""References in the documentation are valid: pages, headings, files and tests."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def anchors(text):
 
 
 @pytest.mark.parametrize("path", PAGES, ids=_name)
-def test_links_lead_somewhere(path):
-    """To a file that there is, and to a heading in it."""
+def test_link_targets_exist(path):
+    """The file, and the heading in it."""
     for link in LINK.findall(path.read_text("utf-8")):
         if re.match(r"[a-z]+:", link):
             continue
@@ -40,15 +40,15 @@ def test_links_lead_somewhere(path):
 
 
 @pytest.mark.parametrize("path", PAGES, ids=_name)
-def test_a_heading_is_there_once(path):
-    """A link to the second one would lead to the first."""
-    found = anchors(path.read_text("utf-8"))
-    assert sorted(set(found)) == sorted(found)
+def test_headings_are_unique(path):
+    """A link to the second of two equal headings would lead to the first."""
+    names = anchors(path.read_text("utf-8"))
+    assert sorted(set(names)) == sorted(names)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=_name)
 def test_files_and_tests_that_are_named_exist(path):
-    """Also modules of the package, which pages name without the first part of their path."""
+    """Including modules of the package, which are named by a relative path."""
     text = path.read_text("utf-8")
     for name, test in FILE.findall(text):
         assert (ROOT / name).exists(), name

@@ -1,4 +1,4 @@
-"""The unit for systemd starts what there is, with settings that there are."""
+"""The systemd unit starts an existing command with existing settings."""
 
 from __future__ import annotations
 
@@ -6,27 +6,29 @@ import configparser
 import shlex
 
 from certplane.cli import main
-from certplane.config import serve
+from certplane.config import servesettings
 from tests.house import manifests
 
 
 def _unit():
-    # Keys may come again, and their case counts.
-    found = configparser.RawConfigParser(strict=False)
-    found.optionxform = str
-    found.read_string((manifests.DEPLOY / "systemd" / "certplane.service").read_text("utf-8"))
-    return found["Service"]
+    # Keys may be repeated, and are case-sensitive.
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str
+    unit.read_string((manifests.DEPLOY / "systemd" / "certplane.service").read_text("utf-8"))
+    return unit["Service"]
 
 
 def test_the_unit_starts_a_command_with_its_settings():
-    """And is told by it when requests are answered."""
+    """And waits for its notification."""
     service = _unit()
     _, command, *arguments = shlex.split(service["ExecStart"])
     assert command in main._COMMANDS
-    assert {each.removeprefix("--") for each in arguments[::2]} <= {option.name for option in serve.OPTIONS}
+    assert {argument.removeprefix("--") for argument in arguments[::2]} <= {
+        option.name for option in servesettings.OPTIONS
+    }
     assert service["Type"] == "notify"
 
 
-def test_a_mistake_in_the_settings_is_not_tried_again_and_again():
-    """Exit code 2 waits for a person."""
+def test_invalid_settings_cause_no_restart():
+    """Exit code 2 means that an operator must fix something."""
     assert _unit()["RestartPreventExitStatus"] == "2"

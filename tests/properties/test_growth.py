@@ -1,4 +1,4 @@
-"""Nothing costs more than its size: each kind of input is made larger, and what is done with it is counted."""
+"""The cost of every kind of input is at most linear in its size: inputs are grown, and operations are counted."""
 
 from __future__ import annotations
 
@@ -7,28 +7,30 @@ import itertools
 
 import pytest
 
+from tests.flow import plane as flow
 from tests.fuzz import documents, growing, growing_pki
 from tests.properties import counting
 
-app, testing = counting.load("app"), counting.load("testing")
+assembly, testing = counting.load("plane.assembly"), counting.load("testing")
 authn, tokens = counting.load("access.authn"), counting.load("access.tokens")
 context, exchange = counting.load("meta.context"), counting.load("server.exchange")
 memory, resources = counting.load("store.memory"), counting.load("resources")
-gotext, objects, selectors = map(counting.load, ("gotext", "meta.objects", "meta.selectors"))
-escalation, aggregator = counting.load("access.escalation"), counting.load("controllers.aggregator")
-rbac = counting.load("resources.rbac")
+formatting, objects, selectors = map(counting.load, ("golang.formatting", "meta.objects", "meta.selectors"))
+escalation, rbac = counting.load("access.escalation"), counting.load("resources.rbac")
+clusterroleaggregation = counting.load("controllers.publishing.clusterroleaggregation")
 
 ADMIN = context.User("admin", groups=("system:masters", "system:authenticated"))
-#: Bytes of an input, about, before it grows; parts of it at the least: more than what is looked at of a short list, so
-#: that what is behind is looked at, too, if there is something.
+#: The approximate bytes of an input before it grows, and its minimum number of parts: more than any limit on the items
+#: of a list that are checked one by one, so that the code behind the limit runs as well.
 _BYTES, _PARTS = 1_500, 128
-#: How much more the second half of the growth may cost than the first: twice as much is added. A square is four times.
-_MOST = 2.6
-_TRIFLE = 2_000
+#: The maximum ratio of the added costs when the input is doubled twice: 2 for linear costs, 4 for quadratic ones.
+_MAX_RATIO = 2.6
+#: Operations that are ignored.
+_NOISE = 2_000
 
 
 class Plane:
-    """A control plane of the second copy, with one object of each kind."""
+    """A control plane of the instrumented copy of the package, with one object of each kind."""
 
     def __init__(self):
         self._runner = asyncio.Runner()
@@ -38,31 +40,31 @@ class Plane:
         kinds = resources.served({"api/all": True})
         issuer = tokens.Issuer("https://fuzz", documents.TOKEN_KEY, ("https://fuzz",))
         static = authn.StaticTokens({"fuzz-token": context.User("fuzz", groups=("system:authenticated",))})
-        how = app.How(signers={}, kinds=kinds, static_tokens=(static,), issuer=issuer, controllers=frozenset())
-        plane = app.Plane(memory.MemoryStore(), testing.FakeClock(), how)
+        config = flow.plane_config(kinds=kinds, static_tokens=(static,), issuer=issuer, controllers=frozenset())
+        plane = assembly.Plane(memory.MemoryStore(), testing.FakeClock(), config)
         await plane.start()
-        await self._plant(plane, "/api/v1/namespaces", {"metadata": {"name": documents.NAMESPACE}})
-        for of in documents.KINDS:
-            if of.hub is None:
-                made = documents.document(of)
-                del made["metadata"]["resourceVersion"]
-                await self._plant(plane, documents.collection(of), made)
+        await self._create(plane, "/api/v1/namespaces", {"metadata": {"name": documents.NAMESPACE}})
+        for kind in documents.KINDS:
+            if kind.hub is None:
+                document = documents.document(kind)
+                del document["metadata"]["resourceVersion"]
+                await self._create(plane, documents.collection(kind), document)
         return plane
 
-    async def _plant(self, plane, path, document):
-        reply = await plane.handler(_exchange(growing.send("POST", path, document)))
-        assert reply.status == 201, reply.body
+    async def _create(self, plane, path, document):
+        response = await plane.handler(_http_request(growing.send("POST", path, document)))
+        assert response.status == 201, response.body
 
     def cost(self, request):
-        """Operations that an answer takes, in the bargain of all that is done for it."""
+        """The operations that answering a request takes."""
         return self._runner.run(self._cost(request))
 
     async def _cost(self, request):
-        sent = _exchange(request)
+        http_request = _http_request(request)
         counting.counter.total = 0
-        reply = await self._plane.handler(sent)
-        if reply.stream is not None:
-            await reply.stream.aclose()
+        response = await self._plane.handler(http_request)
+        if response.stream is not None:
+            await response.stream.aclose()
         return counting.counter.total
 
     def close(self):
@@ -70,11 +72,11 @@ class Plane:
         self._runner.close()
 
 
-def _exchange(request):
+def _http_request(request):
     async def chunks():
         yield request.body
 
-    return exchange.Exchange(
+    return exchange.Request(
         method=request.method,
         path=request.path,
         raw_query=request.raw_query,
@@ -86,22 +88,22 @@ def _exchange(request):
 
 @pytest.fixture(scope="module")
 def plane():
-    made = Plane()
-    yield made
-    made.close()
+    plane = Plane()
+    yield plane
+    plane.close()
 
 
-def _is_linear(plane, row, count):
-    """From one to two, and from two to four: what is added doubles, and so may what it costs."""
-    # What is made once for all requests is no cost of this one.
-    plane.cost(row.make(count - 1))
-    once, twice, fourfold = [plane.cost(row.make(count * times)) for times in (1, 2, 4)]
-    return fourfold - twice <= _MOST * max(twice - once, 0) + _TRIFLE
+def _is_linear(measured, row, count):
+    """Double the input twice: the added size doubles, and so may the added cost."""
+    # A first call, because values that are cached for all requests are no cost of this one.
+    measured.cost(row.make(count - 1))
+    once, twice, fourfold = [measured.cost(row.make(count * factor)) for factor in (1, 2, 4)]
+    return fourfold - twice <= _MAX_RATIO * max(twice - once, 0) + _NOISE
 
 
 @pytest.mark.parametrize("row", [*growing.ALL, *growing_pki.ALL], ids=str)
-def test_what_an_input_costs_grows_no_faster_than_it(plane, row):
-    """Nor does it where it is larger: another way that is taken from some size on is a step, and no growth."""
+def test_the_cost_of_an_input_is_linear(plane, row):
+    """At one of two sizes: a threshold between them, above which other code runs, is a step and not growth."""
     count = max(_BYTES // row.unit, _PARTS)
     assert _is_linear(plane, row, count) or _is_linear(plane, row, 4 * count)
 
@@ -112,53 +114,53 @@ def _rule(*parts):
 
 
 def _numbers(letter, count):
-    return [f"{letter}{at}" for at in range(count)]
+    return [f"{letter}{number}" for number in range(count)]
 
 
-def _lacking(wanted, held):
-    return list(itertools.islice(escalation.missing(wanted, held), escalation.MOST_TOLD))
+def _missing(granted, held):
+    return list(itertools.islice(escalation.missing(granted, held), escalation.MAX_LISTED))
 
 
-def _role(at, rules):
-    made = rbac.ClusterRole(rules=rules)
-    made.metadata.name, made.metadata.labels = f"r{at}", {"a": "b"}
-    return made
+def _role(number, rules):
+    role = rbac.ClusterRole(rules=rules)
+    role.metadata.name, role.metadata.labels = f"r{number}", {"a": "b"}
+    return role
 
 
-_ALL = [_rule("*", "*", "*")]
-_COLLECTS = rbac.ClusterRole(
+_ALL_RULES = [_rule("*", "*", "*")]
+_AGGREGATED = rbac.ClusterRole(
     aggregation_rule=rbac.AggregationRule(cluster_role_selectors=[objects.LabelSelector(match_labels={"a": "b"})])
 )
-#: What is behind the rights of the one who asks above, or behind what others have stored.
-DIRECT = {
-    "rules, all lists": lambda count: _lacking([_rule(*[_numbers("a", count)] * 4)], _ALL),
-    "rules, one after the other": lambda count: _lacking(
-        [_rule(["get"], ["a"], [each]) for each in _numbers("r", count)], _ALL
+#: Code that the requests above do not reach, because an administrator sends them, or because it needs stored objects.
+FUNCTIONS = {
+    "missing permissions, all lists": lambda count: _missing([_rule(*[_numbers("a", count)] * 4)], _ALL_RULES),
+    "missing permissions, many rules": lambda count: _missing(
+        [_rule(["get"], ["a"], [name]) for name in _numbers("r", count)], _ALL_RULES
     ),
-    "rules, verbs that are lacking": lambda count: escalation.compact(
-        _lacking([_rule(_numbers("v", count), ["a"], ["b"])], [])
+    "missing permissions, many verbs": lambda count: escalation.compact(
+        _missing([_rule(_numbers("v", count), ["a"], ["b"])], [])
     ),
-    "rules, paths": lambda count: _lacking(
+    "missing permissions, paths": lambda count: _missing(
         [_rule(["get"], (), (), (), _numbers("/a", count))], [_rule(["get"], (), (), (), ["/a*", "/b*", "/c"])]
     ),
-    "rules that are held": lambda count: _lacking(
-        [_rule(["get"], ["a"], ["b"])], [_rule(["get"], ["a"], [each]) for each in _numbers("r", count)]
+    "held rules": lambda count: _missing(
+        [_rule(["get"], ["a"], ["b"])], [_rule(["get"], ["a"], [name]) for name in _numbers("r", count)]
     ),
-    "rules that are collected": lambda count: aggregator.collected(
-        _COLLECTS, [_role(at, [_rule([each]) for each in _numbers("v", count)]) for at in range(2)]
+    "aggregated rules": lambda count: clusterroleaggregation.aggregate_rules(
+        _AGGREGATED, [_role(number, [_rule([verb]) for verb in _numbers("v", count)]) for number in range(2)]
     ),
-    "roles that are collected": lambda count: aggregator.collected(
-        _COLLECTS, [_role(at, [_rule([f"v{at}"])]) for at in range(count)]
+    "aggregated roles": lambda count: clusterroleaggregation.aggregate_rules(
+        _AGGREGATED, [_role(number, [_rule([f"v{number}"])]) for number in range(count)]
     ),
-    "labels that are matched": lambda count: [
-        selectors.parse_labels(f"a in ({','.join(_numbers('v', count))})").matches({"a": each})
-        for each in _numbers("v", 100)
+    "matched labels": lambda count: [
+        selectors.parse_labels(f"a in ({','.join(_numbers('v', count))})").matches({"a": value})
+        for value in _numbers("v", 100)
     ],
 }
 
 
-class _Direct:
-    """A function as `_is_linear` asks for it."""
+class _Function:
+    """A function whose cost is measured by `_is_linear`."""
 
     def __init__(self, function):
         self._function = function
@@ -169,16 +171,16 @@ class _Direct:
         return counting.counter.total
 
 
-@pytest.mark.parametrize("name", DIRECT)
-def test_nor_does_what_is_behind(name):
-    """Functions that no request of an administrator leads to."""
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_cost_of_a_function_is_linear(name):
+    """Functions that the requests above do not reach."""
     row = growing.Growing(name, lambda count: count)
-    assert _is_linear(_Direct(DIRECT[name]), row, 200)
+    assert _is_linear(_Function(FUNCTIONS[name]), row, 200)
 
 
-def test_squares_are_seen():
-    """The measure itself: what is looked up in a list is."""
-    found = growing.Growing("square", lambda count: count)
+def test_quadratic_costs_are_detected():
+    """A check of the measurement."""
+    row = growing.Growing("quadratic", lambda count: count)
 
-    squares = _Direct(lambda count: gotext.quote_all(["a" * count] * count))
-    assert not _is_linear(squares, found, 100)
+    quadratic = _Function(lambda count: formatting.quote_all(["a" * count] * count))
+    assert not _is_linear(quadratic, row, 100)

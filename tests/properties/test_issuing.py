@@ -12,7 +12,12 @@ from cryptography import x509
 from cryptography.x509 import verification
 from hypothesis import strategies as st
 
-from certplane.x509 import candidate, csr, der, issue, lint, pem, template, weak
+from certplane.golang import asn1, pem
+from certplane.x509 import certificatenames
+from certplane.x509.issuance import issue
+from certplane.x509.lint import linter
+from certplane.x509.pkcs10 import certificaterequest, weakkeys
+from certplane.x509.tbs import tbscertificate, template
 from tests.unit.x509 import material
 
 #: What people and programs write into names: any letter, no control characters.
@@ -32,7 +37,7 @@ AUTHORITIES = ("RSA-2048", "P-256", "P-384", "Ed25519")
 def subjects(texts):
     several = st.lists(texts, max_size=3).map(tuple)
     return st.builds(
-        csr.Subject,
+        certificatenames.Subject,
         country=several,
         province=several,
         locality=several,
@@ -53,7 +58,7 @@ def alt_names(hosts, others):
 def request(subject, names):
     extension = template.subject_alt_name(names, critical=False)
     attributes = material.requested(extension) if names else b""
-    return csr.parse(material.odd_request(template.name(subject), attributes))
+    return certificaterequest.verified(material.odd_request(template.encode_name(subject), attributes))
 
 
 @pytest.mark.parametrize("kind", AUTHORITIES)
@@ -67,18 +72,18 @@ def test_what_is_issued_is_good(kind, subject, names, usages, seconds, data):
     wanted = request(subject, names)
     prepared = issuer.prepare(wanted, usages, seconds, material.NOW)
     encoded = issuer.issue(prepared)
-    made = x509.load_pem_x509_certificate(encoded)
-    made.verify_directly_issued_by(issuer.authority.certificate)
-    moment = data.draw(st.sampled_from((material.NOW, made.not_valid_after_utc - datetime.timedelta(seconds=1))))
+    certificate = x509.load_pem_x509_certificate(encoded)
+    certificate.verify_directly_issued_by(issuer.authority.certificate)
+    moment = data.draw(st.sampled_from((material.NOW, certificate.not_valid_after_utc - datetime.timedelta(seconds=1))))
     # That verifier wants names, knows no Ed25519, and does not take every usage that Kubernetes issues.
     if "client auth" in usages and names and kind != "Ed25519" and not {"encipher only", "decipher only"} & {*usages}:
-        _verifier(issuer, moment).verify(made, [])
-    read = candidate.read(pem.first(encoded).data)
-    assert (read.spki, read.subject) == (wanted.spki, template.name(wanted.subject))
-    assert {each.severity for each in prepared.findings} <= {lint.Severity.WARNING}
+        _verifier(issuer, moment).verify(certificate, [])
+    read = tbscertificate.parse(pem.first_block(encoded).data)
+    assert (read.spki, read.subject) == (wanted.request.spki, template.encode_name(wanted.request.subject))
+    assert {finding.severity for finding in prepared.findings} <= {linter.Severity.WARNING}
     assert (read.names is not None) == bool(names)
-    assert datetime.timedelta(0) < made.not_valid_after_utc - made.not_valid_before_utc
-    assert made.not_valid_after_utc <= issuer.authority.not_after
+    assert datetime.timedelta(0) < certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    assert certificate.not_valid_after_utc <= issuer.authority.not_after
 
 
 def _verifier(issuer, moment):
@@ -97,7 +102,7 @@ def _verifier(issuer, moment):
 def test_what_is_not_issued_has_a_reason(subject, names, usages):
     """Any text in any place: issued, or refused with an error that says why; never another exception."""
     issuer = material.new_issuer()
-    with contextlib.suppress(csr.RequestError, issue.IssueError, weak.WeakKey):
+    with contextlib.suppress(certificaterequest.RequestError, issue.IssueError, weakkeys.WeakKey):
         wanted = request(subject, names)
         prepared = issuer.prepare(wanted, usages, None, material.NOW)
         recorded = prepared.to_be_signed
@@ -106,7 +111,9 @@ def test_what_is_not_issued_has_a_reason(subject, names, usages):
         assert issuer.resume(recorded, wanted, usages, None, material.NOW).to_be_signed == recorded
 
 
-WANTED = request(csr.Subject(common_name="jane"), template.AltNames(ip=(ipaddress.ip_address("10.0.0.1"),)))
+WANTED = request(
+    certificatenames.Subject(common_name="jane"), template.AltNames(ip=(ipaddress.ip_address("10.0.0.1"),))
+)
 RECORD = material.new_issuer().prepare(WANTED, ("client auth",), 3600, material.NOW)
 
 
@@ -135,7 +142,7 @@ def test_a_damaged_record_is_refused(change, at, difference):
 def test_lint_reads_anything(data):
     """Bytes that are no certificate are a finding, not an exception."""
     own = material.new_authority()
-    contract = lint.Contract(own.subject, own.key_id, own.algorithm, own.not_after, material.YEAR)
-    for certificate in (data, der.encode(0x30, data), template.assemble(data, own.algorithm, b"")):
-        read, findings = lint.run(certificate, contract)
-        assert (read, [each.rule for each in findings]) == (None, ["structure"])
+    policy = linter.IssuerPolicy(own.subject, own.key_id, own.algorithm, own.not_after, material.YEAR)
+    for certificate in (data, asn1.encode(0x30, data), template.assemble(data, own.algorithm, b"")):
+        result = linter.run(certificate, policy)
+        assert (result.certificate, [finding.rule for finding in result.findings]) == (None, ["structure"])

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 from hypothesis import strategies as st
 
-from certplane.x509 import csr
+from certplane.x509.pkcs10 import certificaterequest
 
 KEYS = {
     "RSA-2048": rsa.generate_private_key(65537, 2048),
@@ -37,17 +37,17 @@ def make(key, common_name="jane", organizations=(), dns=(), addresses=()):
     return builder.sign(key, None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256())
 
 
-def pem(of):
-    return of.public_bytes(serialization.Encoding.PEM)
+def pem(request):
+    return request.public_bytes(serialization.Encoding.PEM)
 
 
 @pytest.mark.parametrize("name", KEYS)
 def test_good_requests_verify(name):
     """With every kind of key that a Go server takes."""
-    made = make(KEYS[name])
-    request = csr.parse(pem(made))
-    csr.verify(request)
-    assert request.public_key == made.public_key()
+    pkcs10 = make(KEYS[name])
+    request = certificaterequest.parse(pem(pkcs10))
+    certificaterequest.verify(request)
+    assert request.public_key == pkcs10.public_key()
 
 
 @hypothesis.settings(max_examples=50, deadline=None)
@@ -59,7 +59,7 @@ def test_good_requests_verify(name):
 )
 def test_facts_are_those_of_the_request(common_name, organizations, dns, addresses):
     """Subject and names are read as they were written."""
-    request = csr.parse(pem(make(KEYS["P-256"], common_name, organizations, dns, addresses)))
+    request = certificaterequest.parse(pem(make(KEYS["P-256"], common_name, organizations, dns, addresses)))
     assert request.common_name == common_name
     # The parts of a name are in the order of the request.
     assert list(request.organizations) == organizations
@@ -77,16 +77,16 @@ def test_no_damage_goes_unnoticed(at, byte):
     damaged = bytearray(GOOD)
     hypothesis.assume(damaged[at] != byte)
     damaged[at] = byte
-    with pytest.raises(csr.RequestError):
-        csr.verify(csr.parse_der(bytes(damaged)))
+    with pytest.raises(certificaterequest.RequestError):
+        certificaterequest.verify(certificaterequest.parse_der(bytes(damaged)))
 
 
 @hypothesis.settings(max_examples=300, deadline=None)
 @hypothesis.given(st.one_of(st.binary(max_size=80), st.integers(0, len(GOOD)).map(lambda size: GOOD[:size])))
 def test_any_bytes_are_a_request_or_refused(data):
     """The parser fails in its own words only."""
-    with contextlib.suppress(csr.RequestError):
-        csr.parse_der(data)
+    with contextlib.suppress(certificaterequest.RequestError):
+        certificaterequest.parse_der(data)
 
 
 @pytest.mark.parametrize(
@@ -95,5 +95,5 @@ def test_any_bytes_are_a_request_or_refused(data):
 )
 def test_what_is_no_pem_request_is_refused(text):
     """In the words of Kubernetes."""
-    with pytest.raises(csr.RequestError, match="PEM block type must be CERTIFICATE REQUEST"):
-        csr.parse(text)
+    with pytest.raises(certificaterequest.RequestError, match="PEM block type must be CERTIFICATE REQUEST"):
+        certificaterequest.parse(text)

@@ -1,4 +1,4 @@
-"""Every object of every kind is itself after a journey through protobuf, and its JSON agrees."""
+"""Objects of all kinds are unchanged when they are encoded as protobuf and decoded again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ import pytest
 from hypothesis import strategies as st
 
 from certplane import errors, resources
-from certplane.meta import codec, objects, protobuf, resource, shape
+from certplane.meta import objects, shapes
+from certplane.meta.resource import Action, Resource
+from certplane.meta.shapes import Field, Shape
+from certplane.wire import codec, protobuf
 
 
 class Subject(objects.Type):
@@ -56,7 +59,7 @@ class SelfSubjectReview(objects.Object):
     status: Annotated[SelfSubjectReviewStatus, objects.doc("")] = objects.always(SelfSubjectReviewStatus)
 
 
-#: Small kinds that together have every kind of field, whatever the catalogue holds.
+#: Small kinds that together have all kinds of fields.
 SAMPLES = (
     ("v1", ServiceAccount),
     ("v1", Secret),
@@ -64,14 +67,11 @@ SAMPLES = (
     ("events.k8s.io/v1", Event),
     ("authentication.k8s.io/v1", SelfSubjectReview),
 )
-CATALOGUE: tuple[resource.Resource | resource.Action, ...] = (
-    *getattr(resources, "ALL", ()),
-    *getattr(resources, "ACTIONS", ()),
-)
+CATALOGUE: tuple[Resource | Action, ...] = (*resources.ALL, *resources.ACTIONS)
 KINDS = [
-    pytest.param(*each, id=f"{each[1].__name__}, {each[0]}, {origin}")
-    for origin, found in (("sample", SAMPLES), ("served", [(each.api_version, each.type) for each in CATALOGUE]))
-    for each in found
+    pytest.param(api_version, type_, id=f"{type_.__name__}, {api_version}, {origin}")
+    for origin, kinds in (("sample", SAMPLES), ("served", [(kind.api_version, kind.type) for kind in CATALOGUE]))
+    for api_version, type_ in kinds
 ]
 
 TEXTS = st.text(max_size=12)
@@ -89,19 +89,19 @@ def times(digits: int) -> st.SearchStrategy[str]:
     return moments.map(lambda moment: f"{moment.isoformat(timespec='microseconds' if digits else 'seconds')}Z")
 
 
-def values(of: shape.Shape) -> st.SearchStrategy[Any]:
+def values(shape: Shape) -> st.SearchStrategy[Any]:
     """Any value of a shape."""
-    if of.struct is not None:
-        return structs(of.struct)
-    if of.kind == "list":
-        assert of.element is not None
-        return st.lists(values(of.element), max_size=3)
-    if of.kind == "map":
-        assert of.element is not None
-        # Go, and so everything here, keeps the keys of a map in order.
-        return st.dictionaries(TEXTS, values(of.element), max_size=3).map(lambda found: dict(sorted(found.items())))
-    if of.kind == "integer":
-        bits = BITS[of.format]
+    if shape.struct is not None:
+        return structs(shape.struct)
+    if shape.kind == "list":
+        assert shape.element is not None
+        return st.lists(values(shape.element), max_size=3)
+    if shape.kind == "map":
+        assert shape.element is not None
+        # Decoders sort the keys of a map, as Go does when it writes JSON.
+        return st.dictionaries(TEXTS, values(shape.element), max_size=3).map(lambda items: dict(sorted(items.items())))
+    if shape.kind == "integer":
+        bits = BITS[shape.format]
         return st.integers(-(1 << bits), (1 << bits) - 1)
     simple = {
         "string": TEXTS,
@@ -110,25 +110,25 @@ def values(of: shape.Shape) -> st.SearchStrategy[Any]:
         "time": times(0),
         "microtime": times(6),
         "quantity": st.sampled_from(["0", "4", "500m", "1Gi", "1e3"]),
-        "raw": st.one_of(st.just(objects.NOTHING), TREES.map(msgspec.json.encode).map(msgspec.Raw)),
+        "raw": st.one_of(st.just(objects.EMPTY_RAW), TREES.map(msgspec.json.encode).map(msgspec.Raw)),
     }
-    return simple[of.kind]
+    return simple[shape.kind]
 
 
-def field_values(field: shape.Field) -> st.SearchStrategy[Any]:
-    """Any value of a field. Protobuf knows no difference between an empty list and none."""
-    found = values(field.shape)
+def field_values(field: Field) -> st.SearchStrategy[Any]:
+    """Any value of a field. In protobuf an empty list equals None."""
+    strategy = values(field.shape)
     if not field.nullable:
-        return found
+        return strategy
     if field.shape.kind in ("list", "map"):
-        return found.map(lambda value: value or None)
-    return st.one_of(st.none(), found)
+        return strategy.map(lambda value: value or None)
+    return st.one_of(st.none(), strategy)
 
 
 def structs(struct: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
     fields = {
         field.attribute: field_values(field)
-        for field in shape.of(struct).fields.values()
+        for field in shapes.shape_of(struct).fields.values()
         if not (field.name in ("kind", "apiVersion") and issubclass(struct, objects.Object | objects.DeleteOptions))
     }
     return st.builds(struct, **fields)
@@ -137,32 +137,32 @@ def structs(struct: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
 @pytest.mark.parametrize(("api_version", "type_"), KINDS)
 @hypothesis.settings(max_examples=25, deadline=None)
 @hypothesis.given(data=st.data())
-def test_objects_survive(api_version: str, type_: type[objects.Object], data: st.DataObject) -> None:
-    """What is written as protobuf and read again says the same, also in JSON."""
+def test_objects_are_unchanged(api_version: str, type_: type[objects.Object], data: st.DataObject) -> None:
+    """An object that is encoded and decoded again is the same, also in JSON."""
     obj = data.draw(structs(type_))
     obj.kind, obj.api_version = type_.__name__, api_version
     body = protobuf.encode(obj, api_version, obj.kind)
-    found = protobuf.decode(body, type_, api_version).object
-    assert codec.encode(obj) == codec.encode(found)
-    assert body == protobuf.encode(found, api_version, obj.kind)
+    decoded = protobuf.decode(body, type_, api_version).object
+    assert codec.encode(obj) == codec.encode(decoded)
+    assert body == protobuf.encode(decoded, api_version, obj.kind)
 
 
 @hypothesis.settings(max_examples=200, deadline=None)
 @hypothesis.given(st.one_of(st.binary(max_size=64), st.binary(max_size=64).map(lambda data: protobuf.PREFIX + data)))
 def test_any_bytes_are_an_object_or_a_bad_request(data: bytes) -> None:
-    """No bytes make the reader fail in any other way than by refusing them."""
+    """The decoder raises nothing else."""
     with contextlib.suppress(errors.BadRequest):
-        found = protobuf.decode(data, Event, "events.k8s.io/v1").object
-        assert codec.decode(codec.encode(found), Event) == found
+        obj = protobuf.decode(data, Event, "events.k8s.io/v1").object
+        assert codec.decode(codec.encode(obj), Event) == obj
 
 
 @hypothesis.settings(max_examples=100, deadline=None)
 @hypothesis.given(data=st.data(), obj=structs(Event))
 def test_damaged_bodies_are_an_object_or_a_bad_request(data: st.DataObject, obj: Event) -> None:
-    """A body in which one byte was changed is read or refused."""
+    """A body in which one byte was changed is decoded or refused."""
     body = bytearray(protobuf.encode(obj, "events.k8s.io/v1", "Event"))
-    at = data.draw(st.integers(0, len(body) - 1))
-    body[at] = data.draw(st.integers(0, 255))
+    position = data.draw(st.integers(0, len(body) - 1))
+    body[position] = data.draw(st.integers(0, 255))
     with contextlib.suppress(errors.BadRequest):
-        found = protobuf.decode(bytes(body), Event, "events.k8s.io/v1").object
-        assert codec.decode(codec.encode(found), Event) == found
+        obj = protobuf.decode(bytes(body), Event, "events.k8s.io/v1").object
+        assert codec.decode(codec.encode(obj), Event) == obj

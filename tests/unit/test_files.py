@@ -1,4 +1,4 @@
-"""How secrets get on the disk, and who else can read them."""
+"""Writing secrets, and checks of owner and mode."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT, POD = 0, 65532
 
 
 @pytest.mark.parametrize(
-    ("mode", "owner", "reader", "told"),
+    ("mode", "owner", "reader", "problem"),
     [
         (0o600, POD, POD, None),
         (0o400, ROOT, ROOT, None),
@@ -29,13 +29,13 @@ ROOT, POD = 0, 65532
         (0o404, ROOT, POD, "mode 0404 gives access to everybody"),
     ],
 )
-def test_a_key_is_for_one_reader(mode, owner, reader, told):
-    """Its owner, or a user who is not root and reads a file of root's by its group: as a pod does its Secrets."""
-    assert told == files.exposure_of(mode, owner=owner, reader=reader)
+def test_a_key_has_one_reader(mode, owner, reader, problem):
+    """Its owner; or a user other than root who reads a file of root by its group, like a pod its Secrets."""
+    assert problem == files.mode_exposure(mode, owner=owner, reader=reader)
 
 
-def test_a_file_is_judged_as_it_is(tmp_path):
-    """The mode of the file counts."""
+def test_the_mode_of_the_file_counts(tmp_path):
+    """As it is on disk."""
     path = tmp_path / "a.key"
     path.touch(mode=0o600)
     assert files.exposure(path) is None
@@ -43,11 +43,11 @@ def test_a_file_is_judged_as_it_is(tmp_path):
     assert files.exposure(path) == "mode 0644 gives access to its group and everybody"
 
 
-# --- our own files ------------------------------------------------------------------------------------------------
+# --- own files ----------------------------------------------------------------------------------------------------
 
 
-def test_a_secret_is_written_for_nobody_else(tmp_path):
-    """Whatever the umask is, and over what was there."""
+def test_a_secret_is_written_with_its_mode(tmp_path):
+    """Whatever the umask is, and also if the file exists."""
     path = tmp_path / "a.key"
     before = os.umask(0)
     try:
@@ -62,8 +62,8 @@ def test_a_secret_is_written_for_nobody_else(tmp_path):
 
 @pytest.mark.parametrize("name", [".ca.key.new", "ca.key"])
 @pytest.mark.parametrize("kind", ["link", "dangling", "file"])
-def test_what_was_planted_is_not_written_to(name, kind, tmp_path):
-    """A link under the name of a key, or under the one that it has at first, sends nothing elsewhere."""
+def test_nothing_is_written_through_a_link(name, kind, tmp_path):
+    """A link at the path of a key, or of its temporary file, does not redirect the key."""
     loot = tmp_path / "loot"
     own = tmp_path / "own"
     own.mkdir()
@@ -74,7 +74,7 @@ def test_what_was_planted_is_not_written_to(name, kind, tmp_path):
     else:
         (own / name).symlink_to(loot)
     if name == ".ca.key.new" and kind != "file":
-        with pytest.raises(SetupError, match="is a link, and would send"):
+        with pytest.raises(SetupError, match="is a symbolic link, which would redirect"):
             files.write(own / "ca.key", b"secret")
         assert loot.exists() == (kind != "dangling")
         (own / name).unlink()
@@ -86,7 +86,7 @@ def test_what_was_planted_is_not_written_to(name, kind, tmp_path):
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path):
-    """What was there stays, and no piece of a key lies around."""
+    """The existing file stays, and no part of the key is left."""
     (tmp_path / "a.key").mkdir()
     with pytest.raises(SetupError) as caught:
         files.write(tmp_path / "a.key", b"secret")
@@ -117,87 +117,87 @@ is_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files
 
 
 @pytest.mark.parametrize(
-    ("make", "told", "hint"),
+    ("create", "problem", "hint"),
     [
-        (_link, "is a link", "rm "),
-        (_dangling, "is a link", "rm "),
-        (pathlib.Path.mkdir, "is no file", "move "),
-        (os.mkfifo, "is no file", "move "),
-        (_open_to_all, "others can read the key", "chmod 600 "),
-        pytest.param(_foreign, "belongs to the user with number 65534", "chown ", marks=is_root),
+        (_link, "is a symbolic link", "replace the link"),
+        (_dangling, "is a symbolic link", "replace the link"),
+        (pathlib.Path.mkdir, "is not a regular file", "move "),
+        (os.mkfifo, "is not a regular file", "move "),
+        (_open_to_all, "other users can read the key", "chmod 600 "),
+        pytest.param(_foreign, "belongs to user id 65534", "chown ", marks=is_root),
     ],
 )
-def test_our_own_files_are_judged(make, told, hint, tmp_path):
-    """Links, other things than files, and what others may use are refused; the hint says the command."""
+def test_own_files_are_checked(create, problem, hint, tmp_path):
+    """Links, special files, and files that other users own or can access are refused; the hint is the command."""
     path = tmp_path / "ca.key"
     files.check_own(path, "the key")
-    make(path)
+    create(path)
     with pytest.raises(SetupError) as caught:
         files.check_own(path, "the key")
-    assert told in caught.value.message
+    assert problem in caught.value.message
     assert hint in " ".join(caught.value.hints)
     assert str(path) in " ".join(caught.value.hints)
 
 
-def test_what_others_may_read_they_may_not_change(tmp_path):
-    """A certificate is for everybody, and nobody else's to write."""
+def test_other_users_may_read_a_certificate_but_not_change_it(tmp_path):
+    """Also by group."""
     path = tmp_path / "ca.crt"
     path.touch()
     path.chmod(0o644)
-    files.check_own(path, "the file", files.UNALTERED)
+    files.check_own(path, "the file", files.READ_ONLY)
     path.chmod(0o664)
-    with pytest.raises(SetupError, match=r"others can change the file .* mode 0664 gives access to its group"):
-        files.check_own(path, "the file", files.UNALTERED)
+    with pytest.raises(SetupError, match=r"other users can change the file .* mode 0664 gives access to its group"):
+        files.check_own(path, "the file", files.READ_ONLY)
 
 
-def test_directories_are_judged(tmp_path):
-    """Who can put files into ours chooses our keys."""
+def test_directories_are_checked(tmp_path):
+    """A user who can create files in our directories can choose our keys."""
     path = tmp_path / "pki"
     path.mkdir(mode=0o700)
     files.check_directory(path, "the directory", is_own=True)
     path.chmod(0o777)
-    with pytest.raises(SetupError, match="others can put files into") as caught:
+    with pytest.raises(SetupError, match="other users can create files in") as caught:
         files.check_directory(path, "the directory")
     assert f"chmod 755 {path}" == caught.value.hints[0]
     path.chmod(0o755)
     link = tmp_path / "link"
     link.symlink_to(path)
     files.check_directory(link, "the directory")
-    with pytest.raises(SetupError, match="is a link"):
+    with pytest.raises(SetupError, match="is a symbolic link"):
         files.check_directory(link, "the directory", is_own=True)
     with pytest.raises(SetupError, match="cannot be used: No such file"):
         files.check_directory(tmp_path / "none", "the directory")
 
 
 @pytest.mark.parametrize("below", [(), ("data",), ("data", "pki")])
-def test_what_stands_where_a_directory_is_wanted_is_named(below, tmp_path):
-    """A file, or a link that leads nowhere, under its name or above it."""
+def test_a_file_at_the_path_of_a_directory_is_named(below, tmp_path):
+    """A file or a dangling link, at the path or above it."""
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "none")
     for place in (tmp_path / "file", tmp_path / "link") if not below else (tmp_path / "file",):
         path = place.joinpath(*below)
         with pytest.raises(SetupError) as caught:
             files.make_directory(path, "the directory")
-        assert f"the directory {path} cannot be made: {place} is there, and is no directory" == caught.value.message
+        assert f"the directory {path} cannot be created: {place} is not a directory" == caught.value.message
         assert ("name another directory",) == caught.value.hints
 
 
 @is_root
-def test_a_directory_of_somebody_else_is_refused(tmp_path):
-    """Its owner can replace whatever is in it."""
+def test_a_directory_of_another_user_is_refused(tmp_path):
+    """Its owner can replace the files in it."""
     path = tmp_path / "pki"
     path.mkdir()
     os.chown(path, 65534, 65534)
-    with pytest.raises(SetupError, match="belongs to the user with number 65534"):
+    with pytest.raises(SetupError, match="belongs to user id 65534"):
         files.check_directory(path, "the directory")
 
 
-def test_a_log_is_no_link_to_a_file(tmp_path):
-    """But it may be one to a pipe or a device."""
+def test_a_log_must_not_be_a_link_to_a_file(tmp_path):
+    """A link to a pipe or a device is allowed."""
     (tmp_path / "loot").touch()
     (tmp_path / "link").symlink_to(tmp_path / "loot")
     (tmp_path / "null").symlink_to("/dev/null")
-    with pytest.raises(OSError, match="name the file that it leads to"):
+    with pytest.raises(OSError, match="name its target"):
         files.open_log(tmp_path / "link")
     os.close(files.open_log(tmp_path / "null"))
     os.close(files.open_log(tmp_path / "below" / "audit.log"))
@@ -205,8 +205,8 @@ def test_a_log_is_no_link_to_a_file(tmp_path):
     assert 0o700 == stat.S_IMODE((tmp_path / "below").stat().st_mode)
 
 
-def test_a_log_is_no_pipe_that_nobody_reads(tmp_path):
-    """To open it would wait for somebody who does; one that is read is written to as ever."""
+def test_a_log_must_not_be_a_pipe_without_a_reader(tmp_path):
+    """Opening it would block. A pipe with a reader is written to in blocking mode."""
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="No such device or address"):
         files.open_log(tmp_path / "pipe")
@@ -219,8 +219,8 @@ def test_a_log_is_no_pipe_that_nobody_reads(tmp_path):
     os.close(reading)
 
 
-def test_named_secrets_may_be_mounted(tmp_path, caplog):
-    """As a Secret of a pod is: a link to a file that everybody in the pod can read. It is said."""
+def test_a_mounted_secret_is_read_with_a_warning(tmp_path, caplog):
+    """A Secret of a pod is a link to a file that everybody in the pod can read."""
     data = tmp_path / "..data"
     data.mkdir()
     (data / "tls.key").write_bytes(b"secret")
@@ -229,14 +229,14 @@ def test_named_secrets_may_be_mounted(tmp_path, caplog):
     link.symlink_to(pathlib.Path("..data", "tls.key"))
     assert b"secret" == files.read(link, "the key")
     files.warn_exposed(link)
-    assert ["mode 0644 gives access to its group and everybody"] == [each.problem for each in caplog.records]
+    assert ["mode 0644 gives access to its group and everybody"] == [record.problem for record in caplog.records]
     (data / "tls.key").chmod(0o600)
     files.warn_exposed(link)
     assert 1 == len(caplog.records)
 
 
-def test_what_the_file_system_refuses_is_told(tmp_path):
-    """With what it was about, where, and what to do."""
+def test_an_error_of_the_file_system_names_the_file(tmp_path):
+    """With its description, its path and a hint."""
     with pytest.raises(SetupError) as caught:
         files.read(tmp_path / "none", "the token file", "look again")
     assert f"the token file {tmp_path / 'none'} cannot be read: No such file or directory" == caught.value.message

@@ -1,4 +1,4 @@
-"""Lines that strangers cause, and how many of them there are."""
+"""Rate limiting of log lines."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ def at(seconds):
     return START + datetime.timedelta(seconds=seconds)
 
 
-def test_an_event_is_logged_once_in_a_minute():
-    """The next line says how often it came again."""
+def test_an_event_is_logged_once_per_minute():
+    """The next line says how often it was repeated."""
     limit = loglimit.LogLimit()
     assert [limit.admit("a", at(second)) for second in (0, 1, 59)] == [{}, None, None]
     assert limit.admit("a", at(60)) == {"repeated": 2}
     assert limit.admit("a", at(120)) == {}
 
 
-def test_events_do_not_hide_each_other():
-    """Each has its own line, up to their number."""
-    limit = loglimit.LogLimit(most_lines=2)
+def test_different_events_are_logged_up_to_the_limit():
+    """Each has its own line."""
+    limit = loglimit.LogLimit(max_lines=2)
     assert [limit.admit(event, at(0)) for event in "abcd"] == [{}, {}, None, None]
     assert limit.admit("c", at(60)) == {"others_left_out": 2}
 
 
-def test_nothing_is_left_out_that_is_not_counted():
-    """What never comes again is in the sum of the others."""
-    limit = loglimit.LogLimit(most_lines=3)
+def test_all_suppressed_lines_are_counted():
+    """Events that never come again are in the sum of the others."""
+    limit = loglimit.LogLimit(max_lines=3)
     counted = 0
     for second in range(600):
         for event in range(second % 7):
-            found = limit.admit(event, at(second))
-            counted += sum(found.values()) + 1 if found is not None else 0
+            fields = limit.admit(event, at(second))
+            counted += sum(fields.values()) + 1 if fields is not None else 0
     last = [limit.admit("end", at(second)) for second in (700, 800, 900)]
-    counted += sum(sum(each.values()) for each in last)
+    counted += sum(sum(fields.values()) for fields in last)
     assert counted == sum(second % 7 for second in range(600))
 
 
-def test_a_clock_that_goes_back_silences_nothing():
-    """A new interval begins."""
+def test_a_clock_that_goes_back_starts_a_new_interval():
+    """Lines are not suppressed until the clock catches up."""
     limit = loglimit.LogLimit()
     assert limit.admit("a", at(0)) == {}
     assert limit.admit("a", at(-3600)) == {}

@@ -1,4 +1,4 @@
-"""How whoever started the process learns how far it is."""
+"""The ready file, and notifications of the service manager."""
 
 from __future__ import annotations
 
@@ -14,55 +14,55 @@ from certplane import errors, notify
 URL = "https://127.0.0.1:6443"
 
 
-def test_the_file_is_there_while_requests_are_answered(tmp_path):
-    """Not before, and not afterwards; nothing else is left."""
+def test_the_file_exists_while_requests_are_served(tmp_path):
+    """Not before, and not afterwards; no other file is left."""
     path = tmp_path / "ready"
-    with notify.progress(path, {}) as progress:
+    with notify.notifier(path, {}) as notifier:
         assert not path.exists()
-        progress.ready(URL)
+        notifier.ready(URL)
         assert path.read_text() == f"{URL}\n"
-        progress.stopping()
+        notifier.stopping()
         assert not path.exists()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_file_is_gone_after_a_failure(tmp_path):
+def test_the_file_is_removed_after_a_failure(tmp_path):
     """However the block is left."""
     path = tmp_path / "ready"
-    with contextlib.suppress(RuntimeError), notify.progress(path, {}) as progress:
-        progress.ready(URL)
+    with contextlib.suppress(RuntimeError), notify.notifier(path, {}) as notifier:
+        notifier.ready(URL)
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_process_left_is_removed_at_the_start(tmp_path):
-    """Whoever waits for the file is not told that the next one is ready when it only starts."""
+def test_a_stale_file_of_a_killed_process_is_removed(tmp_path):
+    """At the start, so that nobody takes it for that of the new process."""
     path = tmp_path / "ready"
     path.write_text("https://127.0.0.1:1\n")
     (tmp_path / ".ready.new").write_text("half")
-    with notify.progress(path, {}) as progress:
+    with notify.notifier(path, {}) as notifier:
         assert not path.exists()
-        progress.ready(URL)
+        notifier.ready(URL)
         assert path.read_text() == f"{URL}\n"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_living_process_says_is_left_alone(tmp_path):
-    """A second start by mistake does not take the first server out of service."""
+def test_the_file_of_a_running_process_is_kept(tmp_path):
+    """An accidental second start does not affect the first server."""
     path = tmp_path / "ready"
-    with notify.progress(path, {}) as progress:
-        progress.ready(URL)
-        with pytest.raises(errors.SetupError, match="another process says") as caught, notify.progress(path, {}):
+    with notify.notifier(path, {}) as notifier:
+        notifier.ready(URL)
+        with pytest.raises(errors.SetupError, match="still running") as caught, notify.notifier(path, {}):
             pass
         assert caught.value.hints
         assert path.read_text() == f"{URL}\n"
 
 
-def test_a_file_that_somebody_put_in_its_place_stays(tmp_path):
-    """It may be that of the next process, or none of ours."""
+def test_a_file_that_replaced_ours_is_kept(tmp_path):
+    """It may belong to the next process."""
     path = tmp_path / "ready"
-    with notify.progress(path, {}) as progress:
-        progress.ready(URL)
+    with notify.notifier(path, {}) as notifier:
+        notifier.ready(URL)
         path.unlink()
         path.write_text("another")
     assert path.read_text() == "another"
@@ -70,60 +70,60 @@ def test_a_file_that_somebody_put_in_its_place_stays(tmp_path):
 
 @pytest.mark.parametrize("name", ["ready", ".ready.new"])
 def test_nothing_is_written_through_a_link(name, tmp_path):
-    """Whoever may put a link there must not choose what is overwritten."""
+    """Whoever can create a link there must not choose which file is overwritten."""
     precious, directory = tmp_path / "precious", tmp_path / "run"
     precious.write_text("precious")
     directory.mkdir()
     (directory / name).symlink_to(precious)
     path = directory / "ready"
-    with contextlib.suppress(errors.SetupError), notify.progress(path, {}) as progress:
-        progress.ready(URL)
+    with contextlib.suppress(errors.SetupError), notify.notifier(path, {}) as notifier:
+        notifier.ready(URL)
         assert not path.is_symlink()
     assert precious.read_text() == "precious"
 
 
 @pytest.mark.parametrize("place", ["missing/ready", "directory"])
-def test_a_file_that_cannot_be_there_is_refused_at_the_start(place, tmp_path):
-    """In words, with the setting that chooses another."""
+def test_an_impossible_path_is_refused_at_the_start(place, tmp_path):
+    """The hint names the setting."""
     (tmp_path / "directory").mkdir()
-    with pytest.raises(errors.SetupError, match="the ready file") as caught, notify.progress(tmp_path / place, {}):
+    with pytest.raises(errors.SetupError, match="the ready file") as caught, notify.notifier(tmp_path / place, {}):
         pass
-    assert caught.value.hints == ("--ready-file names another file",)
+    assert caught.value.hints == ("set --ready-file to another path",)
 
 
 @contextlib.contextmanager
 def manager(address):
-    """A service manager's socket, which hears what it is told."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as hearing:
-        hearing.bind(address)
-        hearing.setblocking(False)
-        yield lambda: hearing.recv(4096).decode()
+    """The socket of a service manager, and a function that receives a message."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(address)
+        receiver.setblocking(False)
+        yield lambda: receiver.recv(4096).decode()
 
 
 @pytest.mark.parametrize("abstract", [False, True])
-def test_a_service_manager_is_told(abstract, tmp_path):
-    """As sd_notify(3) has it: on a socket in the file system, or in the abstract namespace."""
+def test_a_service_manager_is_notified(abstract, tmp_path):
+    """By sd_notify(3), on a socket in the file system or in the abstract namespace."""
     name = f"@certplane-{os.getpid()}" if abstract else str(tmp_path / "notify")
-    with manager(name.replace("@", "\0", 1) if abstract else name) as heard:
-        with notify.progress(None, {"NOTIFY_SOCKET": name}) as progress:
-            progress.ready(URL)
-            assert heard() == f"READY=1\nSTATUS=serving {URL}"
-            progress.stopping()
-            assert heard() == "STOPPING=1"
-        # It is told once.
+    with manager(name.replace("@", "\0", 1) if abstract else name) as receive:
+        with notify.notifier(None, {"NOTIFY_SOCKET": name}) as notifier:
+            notifier.ready(URL)
+            assert receive() == f"READY=1\nSTATUS=serving {URL}"
+            notifier.stopping()
+            assert receive() == "STOPPING=1"
+        # Only once.
         with pytest.raises(BlockingIOError):
-            heard()
+            receive()
 
 
-def test_a_service_manager_that_is_gone_stops_nothing(tmp_path, caplog):
-    """It is told of in the log."""
-    with notify.progress(None, {"NOTIFY_SOCKET": str(tmp_path / "none")}) as progress:
-        progress.ready(URL)
-    assert [each.message for each in caplog.records] == ["the service manager cannot be notified"] * 2
+def test_a_missing_service_manager_is_logged(tmp_path, caplog):
+    """And does not stop the server."""
+    with notify.notifier(None, {"NOTIFY_SOCKET": str(tmp_path / "none")}) as notifier:
+        notifier.ready(URL)
+    assert [record.message for record in caplog.records] == ["failed to notify the service manager"] * 2
 
 
-def test_nobody_need_be_told(tmp_path):
+def test_both_are_optional(tmp_path):
     """Without a file and without a service manager."""
-    with notify.progress(None, {}) as progress:
-        progress.ready(URL)
+    with notify.notifier(None, {}) as notifier:
+        notifier.ready(URL)
     assert list(pathlib.Path(tmp_path).iterdir()) == []

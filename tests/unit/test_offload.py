@@ -1,4 +1,4 @@
-"""What takes long leaves the event loop."""
+"""Long computations run in a worker thread, in fair order."""
 
 import asyncio
 import gc
@@ -9,80 +9,84 @@ import pytest
 from certplane import offload, testing
 
 
-def _where(failure=None):
-    if failure is not None:
-        raise failure
+def _current_thread(error=None):
+    if error is not None:
+        raise error
     return threading.current_thread()
 
 
-async def test_small_things_are_done_at_once():
-    """To hand them over would cost more than they do."""
-    assert await offload.run(offload.INLINE, _where) is threading.current_thread()
+async def test_small_inputs_are_processed_on_the_event_loop():
+    """To hand them over would cost more than to process them."""
+    assert await offload.run(offload.INLINE_BYTES, _current_thread) is threading.current_thread()
 
 
-async def test_large_things_are_done_in_one_thread():
-    """The same one for all of them, so that others than those who wait for it have the rest of the machine."""
-    first, second = [await offload.run(offload.INLINE + 1, _where) for _ in range(2)]
+async def test_large_inputs_are_processed_in_one_thread():
+    """The same thread for all of them."""
+    first, second = [await offload.run(offload.INLINE_BYTES + 1, _current_thread) for _ in range(2)]
     assert first is second is not threading.current_thread()
 
 
-async def test_what_is_raised_comes_back():
-    """As if it had been done here."""
+async def test_exceptions_of_the_thread_are_raised():
+    """In the task that awaits the result."""
     with pytest.raises(ValueError, match="wrong"):
-        await offload.run(offload.INLINE + 1, _where, failure=ValueError("wrong"))
+        await offload.run(offload.INLINE_BYTES + 1, _current_thread, error=ValueError("wrong"))
 
 
-class _Queued:
-    """Work of users that waits while the thread is busy."""
+class _Queue:
+    """Requests of users that wait while the thread is busy."""
 
     def __init__(self):
         self.done = []
-        self._may_go_on = threading.Event()
-        self._busy = asyncio.ensure_future(offload.run(offload.INLINE + 1, self._may_go_on.wait, 60))
+        self._continue = threading.Event()
+        self._busy = asyncio.ensure_future(offload.run(offload.INLINE_BYTES + 1, self._continue.wait, 60))
 
     async def add(self, user, number):
-        offload.asker.set(user)
-        await offload.run(offload.INLINE + 1, self.done.append, f"{user}{number}")
+        offload.current_user.set(user)
+        await offload.run(offload.INLINE_BYTES + 1, self.done.append, f"{user}{number}")
 
     async def finish(self, *work):
-        self._may_go_on.set()
+        self._continue.set()
         assert await self._busy
         return await asyncio.gather(*work, return_exceptions=True)
 
 
 async def test_users_take_turns():
-    """Whoever sends many large requests waits behind his own."""
-    queued = _Queued()
+    """A user who sends many large requests waits behind their own."""
+    requests = _Queue()
     await testing.settle(10)
-    work = [asyncio.ensure_future(queued.add(user, at)) for user, count in (("a", 4), ("b", 2)) for at in range(count)]
+    work = [
+        asyncio.ensure_future(requests.add(user, number))
+        for user, count in (("a", 4), ("b", 2))
+        for number in range(count)
+    ]
     await testing.settle(10)
-    await queued.finish(*work)
-    assert queued.done == ["a0", "b0", "a1", "b1", "a2", "a3"]
+    await requests.finish(*work)
+    assert requests.done == ["a0", "b0", "a1", "b1", "a2", "a3"]
 
 
-async def test_who_waits_no_more_keeps_nobody_waiting():
-    """Neither before his turn nor at the moment when it comes."""
-    queued = _Queued()
+async def test_a_cancelled_request_does_not_block_others():
+    """Neither while it waits nor at the moment when its turn comes."""
+    requests = _Queue()
     await testing.settle(10)
-    work = [asyncio.ensure_future(queued.add("a", at)) for at in range(3)]
+    work = [asyncio.ensure_future(requests.add("a", number)) for number in range(3)]
     await testing.settle(10)
     work[1].cancel()
-    turns = offload._turns[asyncio.get_running_loop()]
-    turns._waiting["a"][0].set_result(None)
+    queue = offload._queues[asyncio.get_running_loop()]
+    queue._waiting["a"][0].set_result(None)
     work[0].cancel()
     await testing.settle(10)
-    first, second, third = await asyncio.wait_for(queued.finish(*work), 10)
+    first, second, third = await asyncio.wait_for(requests.finish(*work), 10)
     assert isinstance(first, asyncio.CancelledError)
     assert isinstance(second, asyncio.CancelledError)
     assert third is None
-    assert queued.done == ["a2"]
-    await offload.run(offload.INLINE + 1, queued.done.append, "last")
-    assert queued.done == ["a2", "last"]
+    assert requests.done == ["a2"]
+    await offload.run(offload.INLINE_BYTES + 1, requests.done.append, "last")
+    assert requests.done == ["a2", "last"]
 
 
-async def test_the_collector_does_not_look_at_what_is_read():
-    """It would hold up all threads at every fourth part of a million values; afterwards it works again."""
-    assert not await offload.run(offload.INLINE + 1, gc.isenabled)
+async def test_the_cycle_collector_is_off_in_the_thread():
+    """It would block all threads repeatedly while a million values are created. It is on again afterwards."""
+    assert not await offload.run(offload.INLINE_BYTES + 1, gc.isenabled)
     with pytest.raises(ValueError, match="wrong"):
-        await offload.run(offload.INLINE + 1, _where, failure=ValueError("wrong"))
+        await offload.run(offload.INLINE_BYTES + 1, _current_thread, error=ValueError("wrong"))
     assert gc.isenabled()

@@ -1,4 +1,4 @@
-"""Work in the background: it fails, is begun again later and later, and is told late until it works."""
+"""Background tasks: they are restarted with back-off, and are late until they work again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from certplane import errors, supervisor, telemetry, testing
 
 
 class Work:
-    """Counts its rounds; fails as long as it is told to."""
+    """Records when it is called; raises `error`, or hangs if it is `stuck`."""
 
     def __init__(self, clock):
         self.clock = clock
@@ -38,108 +38,108 @@ def figures():
 
 @pytest.fixture
 async def supervised(clock, figures):
-    made = supervisor.Supervisor(clock, figures)
-    yield made
-    await made.stop()
+    supervised = supervisor.Supervisor(clock, figures)
+    yield supervised
+    await supervised.stop()
 
 
-async def test_rounds_come_in_their_period(supervised, clock):
-    """The first after one period."""
+async def test_a_task_runs_periodically(supervised, clock):
+    """For the first time after one period."""
     work = Work(clock)
-    supervised.every("rounds", 100, work)
+    supervised.run_every("rounds", 100, work)
     await clock.advance(350)
     assert work.moments == [100, 200, 300]
-    assert supervised.late() == {"rounds": 0.0}
+    assert supervised.late_seconds() == {"rounds": 0.0}
     assert supervised.problem() is None
 
 
-async def test_a_failed_round_is_tried_again_soon(supervised, clock, figures, caplog):
-    """Later and later, never later than the next round; it is late, counted and logged until it works."""
+async def test_a_failed_round_is_retried_with_back_off(supervised, clock, figures, caplog):
+    """Never later than the next round. The task is late until it succeeds; failures are counted and logged."""
     caplog.set_level("INFO")
     work = Work(clock)
     work.error = errors.CertplaneError("the disk is full")
-    supervised.every("rounds", 10, work)
+    supervised.run_every("rounds", 10, work)
     await clock.advance(40)
     assert work.moments == [10, 11, 13, 17, 25, 35]
-    assert supervised.problem() == "rounds has not worked for 30s"
+    assert supervised.problem() == "rounds has been failing for 30s"
     assert supervised.problem(tolerated=31) is None
     rendered = figures.render().decode()
     assert 'certplane_background_failures_total{task="rounds"} 6.0' in rendered
     assert 'certplane_background_late_seconds{task="rounds"} 30.0' in rendered
-    assert [(each.failures, each.problem) for each in caplog.records] == [
+    assert [(record.failures, record.problem) for record in caplog.records] == [
         (number, "the disk is full") for number in (1, 2, 4)
     ]
     work.error = None
     await clock.advance(10)
     assert supervised.problem() is None
-    assert caplog.records[-1].getMessage() == "work in the background goes on"
+    assert caplog.records[-1].getMessage() == "background task recovered"
     await clock.advance(10)
     assert work.moments[-2:] == [45, 55]
 
 
-async def test_what_nobody_thought_of_is_logged_with_its_origin(supervised, clock, caplog):
-    """And does not end the work."""
+async def test_an_unexpected_exception_is_logged_with_its_traceback(supervised, clock, caplog):
+    """And does not end the task."""
     work = Work(clock)
     work.error = ZeroDivisionError("a mistake")
-    supervised.every("rounds", 10, work)
+    supervised.run_every("rounds", 10, work)
     await clock.advance(11)
     assert caplog.records[0].exc_info[1] is work.error
     assert len(work.moments) == 2
 
 
 async def test_a_round_that_hangs_is_late(supervised, clock):
-    """Once the next one would be over as well."""
+    """As soon as the next one would be over as well."""
     work = Work(clock)
     work.stuck = True
-    supervised.every("rounds", 100, work)
+    supervised.run_every("rounds", 100, work)
     await clock.advance(210)
     assert supervised.problem() is None
     await clock.advance(1)
-    assert supervised.problem() == "rounds has not worked for 111s"
+    assert supervised.problem() == "rounds has been failing for 111s"
 
 
 @pytest.mark.parametrize("form", ["rounds", "run"])
-async def test_work_whose_future_was_cancelled_has_failed(form, supervised, clock):
-    """It is not the supervisor that was cancelled: the work is begun again, and late."""
+async def test_a_task_whose_awaited_future_was_cancelled_has_failed(form, supervised, clock):
+    """The task itself was not cancelled: it is restarted, and late."""
     work = Work(clock)
     work.error = asyncio.CancelledError()
     if form == "run":
-        supervised.keep("work", work)
+        supervised.run_forever("work", work)
     else:
-        supervised.every("work", 1, work)
+        supervised.run_every("work", 1, work)
     await clock.advance(3)
     assert len(work.moments) >= 2
     assert supervised.problem() is not None
 
 
 @pytest.mark.parametrize("ends", [False, True])
-async def test_a_run_that_ends_is_begun_again(ends, supervised, clock):
-    """With an error or without: it should not have ended."""
+async def test_a_run_that_ends_is_restarted(ends, supervised, clock):
+    """Whether it returns or raises."""
     work = Work(clock)
     work.error = None if ends else RuntimeError("a mistake")
-    supervised.keep("run", work)
+    supervised.run_forever("run", work)
     await clock.advance(8)
     assert work.moments == [0, 1, 3, 7]
-    assert supervised.problem() == "run has not worked for 8s"
+    assert supervised.problem() == "run has been failing for 8s"
 
 
-async def test_a_run_works_again_when_it_has_lasted(supervised, clock):
-    """A minute; what fails after that is a new failure."""
+async def test_a_run_works_again_after_a_minute(supervised, clock):
+    """A failure after that is the first one."""
     work = Work(clock)
     work.error = RuntimeError("a mistake")
-    supervised.keep("run", work)
+    supervised.run_forever("run", work)
     await clock.advance(8)
     work.error, work.stuck = None, True
     await clock.advance(7)
     assert work.moments == [0, 1, 3, 7, 15]
     await clock.advance(59)
-    assert supervised.problem() == "run has not worked for 74s"
+    assert supervised.problem() == "run has been failing for 74s"
     await clock.advance(1)
     assert supervised.problem() is None
 
 
 async def test_a_failure_after_a_long_run_is_the_first(supervised, clock):
-    """It is begun again after a second."""
+    """It is restarted after a second."""
     moments, over = [], asyncio.Event()
 
     async def run():
@@ -147,35 +147,35 @@ async def test_a_failure_after_a_long_run_is_the_first(supervised, clock):
         await over.wait()
         raise RuntimeError("a mistake")
 
-    supervised.keep("run", run)
+    supervised.run_forever("run", run)
     await clock.advance(100)
     over.set()
     await clock.advance(2)
     assert moments == [0, 101]
-    assert supervised.problem() == "run has not worked for 2s"
+    assert supervised.problem() == "run has been failing for 2s"
 
 
-async def test_delays_have_an_end(supervised, clock):
-    """A minute at the most."""
+async def test_the_delay_is_limited(supervised, clock):
+    """To one minute."""
     work = Work(clock)
     work.error = RuntimeError("a mistake")
-    supervised.keep("run", work)
+    supervised.run_forever("run", work)
     await clock.advance(3600)
     assert work.moments[-1] - work.moments[-2] == 60
 
 
-async def test_stopping_ends_everything(supervised, clock):
-    """And nothing is late any more."""
+async def test_stop_cancels_all_tasks(supervised, clock):
+    """And no task is late any more."""
     work = Work(clock)
     work.stuck = True
-    supervised.keep("run", work)
+    supervised.run_forever("run", work)
     await clock.advance(1)
     await supervised.stop()
-    assert supervised.late() == {}
+    assert supervised.late_seconds() == {}
 
 
-async def test_names_are_given_once(supervised, clock):
-    """Or the figures of two would be one."""
-    supervised.every("rounds", 10, Work(clock))
+async def test_names_of_tasks_are_unique(supervised, clock):
+    """Otherwise the metrics of two tasks would be mixed."""
+    supervised.run_every("rounds", 10, Work(clock))
     with pytest.raises(ValueError, match="rounds"):
-        supervised.keep("rounds", Work(clock))
+        supervised.run_forever("rounds", Work(clock))

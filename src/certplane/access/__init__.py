@@ -1,1 +1,1 @@
-"""Who you are and what you may do."""
+"""Authentication, authorization, and the admission hooks that check permissions."""

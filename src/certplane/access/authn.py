@@ -1,9 +1,9 @@
-"""Who is asking: the client certificate, a token, or nobody in particular.
+"""Authentication: the user of a request from its client certificate or bearer token, or the anonymous user.
 
-A chain of methods; the first that recognises its credential wins, and a method that fails does not stop the next. A
-client certificate is judged anew for every request, because time passes: what the judgement of its chain found, good or
-bad, is kept with the time in which it holds. Every failure is the same 401 to the caller; the log says why, once a
-minute for the same reason and source, and metrics count each certificate that is refused.
+The methods form a chain. The first one that accepts its credential wins; a method that rejects does not stop the next.
+A client certificate is checked for every request, because it may expire in between: the result for its chain, good or
+bad, is cached together with the time span in which it holds. The caller gets the same 401 for every failure. The log
+gives the reason, once a minute for the same cause and source, and metrics count every rejected certificate.
 
 Source: `k8s.io/apiserver/pkg/authentication/request/{x509,bearertoken,union,anonymous}`.
 """
@@ -23,28 +23,30 @@ from typing import Final, Protocol
 from certplane import errors, loglimit
 from certplane.boundedcache import BoundedCache
 from certplane.meta import context
-from certplane.x509 import certificates
+from certplane.meta.context import User
+from certplane.x509.trust import clientcertificates
 
 _log = logging.getLogger("certplane.access")
 
 AUTHENTICATED: Final = "system:authenticated"
 UNAUTHENTICATED: Final = "system:unauthenticated"
 CREDENTIAL_ID: Final = "authentication.kubernetes.io/credential-id"
-#: Bytes that are remembered of good chains: enough for some two thousand of three certificates each.
-_KNOWN_BYTES: Final = 64 << 20
-#: A name in Python takes up to four times what it takes in DER, and stands in two objects; and there is the chain.
+#: Bytes of the cache of valid chains: enough for about two thousand chains of three certificates each.
+_VALID_BYTES: Final = 64 << 20
+#: Memory per byte of DER: a name in Python takes up to four times its DER, is held by two objects, and so is the chain.
 _EXPANSION: Final = 9
-#: Bytes that are remembered of refusals, some four thousand, each of so many at the most.
+#: Bytes of the cache of refusals, which holds about four thousand; and the maximum of one refusal.
 _REFUSED_BYTES: Final = 8 << 20
 _REFUSAL_BYTES: Final = 2048
-_LONGEST_REASON: Final = 1024
+#: Characters of a reason in the log.
+_MAX_REASON: Final = 1024
 _STRAY_SPACE: Final = "the provided Authorization header contains extra space before the bearer token, and is ignored"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a request offers. `peer_chain` is DER, leaf first; `authorization` the header, empty if there is none;
-    `warn` tells whoever asks what is odd about it.
+    """The credentials of a request. `peer_chain` is DER, leaf first; `authorization` the header, empty if there is
+    none; `source` the address for the log; `warn` adds a warning to the response.
     """
 
     peer_chain: Sequence[bytes] = ()
@@ -54,7 +56,7 @@ class Credentials:
 
 
 class Rejected(ValueError):
-    """A credential that identifies nobody; the text is for the log, and so are `fields`."""
+    """The credential is not valid. The text and `fields` are for the log."""
 
     def __init__(self, text: str, fields: Mapping[str, str] | None = None) -> None:
         super().__init__(text)
@@ -62,193 +64,192 @@ class Rejected(ValueError):
 
 
 class Method(Protocol):
-    """One way to recognise somebody."""
+    """One authentication method."""
 
-    def recognise(self, offered: Credentials, now: datetime.datetime) -> context.User | None:
-        """The user; None if there is no credential of this kind. Raises Rejected if it is no good."""
+    def authenticate(self, credentials: Credentials, now: datetime.datetime) -> User | None:
+        """The user; None if there is no credential of this kind. Raises Rejected if the credential is not valid."""
         ...
 
 
 class ClientCertificates:
-    """Certificates that the handshake delivered: whatever the client sent, also what is none."""
+    """Client certificates from the TLS handshake. It accepts any bytes, so they are parsed and verified here."""
 
     def __init__(
         self,
-        verifier: certificates.ClientVerifier,
+        verifier: clientcertificates.ClientVerifier,
         observe: Callable[[float], None] = lambda _: None,
         count_refusal: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`observe` is told, for each request, how many seconds its certificate is still valid; `count_refusal` the
-        reason for each that is refused.
+        """`observe` gets the remaining seconds of a valid certificate at each request; `count_refusal` the reason of
+        each refusal.
         """
         self._verifier = verifier
         self.observe = observe
         self._count_refusal = count_refusal
-        # Two, so that strangers push nobody out.
-        self._known: BoundedCache[_Client] = BoundedCache(_KNOWN_BYTES, _EXPANSION)
-        self._refused: BoundedCache[certificates.Refusal] = BoundedCache(_REFUSED_BYTES, expansion=1)
+        # Two caches, so that invalid chains cannot evict valid ones.
+        self._valid: BoundedCache[_Client] = BoundedCache(_VALID_BYTES, _EXPANSION)
+        self._refused: BoundedCache[clientcertificates.Refusal] = BoundedCache(_REFUSED_BYTES, expansion=1)
 
-    def recognise(self, offered: Credentials, now: datetime.datetime) -> context.User | None:
-        if not offered.peer_chain:
+    def authenticate(self, credentials: Credentials, now: datetime.datetime) -> User | None:
+        if not credentials.peer_chain:
             return None
-        chain = tuple(offered.peer_chain)
-        known = self._known.get(chain)
-        if known is None or now not in known.client.span:
-            known = self._judge(chain, now)
-        self.observe((known.client.not_after - now).total_seconds())
-        return known.user
+        chain = tuple(credentials.peer_chain)
+        client = self._valid.get(chain)
+        if client is None or now not in client.verified.span:
+            client = self._verify(chain, now)
+        self.observe((client.verified.not_after - now).total_seconds())
+        return client.user
 
-    def _judge(self, chain: tuple[bytes, ...], now: datetime.datetime) -> _Client:
+    def _verify(self, chain: tuple[bytes, ...], now: datetime.datetime) -> _Client:
         digest = _digest(chain)
         refusal = self._refused.get(digest)
         if refusal is None or now not in refusal.span:
             try:
-                client = self._verifier.verify(chain[0], chain[1:], now)
-            except certificates.VerificationError as error:
+                verified = self._verifier.verify(chain[0], chain[1:], now)
+            except clientcertificates.VerificationError as error:
                 refusal = error.refusal
                 self._refused.put(digest, refusal, _REFUSAL_BYTES)
             else:
-                known = _Client(client, _user(client))
-                self._known.put(chain, known, sum(map(len, chain)))
-                return known
+                client = _Client(verified, _user(verified))
+                self._valid.put(chain, client, sum(map(len, chain)))
+                return client
         self._count_refusal(refusal.reason.value)
         fields = dataclasses.asdict(refusal.identifiers) if refusal.identifiers is not None else {}
         raise Rejected(f"client certificate: {refusal.text}", {"cause": refusal.reason.value, **fields})
 
-    def replace(self, verifier: certificates.ClientVerifier) -> None:
-        """Trust another pool from now on; nothing is remembered of the old one."""
+    def replace(self, verifier: clientcertificates.ClientVerifier) -> None:
+        """Use another pool of CAs from now on, and clear the caches."""
         self._verifier = verifier
-        self._known.clear()
+        self._valid.clear()
         self._refused.clear()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Client:
-    """A certificate that is good, and whom it makes."""
+    """A valid client certificate and its user; None if it has no common name."""
 
-    client: certificates.VerifiedClient
-    user: context.User | None
+    verified: clientcertificates.VerifiedClient
+    user: User | None
 
 
 def _digest(chain: Sequence[bytes]) -> bytes:
-    lengths = ",".join(str(len(each)) for each in chain)
+    lengths = ",".join(str(len(certificate)) for certificate in chain)
     return hashlib.sha256(b"".join((lengths.encode("ascii"), b":", *chain))).digest()
 
 
-def _user(client: certificates.VerifiedClient) -> context.User | None:
+def _user(client: clientcertificates.VerifiedClient) -> User | None:
     if not client.common_name:
         return None
     extra = {CREDENTIAL_ID: (f"X509SHA256={client.sha256}",)}
-    return with_implied_groups(context.User(client.common_name, client.uid, client.organizations, extra))
+    return with_implied_groups(User(client.common_name, client.uid, client.organizations, extra))
 
 
-def with_implied_groups(user: context.User) -> context.User:
-    """Everybody who was recognised is in system:authenticated."""
+def with_implied_groups(user: User) -> User:
+    """The user with the group system:authenticated, unless it is the anonymous user."""
     if AUTHENTICATED in user.groups or UNAUTHENTICATED in user.groups or user.name == context.ANONYMOUS.name:
         return user
     return dataclasses.replace(user, groups=(*user.groups, AUTHENTICATED))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Recognised:
-    """Whose token it is. `audiences` are those of the wanted ones that it is meant for; None: it says nothing of that,
-    and is good wherever this server's own name is among them.
+class TokenUser:
+    """The user of a token. `audiences` are the requested audiences that the token is valid for; None if tokens of this
+    kind have no audiences: such a token is valid for this server's own audiences.
     """
 
-    user: context.User
+    user: User
     audiences: tuple[str, ...] | None = None
 
 
 class TokenSource(Protocol):
-    """Knows tokens of one sort."""
+    """Authenticates one kind of bearer tokens."""
 
-    def recognise(self, token: str, audiences: Sequence[str], now: datetime.datetime) -> Recognised | None:
-        """Whose token it is; None if it is none of this sort. Raises Rejected if it is, and is no good."""
+    def authenticate(self, token: str, audiences: Sequence[str], now: datetime.datetime) -> TokenUser | None:
+        """The user of a token; None if it is of another kind. Raises Rejected if it is not valid."""
         ...
 
 
 class StaticTokens:
-    """Tokens from a file, as kube-apiserver's --token-auth-file has them."""
+    """Tokens from a file, as kube-apiserver's --token-auth-file."""
 
-    def __init__(self, users: Mapping[str, context.User]) -> None:
-        self._users: Mapping[bytes, context.User] = {}
+    def __init__(self, users: Mapping[str, User]) -> None:
+        self._users: Mapping[bytes, User] = {}
         self.replace(users)
 
-    def replace(self, users: Mapping[str, context.User]) -> None:
-        """Know these tokens from now on, and no others."""
-        # Looked up by digest, so that the time it takes says nothing about a token.
+    def replace(self, users: Mapping[str, User]) -> None:
+        """Accept these tokens from now on, and no others."""
+        # Digests, so that the time of a comparison does not depend on the token.
         self._users = {hashlib.sha256(token.encode("utf-8")).digest(): user for token, user in users.items()}
 
-    def recognise(self, token: str, audiences: Sequence[str], now: datetime.datetime) -> Recognised | None:
-        """Whose token this is."""
+    def authenticate(self, token: str, audiences: Sequence[str], now: datetime.datetime) -> TokenUser | None:
         del audiences, now
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         for known, user in self._users.items():
             if hmac.compare_digest(known, digest):
-                return Recognised(user)
+                return TokenUser(user)
         return None
 
 
-def parse_tokens(content: bytes) -> dict[str, context.User]:
-    """Users by their tokens, from CSV: token, user name, user UID, and, quoted, groups. Raises ValueError, whose text
-    quotes no token.
+def parse_tokens(content: bytes) -> dict[str, User]:
+    """Users by token, from CSV: token, user name, user UID, and groups in quotes. Raises ValueError; its text does not
+    contain tokens.
     """
-    users: dict[str, context.User] = {}
+    users: dict[str, User] = {}
     try:
         for row in csv.reader(io.StringIO(content.decode("utf-8")), skipinitialspace=True):
             if not row:
                 continue
             if len(row) < 3:
-                raise ValueError(f"it has a line with {len(row)} fields; {_FIELDS}")
-            token, name, uid = (each.strip() for each in row[:3])
+                raise ValueError(f"a line has {len(row)} fields; {_FORMAT}")
+            token, name, uid = (field.strip() for field in row[:3])
             if not token or not name:
-                raise ValueError(f"it has a line without a token or without a user; {_FIELDS}")
-            groups = tuple(each.strip() for each in row[3].split(",") if each.strip()) if len(row) > 3 else ()
-            users[token] = with_implied_groups(context.User(name, uid, groups))
+                raise ValueError(f"a line has no token or no user; {_FORMAT}")
+            groups = tuple(group.strip() for group in row[3].split(",") if group.strip()) if len(row) > 3 else ()
+            users[token] = with_implied_groups(User(name, uid, groups))
     except UnicodeDecodeError:
-        raise ValueError("it is not UTF-8") from None
+        raise ValueError("not UTF-8") from None
     except csv.Error as error:
-        raise ValueError(f"it is no CSV: {error}") from error
+        raise ValueError(f"not valid CSV: {error}") from error
     return users
 
 
-_FIELDS: Final = 'each line is: token,user,uid,"group1,group2" (the groups may be left out)'
+_FORMAT: Final = 'the format is: token,user,uid,"group1,group2" (groups are optional)'
 
 
 class BearerTokens:
-    """Tokens in the Authorization header. `audiences` are the names of this server, to which they must be meant."""
+    """Tokens in the Authorization header. `audiences` are those of this server; a token must be valid for one."""
 
     def __init__(self, audiences: Sequence[str] = (), *sources: TokenSource) -> None:
         self.audiences = tuple(audiences)
         self._sources = sources
 
-    def recognise(self, offered: Credentials, now: datetime.datetime) -> context.User | None:
-        token = bearer_token(offered.authorization)
-        if not token and _has_stray_space(offered.authorization):
-            offered.warn(_STRAY_SPACE)
-        return self.judge(token, self.audiences, now).user if token else None
+    def authenticate(self, credentials: Credentials, now: datetime.datetime) -> User | None:
+        token = bearer_token(credentials.authorization)
+        if not token and _has_stray_space(credentials.authorization):
+            credentials.warn(_STRAY_SPACE)
+        return self.authenticate_token(token, self.audiences, now).user if token else None
 
-    def judge(self, token: str, audiences: Sequence[str], now: datetime.datetime) -> Recognised:
-        """Whose token it is, and for which of the audiences. Raises Rejected with everything that speaks against it."""
+    def authenticate_token(self, token: str, audiences: Sequence[str], now: datetime.datetime) -> TokenUser:
+        """The user of a token, and the audiences that it is valid for. Raises Rejected with all reasons."""
         reasons = ["invalid bearer token"]
         for source in self._sources:
             try:
-                found = source.recognise(token, audiences, now)
+                token_user = source.authenticate(token, audiences, now)
             except Rejected as error:
                 reasons.append(str(error))
                 continue
-            if found is None:
+            if token_user is None:
                 continue
-            if found.audiences is not None:
-                return found
-            shared = tuple(each for each in self.audiences if each in audiences)
+            if token_user.audiences is not None:
+                return token_user
+            shared = tuple(audience for audience in self.audiences if audience in audiences)
             if shared or not self.audiences:
-                return Recognised(found.user, shared)
+                return TokenUser(token_user.user, shared)
         raise Rejected(f"[{', '.join(reasons)}]" if len(reasons) > 1 else reasons[0])
 
 
 def bearer_token(authorization: str) -> str:
-    """The token in an Authorization header; empty if it is of another kind, or has none."""
+    """The token in an Authorization header; empty if there is none."""
     parts = _bearer_parts(authorization)
     return parts[1] if len(parts) > 1 else ""
 
@@ -259,43 +260,43 @@ def _bearer_parts(authorization: str) -> list[str]:
 
 
 def _has_stray_space(authorization: str) -> bool:
-    """Whether there would be a token if it stood where it belongs."""
+    """Whether there is more than one space between "Bearer" and the token."""
     parts = _bearer_parts(authorization)
     return len(parts) > 2 and not parts[1]
 
 
 class Authenticator:
-    """The methods, in their order."""
+    """The authentication methods, in order."""
 
     def __init__(self, methods: Sequence[Method], *, anonymous: bool) -> None:
         self._methods = tuple(methods)
         self._anonymous = anonymous
         self._log_limit = loglimit.LogLimit()
 
-    def authenticate(self, offered: Credentials, now: datetime.datetime) -> context.User:
-        """Who is asking. Raises Unauthorized; the reason goes to the log."""
-        rejected: list[Rejected] = []
+    def authenticate(self, credentials: Credentials, now: datetime.datetime) -> User:
+        """The user of a request. Raises Unauthorized; the reason goes to the log."""
+        rejections: list[Rejected] = []
         for method in self._methods:
             try:
-                user = method.recognise(offered, now)
+                user = method.authenticate(credentials, now)
             except Rejected as error:
-                rejected.append(error)
+                rejections.append(error)
                 continue
             if user is not None:
                 return user
-        if not rejected and self._anonymous:
+        if not rejections and self._anonymous:
             return context.ANONYMOUS
-        self._tell(rejected, offered, now)
+        self._log_failure(rejections, credentials, now)
         raise errors.Unauthorized
 
-    def _tell(self, rejected: Sequence[Rejected], offered: Credentials, now: datetime.datetime) -> None:
-        """Say in the log why somebody is not let in; what is repeated is counted."""
-        fields = {name: value for each in rejected for name, value in each.fields.items()}
-        # A source may have as many bad credentials as it likes: of one kind one is told.
-        left_out = self._log_limit.admit((offered.source, len(rejected), fields.get("cause")), now)
-        if left_out is not None:
-            why = "; ".join(map(str, rejected)) or "no credentials, and anonymous requests are off"
+    def _log_failure(self, rejections: Sequence[Rejected], credentials: Credentials, now: datetime.datetime) -> None:
+        """Log why authentication failed; repetitions are counted."""
+        fields = {name: value for rejection in rejections for name, value in rejection.fields.items()}
+        # By source and cause, not by credential: a source may send any number of different bad credentials.
+        repetitions = self._log_limit.admit((credentials.source, len(rejections), fields.get("cause")), now)
+        if repetitions is not None:
+            reason = "; ".join(map(str, rejections)) or "no credentials, and anonymous requests are disabled"
             _log.warning(
                 "unauthorized",
-                extra={"reason": why[:_LONGEST_REASON], "source": offered.source, **fields, **left_out},
+                extra={"reason": reason[:_MAX_REASON], "source": credentials.source, **fields, **repetitions},
             )

@@ -1,20 +1,24 @@
-"""The roles and bindings that every Kubernetes control plane begins with, and how they are kept.
+"""The default roles and bindings of a Kubernetes control plane, and their reconciliation at each start.
 
-The tables are data: names, rules, subjects. `ensure` makes what is missing and adds what was taken away, once at each
-start, and leaves alone what carries the annotation `rbac.authorization.kubernetes.io/autoupdate: "false"`; whatever was
-added by hand stays. Source: kubernetes, `plugin/pkg/auth/authorizer/rbac/bootstrappolicy`,
-`k8s.io/component-helpers/auth/ rbac/reconciliation`; the last table is kubeadm's.
+The tables are data: names, rules, subjects. `ensure` creates missing objects and restores removed rules and subjects,
+once at each start. It keeps what was added by hand, and skips objects with the annotation
+`rbac.authorization.kubernetes.io/autoupdate: "false"`. Source: kubernetes,
+`plugin/pkg/auth/authorizer/rbac/bootstrappolicy`, `k8s.io/component-helpers/auth/rbac/reconciliation`; kubeadm for the
+bindings that are called kubeadm:*.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from certplane.access import escalation
-from certplane.meta import codec, objects
+from certplane.meta import objects
+from certplane.meta.objects import Object
+from certplane.meta.resource import AnyObject
 from certplane.resources import namespaces, rbac
+from certplane.wire import codec
 
 AUTOUPDATE: Final = "rbac.authorization.kubernetes.io/autoupdate"
 _LABELS: Final = {"kubernetes.io/bootstrapping": "rbac-defaults"}
@@ -155,8 +159,8 @@ _ROLES: Final[Mapping[str, _Rules]] = {
 }  # fmt: skip
 
 _AGGREGATED: Final = ("admin", "edit", "view")
-#: Rights on kinds that this server does not have are listed too: so the roles read as in any cluster, and reviews that
-#: others ask of this server about their own kinds are answered alike.
+#: Includes rules for kinds that this server does not serve: the roles are those of any cluster, and a
+#: SubjectAccessReview about another server's kinds gets the same answer.
 _WORKLOADS: Final = (
     "daemonsets",
     "deployments",
@@ -248,13 +252,13 @@ _CONTROLLERS: Final[Mapping[str, _Rules]] = {
     "generic-garbage-collector": (_rule(("delete", "get", "list", "patch", "update", "watch"), "*", "*"), _EVENTS),
 }
 
-#: Roles that come with kinds that are off by default, by the plural of the kind.
+#: Roles for kinds that are off by default, by the plural of the kind.
 _OPTIONAL: Final[Mapping[str, Mapping[str, _Rules]]] = {
     "clustertrustbundles": {
         "system:cluster-trust-bundle-discovery": (_rule(_READ, _CERTIFICATES, "clustertrustbundles"),),
     },
 }
-#: Accounts of controllers that look after such a kind.
+#: Service accounts of the controllers for such kinds, by the plural of the kind.
 _OPTIONAL_CONTROLLERS: Final[Mapping[str, Mapping[str, _Rules]]] = {
     "clustertrustbundles": {
         "kube-apiserver-serving-clustertrustbundle-publisher": (
@@ -298,7 +302,7 @@ _BINDINGS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "system:cluster-trust-bundle-discovery": (("Group", "system:serviceaccounts"),),
 }
 
-#: Bindings that kubeadm adds: name, role, subject. They carry no marks of the defaults.
+#: Bindings that kubeadm adds: name, role, subject. They do not have the labels and annotations of the defaults.
 _KUBEADM: Final = (
     ("kubeadm:cluster-admins", "cluster-admin", ("Group", "kubeadm:cluster-admins")),
     (
@@ -343,9 +347,9 @@ _NAMESPACED: Final[tuple[tuple[str, str, _Rules, str, _Subjects], ...]] = (
             f"system::leader-locking-{name}",
             _leader_rules(),
             f"system::leader-locking-{name}",
-            (("User", f"system:{name}"), *(("ServiceAccount", each) for each in (name, *others))),
+            (("User", f"system:{name}"), *(("ServiceAccount", account) for account in (name, *accounts))),
         )
-        for name, others in (("kube-controller-manager", ("leader-election-controller",)), ("kube-scheduler", ()))
+        for name, accounts in (("kube-controller-manager", ("leader-election-controller",)), ("kube-scheduler", ()))
     ),
     *(
         (namespace, f"system:controller:{name}", rules, f"system:controller:{name}", (("ServiceAccount", name),))
@@ -371,102 +375,104 @@ _NAMESPACED: Final[tuple[tuple[str, str, _Rules, str, _Subjects], ...]] = (
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Wanted:
-    """An object that should be there. `plural` says of which kind."""
+class DefaultObject:
+    """An object that should exist. `plural` names its kind; `namespace` is empty for cluster-scoped kinds."""
 
     plural: str
     namespace: str
-    object: Any
+    object: rbac.ClusterRole | rbac.Role | rbac.ClusterRoleBinding | rbac.RoleBinding
 
 
-def wanted(kinds: Collection[str] = (), domains: Sequence[str] = (), *, judges_serving: bool = False) -> list[Wanted]:
-    """All default roles and bindings, in the order in which they are made. `kinds` are the plurals that are served:
-    some roles come with a kind that is optional. `domains` (as example.com/*) are those of users' own signers, for
-    which our controllers sign. `judges_serving`: one of them approves kubelets' serving certificates.
+def default_objects(
+    kinds: Collection[str] = (), signer_domains: Sequence[str] = (), *, approves_serving: bool = False
+) -> list[DefaultObject]:
+    """All default roles and bindings, in the order of their creation. `kinds` are the plurals that are served: optional
+    kinds add roles. `signer_domains` (as example.com/*) are those of declared signers, for which the controllers sign.
+    `approves_serving`: a controller approves kubelets' serving certificates.
     """
     extra = {name: rules for plural, roles in _OPTIONAL.items() if plural in kinds for name, rules in roles.items()}
     extra[_NODE] = node_rules(kinds)
     accounts = dict(_CONTROLLERS)
     for plural in kinds:
         accounts |= _OPTIONAL_CONTROLLERS.get(plural, {})
-    found = [Wanted("clusterroles", "", each) for each in _cluster_roles(extra, accounts)]
-    found += [Wanted("clusterrolebindings", "", each) for each in _cluster_role_bindings(extra, accounts)]
+    defaults = [DefaultObject("clusterroles", "", role) for role in _cluster_roles(extra, accounts)]
+    defaults += [
+        DefaultObject("clusterrolebindings", "", binding) for binding in _cluster_role_bindings(extra, accounts)
+    ]
     for namespace, name, rules, _, _ in _NAMESPACED:
         role = rbac.Role(rules=list(rules))
-        found.append(Wanted("roles", namespace, _marked(role, name, namespace)))
+        defaults.append(DefaultObject("roles", namespace, _as_default(role, name, namespace)))
     for namespace, role_name, _, name, subjects in _NAMESPACED:
         binding = rbac.RoleBinding(
-            subjects=[_subject(each) for each in subjects], role_ref=_role_ref("Role", role_name)
+            subjects=[_subject(*subject) for subject in subjects], role_ref=_role_ref("Role", role_name)
         )
-        found.append(Wanted("rolebindings", namespace, _marked(binding, name, namespace)))
-    found += _for_ours(domains, judges_serving=judges_serving)
+        defaults.append(DefaultObject("rolebindings", namespace, _as_default(binding, name, namespace)))
+    defaults += _certplane_objects(signer_domains, approves_serving=approves_serving)
     for name, role_name, subject in _KUBEADM:
-        bound = rbac.ClusterRoleBinding(subjects=[_subject(subject)], role_ref=_role_ref("ClusterRole", role_name))
-        bound.metadata.name = name
-        found.append(Wanted("clusterrolebindings", "", bound))
-    return found
-
-
-def _for_ours(domains: Sequence[str], *, judges_serving: bool) -> Iterable[Wanted]:
-    """What controllers need that Kubernetes does not have. These are no defaults of Kubernetes'."""
-    approves = _rule(("update",), _CERTIFICATES, f"{_CSRS}/approval")
-    rules: dict[str, tuple[str, _Rules]] = {}
-    if domains:
-        signs = _rule(("sign",), _CERTIFICATES, "signers", names=domains)
-        rules["certplane:declared-signers"] = "certificate-controller", (signs,)
-        may = _rule(("approve",), _CERTIFICATES, "signers", names=domains)
-        rules["certplane:signer-rule-approver"] = "signer-rule-approver", (may, approves)
-    if judges_serving:
-        may = _rule(("approve",), _CERTIFICATES, "signers", names=("kubernetes.io/kubelet-serving",))
-        rules["certplane:kubelet-serving-approver"] = "kubelet-serving-approver", (may, approves)
-    for name, (account, granted) in rules.items():
-        yield Wanted("clusterroles", "", _marked(rbac.ClusterRole(rules=list(granted)), name))
-        binding = rbac.ClusterRoleBinding(
-            subjects=[_subject(("ServiceAccount", account))], role_ref=_role_ref("ClusterRole", name)
+        kubeadm_binding = rbac.ClusterRoleBinding(
+            subjects=[_subject(*subject)], role_ref=_role_ref("ClusterRole", role_name)
         )
-        yield Wanted("clusterrolebindings", "", _marked(binding, name))
+        kubeadm_binding.metadata.name = name
+        defaults.append(DefaultObject("clusterrolebindings", "", kubeadm_binding))
+    return defaults
+
+
+def _certplane_objects(signer_domains: Sequence[str], *, approves_serving: bool) -> Iterable[DefaultObject]:
+    """Roles and bindings for the controllers that Kubernetes does not have."""
+    update_approval = _rule(("update",), _CERTIFICATES, f"{_CSRS}/approval")
+    roles: dict[str, tuple[str, _Rules]] = {}
+    if signer_domains:
+        sign = _rule(("sign",), _CERTIFICATES, "signers", names=signer_domains)
+        roles["certplane:declared-signers"] = "certificate-controller", (sign,)
+        approve = _rule(("approve",), _CERTIFICATES, "signers", names=signer_domains)
+        roles["certplane:signer-rule-approver"] = "signer-rule-approver", (approve, update_approval)
+    if approves_serving:
+        approve = _rule(("approve",), _CERTIFICATES, "signers", names=("kubernetes.io/kubelet-serving",))
+        roles["certplane:kubelet-serving-approver"] = "kubelet-serving-approver", (approve, update_approval)
+    for name, (account, rules) in roles.items():
+        yield DefaultObject("clusterroles", "", _as_default(rbac.ClusterRole(rules=list(rules)), name))
+        yield DefaultObject("clusterrolebindings", "", _as_default(_account_binding(account, name), name))
 
 
 def _cluster_roles(extra: Mapping[str, _Rules], accounts: Mapping[str, _Rules]) -> Iterable[rbac.ClusterRole]:
     for name, rules in {**_ROLES, **extra}.items():
-        yield _marked(rbac.ClusterRole(rules=list(rules)), name)
+        yield _as_default(rbac.ClusterRole(rules=list(rules)), name)
     for name, rules in accounts.items():
-        yield _marked(rbac.ClusterRole(rules=list(rules)), f"system:controller:{name}")
+        yield _as_default(rbac.ClusterRole(rules=list(rules)), f"system:controller:{name}")
     for position, name in enumerate(_AGGREGATED):
-        source = _marked(rbac.ClusterRole(rules=list(_USER_ROLES[name])), f"system:aggregate-to-{name}")
+        source = _as_default(rbac.ClusterRole(rules=list(_USER_ROLES[name])), f"system:aggregate-to-{name}")
         source.metadata.labels[_AGGREGATE + name] = "true"
         yield source
         selector = rbac.AggregationRule(
             cluster_role_selectors=[objects.LabelSelector(match_labels={_AGGREGATE + name: "true"})]
         )
-        collected = _marked(rbac.ClusterRole(aggregation_rule=selector), name)
+        aggregating = _as_default(rbac.ClusterRole(aggregation_rule=selector), name)
         if position:
-            collected.metadata.labels[_AGGREGATE + _AGGREGATED[position - 1]] = "true"
-        yield collected
+            aggregating.metadata.labels[_AGGREGATE + _AGGREGATED[position - 1]] = "true"
+        yield aggregating
 
 
 def _cluster_role_bindings(extra: Mapping[str, _Rules], accounts: Iterable[str]) -> Iterable[rbac.ClusterRoleBinding]:
     for name, subjects in _BINDINGS.items():
         if name in _OPTIONAL_NAMES and name not in extra:
             continue
-        yield _marked(
-            rbac.ClusterRoleBinding(
-                subjects=[_subject(each) for each in subjects], role_ref=_role_ref("ClusterRole", name)
-            ),
-            name,
+        binding = rbac.ClusterRoleBinding(
+            subjects=[_subject(*subject) for subject in subjects], role_ref=_role_ref("ClusterRole", name)
         )
+        yield _as_default(binding, name)
     for account in accounts:
         name = f"system:controller:{account}"
-        yield _marked(
-            rbac.ClusterRoleBinding(
-                subjects=[_subject(("ServiceAccount", account))], role_ref=_role_ref("ClusterRole", name)
-            ),
-            name,
-        )
+        yield _as_default(_account_binding(account, name), name)
 
 
-def _subject(of: tuple[str, str]) -> rbac.Subject:
-    kind, name = of
+def _account_binding(account: str, role: str) -> rbac.ClusterRoleBinding:
+    """The binding of a controller's service account to a ClusterRole."""
+    return rbac.ClusterRoleBinding(
+        subjects=[_subject("ServiceAccount", account)], role_ref=_role_ref("ClusterRole", role)
+    )
+
+
+def _subject(kind: str, name: str) -> rbac.Subject:
     if kind == "ServiceAccount":
         return rbac.Subject(kind=kind, name=name, namespace="kube-system")
     return rbac.Subject(kind=kind, api_group=rbac.GROUP, name=name)
@@ -476,74 +482,82 @@ def _role_ref(kind: str, name: str) -> rbac.RoleRef:
     return rbac.RoleRef(api_group=rbac.GROUP, kind=kind, name=name)
 
 
-def _marked(of: Any, name: str, namespace: str = "") -> Any:
-    of.metadata.name = name
-    of.metadata.namespace = namespace
-    of.metadata.labels = dict(_LABELS)
-    of.metadata.annotations = {AUTOUPDATE: "true"}
-    return of
+T = TypeVar("T", bound=Object)
+
+
+def _as_default(obj: T, name: str, namespace: str = "") -> T:
+    """Name an object, and give it the label and annotation of the defaults."""
+    obj.metadata.name = name
+    obj.metadata.namespace = namespace
+    obj.metadata.labels = dict(_LABELS)
+    obj.metadata.annotations = {AUTOUPDATE: "true"}
+    return obj
 
 
 # --- reconciliation -----------------------------------------------------------------------------------------------
 
 
-def reconciled(stored: Any, default: Any) -> Any | None:
-    """What a stored object should become so that it has all that the default has; None if it has.
+def reconcile(stored: AnyObject, default: AnyObject) -> AnyObject | None:
+    """A copy of a stored object with everything added that the default has; None if nothing is missing.
 
-    A binding whose role differs cannot be mended: the result then has the default's role, and has to be made anew.
+    The role of a binding is immutable. If it differs, the result has the default's role, and the caller has to delete
+    the stored binding and create it again.
     """
     if stored.metadata.annotations.get(AUTOUPDATE) == "false":
         return None
-    new = codec.decode(codec.encode(stored), type(stored))
+    updated = codec.decode(codec.encode(stored), type(stored))
     for field in ("labels", "annotations"):
-        setattr(new.metadata, field, {**getattr(default.metadata, field), **getattr(stored.metadata, field)})
-    if hasattr(new, "rules"):
-        lacking = list(escalation.missing(default.rules or (), stored.rules or ()))
-        if lacking:
-            new.rules = [*(stored.rules or ()), *map(escalation.as_rule, lacking)]
-        if hasattr(new, "aggregation_rule"):
-            new.aggregation_rule = _aggregation(stored, default)
+        setattr(updated.metadata, field, {**getattr(default.metadata, field), **getattr(stored.metadata, field)})
+    if hasattr(updated, "rules"):
+        missing = list(escalation.missing(default.rules or (), stored.rules or ()))
+        if missing:
+            updated.rules = [*(stored.rules or ()), *map(escalation.as_rule, missing)]
+        if hasattr(updated, "aggregation_rule"):
+            updated.aggregation_rule = _aggregation(stored, default)
     else:
-        new.role_ref = default.role_ref
-        new.subjects = [*stored.subjects, *(each for each in default.subjects if each not in stored.subjects)]
-    return None if codec.encode(new) == codec.encode(stored) else new
+        updated.role_ref = default.role_ref
+        added = [subject for subject in default.subjects if subject not in stored.subjects]
+        updated.subjects = [*stored.subjects, *added]
+    return None if codec.encode(updated) == codec.encode(stored) else updated
 
 
 def _aggregation(stored: rbac.ClusterRole, default: rbac.ClusterRole) -> rbac.AggregationRule | None:
     if default.aggregation_rule is None:
         return None
-    before = stored.aggregation_rule.cluster_role_selectors if stored.aggregation_rule is not None else []
-    added = [each for each in default.aggregation_rule.cluster_role_selectors if each not in before]
-    return rbac.AggregationRule(cluster_role_selectors=[*before, *added])
+    present = stored.aggregation_rule.cluster_role_selectors if stored.aggregation_rule is not None else []
+    added = [selector for selector in default.aggregation_rule.cluster_role_selectors if selector not in present]
+    return rbac.AggregationRule(cluster_role_selectors=[*present, *added])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Doors:
-    """How the reconciler reaches the objects: by plural, namespace and name."""
+class Writer:
+    """How the reconciler reads and writes objects. The first two arguments of each function are plural and namespace;
+    the third is the name for `find`, else the object.
+    """
 
-    find: Callable[[str, str, str], Any | None]
-    create: Callable[[str, str, Any], Awaitable[None]]
-    replace: Callable[[str, str, Any], Awaitable[None]]
-    delete: Callable[[str, str, Any], Awaitable[None]]
+    find: Callable[[str, str, str], AnyObject | None]
+    create: Callable[[str, str, Object], Awaitable[None]]
+    replace: Callable[[str, str, Object], Awaitable[None]]
+    delete: Callable[[str, str, Object], Awaitable[None]]
 
 
-async def ensure(doors: Doors, kinds: Sequence[Wanted]) -> None:
-    """Make what is missing and mend what is incomplete: the four namespaces first, then roles and bindings."""
+async def ensure(writer: Writer, defaults: Sequence[DefaultObject]) -> None:
+    """Create missing objects and complete existing ones: the four namespaces first, then the given defaults."""
     for name in NAMESPACES:
-        if doors.find("namespaces", "", name) is None:
-            missing = namespaces.Namespace()
-            missing.metadata.name = name
-            await doors.create("namespaces", "", missing)
-    for each in kinds:
-        stored = doors.find(each.plural, each.namespace, each.object.metadata.name)
+        if writer.find("namespaces", "", name) is None:
+            namespace = namespaces.Namespace()
+            namespace.metadata.name = name
+            await writer.create("namespaces", "", namespace)
+    for default in defaults:
+        stored = writer.find(default.plural, default.namespace, default.object.metadata.name)
         if stored is None:
-            await doors.create(each.plural, each.namespace, each.object)
+            await writer.create(default.plural, default.namespace, default.object)
             continue
-        new = reconciled(stored, each.object)
-        if new is None:
+        updated = reconcile(stored, default.object)
+        if updated is None:
             continue
-        if hasattr(new, "role_ref") and new.role_ref != stored.role_ref:
-            await doors.delete(each.plural, each.namespace, stored)
-            await doors.create(each.plural, each.namespace, each.object)
+        if hasattr(updated, "role_ref") and updated.role_ref != stored.role_ref:
+            await writer.delete(default.plural, default.namespace, stored)
+            await writer.create(default.plural, default.namespace, default.object)
         else:
-            await doors.replace(each.plural, each.namespace, new)
+            await writer.replace(default.plural, default.namespace, updated)

@@ -1,8 +1,8 @@
-"""Nobody grants what he does not have.
+"""Prevents privilege escalation through RBAC objects.
 
-Whoever writes a role must hold every permission in it, or the right to `escalate`; whoever binds one must hold what it
-grants, or the right to `bind` it. Source: kubernetes, `pkg/registry/rbac/escalation_check.go`,
-`.../validation/rule.go`, `k8s.io/component-helpers/auth/rbac/validation`.
+A user who writes a role must have every permission in it, or the verb `escalate` on it. A user who binds a role must
+have every permission that it grants, or the verb `bind` on it. Source: kubernetes,
+`pkg/registry/rbac/escalation_check.go`, `.../validation/rule.go`, `k8s.io/component-helpers/auth/rbac/validation`.
 """
 
 from __future__ import annotations
@@ -12,147 +12,161 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from certplane import errors, gotext
-from certplane.access import rbac as access
-from certplane.meta import codec, context, names
-from certplane.registry import admission
-from certplane.resources import rbac
+from certplane import errors
+from certplane.access import rbac
+from certplane.golang import formatting
+from certplane.meta import names
+from certplane.meta.context import Attributes, User
+from certplane.meta.objects import Object
+from certplane.registry.admission import Hook, Review
+from certplane.resources.rbac import GROUP, ClusterRole, PolicyRule, Role
+from certplane.wire import codec
 
 _REFERABLE: Final = {"ClusterRole": "clusterroles", "Role": "roles"}
 _ROLES: Final = frozenset(_REFERABLE.values())
 _BINDINGS: Final = frozenset({"rolebindings", "clusterrolebindings"})
-_HOUSEKEEPING: Final = frozenset({"ownerReferences", "finalizers", "managedFields"})
-#: Permissions that a refusal lists.
-MOST_TOLD: Final = 1000
+#: Metadata fields that the garbage collector changes.
+_GARBAGE_COLLECTION_FIELDS: Final = frozenset({"ownerReferences", "finalizers", "managedFields"})
+#: The maximum number of permissions that a refusal lists.
+MAX_LISTED: Final = 1000
 _EVERYTHING: Final = (
-    rbac.PolicyRule(verbs=["*"], api_groups=["*"], resources=["*"]),
-    rbac.PolicyRule(verbs=["*"], non_resource_urls=["*"]),
+    PolicyRule(verbs=["*"], api_groups=["*"], resources=["*"]),
+    PolicyRule(verbs=["*"], non_resource_urls=["*"]),
 )
 
 
-def hook(authorizer: access.Authorizer) -> admission.Hook:
-    """The guard over the four kinds of RBAC. It judges what was sent, before anybody looks whether that is valid."""
+def hook(authorizer: rbac.Authorizer) -> Hook:
+    """A `mutate` hook for the four RBAC kinds. It checks the object as it was sent, before validation."""
 
-    def guard(of: admission.Review) -> None:
-        if of.resource.group != rbac.GROUP or of.operation == "delete":
+    def check(review: Review) -> None:
+        if review.resource.group != GROUP or review.operation == "delete":
             return
-        user = of.call.user
-        if access.MASTERS in user.groups or _only_housekeeping(of):
+        user = review.call.user
+        if rbac.MASTERS in user.groups or _is_garbage_collection(review):
             return
-        if of.resource.plural in _ROLES:
-            _guard_role(authorizer, of, user)
-        elif of.resource.plural in _BINDINGS:
-            _guard_binding(authorizer, of, user)
-
-    return guard
-
-
-def _only_housekeeping(of: admission.Review) -> bool:
-    """Whether an update changes nothing but owner references and finalizers, as garbage collection does."""
-    return of.operation == "update" and _guarded(of.new) == _guarded(of.old)
-
-
-def _guarded(of: Any) -> dict[str, Any]:
-    """What of a role or binding nobody changes without being asked for his rights."""
-    document: dict[str, Any] = codec.to_builtins(of)
-    meta = document["metadata"]
-    document["metadata"] = {name: value for name, value in meta.items() if name not in _HOUSEKEEPING}
-    return {name: value for name, value in document.items() if value}
-
-
-def creating(authorizer: access.Authorizer) -> admission.Hook:
-    """The check that whoever makes an object by PUT or apply may create it: the right to update does not suffice."""
-
-    def check(of: admission.Review) -> None:
-        info = of.call.info
-        if of.operation != "create" or info.verb not in ("update", "patch"):
-            return
-        asked = context.Attributes(
-            of.call.user, "create", info.group, info.version, info.resource, info.subresource, info.name, info.namespace
-        )
-        decision = authorizer.authorize(asked)
-        if not decision.allowed:
-            raise access.refusal(asked, decision.reason)
+        if review.resource.plural in _ROLES:
+            _check_role(authorizer, review, user)
+        elif review.resource.plural in _BINDINGS:
+            _check_binding(authorizer, review, user)
 
     return check
 
 
-def _guard_role(authorizer: access.Authorizer, of: admission.Review, user: context.User) -> None:
-    # The right may name a role, and that is the name in the path: a POST has none.
-    info = of.call.info
+def _is_garbage_collection(review: Review) -> bool:
+    """Whether an update changes nothing but owner references and finalizers, as garbage collection does."""
+    return review.operation == "update" and _checked_part(review.new) == _checked_part(review.old)
+
+
+def _checked_part(obj: Object) -> dict[str, object]:
+    """The fields of a role or binding whose change needs the check."""
+    document = codec.to_builtins(obj)
+    meta = document["metadata"]
+    document["metadata"] = {name: value for name, value in meta.items() if name not in _GARBAGE_COLLECTION_FIELDS}
+    return {name: value for name, value in document.items() if value}
+
+
+def creation_hook(authorizer: rbac.Authorizer) -> Hook:
+    """A `check` hook: creating an object with PUT or server-side apply takes the verb `create` as well."""
+
+    def check(review: Review) -> None:
+        info = review.call.info
+        if review.operation != "create" or info.verb not in ("update", "patch"):
+            return
+        attributes = Attributes(
+            review.call.user,
+            "create",
+            info.group,
+            info.version,
+            info.resource,
+            info.subresource,
+            info.name,
+            info.namespace,
+        )
+        decision = authorizer.authorize(attributes)
+        if not decision.allowed:
+            raise rbac.refusal(attributes, decision.reason)
+
+    return check
+
+
+def _check_role(authorizer: rbac.Authorizer, review: Review, user: User) -> None:
+    # A rule with resourceNames is compared with the name in the path; a POST has none.
+    info = review.call.info
     if authorizer.authorize(
-        context.Attributes(user, "escalate", info.group, "*", info.resource, "", info.name, of.namespace)
+        Attributes(user, "escalate", info.group, "*", info.resource, "", info.name, review.namespace)
     ).allowed:
         return
-    _require(authorizer, of, user, of.new.rules or ())
-    if _collects(of.new) or _collects(of.old):
+    _require_permissions(authorizer, review, user, review.new.rules or ())
+    if _aggregates(review.new) or _aggregates(review.old):
         held, _ = authorizer.rules_for(user, "")
         if next(missing(_EVERYTHING, held), None) is not None:
-            raise _refusal(of, "must have cluster-admin privileges to use the aggregationRule")
+            raise _refusal(review, "must have cluster-admin privileges to use the aggregationRule")
 
 
-def _collects(of: rbac.Role | rbac.ClusterRole | None) -> bool:
-    """Whether a role takes its rules from others."""
-    aggregation = getattr(of, "aggregation_rule", None)
+def _aggregates(role: Role | ClusterRole | None) -> bool:
+    """Whether a role gets its rules from other roles."""
+    aggregation = getattr(role, "aggregation_rule", None)
     return aggregation is not None and bool(aggregation.cluster_role_selectors)
 
 
-def _guard_binding(authorizer: access.Authorizer, of: admission.Review, user: context.User) -> None:
-    ref = of.new.role_ref
+def _check_binding(authorizer: rbac.Authorizer, review: Review, user: User) -> None:
+    ref = review.new.role_ref
     plural = _REFERABLE.get(ref.kind)
     if plural is None:
-        raise errors.UnreasonedError(f"unsupported role reference kind: {gotext.quote(ref.kind)}")
+        raise errors.UnknownReasonError(f"unsupported role reference kind: {formatting.quote(ref.kind)}")
     if authorizer.authorize(
-        context.Attributes(user, "bind", ref.api_group, "*", plural, "", ref.name, of.namespace)
+        Attributes(user, "bind", ref.api_group, "*", plural, "", ref.name, review.namespace)
     ).allowed:
         return
-    homeless = ref.kind == "Role" and not of.namespace
-    problem = "Namespace parameter required." if homeless else names.lookup_problem(ref.name)
+    without_namespace = ref.kind == "Role" and not review.namespace
+    problem = "Namespace parameter required." if without_namespace else names.lookup_problem(ref.name)
     if problem:
         raise errors.BadRequest(problem)
     try:
-        rules = authorizer.role_rules(ref, of.namespace)
+        rules = authorizer.role_rules(ref, review.namespace)
     except errors.NotFound as error:
-        raise _not_found(of, ref.name) from error
-    _require(authorizer, of, user, rules)
+        raise _not_found(review, ref.name) from error
+    _require_permissions(authorizer, review, user, rules)
 
 
-def _require(
-    authorizer: access.Authorizer, of: admission.Review, user: context.User, wanted: Sequence[rbac.PolicyRule]
+def _require_permissions(
+    authorizer: rbac.Authorizer, review: Review, user: User, granted: Sequence[PolicyRule]
 ) -> None:
-    held, lost = authorizer.rules_for(user, of.namespace)
-    who = f"user {gotext.quote(user.name)} (groups={gotext.quote_all(user.groups)}) is attempting to grant RBAC "
+    held, missing_roles = authorizer.rules_for(user, review.namespace)
+    attempt = (
+        f"user {formatting.quote(user.name)} (groups={formatting.quote_all(user.groups)}) is attempting to grant RBAC "
+    )
     try:
-        lacking = list(itertools.islice(missing(wanted, held), MOST_TOLD + 1))
+        permissions = list(itertools.islice(missing(granted, held), MAX_LISTED + 1))
     except TooManyCombinations as error:
-        raise _refusal(of, f"{who}permissions in more combinations than can be compared with those held") from error
-    if not lacking:
+        raise _refusal(review, f"{attempt}permissions in too many combinations to check") from error
+    if not permissions:
         return
-    lines = sorted({_rule_text(each) for each in compact(lacking[:MOST_TOLD])})
-    if len(lacking) > MOST_TOLD:
+    lines = sorted({_rule_text(rule) for rule in compact(permissions[:MAX_LISTED])})
+    if len(permissions) > MAX_LISTED:
         lines.append("and more")
-    why = f"{who}permissions not currently held:\n" + "\n".join(lines)
-    if lost:
-        problems = [_not_found(of, each.name).message for each in lost]
-        why += f"; resolution errors: [{access.aggregate(problems)}]"
-    raise _refusal(of, why)
+    why = f"{attempt}permissions not currently held:\n" + "\n".join(lines)
+    if missing_roles:
+        problems = [_not_found(review, role_ref.name).message for role_ref in missing_roles]
+        why += f"; resolution errors: [{rbac.aggregate(problems)}]"
+    raise _refusal(review, why)
 
 
-def _not_found(of: admission.Review, name: str) -> errors.NotFound:
-    """That there is no such role. The real server reports it under the resource of the request."""
-    return errors.NotFound(of.resource.plural, of.resource.group, name)
+def _not_found(review: Review, name: str) -> errors.NotFound:
+    """The error for a role that does not exist. kube-apiserver reports it with the resource of the request."""
+    return errors.NotFound(review.resource.plural, review.resource.group, name)
 
 
-def _refusal(of: admission.Review, why: str) -> errors.Forbidden:
-    return errors.Forbidden.of(of.resource.plural, of.resource.group, of.new.metadata.name, why)
+def _refusal(review: Review, why: str) -> errors.Forbidden:
+    return errors.Forbidden.for_object(review.resource.plural, review.resource.group, review.new.metadata.name, why)
 
 
-# --- who covers what ----------------------------------------------------------------------------------------------
+# --- comparing rules ----------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Atom:
-    """The smallest permission: one verb on one resource of one group, perhaps of one name; or on one path."""
+class Permission:
+    """A single permission: one verb on one resource of one group, with `name` on one object only; or on one path."""
 
     verb: str
     group: str = ""
@@ -162,50 +176,50 @@ class Atom:
 
 
 class TooManyCombinations(ValueError):
-    """What is wanted cannot be held against what is held in reasonable time."""
+    """The rules cannot be compared in reasonable time."""
 
 
-def missing(wanted: Iterable[rbac.PolicyRule], held: Iterable[rbac.PolicyRule]) -> Iterator[Atom]:
-    """The atoms of the wanted rules that no held rule covers, in the order of the rules. Held rules are not combined
-    for one atom. Raises TooManyCombinations.
+def missing(granted: Iterable[PolicyRule], held: Iterable[PolicyRule]) -> Iterator[Permission]:
+    """The permissions of the granted rules that no held rule covers, in the order of the rules. One held rule has to
+    cover a permission completely. Raises TooManyCombinations.
     """
-    having = _Held(held)
-    for rule in wanted:
+    index = _HeldRules(held)
+    for rule in granted:
         yield from (
-            Atom(verb, group, resource, name)
-            for group, resource, verb, name in having.lacking(
+            Permission(verb, group, resource, name)
+            for group, resource, verb, name in index.uncovered(
                 (
-                    [(each, having.group(each)) for each in rule.api_groups],
-                    [(each, having.resource(each)) for each in rule.resources],
-                    [(each, having.verb(each)) for each in rule.verbs or ()],
-                    [(each, having.name(each)) for each in rule.resource_names or (None,)],
+                    [(group, index.group(group)) for group in rule.api_groups],
+                    [(resource, index.resource(resource)) for resource in rule.resources],
+                    [(verb, index.verb(verb)) for verb in rule.verbs or ()],
+                    [(name, index.name(name)) for name in rule.resource_names or (None,)],
                 )
             )
         )
         yield from (
-            Atom(verb, path=path)
-            for path, verb in having.lacking(
+            Permission(verb, path=path)
+            for path, verb in index.uncovered(
                 (
-                    [(each, having.path(each)) for each in rule.non_resource_urls],
-                    [(each, having.verb(each)) for each in rule.verbs or ()],
+                    [(path, index.path(path)) for path in rule.non_resource_urls],
+                    [(verb, index.verb(verb)) for verb in rule.verbs or ()],
                 )
             )
         )
 
 
-#: The values of a part of a rule (its verbs, its groups ...), each with the held rules that have it.
+#: The values of one part of a rule (its verbs, its groups ...), each with a bit set of the held rules that match it.
 _Level = Sequence[tuple[Any, int]]
-#: Looks at a value of a rule while it is held against others: a tenth of a second, during which nobody else is served.
-_MOST_LOOKS: Final = 200_000
+#: Limit of values that are compared: about a tenth of a second, in which the event loop serves no other request.
+_MAX_COMPARISONS: Final = 200_000
 
 
-class _Held:
-    """Some rules, by what they have: each is a bit, so that a permission is covered if the bits of its parts have one
-    in common. A rule of 900 bytes may have a million permissions: they are told from one another only where the rules
-    that are held do.
+class _HeldRules:
+    """The held rules, indexed by their values. A rule is a bit; a permission is covered if the bit sets of its parts
+    have a bit in common. A rule of 900 bytes may contain a million permissions, so combinations are enumerated only
+    where the bit sets differ.
     """
 
-    def __init__(self, rules: Iterable[rbac.PolicyRule]) -> None:
+    def __init__(self, rules: Iterable[PolicyRule]) -> None:
         self._verbs: dict[str, int] = {}
         self._groups: dict[str, int] = {}
         self._resources: dict[str, int] = {}
@@ -213,21 +227,21 @@ class _Held:
         self._paths: dict[str, int] = {}
         self._prefixes: dict[str, int] = {}
         self._unnamed = 0
-        self._looks = 0
-        for at, rule in enumerate(rules):
-            bit = 1 << at
-            for having, values in (
+        self._comparisons = 0
+        for position, rule in enumerate(rules):
+            bit = 1 << position
+            for index, values in (
                 (self._verbs, rule.verbs or ()),
                 (self._groups, rule.api_groups),
                 (self._resources, rule.resources),
                 (self._names, rule.resource_names),
                 (self._paths, rule.non_resource_urls),
-                (self._prefixes, [each.rstrip("*") for each in rule.non_resource_urls if each.endswith("*")]),
+                (self._prefixes, [path.rstrip("*") for path in rule.non_resource_urls if path.endswith("*")]),
             ):
                 for value in values:
-                    having[value] = having.get(value, 0) | bit
+                    index[value] = index.get(value, 0) | bit
             self._unnamed |= 0 if rule.resource_names else bit
-        self._lengths = sorted({len(each) for each in self._prefixes})
+        self._prefix_lengths = sorted({len(prefix) for prefix in self._prefixes})
 
     def verb(self, verb: str) -> int:
         return self._verbs.get("*", 0) | self._verbs.get(verb, 0)
@@ -236,91 +250,90 @@ class _Held:
         return self._groups.get("*", 0) | self._groups.get(group, 0)
 
     def resource(self, resource: str) -> int:
-        _, slash, sub = resource.partition("/")
-        of_all = self._resources.get(f"*/{sub}", 0) if slash else 0
-        return self._resources.get("*", 0) | self._resources.get(resource, 0) | of_all
+        _, slash, subresource = resource.partition("/")
+        any_resource = self._resources.get(f"*/{subresource}", 0) if slash else 0
+        return self._resources.get("*", 0) | self._resources.get(resource, 0) | any_resource
 
     def name(self, name: str | None) -> int:
         return self._unnamed | (self._names.get(name, 0) if name is not None else 0)
 
     def path(self, path: str) -> int:
-        having = self._paths.get(path, 0)
-        for length in self._lengths:
+        rules = self._paths.get(path, 0)
+        for length in self._prefix_lengths:
             if length > len(path):
                 break
-            having |= self._prefixes.get(path[:length], 0)
-        return having
+            rules |= self._prefixes.get(path[:length], 0)
+        return rules
 
-    def _look(self, values: int) -> None:
-        self._looks += values
-        if self._looks > _MOST_LOOKS:
+    def _count(self, values: int) -> None:
+        self._comparisons += values
+        if self._comparisons > _MAX_COMPARISONS:
             raise TooManyCombinations
 
-    def lacking(self, levels: Sequence[_Level]) -> Iterator[tuple[Any, ...]]:
-        """The combinations of a value of each level that no rule has. Raises TooManyCombinations."""
-        known: dict[tuple[int, int], _Level] = {}
-        self._look(sum(map(len, levels)))
+    def uncovered(self, levels: Sequence[_Level]) -> Iterator[tuple[Any, ...]]:
+        """The combinations of one value per level that no held rule covers. Raises TooManyCombinations."""
+        uncovered_values: dict[tuple[int, int], _Level] = {}
+        self._count(sum(map(len, levels)))
 
-        def narrowed(depth: int, rules: int) -> _Level:
-            """The values at a level below which something is lacking, if only these rules are left."""
+        def values_at(depth: int, rules: int) -> _Level:
+            """The values of a level that lead to uncovered combinations, if `rules` match the levels before it."""
             if not rules:
                 return levels[depth]
-            values = known.get((depth, rules))
+            values = uncovered_values.get((depth, rules))
             if values is None:
-                self._look(len(levels[depth]))
-                values = known[depth, rules] = [each for each in levels[depth] if lacks(depth + 1, rules & each[1])]
+                self._count(len(levels[depth]))
+                values = [
+                    (value, matching) for value, matching in levels[depth] if is_uncovered(depth + 1, rules & matching)
+                ]
+                uncovered_values[depth, rules] = values
             return values
 
-        def lacks(depth: int, rules: int) -> bool:
+        def is_uncovered(depth: int, rules: int) -> bool:
             if depth == len(levels):
                 return not rules
-            return bool(narrowed(depth, rules))
+            return bool(values_at(depth, rules))
 
-        def combined(depth: int, rules: int) -> Iterator[tuple[Any, ...]]:
+        def combinations(depth: int, rules: int) -> Iterator[tuple[object, ...]]:
             if depth == len(levels):
                 yield ()
                 return
-            for value, having in narrowed(depth, rules):
-                for rest in combined(depth + 1, rules & having):
+            for value, matching in values_at(depth, rules):
+                for rest in combinations(depth + 1, rules & matching):
                     yield (value, *rest)
 
         if all(levels):
-            yield from combined(0, -1)
+            yield from combinations(0, -1)
 
 
-def as_rule(atom: Atom) -> rbac.PolicyRule:
-    """The rule that gives just this."""
-    if atom.path is not None:
-        return rbac.PolicyRule(verbs=[atom.verb], non_resource_urls=[atom.path])
-    return _with_verbs([atom.verb], atom.group, atom.resource, atom.name)
+def as_rule(permission: Permission) -> PolicyRule:
+    """The rule that grants this permission only."""
+    if permission.path is not None:
+        return PolicyRule(verbs=[permission.verb], non_resource_urls=[permission.path])
+    return _with_verbs([permission.verb], permission.group, permission.resource, permission.name)
 
 
-def _with_verbs(verbs: list[str], group: str, resource: str, name: str | None) -> rbac.PolicyRule:
-    named = [name] if name is not None else []
-    return rbac.PolicyRule(verbs=verbs, api_groups=[group], resources=[resource], resource_names=named)
+def _with_verbs(verbs: list[str], group: str, resource: str, name: str | None) -> PolicyRule:
+    resource_names = [name] if name is not None else []
+    return PolicyRule(verbs=verbs, api_groups=[group], resources=[resource], resource_names=resource_names)
 
 
-def compact(lacking: Sequence[Atom]) -> list[rbac.PolicyRule]:
-    """Atoms as rules: those that differ in the verb only become one, with a verb as often as it is there."""
-    paths = [as_rule(atom) for atom in lacking if atom.path is not None]
+def compact(permissions: Sequence[Permission]) -> list[PolicyRule]:
+    """Permissions as rules. Those that differ in the verb only become one rule; repeated verbs are kept."""
+    paths = [as_rule(permission) for permission in permissions if permission.path is not None]
     merged: dict[tuple[str, str, str | None], list[str]] = {}
-    for atom in lacking:
-        if atom.path is not None:
-            continue
-        key = atom.group, atom.resource, atom.name
-        if key in merged:
-            merged[key].append(atom.verb)
-        else:
-            merged[key] = [atom.verb]
+    for permission in permissions:
+        if permission.path is None:
+            key = permission.group, permission.resource, permission.name
+            merged.setdefault(key, []).append(permission.verb)
     return [*paths, *(_with_verbs(verbs, *key) for key, verbs in merged.items())]
 
 
-def _rule_text(of: rbac.PolicyRule) -> str:
+def _rule_text(rule: PolicyRule) -> str:
     parts = (
-        ("APIGroups", of.api_groups),
-        ("Resources", of.resources),
-        ("NonResourceURLs", of.non_resource_urls),
-        ("ResourceNames", of.resource_names),
-        ("Verbs", of.verbs or ()),
+        ("APIGroups", rule.api_groups),
+        ("Resources", rule.resources),
+        ("NonResourceURLs", rule.non_resource_urls),
+        ("ResourceNames", rule.resource_names),
+        ("Verbs", rule.verbs or ()),
     )
-    return "{" + ", ".join(f"{name}:{gotext.quote_all(values)}" for name, values in parts if values) + "}"
+    return "{" + ", ".join(f"{name}:{formatting.quote_all(values)}" for name, values in parts if values) + "}"

@@ -1,8 +1,8 @@
-"""What will become of a request, told to whoever makes or approves it: a warning that kubectl prints, and no more.
+"""Warnings about requests that will not give the expected certificate. kubectl prints them; nothing is refused.
 
-Kubernetes takes a request for any signer, and says nothing when none will ever sign it, or when the certificate will
-not be good for what it is wanted for. It also says nothing when an existing request is applied again with another key.
-Here people learn at once, and which signer would do. Nothing is refused.
+Kubernetes accepts a CertificateSigningRequest for any signer name. It does not say that no signer will sign it, that
+the certificate will not suit its purpose, or that an existing request was applied again with another key. These
+admission hooks say so at once, and name the signer that would sign.
 """
 
 from __future__ import annotations
@@ -13,24 +13,29 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
 
 from certplane import boundedcache
-from certplane.registry import admission
+from certplane.golang import formatting
+from certplane.registry.admission import Review
 from certplane.resources import certificatesigningrequests as csrs
-from certplane.x509 import csr, profiles, weak
+from certplane.x509.issuance import profiles
+from certplane.x509.issuance.profiles import Profile, RequestedCertificate
+from certplane.x509.pkcs10 import certificaterequest, weakkeys
 
-_LONGEST: Final = 320
-#: How alike two names have to be for one to be taken for the other.
-_ALIKE: Final = 0.6
+#: Characters of a warning: a few of them have to fit into the headers of a response.
+_MAX_LENGTH: Final = 320
+#: The similarity (0 to 1, difflib's ratio) from which on one name is proposed for another.
+_MIN_SIMILARITY: Final = 0.6
 
 
 class Signer(Protocol):
-    """What has to be known of a signer."""
+    """What the hints need to know about a signer."""
 
     @property
-    def profile(self) -> profiles.Profile: ...
+    def profile(self) -> Profile: ...
 
 
-#: The signers there are, by name; and what is wrong with one, empty if nothing is.
+#: All signers of this server, by name.
 Signers = Callable[[], Mapping[str, Signer]]
+#: Why a signer cannot sign at present; empty if it can.
 Problem = Callable[[Signer], str]
 
 
@@ -41,46 +46,45 @@ class Hints:
         self._signers = signers
         self._problem = problem
 
-    def __call__(self, of: admission.Review) -> None:
-        """Warn of what is not going to work."""
-        if of.resource.plural != csrs.RESOURCE.plural or not (_is_new(of) or _is_approved_now(of)):
+    def __call__(self, review: Review) -> None:
+        """Add a warning for everything that will go wrong."""
+        if review.resource.plural != csrs.RESOURCE.plural or not (_is_creation(review) or _is_first_approval(review)):
             return
-        spec = of.new.spec
         try:
-            request = csr.parse(spec.request or b"")
-        except csr.RequestError:
+            requested = csrs.requested_certificate(review.new)
+        except certificaterequest.RequestError:
             return
-        asked = profiles.Asked(request, spec.usages, spec.username, spec.expiration_seconds)
-        for text in hints(spec.signer_name, asked, self._signers(), self._problem):
-            _warn(of, text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}...")
+        for text in find_hints(review.new.spec.signer_name, requested, self._signers(), self._problem):
+            _warn(review, formatting.truncate(text, _MAX_LENGTH))
 
 
-def _is_new(of: admission.Review) -> bool:
-    return of.operation == "create" and not of.subresource
+def _is_creation(review: Review) -> bool:
+    return review.operation == "create" and not review.subresource
 
 
-def _is_approved_now(of: admission.Review) -> bool:
+def _is_first_approval(review: Review) -> bool:
     return (
-        (of.operation, of.subresource) == ("update", "approval")
-        and csrs.is_approved(of.new)
-        and not csrs.is_approved(of.old)
+        (review.operation, review.subresource) == ("update", "approval")
+        and csrs.is_approved(review.new)
+        and not csrs.is_approved(review.old)
     )
 
 
-def _warn(of: admission.Review, text: str) -> None:
-    # A hook may run again.
-    if text not in of.call.warnings:
-        of.call.warn(text)
+def _warn(review: Review, text: str) -> None:
+    # Hooks run again when a write is retried.
+    if text not in review.call.warnings:
+        review.call.warn(text)
 
 
-def kept_spec(of: admission.Review) -> None:
-    """An admission hook that runs first, while what was sent is there to see: the specification of an existing request
-    stays as it is, whatever is sent. Whoever has a new key would take the certificate of the old one for its own.
+def warn_about_kept_spec(review: Review) -> None:
+    """An admission hook that runs first, before the registry restores the immutable spec of an existing request.
+
+    Without the warning, somebody who applies a new key would take the certificate of the old key for the new one.
     """
-    if of.resource.plural != csrs.RESOURCE.plural or of.operation != "update" or of.subresource:
+    if review.resource.plural != csrs.RESOURCE.plural or review.operation != "update" or review.subresource:
         return
-    sent, stored = of.new.spec, of.old.spec
-    # What is left out is no wish to remove it.
+    sent, stored = review.new.spec, review.old.spec
+    # A field that is left out is not a request to remove it.
     changed = [
         name
         for name, differs in (
@@ -93,80 +97,113 @@ def kept_spec(of: admission.Review) -> None:
     ]
     if not changed:
         return
-    key = "; its certificate is not for the new key" if _has_another_key(sent.request, stored.request) else ""
-    again = f"to ask anew, delete it first (kubectl delete csr {of.name}) or choose another name"
-    _warn(of, f"the spec of {of.name} cannot be changed and is kept ({', '.join(changed)}){key}: {again}")
+    key = "; the certificate will not match the new key" if _has_other_key(sent.request, stored.request) else ""
+    remedy = f"to submit a new request, run kubectl delete csr {review.name} first or use another name"
+    _warn(review, f"the spec of {review.name} is immutable; ignored changes to {', '.join(changed)}{key}; {remedy}")
 
 
-def _has_another_key(sent: bytes | None, stored: bytes | None) -> bool:
+def _has_other_key(sent: bytes | None, stored: bytes | None) -> bool:
     try:
-        return bool(sent) and csr.parse(sent or b"").spki != csr.parse(stored or b"").spki
-    except csr.RequestError:
+        return bool(sent) and certificaterequest.parse(sent or b"").spki != certificaterequest.parse(stored or b"").spki
+    except certificaterequest.RequestError:
         return False
 
 
-def hints(name: str, asked: profiles.Asked, known: Mapping[str, Signer], problem: Problem) -> Iterator[str]:
-    """What whoever asks should know."""
-    signer = known.get(name)
+def find_hints(
+    name: str, requested: RequestedCertificate, signers: Mapping[str, Signer], problem: Problem
+) -> Iterator[str]:
+    """What will go wrong with a request for the signer called `name`, one sentence each."""
+    signer = signers.get(name)
     if signer is None:
-        yield f'no signer here is called "{name}"{_instead(name, asked, known)}'
+        yield f'unknown signer "{name}"; {_closest_signer(name, requested, signers)}'
         return
-    why = next(profiles.violations(signer.profile, asked), None)
-    if why is not None:
-        yield f"{name} will not sign this: {why}{_instead(name, asked, known)}"
+    violation = next(profiles.violations(signer.profile, requested), None)
+    if violation is not None:
+        yield f"signer {name} will not sign this request: {violation}; {_other_signer(name, requested, signers)}"
         return
-    broken = weak.problems(asked.request.public_key)
-    if broken:
-        # No other signer would.
-        yield f"{name} will not sign this: the public key is refused: {'; '.join(broken)}"
+    weaknesses = weakkeys.problems(requested.request.public_key)
+    if weaknesses:
+        # All signers refuse weak keys.
+        yield f"signer {name} will not sign this request: weak public key: {'; '.join(weaknesses)}; use another key"
         return
-    if asked.request.wants_authority and signer.profile.authority is None:
-        yield f"{name} issues no CA certificates: this will not become one"
-    missing = problem(signer)
-    if missing:
-        yield f"{name} cannot sign now: {missing}"
-    longest = signer.profile.longest
-    if longest is not None and asked.expiration is not None and asked.expiration > longest.total_seconds():
-        yield f"{name} gives {int(longest.total_seconds())} seconds at the most"
+    if requested.request.requests_ca and signer.profile.allow_ca is None:
+        yield f"signer {name} does not issue CA certificates; the certificate will not be a CA"
+    reason = problem(signer)
+    if reason:
+        yield f"signer {name} cannot sign at present: {reason}"
+    max_lifetime = signer.profile.max_lifetime
+    if (
+        max_lifetime is not None
+        and requested.expiration is not None
+        and requested.expiration > max_lifetime.total_seconds()
+    ):
+        maximum = _duration_text(int(max_lifetime.total_seconds()))
+        yield f"signer {name}: maximum lifetime is {maximum}; the request will be shortened"
 
 
-def _instead(name: str, asked: profiles.Asked, known: Mapping[str, Signer]) -> str:
-    suited = {each: len(signer.profile.limits) for each, signer in known.items() if _suits(signer.profile, asked)}
-    if suited:
-        # The one that says most about what it signs is meant for it.
-        most = max(suited.values())
-        accepting = tuple(each for each, count in suited.items() if count == most)
-        return f"; {_nearest(name, accepting)} would"
-    if name in known:
-        own = "; no signer here would: certplane serve --signers declares one of your own"
-        return _with_usages(asked, known) or own
-    alike = _alike(name, tuple(known))
-    return f"; did you mean {alike}?" if alike else ""
+def _duration_text(seconds: int) -> str:
+    """A duration as flags and files take it: `8760h`, `1h30m`, `45s`."""
+    hours, rest = divmod(seconds, 3600)
+    minutes, rest = divmod(rest, 60)
+    parts = ((hours, "h"), (minutes, "m"), (rest, "s"))
+    return "".join(f"{count}{unit}" for count, unit in parts if count) or "0s"
 
 
-def _with_usages(asked: profiles.Asked, known: Mapping[str, Signer]) -> str:
-    """The signer that would, were more usages asked for as well: those of kubelets take certain sets only."""
-    for name, signer in known.items():
+def _closest_signer(name: str, requested: RequestedCertificate, signers: Mapping[str, Signer]) -> str:
+    """What to do about a signer name that this server does not know."""
+    suitable = _suitable(requested, signers)
+    closest = _most_similar(name, suitable) if suitable else _similar(name, tuple(signers))
+    if closest:
+        return f'did you mean "{closest}"?'
+    return "declare it with certplane serve --signers, or run a controller that signs for it"
+
+
+def _other_signer(name: str, requested: RequestedCertificate, signers: Mapping[str, Signer]) -> str:
+    """What to do about a request that its signer will not sign."""
+    suitable = _suitable(requested, signers)
+    if suitable:
+        return f"use signer {_most_similar(name, suitable)} instead"
+    none = "no signer of this server accepts it; declare one with certplane serve --signers"
+    return _signer_with_usages(name, requested, signers) or none
+
+
+def _suitable(requested: RequestedCertificate, signers: Mapping[str, Signer]) -> tuple[str, ...]:
+    """The signers that would sign; of those, the ones with the most restrictions: they are made for such requests."""
+    restrictions = {
+        name: len(signer.profile.restricted_fields)
+        for name, signer in signers.items()
+        if _suits(signer.profile, requested)
+    }
+    most = max(restrictions.values(), default=0)
+    return tuple(name for name, count in restrictions.items() if count == most)
+
+
+def _signer_with_usages(requested_name: str, requested: RequestedCertificate, signers: Mapping[str, Signer]) -> str:
+    """The signer that would sign if more usages were requested: signers for kubelets accept certain sets only."""
+    for name, signer in signers.items():
         for usages in signer.profile.usage_sets:
-            more = dataclasses.replace(asked, usages=sorted(usages))
-            if usages.issuperset(asked.usages) and profiles.permits(signer.profile, more):
-                return f"; {name} would, with the usages {', '.join(more.usages)}"
+            extended = dataclasses.replace(requested, usages=sorted(usages))
+            if usages.issuperset(requested.usages) and profiles.permits(signer.profile, extended):
+                usages_text = ", ".join(extended.usages)
+                if name == requested_name:
+                    return f"request the usages {usages_text}"
+                return f"use signer {name} instead, with the usages {usages_text}"
     return ""
 
 
-def _suits(profile: profiles.Profile, asked: profiles.Asked) -> bool:
-    """Whether a signer permits a request and says what it is for: one that takes anything is no advice."""
-    says = profile.usages is not None or profile.usage_sets
-    # Usages first: most signers are out by them.
-    return bool(says) and profiles.permits_usages(profile, asked) and profiles.permits(profile, asked)
+def _suits(profile: Profile, requested: RequestedCertificate) -> bool:
+    """Whether a signer permits a request and restricts usages: one that signs anything is not worth proposing."""
+    restricts = profile.usages is not None or profile.usage_sets
+    # Usages first: they exclude most signers, at the least cost.
+    return bool(restricts) and profiles.permits_usages(profile, requested) and profiles.permits(profile, requested)
 
 
-# The same few names come again and again, and to compare them takes long.
-@boundedcache.remember()
-def _alike(name: str, among: tuple[str, ...]) -> str:
-    return next(iter(difflib.get_close_matches(name, among, 1, _ALIKE)), "")
+# The same few names recur, and comparing them is slow.
+@boundedcache.memoize()
+def _similar(name: str, names: tuple[str, ...]) -> str:
+    return next(iter(difflib.get_close_matches(name, names, 1, _MIN_SIMILARITY)), "")
 
 
-@boundedcache.remember()
-def _nearest(name: str, among: tuple[str, ...]) -> str:
-    return max(sorted(among), key=lambda each: difflib.SequenceMatcher(None, name, each).ratio())
+@boundedcache.memoize()
+def _most_similar(name: str, names: tuple[str, ...]) -> str:
+    return max(sorted(names), key=lambda candidate: difflib.SequenceMatcher(None, name, candidate).ratio())

@@ -1,24 +1,30 @@
-"""Nodes: what each of them may do without a binding, and what none of them may ask for.
+"""The node authorizer and the NodeRestriction admission plugin.
 
-A kubelet is `system:node:NAME` in the group system:nodes. It has the rights of the role system:node without a binding,
-but of what belongs to nodes or their pods only its own: its lease, and of the rest nothing, as no pods run here. And it
-may ask for certificates of its own name only. Source: kubernetes, `plugin/pkg/auth/authorizer/node`,
+A kubelet is `system:node:NAME` in the group system:nodes. Without a binding, it has the permissions of the role
+system:node, but only for objects that are related to it. This server has no pods, so a kubelet gets its own Node and
+Lease only. It can request certificates for its own name only. Source: kubernetes, `plugin/pkg/auth/authorizer/node`,
 `plugin/pkg/admission/noderestriction`, `pkg/auth/nodeidentifier`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Final
 
-from certplane import errors, gotext
+from certplane import errors
 from certplane.access import defaults, rbac
-from certplane.meta import context, objects, selectors
-from certplane.registry import admission
+from certplane.access.rbac import Decision
+from certplane.golang import formatting
+from certplane.meta import objects, selectors
+from certplane.meta.context import Attributes, Call, User
+from certplane.meta.objects import Object
+from certplane.meta.resource import AnyObject
+from certplane.registry.admission import Hook, Review
 from certplane.resources import certificatesigningrequests as csrs
-from certplane.resources import nodes as machines
+from certplane.resources import nodes
 from certplane.store import watchcache
-from certplane.x509 import csr, profiles
+from certplane.x509.issuance import profiles
+from certplane.x509.pkcs10 import certificaterequest
 
 _PREFIX: Final = "system:node:"
 _GROUP: Final = "system:nodes"
@@ -26,23 +32,23 @@ _POD_REQUESTS: Final = (csrs.RESOURCE.group, "podcertificaterequests")
 _UNKNOWN: Final = "Unknown"
 _LEASES: Final = ("coordination.k8s.io", "leases")
 _LEASE_NAMESPACE: Final = "kube-node-lease"
-_OTHER_LEASES: Final = f"can only access leases in the {gotext.quote(_LEASE_NAMESPACE)} system namespace"
+_OTHER_LEASES: Final = f"can only access leases in the {formatting.quote(_LEASE_NAMESPACE)} system namespace"
 _OTHER_LEASE: Final = "can only access node lease with the same name as the requesting node"
-#: An object by plural, namespace and name; None if there is none.
-Find = Callable[[str, str, str], Any | None]
-Answer = Callable[[Any, context.Call], Awaitable[Any]]
-#: Why a node, given by name, may not do something, perhaps without a word; None if it may.
-Judge = Callable[[context.Attributes, str], str | None]
+#: Returns an object by plural, namespace and name; None if there is none.
+Find = Callable[[str, str, str], AnyObject | None]
+Answer = Callable[[AnyObject, Call], Awaitable[Object]]
+#: Why a node, given by name, is not allowed a request; None if it is allowed. The reason may be empty.
+AccessCheck = Callable[[Attributes, str], str | None]
 _RESTRICTED: Final = (profiles.KUBELET_SERVING, profiles.KUBE_APISERVER_CLIENT_KUBELET)
 
 
-def is_node(user: context.User) -> bool:
-    """Both the name and the group make a node; neither alone does."""
+def is_node(user: User) -> bool:
+    """Whether a user is a node: it has the name prefix and the group of nodes."""
     return user.name.startswith(_PREFIX) and _GROUP in user.groups
 
 
 class Authorizer(rbac.Authorizer):
-    """RBAC, and before it what every node may do."""
+    """The node authorizer, followed by RBAC."""
 
     def __init__(
         self,
@@ -51,116 +57,130 @@ class Authorizer(rbac.Authorizer):
         find: Find,
         kinds: Collection[str],
     ) -> None:
-        """`find` gives an object, `kinds` are the plurals of all kinds that are served: some bring rights of nodes."""
+        """`kinds` are the plurals of all served kinds: optional kinds add permissions of nodes."""
         super().__init__(collection, decode)
         self._find = find
         self._rules = tuple(map(rbac.CompiledRule, defaults.node_rules(kinds)))
-        self._judges = dict(_JUDGES)
-        self._judges[_POD_REQUESTS] = self._judge_pod_request if _POD_REQUESTS[1] in kinds else _judge_nothing
+        self._checks = dict(_CHECKS)
+        self._checks[_POD_REQUESTS] = (
+            self._check_pod_request_access if _POD_REQUESTS[1] in kinds else _refuse_without_reason
+        )
 
-    def authorize(self, of: context.Attributes) -> rbac.Decision:
-        if not is_node(of.user):
-            return super().authorize(of)
-        node = of.user.name.removeprefix(_PREFIX)
-        problem = self._problem(of, node) if node else f"unknown node for user {gotext.quote(of.user.name)}"
-        return rbac.Decision(True) if problem is None else _with_reason(super().authorize(of), problem)
+    def authorize(self, attributes: Attributes) -> Decision:
+        if not is_node(attributes.user):
+            return super().authorize(attributes)
+        node = attributes.user.name.removeprefix(_PREFIX)
+        problem = (
+            self._problem(attributes, node)
+            if node
+            else f"unknown node for user {formatting.quote(attributes.user.name)}"
+        )
+        return Decision(True) if problem is None else _with_reason(super().authorize(attributes), problem)
 
-    def _problem(self, of: context.Attributes, node: str) -> str | None:
-        """Why a node may not do something, perhaps without a word; None if it may."""
-        judge = self._judges.get((of.group, of.resource)) if of.is_resource else None
-        if judge is not None:
-            return judge(of, node)
-        return None if any(rule.allows(of) for rule in self._rules) else ""
+    def _problem(self, attributes: Attributes, node: str) -> str | None:
+        """Why a node is not allowed a request; None if it is allowed. The reason may be empty."""
+        check = self._checks.get((attributes.group, attributes.resource)) if attributes.is_resource else None
+        if check is not None:
+            return check(attributes, node)
+        return None if any(rule.allows(attributes) for rule in self._rules) else ""
 
-    def _judge_pod_request(self, of: context.Attributes, node: str) -> str | None:
-        """A node sees the requests of its own pods only."""
-        if of.subresource:
+    def _check_pod_request_access(self, attributes: Attributes, node: str) -> str | None:
+        """A node reads the requests for pods on itself only."""
+        if attributes.subresource:
             return "nodes may not access the status subresource of PodCertificateRequests"
-        if of.verb == "create":
+        if attributes.verb == "create":
             return None
-        if of.verb == "get":
-            found = self._find(_POD_REQUESTS[1], of.namespace, of.name)
-            return None if found is not None and found.spec.node_name == node else _unrelated(of, node)
-        if of.verb not in ("list", "watch"):
-            return f"nodes may not {of.verb} podcertificaterequests"
-        if _selects(of, "spec.nodeName", node):
+        if attributes.verb == "get":
+            request = self._find(_POD_REQUESTS[1], attributes.namespace, attributes.name)
+            return None if request is not None and request.spec.node_name == node else _unrelated(attributes, node)
+        if attributes.verb not in ("list", "watch"):
+            return f"nodes may not {attributes.verb} podcertificaterequests"
+        if _selects(attributes, "spec.nodeName", node):
             return None
         return "can only list/watch podcertificaterequests with nodeName field selector"
 
 
-def _selects(of: context.Attributes, field: str, value: str) -> bool:
-    return selectors.Term(field, "=", value) in of.field_selector.terms
+def _selects(attributes: Attributes, field: str, value: str) -> bool:
+    return selectors.Term(field, "=", value) in attributes.field_selector.terms
 
 
-def _judge_nothing(of: context.Attributes, node: str) -> str:
-    del of, node
+def _refuse_without_reason(attributes: Attributes, node: str) -> str:
+    del attributes, node
     return ""
 
 
-def _unrelated(of: context.Attributes, node: str) -> str:
-    """No pods run here, so nothing relates a node to any object."""
-    return f"no relationship found between node '{node}' and this object" if of.name else "No Object name found"
+def _unrelated(attributes: Attributes, node: str) -> str:
+    """The reason for an object that is related to nodes through pods only: this server has no pods."""
+    return f"no relationship found between node '{node}' and this object" if attributes.name else "No Object name found"
 
 
-def _judge_read(of: context.Attributes, node: str) -> str:
-    if of.verb not in ("get", "list", "watch"):
+def _check_read_access(attributes: Attributes, node: str) -> str:
+    if attributes.verb not in ("get", "list", "watch"):
         return "can only read resources of this type"
-    if of.subresource:
+    if attributes.subresource:
         return "cannot read subresource"
-    return _unrelated(of, node) if of.namespace else "can only read namespaced object of this type"
+    return _unrelated(attributes, node) if attributes.namespace else "can only read namespaced object of this type"
 
 
-def _judge_get(of: context.Attributes, node: str) -> str:
-    if of.verb != "get":
+def _check_get_access(attributes: Attributes, node: str) -> str:
+    if attributes.verb != "get":
         return "can only get individual resources of this type"
-    return "cannot get subresource" if of.subresource else _unrelated(of, node)
+    return "cannot get subresource" if attributes.subresource else _unrelated(attributes, node)
 
 
-def _judge_claim(of: context.Attributes, node: str) -> str:
-    if of.subresource != "status":
-        return _judge_get(of, node)
-    return _unrelated(of, node) if of.verb in ("update", "patch") else "can only get/update/patch this type"
+def _check_claim_access(attributes: Attributes, node: str) -> str:
+    if attributes.subresource != "status":
+        return _check_get_access(attributes, node)
+    return (
+        _unrelated(attributes, node)
+        if attributes.verb in ("update", "patch")
+        else "can only get/update/patch this type"
+    )
 
 
-def _judge_account(of: context.Attributes, node: str) -> str:
-    if of.verb == "get" and not of.subresource:
-        return _judge_read(of, node)
-    if of.verb != "create" or not of.name:
+def _check_account_access(attributes: Attributes, node: str) -> str:
+    if attributes.verb == "get" and not attributes.subresource:
+        return _check_read_access(attributes, node)
+    if attributes.verb != "create" or not attributes.name:
         return "can only create tokens for individual service accounts"
-    return _unrelated(of, node) if of.subresource == "token" else "can only create token subresource of serviceaccount"
+    return (
+        _unrelated(attributes, node)
+        if attributes.subresource == "token"
+        else "can only create token subresource of serviceaccount"
+    )
 
 
 _OWN_VERBS: Final = ("get", "create", "update", "patch", "delete")
 
 
-def _judge_lease(of: context.Attributes, node: str) -> str | None:
-    if of.verb not in _OWN_VERBS:
+def _check_lease_access(attributes: Attributes, node: str) -> str | None:
+    if attributes.verb not in _OWN_VERBS:
         return "can only get, create, update, patch, or delete a node lease"
-    if of.namespace != _LEASE_NAMESPACE:
+    if attributes.namespace != _LEASE_NAMESPACE:
         return _OTHER_LEASES
-    # Which lease is created, only its content tells: see the restriction below.
-    return None if of.verb == "create" or of.name == node else _OTHER_LEASE
+    # The name of a new lease is in the body: `admission_hook` checks it.
+    return None if attributes.verb == "create" or attributes.name == node else _OTHER_LEASE
 
 
-def _judge_csi_node(of: context.Attributes, node: str) -> str | None:
-    if of.verb not in _OWN_VERBS:
+def _check_csi_node_access(attributes: Attributes, node: str) -> str | None:
+    if attributes.verb not in _OWN_VERBS:
         return "can only get, create, update, patch, or delete a CSINode"
-    if of.subresource:
+    if attributes.subresource:
         return "cannot authorize CSINode subresources"
-    if of.verb == "create" or of.name == node:
+    if attributes.verb == "create" or attributes.name == node:
         return None
     return "can only access CSINode with the same name as the requesting node"
 
 
-def _judge_slice(of: context.Attributes, node: str) -> str | None:
-    if of.subresource:
+def _check_slice_access(attributes: Attributes, node: str) -> str | None:
+    if attributes.subresource:
         return "cannot authorize ResourceSlice subresources"
-    if of.verb == "create":
+    if attributes.verb == "create":
         return None
-    if of.verb in ("get", "update", "patch", "delete"):
-        return _unrelated(of, node)
-    if of.verb in ("watch", "list", "deletecollection"):
-        if _selects(of, "spec.nodeName", node):
+    if attributes.verb in ("get", "update", "patch", "delete"):
+        return _unrelated(attributes, node)
+    if attributes.verb in ("watch", "list", "deletecollection"):
+        if _selects(attributes, "spec.nodeName", node):
             return None
         return "can only list/watch/deletecollection resourceslices with nodeName field selector"
     return (
@@ -169,14 +189,16 @@ def _judge_slice(of: context.Attributes, node: str) -> str | None:
     )
 
 
-def _judge_node(of: context.Attributes, node: str) -> str | None:
-    if (of.subresource, of.verb) in _NODE_WRITES:
+def _check_node_access(attributes: Attributes, node: str) -> str | None:
+    if (attributes.subresource, attributes.verb) in _NODE_WRITES:
         return None
-    if of.subresource or of.verb not in ("get", "list", "watch"):
+    if attributes.subresource or attributes.verb not in ("get", "list", "watch"):
         return ""
-    if not of.name:
+    if not attributes.name:
         return f"node '{node}' cannot read all nodes, only its own Node object"
-    return None if of.name == node else f"node '{node}' cannot read '{of.name}', only its own Node object"
+    return (
+        None if attributes.name == node else f"node '{node}' cannot read '{attributes.name}', only its own Node object"
+    )
 
 
 _NODE_WRITES: Final = frozenset(
@@ -184,136 +206,145 @@ _NODE_WRITES: Final = frozenset(
 )
 
 
-def _judge_pod(of: context.Attributes, node: str) -> str | None:
-    if (of.subresource, of.verb) in _POD_WRITES:
+def _check_pod_access(attributes: Attributes, node: str) -> str | None:
+    if (attributes.subresource, attributes.verb) in _POD_WRITES:
         return None
-    if of.subresource or of.verb not in ("get", "list", "watch"):
+    if attributes.subresource or attributes.verb not in ("get", "list", "watch"):
         return ""
-    if of.verb == "get" or of.name:
-        return _unrelated(of, node)
-    return None if _selects(of, "spec.nodeName", node) else "can only list/watch pods with spec.nodeName field selector"
+    if attributes.verb == "get" or attributes.name:
+        return _unrelated(attributes, node)
+    return (
+        None
+        if _selects(attributes, "spec.nodeName", node)
+        else "can only list/watch pods with spec.nodeName field selector"
+    )
 
 
 _POD_WRITES: Final = frozenset(
     {("", "create"), ("", "delete"), ("status", "update"), ("status", "patch"), ("eviction", "create")}
 )
 
-#: What is allowed to a node only for what belongs to it, which takes more than a rule to know.
-_JUDGES: Final[Mapping[tuple[str, str], Judge]] = {
-    ("", "configmaps"): _judge_read,
-    ("", "secrets"): _judge_read,
-    ("", "persistentvolumeclaims"): _judge_claim,
-    ("", "persistentvolumes"): _judge_get,
-    ("resource.k8s.io", "resourceclaims"): _judge_get,
-    ("storage.k8s.io", "volumeattachments"): _judge_get,
-    ("", "serviceaccounts"): _judge_account,
-    _LEASES: _judge_lease,
-    ("resource.k8s.io", "resourceslices"): _judge_slice,
-    ("storage.k8s.io", "csinodes"): _judge_csi_node,
-    ("", "nodes"): _judge_node,
-    ("", "pods"): _judge_pod,
+#: Resources for which RBAC rules are not enough, because a node may access related objects only.
+_CHECKS: Final[Mapping[tuple[str, str], AccessCheck]] = {
+    ("", "configmaps"): _check_read_access,
+    ("", "secrets"): _check_read_access,
+    ("", "persistentvolumeclaims"): _check_claim_access,
+    ("", "persistentvolumes"): _check_get_access,
+    ("resource.k8s.io", "resourceclaims"): _check_get_access,
+    ("storage.k8s.io", "volumeattachments"): _check_get_access,
+    ("", "serviceaccounts"): _check_account_access,
+    _LEASES: _check_lease_access,
+    ("resource.k8s.io", "resourceslices"): _check_slice_access,
+    ("storage.k8s.io", "csinodes"): _check_csi_node_access,
+    ("", "nodes"): _check_node_access,
+    ("", "pods"): _check_pod_access,
 }
 
 
-def _with_reason(decision: rbac.Decision, reason: str) -> rbac.Decision:
+def _with_reason(decision: Decision, reason: str) -> Decision:
     if decision.allowed or not reason:
         return decision
-    return rbac.Decision(False, "\n".join(each for each in (reason, decision.reason) if each))
+    return Decision(False, "\n".join(filter(None, (reason, decision.reason))))
 
 
-def restriction(find: Find) -> admission.Hook:
-    """The check that a node asks for certificates of its own name, and of its own pods, only; that it renews its own
-    lease only.
+def admission_hook(find: Find) -> Hook:
+    """The NodeRestriction admission hook: a node writes only its own Node and Lease, and requests certificates only for
+    its own name and its own pods.
     """
 
-    def check(of: admission.Review) -> None:
-        user = of.call.user
+    def check(review: Review) -> None:
+        user = review.call.user
         if not is_node(user):
             return
         if user.name == _PREFIX:
-            raise _refusal(of, _nameless(user))
-        kind = (of.resource.group, of.resource.plural)
-        if kind == (machines.RESOURCE.group, machines.RESOURCE.plural):
-            _check_own_node(of)
+            raise _refusal(review, _nameless(user))
+        kind = (review.resource.group, review.resource.plural)
+        if kind == (nodes.RESOURCE.group, nodes.RESOURCE.plural):
+            _check_own_node(review)
         elif kind == _LEASES:
-            _check_lease(of)
-        elif (*kind, of.subresource, of.operation) == (csrs.RESOURCE.group, csrs.RESOURCE.plural, "", "create"):
-            _check_csr(of)
+            _check_lease(review)
+        elif (*kind, review.subresource, review.operation) == (csrs.RESOURCE.group, csrs.RESOURCE.plural, "", "create"):
+            _check_csr(review)
         elif kind == _POD_REQUESTS:
-            _check_pod_request(of, find)
+            _check_pod_request(review, find)
 
     return check
 
 
-def restricted(answer: Answer) -> Answer:
-    """The same answer, but not to everything that a node may ask: a token only for a pod that runs on it."""
+def restrict(answer: Answer) -> Answer:
+    """Wraps the function that answers a review or TokenRequest: a node gets tokens only for pods that run on it."""
 
-    async def act(asked: Any, call: context.Call) -> Any:
-        problem = _question_problem(asked, call) if is_node(call.user) else ""
+    async def restricted_answer(body: AnyObject, call: Call) -> Object:
+        problem = _restriction_problem(body, call) if is_node(call.user) else ""
         if problem:
-            name = call.info.name or _sent_name(asked.metadata)
-            raise errors.Forbidden.of(call.info.resource, call.info.group, name, problem)
-        return await answer(asked, call)
+            name = call.info.name or _sent_name(body.metadata)
+            raise errors.Forbidden.for_object(call.info.resource, call.info.group, name, problem)
+        return await answer(body, call)
 
-    return act
+    return restricted_answer
 
 
-def _question_problem(asked: Any, call: context.Call) -> str:
+def _restriction_problem(body: AnyObject, call: Call) -> str:
     if call.user.name == _PREFIX:
         return _nameless(call.user)
     if (call.info.resource, call.info.subresource) != ("serviceaccounts", "token"):
         return ""
-    ref = asked.spec.bound_object_ref
+    ref = body.spec.bound_object_ref
     if ref is None or (ref.api_version, ref.kind) != ("v1", "Pod") or not ref.name:
         return "node requested token not bound to a pod"
     if not ref.uid:
         return "node requested token with a pod binding without a uid"
-    # No pods run here.
+    # This server has no pods.
     raise errors.NotFound("pod", "", ref.name)
 
 
-def _nameless(user: context.User) -> str:
-    return f"could not determine node from user {gotext.quote(user.name)}"
+def _nameless(user: User) -> str:
+    return f"could not determine node from user {formatting.quote(user.name)}"
 
 
-def _check_own_node(of: admission.Review) -> None:
-    """A node says something about itself only, and nothing that others judge it by."""
-    own = of.call.user.name.removeprefix(_PREFIX)
-    node, name = gotext.quote(own), of.new.metadata.name if of.operation == "create" else of.name
-    if name != own:
-        raise _refusal(of, f"node {node} is not allowed to modify node {gotext.quote(name)}")
-    if of.operation == "create":
-        wrong = _not_its_own_labels(of.new.metadata.labels, {})
-        if wrong:
-            raise _refusal(of, f"node {node} is not allowed to set the following labels: {', '.join(wrong)}")
-    if of.operation != "update":
+def _check_own_node(review: Review) -> None:
+    """A node writes its own Node only, without taints, owner references and labels that others rely on."""
+    node_name = review.call.user.name.removeprefix(_PREFIX)
+    node = formatting.quote(node_name)
+    name = review.new.metadata.name if review.operation == "create" else review.name
+    if name != node_name:
+        raise _refusal(review, f"node {node} is not allowed to modify node {formatting.quote(name)}")
+    if review.operation == "create":
+        labels = _forbidden_labels(review.new.metadata.labels, {})
+        if labels:
+            raise _refusal(review, f"node {node} is not allowed to set the following labels: {', '.join(labels)}")
+    if review.operation != "update":
         return
-    if of.new.spec.taints != of.old.spec.taints:
-        raise _refusal(of, f"node {node} is not allowed to modify taints")
-    if of.new.metadata.owner_references != of.old.metadata.owner_references:
-        raise _refusal(of, f"node {node} is not allowed to modify ownerReferences")
-    wrong = _not_its_own_labels(of.new.metadata.labels, of.old.metadata.labels)
-    if wrong:
-        raise _refusal(of, f"is not allowed to modify labels: {', '.join(wrong)}")
+    if review.new.spec.taints != review.old.spec.taints:
+        raise _refusal(review, f"node {node} is not allowed to modify taints")
+    if review.new.metadata.owner_references != review.old.metadata.owner_references:
+        raise _refusal(review, f"node {node} is not allowed to modify ownerReferences")
+    labels = _forbidden_labels(review.new.metadata.labels, review.old.metadata.labels)
+    if labels:
+        raise _refusal(review, f"is not allowed to modify labels: {', '.join(labels)}")
 
 
-def _not_its_own_labels(new: Mapping[str, str], old: Mapping[str, str]) -> list[str]:
-    """The changed labels that a node must not choose: others decide by them what it is trusted with."""
+def _forbidden_labels(new: Mapping[str, str], old: Mapping[str, str]) -> list[str]:
+    """The changed labels that a node must not set, because schedulers and policies trust them."""
     changed = sorted(key for key in {*new, *old} if new.get(key) != old.get(key))
-    return [key for key in changed if not _is_its_own_label(key)]
+    return [key for key in changed if not _is_allowed_label(key)]
 
 
-def _is_its_own_label(key: str) -> bool:
+def _is_allowed_label(key: str) -> bool:
     domain = key.partition("/")[0] if "/" in key else ""
-    is_reserved = any(domain == each or domain.endswith(f".{each}") for each in ("kubernetes.io", "k8s.io"))
-    if not is_reserved or key in _OWN_LABELS:
+    if not _is_within(domain, _RESERVED_DOMAINS) or key in _KUBELET_LABELS:
         return True
-    return any(domain == each or domain.endswith(f".{each}") for each in _OWN_DOMAINS)
+    return _is_within(domain, _KUBELET_DOMAINS)
 
 
-_OWN_DOMAINS: Final = ("kubelet.kubernetes.io", "node.kubernetes.io")
-#: Labels under reserved domains that every kubelet gives itself.
-_OWN_LABELS: Final = frozenset(
+def _is_within(domain: str, parents: Sequence[str]) -> bool:
+    return any(domain == parent or domain.endswith(f".{parent}") for parent in parents)
+
+
+_RESERVED_DOMAINS: Final = ("kubernetes.io", "k8s.io")
+_KUBELET_DOMAINS: Final = ("kubelet.kubernetes.io", "node.kubernetes.io")
+#: Labels in reserved domains that every kubelet sets on its Node.
+_KUBELET_LABELS: Final = frozenset(
     {
         "kubernetes.io/hostname", "kubernetes.io/arch", "kubernetes.io/os", "beta.kubernetes.io/arch",
         "beta.kubernetes.io/os", "beta.kubernetes.io/instance-type", "topology.kubernetes.io/zone",
@@ -323,57 +354,57 @@ _OWN_LABELS: Final = frozenset(
 )  # fmt: skip
 
 
-def _check_csr(of: admission.Review) -> None:
-    user = of.call.user
-    if of.new.spec.signer_name not in _RESTRICTED:
+def _check_csr(review: Review) -> None:
+    user = review.call.user
+    if review.new.spec.signer_name not in _RESTRICTED:
         return
     try:
-        request = csr.parse(of.new.spec.request or b"")
-    except csr.RequestError as error:
-        raise _refusal(of, f"unable to parse csr: {error}") from error
+        request = certificaterequest.parse(review.new.spec.request or b"")
+    except certificaterequest.RequestError as error:
+        raise _refusal(review, f"unable to parse csr: {error}") from error
     if request.common_name != user.name:
-        raise _refusal(of, f"can only create a node CSR with CN={user.name}")
+        raise _refusal(review, f"can only create a node CSR with CN={user.name}")
 
 
-def _check_lease(of: admission.Review) -> None:
-    if of.namespace != _LEASE_NAMESPACE:
-        raise _refusal(of, _OTHER_LEASES)
-    name = of.new.metadata.name if of.operation == "create" else of.name
-    if name != of.call.user.name.removeprefix(_PREFIX):
-        raise _refusal(of, _OTHER_LEASE)
+def _check_lease(review: Review) -> None:
+    if review.namespace != _LEASE_NAMESPACE:
+        raise _refusal(review, _OTHER_LEASES)
+    name = review.new.metadata.name if review.operation == "create" else review.name
+    if name != review.call.user.name.removeprefix(_PREFIX):
+        raise _refusal(review, _OTHER_LEASE)
 
 
-def _check_pod_request(of: admission.Review, find: Find) -> None:
-    """A node vouches for the pods that run on it. No pods run here, so nothing can prove that one does."""
-    if of.operation != "create":
-        raise _refusal(of, f"unexpected operation {of.operation.upper()}")
-    if of.subresource:
-        raise _refusal(of, f"unexpected subresource {of.subresource}")
-    spec, node = of.new.spec, of.call.user.name.removeprefix(_PREFIX)
+def _check_pod_request(review: Review, find: Find) -> None:
+    """A node requests certificates for pods on itself. This server has no pods, so such a request always fails."""
+    if review.operation != "create":
+        raise _refusal(review, f"unexpected operation {review.operation.upper()}")
+    if review.subresource:
+        raise _refusal(review, f"unexpected subresource {review.subresource}")
+    spec, node = review.new.spec, review.call.user.name.removeprefix(_PREFIX)
     if spec.node_name != node:
-        named, own = gotext.quote(spec.node_name), gotext.quote(node)
-        raise _refusal(of, f"PodCertificateRequest.Spec.NodeName={named}, which is not the requesting node {own}")
-    # What may only be not known yet is no refusal: the kubelet tries again.
-    machine = find("nodes", "", node)
-    if machine is None:
-        raise errors.UnreasonedError(_not_retrieved("node", gotext.quote(node), gotext.quote(node)))
-    pod = gotext.quote(f"{of.namespace}/{spec.pod_name}")
-    if machine.metadata.uid != spec.node_uid:
-        named, running = gotext.quote(spec.node_uid), gotext.quote(machine.metadata.uid)
+        named, own = formatting.quote(spec.node_name), formatting.quote(node)
+        raise _refusal(review, f"PodCertificateRequest.Spec.NodeName={named}, which is not the requesting node {own}")
+    # These are no refusals, because the objects may still appear: the kubelet retries.
+    node_object = find("nodes", "", node)
+    if node_object is None:
+        raise errors.UnknownReasonError(_not_retrieved("node", formatting.quote(node), formatting.quote(node)))
+    pod = formatting.quote(f"{review.namespace}/{spec.pod_name}")
+    if node_object.metadata.uid != spec.node_uid:
+        named, running = formatting.quote(spec.node_uid), formatting.quote(node_object.metadata.uid)
         why = f"names node UID {named}, inconsistent with the running node ({running})"
-        raise errors.UnreasonedError(f"PodCertificateRequest for pod {pod} {why}")
-    raise errors.UnreasonedError(_not_retrieved("pod", pod, gotext.quote(spec.pod_name)))
+        raise errors.UnknownReasonError(f"PodCertificateRequest for pod {pod} {why}")
+    raise errors.UnknownReasonError(_not_retrieved("pod", pod, formatting.quote(spec.pod_name)))
 
 
 def _not_retrieved(kind: str, named: str, name: str) -> str:
     return f"while retrieving {kind} {named} named in the PodCertificateRequest: {kind} {name} not found"
 
 
-def _refusal(of: admission.Review, why: str) -> errors.Forbidden:
-    name = of.name or (_sent_name(of.new.metadata) if of.new is not None else _UNKNOWN)
-    return errors.Forbidden.of(of.resource.plural, of.resource.group, name, why)
+def _refusal(review: Review, why: str) -> errors.Forbidden:
+    name = review.name or (_sent_name(review.new.metadata) if review.new is not None else _UNKNOWN)
+    return errors.Forbidden.for_object(review.resource.plural, review.resource.group, name, why)
 
 
 def _sent_name(meta: objects.ObjectMeta) -> str:
-    """What admission calls an object that has not got its name yet."""
+    """The name in a refusal for an object that has no name yet."""
     return meta.name or meta.generate_name or _UNKNOWN

@@ -1,10 +1,10 @@
-"""Bearer tokens that the API itself gives out: those of service accounts, and bootstrap tokens.
+"""Bearer tokens that the API issues: service account tokens and bootstrap tokens.
 
-A service account's token is a JWT (RFC 7519) that this server signs. It is good as long as its time, its account and
-the object that it is bound to last: the account is looked up at every use, so that deleting it ends its tokens.
+A service account token is a JWT (RFC 7519) that this server signs. It is valid until it expires, or until its account
+or the object that it is bound to is deleted: both are looked up at every use.
 
-A bootstrap token is kept as a Secret of its own in kube-system. It lets a machine without any identity ask for its
-first certificate, and nothing more: its user has the rights that its groups are given.
+A bootstrap token is a Secret in kube-system. A machine without an identity uses it to request its first certificate.
+Its user has no other rights than those of its groups.
 
 Source: kubernetes, `pkg/serviceaccount`, `pkg/registry/core/serviceaccount/storage/token.go`,
 `plugin/pkg/auth/authenticator/token/bootstrap`; rbac-defaults 10 and 11.
@@ -26,23 +26,30 @@ import jwt
 from jwt import algorithms
 from jwt.types import Options
 
-from certplane import clock, errors, gotext
+from certplane import errors, timestamps
 from certplane.access import authn
-from certplane.meta import context, names, objects
+from certplane.golang import formatting
+from certplane.meta import names, objects
+from certplane.meta.context import Call, User
+from certplane.meta.objects import Object
+from certplane.meta.resource import AnyObject
 from certplane.registry import lifecycle
 from certplane.resources import secrets, serviceaccounts
 from certplane.x509 import keys
 
 _log = logging.getLogger("certplane.access")
 
-#: An object by plural, namespace and name; None if there is none.
-Find = Callable[[str, str, str], Any | None]
+#: Returns an object by plural, namespace and name; None if there is none.
+Find = Callable[[str, str, str], AnyObject | None]
+
+#: The claims of a JWT (RFC 7519): whatever its issuer has put there.
+Claims = dict[str, Any]
 
 _LEEWAY: Final = datetime.timedelta(seconds=60)
-#: Names, in the audit record, the token that was given out.
+#: The audit annotation with the ID of the issued token.
 _ISSUED: Final = "authentication.kubernetes.io/issued-credential-id"
 _ACCOUNT: Final = "system:serviceaccount:"
-#: What a token may be bound to. Of pods there are none here.
+#: Kinds that a token can be bound to. This server has no pods, so a Pod is never found.
 _BINDABLE: Final = {"Pod": "pods", "Node": "nodes", "Secret": "secrets"}
 _PRIVATE: Final = "kubernetes.io"
 _NODE: Final = "authentication.kubernetes.io/node-"
@@ -57,87 +64,89 @@ _EXTRA_GROUP: Final = re.compile(r"\Asystem:bootstrappers:[a-z0-9:-]{0,255}[a-z0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Issuer:
-    """Who signs the tokens of service accounts. `audiences` are the names that this server answers to; `verifying`
-    are further public keys whose tokens are still good; `longest` caps the lifetime of new ones, in seconds.
+    """The issuer of service account tokens. `audiences` are those of this server; `verifying` are additional public
+    keys whose tokens are accepted; `max_seconds` limits the lifetime of new tokens, 0 for no limit.
     """
 
     name: str
     key: keys.PrivateKey
     audiences: tuple[str, ...]
     verifying: Sequence[keys.PublicKey] = ()
-    longest: int = 0
+    max_seconds: int = 0
 
 
 class ServiceAccountTokens:
-    """Signs tokens of service accounts, and knows them again."""
+    """Issues and authenticates service account tokens."""
 
     def __init__(self, issuer: Issuer, find: Find) -> None:
         self._issuer = issuer
         self._find = find
         self._algorithm = keys.jwt_algorithm(issuer.key.public_key())
         public = [issuer.key.public_key(), *issuer.verifying]
-        self._public = {_key_id(each): each for each in public}
+        self._public = {_key_id(key): key for key in public}
         self._kid = _key_id(issuer.key.public_key())
 
     @property
     def audiences(self) -> tuple[str, ...]:
         return self._issuer.audiences
 
-    def key_set(self) -> dict[str, Any]:
+    def key_set(self) -> dict[str, object]:
         """The public keys as a JSON Web Key Set (RFC 7517)."""
         return {"keys": [_jwk(kid, key) for kid, key in self._public.items()]}
 
-    def configuration(self, address: str) -> dict[str, Any]:
+    def configuration(self, address: str) -> dict[str, object]:
         """The discovery document (OpenID Connect Discovery 1.0, section 3). `address` is host and port."""
-        used = sorted({keys.jwt_algorithm(key) for key in self._public.values()})
+        algorithms_used = sorted({keys.jwt_algorithm(key) for key in self._public.values()})
         return {
             "issuer": self._issuer.name,
             "jwks_uri": f"https://{address}/openid/v1/jwks",
             "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": used,
+            "id_token_signing_alg_values_supported": algorithms_used,
         }
 
-    # --- asking for one -------------------------------------------------------------------------------------------
+    # --- issuing --------------------------------------------------------------------------------------------------
 
-    def answer(self, asked: serviceaccounts.TokenRequest, call: context.Call) -> serviceaccounts.TokenRequest:
+    def answer(self, request: serviceaccounts.TokenRequest, call: Call) -> serviceaccounts.TokenRequest:
         """A TokenRequest with its token. Raises NotFound, Invalid, BadRequest, Conflict."""
         namespace, name = call.info.namespace, call.info.name
-        lifecycle.require(self._find("namespaces", "", namespace), namespace, serviceaccounts.RESOURCE.identity, name)
-        meta = asked.metadata
+        lifecycle.check_namespace(
+            self._find("namespaces", "", namespace), namespace, serviceaccounts.RESOURCE.identity, name
+        )
+        meta = request.metadata
         if meta.name and meta.name != name:
             problem = errors.invalid("metadata.name", meta.name, "must match the service account name if specified")
-            raise errors.Invalid(asked.kind, serviceaccounts.TOKEN_REQUESTS.group, name, [problem])
+            raise errors.Invalid(request.kind, serviceaccounts.TOKEN_REQUESTS.group, name, [problem])
         account = self._find("serviceaccounts", namespace, name)
         if account is None:
             raise errors.NotFound("serviceaccounts", "", name)
         uid = account.metadata.uid
         if meta.uid and meta.uid != uid:
             why = f"the UID in the token request ({meta.uid}) does not match the UID of the service account ({uid})"
-            raise errors.Conflict.of(asked.kind, serviceaccounts.TOKEN_REQUESTS.group, name, why)
-        asked.spec.audiences = asked.spec.audiences or list(self._issuer.audiences)
+            raise errors.Conflict.for_object(request.kind, serviceaccounts.TOKEN_REQUESTS.group, name, why)
+        request.spec.audiences = request.spec.audiences or list(self._issuer.audiences)
         meta.name, meta.uid = name, uid
-        meta.creation_timestamp = clock.rfc3339(call.now)
-        problems = serviceaccounts.TOKEN_REQUESTS.validate(asked)
+        meta.creation_timestamp = timestamps.rfc3339(call.now)
+        problems = serviceaccounts.TOKEN_REQUESTS.validate(request)
         if problems:
-            raise errors.Invalid(asked.kind, serviceaccounts.TOKEN_REQUESTS.group, "", problems)
-        bound = self._bound(asked.spec.bound_object_ref, namespace)
-        seconds = asked.spec.expiration_seconds or 0
-        if 0 < self._issuer.longest < seconds:
-            shortened = self._issuer.longest
+            raise errors.Invalid(request.kind, serviceaccounts.TOKEN_REQUESTS.group, "", problems)
+        bound = self._bound_claim(request.spec.bound_object_ref, namespace)
+        seconds = request.spec.expiration_seconds or 0
+        if 0 < self._issuer.max_seconds < seconds:
+            shortened = self._issuer.max_seconds
             call.warnings.append(f"requested expiration of {seconds} seconds shortened to {shortened} seconds")
-            asked.spec.expiration_seconds = seconds = shortened
+            request.spec.expiration_seconds = seconds = shortened
         until = call.now + datetime.timedelta(seconds=seconds)
-        # A dry run is no exception: nothing is stored either way.
-        claims = self._told(account, bound, asked.spec.audiences, (call.now, until))
+        # A dry run gets a token as well, because nothing is stored in either case.
+        claims = self._new_claims(account, bound, request.spec.audiences, (call.now, until))
         call.annotations[_ISSUED] = f"JTI={claims['jti']}"
-        # The header has no typ: clients compare it with what Kubernetes sends.
+        # No typ in the header, as in Kubernetes.
         token = jwt.encode(claims, self._issuer.key, self._algorithm, headers={"kid": self._kid, "typ": ""})
-        asked.status = serviceaccounts.TokenRequestStatus(token=token, expiration_timestamp=clock.rfc3339(until))
-        return asked
+        request.status = serviceaccounts.TokenRequestStatus(token=token, expiration_timestamp=timestamps.rfc3339(until))
+        return request
 
-    def _bound(self, ref: serviceaccounts.BoundObjectReference | None, namespace: str) -> Mapping[str, Any]:
-        """The claim about the object that the token ends with."""
+    def _bound_claim(self, ref: serviceaccounts.BoundObjectReference | None, namespace: str) -> Mapping[str, object]:
+        """The claim about the object that the token is bound to; empty if there is none."""
         if ref is None:
             return {}
         group, _, version = ref.api_version.rpartition("/")
@@ -147,58 +156,60 @@ class ServiceAccountTokens:
         problem = names.lookup_problem(ref.name)
         if problem:
             raise errors.BadRequest(problem)
-        found = self._find(plural, "" if ref.kind == "Node" else namespace, ref.name)
-        if found is None:
+        bound = self._find(plural, "" if ref.kind == "Node" else namespace, ref.name)
+        if bound is None:
             raise errors.NotFound(plural, "", ref.name)
-        uid = found.metadata.uid
+        uid = bound.metadata.uid
         if ref.uid and ref.uid != uid:
             why = (
                 f"the UID in the bound object reference ({ref.uid}) does not match the UID in record. "
                 "The object might have been deleted and then recreated"
             )
-            raise errors.Conflict.of(ref.kind, "", ref.name, why)
+            raise errors.Conflict.for_object(ref.kind, "", ref.name, why)
         return {ref.kind.lower(): {"name": ref.name, "uid": uid}}
 
-    def _told(
+    def _new_claims(
         self,
         account: serviceaccounts.ServiceAccount,
-        bound: Mapping[str, Any],
+        bound: Mapping[str, object],
         audiences: Sequence[str],
         lifetime: tuple[datetime.datetime, datetime.datetime],
-    ) -> dict[str, Any]:
-        """What a new token says."""
-        since, until = (int(each.timestamp()) for each in lifetime)
+    ) -> Claims:
+        """The claims of a new token."""
+        since, until = (int(moment.timestamp()) for moment in lifetime)
         meta = account.metadata
-        about = {"namespace": meta.namespace, "serviceaccount": {"name": meta.name, "uid": meta.uid}, **bound}
+        private = {"namespace": meta.namespace, "serviceaccount": {"name": meta.name, "uid": meta.uid}, **bound}
         return {
             "aud": list(audiences),
             "exp": until,
             "iat": since,
             "iss": self._issuer.name,
             "jti": objects.new_uid(),
-            _PRIVATE: about,
+            _PRIVATE: private,
             "nbf": since,
             "sub": f"{_ACCOUNT}{meta.namespace}:{meta.name}",
         }
 
-    # --- knowing one again ----------------------------------------------------------------------------------------
+    # --- authenticating -------------------------------------------------------------------------------------------
 
-    def recognise(self, token: str, audiences: Sequence[str], now: datetime.datetime) -> authn.Recognised | None:
-        """Whose token it is, and for which of the audiences; None if it is none of ours. Raises Rejected."""
+    def authenticate(self, token: str, audiences: Sequence[str], now: datetime.datetime) -> authn.TokenUser | None:
+        """The user of a token; None if it is not a JWT of this issuer. Raises Rejected."""
         claims = self._claims(token)
         if claims is None:
             return None
-        meant = _texts(claims.get("aud"))
-        wanted, known = list(audiences), frozenset(meant)
-        shared = tuple(each for each in wanted if each in known)
+        token_audiences = _texts(claims.get("aud"))
+        valid_for = frozenset(token_audiences)
+        shared = tuple(audience for audience in audiences if audience in valid_for)
         if not shared:
-            listed = f"{gotext.quote_all(meant)} is invalid for the target audiences {gotext.quote_all(wanted)}"
-            raise authn.Rejected(f"token audiences {listed}")
+            actual, target = formatting.quote_all(token_audiences), formatting.quote_all(audiences)
+            raise authn.Rejected(f"token audiences {actual} is invalid for the target audiences {target}")
         _check_times(claims, now)
-        return authn.Recognised(self._user(claims, now), shared)
+        return authn.TokenUser(self._user(claims, now), shared)
 
-    def _claims(self, token: str) -> dict[str, Any] | None:
-        """The verified claims; None if the token is no JWT of this issuer. Time and audience are judged elsewhere."""
+    def _claims(self, token: str) -> Claims | None:
+        """The claims of a token with a valid signature; None if it is not a JWT of this issuer. Does not check times
+        and audiences. Raises Rejected.
+        """
         try:
             if jwt.decode(token, options={"verify_signature": False}).get("iss") != self._issuer.name:
                 return None
@@ -207,141 +218,141 @@ class ServiceAccountTokens:
             return None
         kid = header.get("kid", "")
         candidates = [self._public[kid]] if kid in self._public else list(self._public.values())
-        later: Options = {"verify_aud": False, "verify_exp": False, "verify_nbf": False, "verify_iat": False}
+        signature_only: Options = {"verify_aud": False, "verify_exp": False, "verify_nbf": False, "verify_iat": False}
         for key in candidates:
             try:
-                claims: dict[str, Any] = jwt.decode(token, key, [keys.jwt_algorithm(key)], options=later)
+                claims: Claims = jwt.decode(token, key, [keys.jwt_algorithm(key)], options=signature_only)
             except jwt.PyJWTError:
                 continue
             return claims
-        # None of the keys has made the signature; in the words of the library that the real server verifies with.
+        # The text of kube-apiserver's JWT library for a signature by an unknown key.
         raise authn.Rejected("go-jose/go-jose: error in cryptographic primitive")
 
-    def _user(self, claims: Mapping[str, Any], now: datetime.datetime) -> context.User:
-        about = claims.get(_PRIVATE)
-        account = about.get("serviceaccount") if isinstance(about, dict) else None
-        if not isinstance(about, dict) or not isinstance(account, dict):
-            raise authn.Rejected("service account token has no claim about its account")
-        namespace, name, uid = str(about.get("namespace", "")), str(account.get("name", "")), str(account.get("uid"))
+    def _user(self, claims: Mapping[str, object], now: datetime.datetime) -> User:
+        private = claims.get(_PRIVATE)
+        claim = private.get("serviceaccount") if isinstance(private, dict) else None
+        if not isinstance(private, dict) or not isinstance(claim, dict):
+            raise authn.Rejected("service account token has no serviceaccount claim")
+        namespace, name, uid = str(private.get("namespace", "")), str(claim.get("name", "")), str(claim.get("uid"))
         if claims.get("sub") != f"{_ACCOUNT}{namespace}:{name}":
-            raise authn.Rejected("service account token is for somebody else than its subject")
-        found = self._find("serviceaccounts", namespace, name)
-        if found is None:
+            raise authn.Rejected("sub claim of the service account token does not match its serviceaccount claim")
+        account = self._find("serviceaccounts", namespace, name)
+        if account is None:
             raise authn.Rejected(f'serviceaccounts "{name}" not found')
-        if found.metadata.uid != uid:
-            raise authn.Rejected(f"service account UID ({found.metadata.uid}) does not match claim ({uid})")
-        if _is_gone(found, now):
+        if account.metadata.uid != uid:
+            raise authn.Rejected(f"service account UID ({account.metadata.uid}) does not match claim ({uid})")
+        if _is_deleted(account, now):
             raise authn.Rejected(f"service account {namespace}/{name} has been deleted")
         extra = {authn.CREDENTIAL_ID: (f"JTI={claims.get('jti', '')}",)}
         for kind in ("secret", "node"):
-            ref = about.get(kind)
+            ref = private.get(kind)
             if isinstance(ref, dict):
                 self._check_bound(kind, namespace, ref, now)
                 if kind == "node":
                     extra |= {f"{_NODE}name": (str(ref.get("name")),), f"{_NODE}uid": (str(ref.get("uid")),)}
-        if "pod" in about:
+        if "pod" in private:
             raise authn.Rejected("service account token has been invalidated")
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", authn.AUTHENTICATED)
-        return context.User(f"{_ACCOUNT}{namespace}:{name}", uid, groups, extra)
+        return User(f"{_ACCOUNT}{namespace}:{name}", uid, groups, extra)
 
-    def _check_bound(self, kind: str, namespace: str, ref: Mapping[str, Any], now: datetime.datetime) -> None:
-        found = self._find(f"{kind}s", "" if kind == "node" else namespace, str(ref.get("name")))
-        if found is None or _is_gone(found, now):
+    def _check_bound(self, kind: str, namespace: str, ref: Mapping[str, object], now: datetime.datetime) -> None:
+        bound = self._find(f"{kind}s", "" if kind == "node" else namespace, str(ref.get("name")))
+        if bound is None or _is_deleted(bound, now):
             raise authn.Rejected("service account token has been invalidated")
-        if found.metadata.uid != ref.get("uid"):
+        if bound.metadata.uid != ref.get("uid"):
             raise authn.Rejected(
-                f"{kind} UID ({found.metadata.uid}) does not match service account {kind} ref claim ({ref.get('uid')})"
+                f"{kind} UID ({bound.metadata.uid}) does not match service account {kind} ref claim ({ref.get('uid')})"
             )
 
 
-def _texts(value: Any) -> list[str]:
-    """The texts in a claim that may be one or a list; whatever else is there counts for nothing."""
-    found = value if isinstance(value, list) else [value]
-    return [each for each in found if isinstance(each, str)]
+def _texts(value: object) -> list[str]:
+    """The strings of a claim that is a string or a list; other values are ignored."""
+    values = value if isinstance(value, list) else [value]
+    return [text for text in values if isinstance(text, str)]
 
 
-def _is_gone(of: Any, now: datetime.datetime) -> bool:
-    """Whether something has been on its way out for longer than clocks may differ."""
-    ended = of.metadata.deletion_timestamp
-    return ended is not None and clock.parse_rfc3339(ended) < now - _LEEWAY
+def _is_deleted(obj: Object, now: datetime.datetime) -> bool:
+    """Whether the deletionTimestamp of an object has passed, with a minute of clock skew."""
+    timestamp = obj.metadata.deletion_timestamp
+    return timestamp is not None and timestamps.parse_rfc3339(timestamp) < now - _LEEWAY
 
 
-def _check_times(claims: Mapping[str, Any], now: datetime.datetime) -> None:
-    """The bounds of a token's life, with a minute of patience for clocks that differ."""
+def _check_times(claims: Mapping[str, object], now: datetime.datetime) -> None:
+    """Check exp, nbf and iat, with a minute of clock skew. Raises Rejected."""
     moment, leeway = now.timestamp(), _LEEWAY.total_seconds()
-    until, since, made = (_seconds(claims.get(name)) for name in ("exp", "nbf", "iat"))
+    until, since, issued = (_seconds(claims.get(name)) for name in ("exp", "nbf", "iat"))
     if until is None or moment - leeway > until:
         raise authn.Rejected("service account token has expired")
     if since is not None and moment + leeway < since:
         raise authn.Rejected("service account token is not valid yet")
-    if made is not None and moment + leeway < made:
+    if issued is not None and moment + leeway < issued:
         raise authn.Rejected("service account token is issued in the future")
 
 
-def _seconds(value: Any) -> float | None:
+def _seconds(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _key_id(of: keys.PublicKey) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(keys.public_der(of)).digest()).rstrip(b"=").decode("ascii")
+def _key_id(key: keys.PublicKey) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(keys.public_der(key)).digest()).rstrip(b"=").decode("ascii")
 
 
-def _jwk(kid: str, of: keys.PublicKey) -> dict[str, Any]:
-    name = keys.jwt_algorithm(of)
-    made: Any = algorithms.get_default_algorithms()[name]
-    key = {item: value for item, value in made.to_jwk(of, as_dict=True).items() if item != "key_ops"}
-    return {"use": "sig", "kty": key.pop("kty"), "kid": kid, "alg": name, **key}
+def _jwk(kid: str, public_key: keys.PublicKey) -> dict[str, object]:
+    name = keys.jwt_algorithm(public_key)
+    algorithm: Any = algorithms.get_default_algorithms()[name]
+    jwk = {member: value for member, value in algorithm.to_jwk(public_key, as_dict=True).items() if member != "key_ops"}
+    return {"use": "sig", "kty": jwk.pop("kty"), "kid": kid, "alg": name, **jwk}
 
 
 # --- bootstrap tokens ---------------------------------------------------------------------------------------------
 
 
 class BootstrapTokens:
-    """Knows the tokens that are kept as Secrets of type bootstrap.kubernetes.io/token."""
+    """Authenticates tokens in Secrets of type bootstrap.kubernetes.io/token."""
 
     def __init__(self, find: Find) -> None:
         self._find = find
 
-    def recognise(self, token: str, audiences: Sequence[str], now: datetime.datetime) -> authn.Recognised | None:
-        """The bootstrap user of a token; None if it is no good, whatever the reason: the log tells."""
+    def authenticate(self, token: str, audiences: Sequence[str], now: datetime.datetime) -> authn.TokenUser | None:
+        """The bootstrap user of a token; None if the token is not valid. The log gives the reason."""
         del audiences
         match = _BOOTSTRAP.match(token)
         if match is None:
             return None
         id_, secret = match.groups()
-        problem, groups = self._judge(id_, secret, now)
+        problem, groups = self._check_secret(id_, secret, now)
         if problem:
             _log.warning("bootstrap token refused", extra={"token_id": id_, "reason": problem})
             return None
-        user = context.User(f"system:bootstrap:{id_}", "", tuple(sorted({BOOTSTRAP_GROUP, *groups})))
-        return authn.Recognised(authn.with_implied_groups(user))
+        user = User(f"system:bootstrap:{id_}", "", tuple(sorted({BOOTSTRAP_GROUP, *groups})))
+        return authn.TokenUser(authn.with_implied_groups(user))
 
-    def _judge(self, id_: str, secret: str, now: datetime.datetime) -> tuple[str, Sequence[str]]:
-        """What speaks against a token, and the groups that it gives."""
-        found = self._find("secrets", secrets.BOOTSTRAP_NAMESPACE, secrets.BOOTSTRAP_PREFIX + id_)
-        if found is None:
-            return "there is no such token", ()
-        if found.metadata.deletion_timestamp is not None:
-            return "it is being deleted", ()
-        if found.type != secrets.BOOTSTRAP_TOKEN:
-            return f"its secret is of type {found.type}", ()
-        data: Mapping[str, bytes] = found.data
+    def _check_secret(self, id_: str, secret: str, now: datetime.datetime) -> tuple[str, Sequence[str]]:
+        """Why a token is not valid, empty if it is; and its extra groups."""
+        stored = self._find("secrets", secrets.BOOTSTRAP_NAMESPACE, secrets.BOOTSTRAP_PREFIX + id_)
+        if stored is None:
+            return "token not found", ()
+        if stored.metadata.deletion_timestamp is not None:
+            return "token is being deleted", ()
+        if stored.type != secrets.BOOTSTRAP_TOKEN:
+            return f"Secret has type {stored.type}", ()
+        data: Mapping[str, bytes] = stored.data
         if not hmac.compare_digest(data.get("token-secret", b""), secret.encode("ascii")):
-            return "the secret part is wrong", ()
+            return "token secret does not match", ()
         if data.get("token-id", b"").decode("utf-8", "replace") != id_:
-            return "its secret holds another token-id", ()
-        if secrets.time_left(found, now) == 0:
-            return "it has expired", ()
+            return "Secret has another token-id", ()
+        if secrets.time_left(stored, now) == 0:
+            return "token has expired", ()
         if data.get("usage-bootstrap-authentication") != b"true":
-            return "it is not meant for authentication", ()
+            return "usage-bootstrap-authentication is not true", ()
         groups = extra_groups(data)
         if groups is None:
-            return "auth-extra-groups names a group outside system:bootstrappers", ()
+            return "auth-extra-groups has a group without the prefix system:bootstrappers:", ()
         return "", groups
 
 
 def extra_groups(data: Mapping[str, bytes]) -> Sequence[str] | None:
-    """The further groups of a bootstrap token; None if one of them is not allowed to it."""
+    """The extra groups of a bootstrap token; None if one of them is not allowed."""
     text = data.get("auth-extra-groups", b"").decode("utf-8", "replace")
     groups = text.split(",") if text else []
-    return groups if all(_EXTRA_GROUP.match(each) for each in groups) else None
+    return groups if all(_EXTRA_GROUP.match(group) for group in groups) else None

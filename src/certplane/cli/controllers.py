@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from certplane import inside
 from certplane.cli import settings
-from certplane.config import controllers as known
+from certplane.config import controllersettings
+from certplane.plane import controllers as process
 
 
-@click.command(short_help="Run the controllers alone, against an API server elsewhere.")
-@settings.with_flags(known.OPTIONS)
-def controllers(config_file: str | None, **flags: Any) -> int:
-    """Run the controllers alone, against the API server that a kubeconfig names, or around a pod.
+@click.command(short_help="Run only the controllers, for another API server.")
+@settings.with_flags(controllersettings.OPTIONS)
+def controllers(config_file: str | None, **flags: object) -> int:
+    """Run only the controllers, for the API server of a kubeconfig, or for the cluster of the pod.
 
-    By default those that approve, sign and clean up certificate requests. Copies agree on one that works.
+    By default these are the controllers that approve, sign and clean up certificate requests. Several replicas elect a
+    leader; only the leader is active.
     """
-    return inside.run(known.settings(flags, settings.read_file(config_file)))
+    return process.run(controllersettings.read(flags, settings.read_file(config_file)))

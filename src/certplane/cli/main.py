@@ -1,7 +1,7 @@
 """`certplane`: the command line.
 
-Exit codes: 0 done; 1 a fault of ours, with a traceback in the log; 2 a setting or a file that must be mended, with
-`error:` and `hint:` lines, or, of `wait`, a server that is not ready; 3 another copy of the controllers works now;
+Exit codes: 0 success; 1 a bug, with a traceback in the log; 2 a setting or file that the operator must fix, with
+`error:` and `hint:` lines, or, of `wait`, a server that is not ready; 3 `controllers` has lost the leadership;
 130 interrupted.
 """
 
@@ -17,12 +17,12 @@ import certplane
 from certplane import errors
 from certplane.x509 import privatekeys
 
-#: The commands, and the modules that they are in, under the same name.
+#: Each command is in a module of the same name.
 _COMMANDS: Final = ("audit", "controllers", "serve", "token", "version", "wait")
 
 
 class _Commands(click.Group):
-    """Loads a command when it is asked for: what one needs another does not pay for at its start."""
+    """Imports a command when it is used: a command does not pay for the imports of others."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -32,23 +32,26 @@ class _Commands(click.Group):
         del ctx
         if cmd_name not in _COMMANDS:
             return None
-        found: click.Command = getattr(importlib.import_module(f"certplane.cli.{cmd_name}"), cmd_name)
-        return found
+        command: click.Command = getattr(importlib.import_module(f"certplane.cli.{cmd_name}"), cmd_name)
+        return command
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(certplane.__version__, prog_name="certplane", message="%(prog)s %(version)s")
 def cli() -> None:
-    """The Kubernetes Certificates API as software of its own."""
+    """The Kubernetes Certificates API as stand-alone software."""
 
 
 def main() -> NoReturn:
-    """Run a command, and end with its exit code."""
-    if any(privatekeys.is_in(argument.encode("utf-8", "surrogateescape")) for argument in sys.argv[1:]):
-        # Before anything quotes it: it begins with dashes, as an option does.
+    """Run a command, and exit with its code."""
+    if any(privatekeys.contains_key(argument.encode("utf-8", "surrogateescape")) for argument in sys.argv[1:]):
+        # Before an error message quotes it: it begins with dashes, like an option.
         _fail(
-            "an argument is a private key, or holds one: the list of processes and your shell's history have it now",
-            ("consider it exposed, and make a new one", "files are named, not pasted: see certplane --help"),
+            "an argument is or contains a private key: the process list and your shell history have it now",
+            (
+                "the key is compromised: create a new one",
+                "pass the name of the file, not its content: see certplane --help",
+            ),
         )
     try:
         code = cli.main(prog_name="certplane", standalone_mode=False)
@@ -56,12 +59,12 @@ def main() -> NoReturn:
     except errors.SetupError as error:
         _fail(error.message, error.hints)
     except click.exceptions.NoArgsIsHelpError as error:
-        # Its message is the whole help.
+        # Its message is the help text.
         click.echo(error.format_message(), err=True)
         sys.exit(2)
     except click.UsageError as error:
-        where = error.ctx.command_path if error.ctx is not None else "certplane"
-        _fail(error.format_message(), (f"{where} --help",))
+        command = error.ctx.command_path if error.ctx is not None else "certplane"
+        _fail(error.format_message(), (f"{command} --help",))
     except click.ClickException as error:
         _fail(error.format_message(), ())
     except (click.Abort, KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Flags and configuration files of the commands that run for long, made from their lists of settings."""
+"""Flags and configuration files of the long-running commands, made from their lists of settings."""
 
 from __future__ import annotations
 
@@ -8,56 +8,54 @@ from typing import Any, Final
 
 import click
 
-from certplane import errors, files
-from certplane.config import options
-from certplane.meta import goyaml
+from certplane import files
+from certplane.config.options import Option
+from certplane.errors import SetupError
+from certplane.golang import goyaml
 
-_LINES: Final = "write one setting a line, like listen: 127.0.0.1:6443"
+_FORMAT_HINT: Final = "write one setting on each line, such as listen: 127.0.0.1:6443"
 
 
-def with_flags(known: Sequence[options.Option]) -> Callable[[Any], Any]:
-    """Gives a command a flag for each setting, and --config."""
+def with_flags(settings: Sequence[Option]) -> Callable[[Any], Any]:
+    """A decorator that gives a command a flag for each setting, and --config."""
 
     def decorate(command: Any) -> Any:
-        # The last decorator is the first flag.
-        for each in reversed(known):
-            command = _option(each)(command)
-        what = "YAML file with the settings below; flags win over it."
-        return click.option("--config", "config_file", metavar="FILE", help=what)(command)
+        # The decorator that is applied last adds the first flag.
+        for setting in reversed(settings):
+            command = _flag_option(setting)(command)
+        text = "YAML file with the settings below; flags take precedence."
+        return click.option("--config", "config_file", metavar="FILE", help=text)(command)
 
     return decorate
 
 
-def _option(of: options.Option) -> Callable[[Any], Any]:
-    shown = of.help
-    if of.default not in (None, "", ()):
-        default = ",".join(of.default) if of.kind == "names" else of.default
-        shown += f"  [default: {str(default).lower() if of.kind == 'flag' else default}]"
-    flag = f"--{of.name}"
-    if of.kind == "flag":
+def _flag_option(option: Option) -> Callable[[Any], Any]:
+    text = option.help
+    if option.default not in (None, "", ()):
+        default = ",".join(option.default) if option.kind == "names" else option.default
+        text += f"  [default: {str(default).lower() if option.kind == 'flag' else default}]"
+    flag = f"--{option.name}"
+    if option.kind == "flag":
         # As in Go: --flag, --flag=true, --flag=false.
-        return click.option(flag, of.field, type=bool, is_flag=False, flag_value=True, default=None, help=shown)
-    if of.kind == "choice":
-        return click.option(flag, of.field, type=click.Choice(of.choices), default=None, help=shown)
-    path = "DIR" if of.name.endswith("-dir") else "FILE"
-    metavar = {"path": path, "duration": "DURATION", "names": "NAMES"}.get(of.kind, "TEXT")
-    return click.option(flag, of.field, default=None, metavar=metavar, help=shown)
+        return click.option(flag, option.field, type=bool, is_flag=False, flag_value=True, default=None, help=text)
+    if option.kind == "choice":
+        return click.option(flag, option.field, type=click.Choice(option.choices), default=None, help=text)
+    path = "DIR" if option.name.endswith("-dir") else "FILE"
+    metavar = {"path": path, "duration": "DURATION", "names": "NAMES"}.get(option.kind, "TEXT")
+    return click.option(flag, option.field, default=None, metavar=metavar, help=text)
 
 
-def read_file(path: str | None) -> dict[str, Any]:
+def read_file(path: str | None) -> dict[str, object]:
     """The settings of a configuration file. Raises SetupError."""
     if path is None:
         return {}
     try:
-        text = files.read_text(pathlib.Path(path), "the configuration file", "--config names another file")
-        found = goyaml.load(text)
-    except goyaml.Problem as error:
-        raise errors.SetupError(f"the configuration file {path} is no YAML: {error}", (_LINES,)) from error
-    if found is None:
+        text = files.read_text(pathlib.Path(path), "the configuration file", "set --config to another file")
+        document = goyaml.load(text)
+    except goyaml.YAMLError as error:
+        raise SetupError(f"the configuration file {path} is not valid YAML: {error}", (_FORMAT_HINT,)) from error
+    if document is None:
         return {}
-    if not isinstance(found, dict):
-        raise errors.SetupError(
-            f"the configuration file {path} is not a mapping",
-            (_LINES,),
-        )
-    return found
+    if not isinstance(document, dict):
+        raise SetupError(f"the configuration file {path} is not a YAML mapping", (_FORMAT_HINT,))
+    return document

@@ -1,29 +1,31 @@
-"""`certplane token`: bootstrap tokens, with which machines without an identity ask for their first certificate.
+"""`certplane token`: bootstrap tokens, with which machines request their first certificate.
 
-As `kubeadm token`; the tokens are Secrets in kube-system, so everything here is done through the API, under the rights
-of whoever asks.
+Like `kubeadm token`. The tokens are Secrets in kube-system; everything is done through the API, with the permissions of
+the user in the kubeconfig.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import json
 import pathlib
 import re
 import secrets as randomness
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 import click
 
 import certplane
-from certplane import clock as clocks
-from certplane import errors, gotext
-from certplane.cli import tables
+from certplane import errors, timestamps
+from certplane.cli import durations, tables
 from certplane.client import api, kubeconfig, remote
+from certplane.client.api import Client
+from certplane.clock import SystemClock
+from certplane.errors import SetupError
+from certplane.golang import formatting
 from certplane.resources import secrets
 
 _T = TypeVar("_T")
@@ -32,61 +34,64 @@ _TOKEN: Final = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})")
 _ID: Final = re.compile(r"[a-z0-9]{6}")
 _GROUP: Final = re.compile(r"system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]")
 _USAGES: Final = ("authentication", "signing")
-_USAGE: Final = "usage-bootstrap-"
-_GROUPS: Final = "auth-extra-groups"
+_USAGE_PREFIX: Final = "usage-bootstrap-"
+_GROUPS_KEY: Final = "auth-extra-groups"
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 _DEFAULT_GROUP: Final = "system:bootstrappers:kubeadm:default-node-token"
-_GROUPS_HINT: Final = f"its groups begin with system:bootstrappers: and a name, as {_DEFAULT_GROUP}"
+_GROUPS_HINT: Final = f"groups must begin with system:bootstrappers:, such as {_DEFAULT_GROUP}"
 
 
 @click.group()
 @click.option(
     "--kubeconfig", "path", default="./certplane-data/admin.conf", show_default=True, metavar="FILE",
-    help="Where the server is and who you are.",
+    help="Kubeconfig for the server.",
 )  # fmt: skip
 @click.pass_context
 def token(context: click.Context, path: str) -> None:
-    """Bootstrap tokens: make, list and delete them."""
+    """Create, list and delete bootstrap tokens."""
     context.obj = pathlib.Path(path)
 
 
 @token.command()
-@click.argument("wanted", metavar="[TOKEN]", default="")
-@click.option("--ttl", default="24h0m0s", show_default=True, metavar="DURATION", help="Lifetime; 0 for ever.")
-@click.option("--usages", default="signing,authentication", show_default=True, help="What it is good for.")
-@click.option("--groups", default=_DEFAULT_GROUP, show_default=True, help="Further groups of whoever comes with it.")
-@click.option("--description", default="", help="What it is for, in your words.")
+@click.argument("text", metavar="[TOKEN]", default="")
+@click.option("--ttl", default="24h0m0s", show_default=True, metavar="DURATION", help="Lifetime; 0: does not expire.")
+@click.option("--usages", default="signing,authentication", show_default=True, help="Permitted usages of the token.")
+@click.option(
+    "--groups",
+    default=_DEFAULT_GROUP,
+    show_default=True,
+    help="Additional groups of a client that authenticates with the token.",
+)
+@click.option("--description", default="", help="Description for people.")
 @click.pass_obj
-def create(path: pathlib.Path, /, wanted: str, **how: str) -> None:
-    """Make a token and print it. Without TOKEN, a random one: better."""
-    id_, secret = _parse(wanted) if wanted else _generate()
-    lifetime = datetime.timedelta(0) if how["ttl"] == "0" else gotext.parse_duration(how["ttl"])
-    if lifetime is None:
-        raise errors.SetupError(f"not a duration: {how['ttl']}", ("write it as 24h0m0s",))
-    new = secrets.Secret(type=secrets.BOOTSTRAP_TOKEN)
-    new.metadata.name = secrets.BOOTSTRAP_PREFIX + id_
-    new.data = {"token-id": id_.encode(), "token-secret": secret.encode()}
+def create(path: pathlib.Path, /, text: str, **options: str) -> None:
+    """Create a token and print it. Without TOKEN, a random one, which is better."""
+    id_, secret_part = _parse(text) if text else _generate()
+    secret = secrets.Secret(type=secrets.BOOTSTRAP_TOKEN)
+    secret.metadata.name = secrets.BOOTSTRAP_PREFIX + id_
+    secret.data = {"token-id": id_.encode(), "token-secret": secret_part.encode()}
+    lifetime = durations.parse(options["ttl"])
     if lifetime:
-        new.data["expiration"] = clocks.rfc3339(clocks.SystemClock().now() + lifetime).encode()
-    usages = _list(how["usages"], _USAGES.__contains__, "usage", "signing and authentication are possible")
-    new.data |= {_USAGE + usage: b"true" for usage in usages}
-    groups = _list(how["groups"], lambda each: bool(_GROUP.fullmatch(each)), "group", _GROUPS_HINT)
+        secret.data["expiration"] = timestamps.rfc3339(SystemClock().now() + lifetime).encode()
+    usages = _split(options["usages"], _USAGES.__contains__, "usage", f"supported usages are {' and '.join(_USAGES)}")
+    secret.data |= {_USAGE_PREFIX + usage: b"true" for usage in usages}
+    groups = _split(options["groups"], lambda group: bool(_GROUP.fullmatch(group)), "group", _GROUPS_HINT)
     if groups and "authentication" not in usages:
-        raise errors.SetupError(
-            "a token that nobody authenticates with gives no groups",
-            ("--usages signing,authentication lets whoever has it come in", '--groups "" makes one without groups'),
+        raise SetupError(
+            "a token without the usage authentication cannot have groups",
+            ("use --usages signing,authentication to authenticate with it", '--groups "" creates it without groups'),
         )
     if groups:
-        new.data[_GROUPS] = ",".join(groups).encode()
-    if how["description"]:
-        new.data["description"] = how["description"].encode()
-    _ask(path, lambda client: client.create(secrets.RESOURCE, new, secrets.BOOTSTRAP_NAMESPACE))
-    click.echo(f"{id_}.{secret}")
+        secret.data[_GROUPS_KEY] = ",".join(groups).encode()
+    if options["description"]:
+        secret.data["description"] = options["description"].encode()
+    _call(path, lambda client: client.create(secrets.RESOURCE, secret, secrets.BOOTSTRAP_NAMESPACE))
+    click.echo(f"{id_}.{secret_part}")
 
 
 @token.command()
 def generate() -> None:
-    """Print a random token, without making it known to anybody."""
+    """Print a random token, without creating it on the server."""
     click.echo(".".join(_generate()))
 
 
@@ -94,17 +99,17 @@ def generate() -> None:
 @click.option("-o", "--output", type=click.Choice(("table", "json")), default="table", show_default=True)
 @click.pass_obj
 def list_(path: pathlib.Path, output: str) -> None:
-    """Show the tokens: what they are good for, and for how long."""
-    found = _ask(path, lambda client: client.list(secrets.RESOURCE, secrets.BOOTSTRAP_NAMESPACE)).items
+    """List the tokens, with their usages and remaining lifetimes."""
+    listing = _call(path, lambda client: client.list(secrets.RESOURCE, secrets.BOOTSTRAP_NAMESPACE))
     rows = []
-    for each in found:
-        if each.type != secrets.BOOTSTRAP_TOKEN:
+    for secret in listing.items:
+        if secret.type != secrets.BOOTSTRAP_TOKEN:
             continue
-        problem = _problem(each)
+        problem = _problem(secret)
         if problem:
-            click.echo(f"warning: {each.metadata.name} is no token: {problem}", err=True)
+            click.echo(f"warning: {secret.metadata.name} is not a valid token: {problem}", err=True)
         else:
-            rows.append(_row(each))
+            rows.append(_row(secret))
     if output == "json":
         click.echo(json.dumps(rows, indent=2))
     elif rows:
@@ -115,98 +120,101 @@ def list_(path: pathlib.Path, output: str) -> None:
 @click.argument("names", metavar="TOKEN-ID...", nargs=-1, required=True)
 @click.pass_obj
 def delete(path: pathlib.Path, names: Sequence[str]) -> None:
-    """Delete tokens, given by their ids or whole."""
+    """Delete tokens, which are given by id or in full."""
     ids = [name if _ID.fullmatch(name) else _parse(name)[0] for name in names]
     for id_ in ids:
         name = secrets.BOOTSTRAP_PREFIX + id_
 
-        def remove(client: api.Client, name: str = name) -> Coroutine[Any, Any, None]:
+        def remove(client: Client, name: str = name) -> Coroutine[Any, Any, None]:
             return client.delete(secrets.RESOURCE, name, secrets.BOOTSTRAP_NAMESPACE)
 
-        _ask(path, remove)
+        _call(path, remove)
         click.echo(f'bootstrap token "{id_}" deleted')
 
 
 def _parse(text: str) -> tuple[str, str]:
     match = _TOKEN.fullmatch(text)
     if match is None:
-        # A token that is almost right is still a secret: it is not repeated.
-        raise errors.SetupError(
+        # The text is not repeated: a token with a typing error is still a secret.
+        raise SetupError(
             "the bootstrap token is not of the form [a-z0-9]{6}.[a-z0-9]{16}",
-            ("certplane token generate makes a good one",),
+            ("certplane token generate prints a valid one",),
         )
     return match[1], match[2]
 
 
 def _generate() -> tuple[str, str]:
-    return _random(6), _random(16)
+    return _random_text(6), _random_text(16)
 
 
-def _random(length: int) -> str:
+def _random_text(length: int) -> str:
     return "".join(randomness.choice(_ALPHABET) for _ in range(length))
 
 
-def _list(text: str, fits: Any, what: str, hint: str) -> list[str]:
-    found = [each.strip() for each in text.split(",") if each.strip()]
-    for each in found:
-        if not fits(each):
-            raise errors.SetupError(f"a bootstrap token cannot have the {what} {each}", (hint,))
-    return found
+def _split(text: str, is_valid: Callable[[str], bool], kind: str, hint: str) -> list[str]:
+    """The items of a comma-separated list. Raises SetupError."""
+    items = [item.strip() for item in text.split(",") if item.strip()]
+    for item in items:
+        if not is_valid(item):
+            raise SetupError(f"invalid {kind} of a bootstrap token: {item}", (hint,))
+    return items
 
 
-def _ask(path: pathlib.Path, what: Any) -> Any:
-    """Ask the server that a kubeconfig names. Raises SetupError for everything that a person must mend."""
-    access = kubeconfig.load(path)
+def _call(path: pathlib.Path, operation: Callable[[Client], Coroutine[Any, Any, _T]]) -> _T:
+    """Call the server of a kubeconfig. Raises SetupError for every failure."""
+    config = kubeconfig.load(path)
 
-    async def ask() -> Any:
-        transport = remote.Transport(access, f"certplane/{certplane.__version__}")
+    async def run() -> _T:
+        transport = remote.HTTPSTransport(config, f"certplane/{certplane.__version__}")
         async with contextlib.aclosing(transport):
-            return await what(api.Client(transport))
+            return await operation(Client(transport))
 
     try:
-        return asyncio.run(ask())
+        return asyncio.run(run())
     except api.Unreachable as error:
-        hints = ("is the server running, and is it the one that the kubeconfig names?",)
-        raise errors.SetupError(str(error), hints) from error
+        hints = ("check that the server is running, and that the kubeconfig is for this server",)
+        raise SetupError(str(error), hints) from error
     except errors.APIError as error:
-        raise errors.SetupError(error.message, (_advice(error.code, path),)) from error
+        raise SetupError(error.message, (_hint(error.code, path),)) from error
 
 
-def _advice(code: int, path: pathlib.Path) -> str:
-    """What to do about an answer of the server."""
+def _hint(code: int, path: pathlib.Path) -> str:
+    """What to do about an error of the server."""
     if code == HTTPStatus.UNAUTHORIZED:
-        return f"the server does not take the credentials in {path}: its log says why"
+        return f"the server does not accept the credentials in {path}; its log has the reason"
     if code == HTTPStatus.FORBIDDEN:
-        return f"kubectl --kubeconfig {path} auth can-i --list --namespace kube-system shows what you may do"
+        return f"list your permissions with kubectl --kubeconfig {path} auth can-i --list --namespace kube-system"
     if code in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
-        return f"certplane token --kubeconfig {path} list shows the tokens that there are"
-    return f"that is what the server says (code {code})"
+        return f"list the tokens with certplane token --kubeconfig {path} list"
+    return f"the server answered with code {code}"
 
 
-# --- what is shown ------------------------------------------------------------------------------------------------
+# --- output -------------------------------------------------------------------------------------------------------
 
 
-def _problem(of: secrets.Secret) -> str:
-    """Why a Secret of the right type is no token that anybody could come with; empty if it is one."""
-    data = {key: of.data.get(key, b"").decode("utf-8", "replace") for key in ("token-id", "token-secret")}
-    if of.metadata.name != secrets.BOOTSTRAP_PREFIX + data["token-id"]:
-        return "its name does not end in its token-id"
+def _problem(secret: secrets.Secret) -> str:
+    """Why a Secret of the right type is not a valid token; empty if it is valid."""
+    data = {key: secret.data.get(key, b"").decode("utf-8", "replace") for key in ("token-id", "token-secret")}
+    if secret.metadata.name != secrets.BOOTSTRAP_PREFIX + data["token-id"]:
+        return "its name does not end with its token-id"
     if _TOKEN.fullmatch(f"{data['token-id']}.{data['token-secret']}") is None:
         return "its token-id and token-secret are not of the form [a-z0-9]{6}.[a-z0-9]{16}"
     return ""
 
 
-def _row(of: secrets.Secret) -> dict[str, Any]:
-    data = {key: value.decode("utf-8", "replace") for key, value in of.data.items()}
-    left = secrets.time_left(of, clocks.SystemClock().now())
-    usages = sorted(key.removeprefix(_USAGE) for key in data if key.startswith(_USAGE) and data[key] == "true")
+def _row(secret: secrets.Secret) -> dict[str, object]:
+    data = {key: value.decode("utf-8", "replace") for key, value in secret.data.items()}
+    left = secrets.time_left(secret, SystemClock().now())
+    usages = sorted(
+        key.removeprefix(_USAGE_PREFIX) for key in data if key.startswith(_USAGE_PREFIX) and data[key] == "true"
+    )
     return {
         "token": f"{data.get('token-id', '')}.{data.get('token-secret', '')}",
-        "ttl": "<forever>" if left is None else gotext.human_duration(left) if left else "<invalid>",
+        "ttl": "<forever>" if left is None else formatting.human_duration(left) if left else "<invalid>",
         "expires": data.get("expiration") or "<never>",
         "usages": usages,
         "description": data.get("description", ""),
-        "groups": [each for each in data.get(_GROUPS, "").split(",") if each],
+        "groups": [group for group in data.get(_GROUPS_KEY, "").split(",") if group],
     }
 
 
@@ -215,4 +223,4 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         values = [",".join(value) if isinstance(value, list) else value for value in row.values()]
         cells.append([value or "<none>" for value in values])
-    return tables.aligned(cells)
+    return tables.format_table(cells)

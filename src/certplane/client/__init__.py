@@ -1,1 +1,1 @@
-"""The only door that controllers, agent and tools have to the state."""
+"""The client of the API: the only way in which controllers and tools read and write objects."""

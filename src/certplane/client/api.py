@@ -1,9 +1,8 @@
-"""Typed verbs over any Kubernetes API: the only door that controllers and tools have to the state.
+"""Typed verbs over any Kubernetes API: the only way in which controllers and tools read and write objects.
 
-A `Client` knows kinds by their declaration and talks through a `Transport`, which carries bytes: from inside the
-process without a socket, or over HTTPS. What the server refuses is raised as the `errors.APIError` that its Status
-names; what never reached a server is raised as `Unreachable`. Nothing is retried here: who calls knows better when and
-whether.
+A `Client` knows kinds by their declaration and sends requests through a `Transport`: over HTTPS, or inside the process
+of the server without a socket. A refusal is raised as the `errors.APIError` that its Status names; a request without a
+complete answer as `Unreachable`. Nothing is retried here: the caller knows when to retry, and whether.
 """
 
 from __future__ import annotations
@@ -11,86 +10,86 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import msgspec
 
 from certplane import errors
-from certplane.meta import codec, resource
+from certplane.meta.objects import Object
+from certplane.meta.resource import Action, AnyKind, AnyResource, Resource
+from certplane.wire import codec
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Object)
+T_co = TypeVar("T_co", bound=Object, covariant=True)
+_R = TypeVar("_R")
 
 _JSON: Final = "application/json"
 _HEADERS: Final = {"accept": _JSON, "content-type": _JSON}
 
 
 class Unreachable(errors.CertplaneError):
-    """The server could not be asked, or its answer did not come whole. It may have done what it was asked for."""
+    """The server did not answer, or its answer was incomplete. It may have executed the request all the same."""
 
 
-class Response(Protocol):
-    """A whole answer."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """A request to an API server. `path` and `query` are not escaped yet."""
 
-    @property
-    def status(self) -> int: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-    @property
-    def body(self) -> bytes: ...
+    method: str
+    path: str
+    query: Sequence[tuple[str, str]] = ()
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    body: bytes = b""
 
 
-class Chunks(Protocol):
-    """An answer that comes piece by piece."""
+async def _no_chunks() -> AsyncIterator[bytes]:
+    # Without a yield this would be no generator.
+    for chunk in tuple[bytes, ...]():
+        yield chunk
 
-    @property
-    def status(self) -> int: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-    @property
-    def chunks(self) -> AsyncIterator[bytes]: ...
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Response:
+    """An answer. `Transport.send` returns it whole, in `body`; `Transport.stream` returns its body in `chunks`, as they
+    arrive. The names of headers are in lower case.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = b""
+    chunks: AsyncIterator[bytes] = dataclasses.field(default_factory=_no_chunks)
+
+    async def read(self) -> bytes:
+        """The whole body, whichever way it comes."""
+        return self.body + b"".join([chunk async for chunk in self.chunks])
 
 
 class Transport(Protocol):
-    """Carries requests to an API server, under one identity. Raises Unreachable."""
+    """Sends requests to an API server, under one identity. Raises Unreachable."""
 
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Sequence[tuple[str, str]] = (),
-        headers: Mapping[str, str] | None = None,
-        body: bytes = b"",
-    ) -> Response:
-        """Send one request and wait for its answer."""
+    async def send(self, request: Request) -> Response:
+        """Send a request and wait for the whole answer."""
         ...
 
-    def stream(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Sequence[tuple[str, str]] = (),
-        headers: Mapping[str, str] | None = None,
-    ) -> contextlib.AbstractAsyncContextManager[Chunks]:
-        """Send one request whose answer does not end; leaving the context ends it."""
+    def stream(self, request: Request) -> contextlib.AbstractAsyncContextManager[Response]:
+        """Send a request and stream the response; leaving the context closes it."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Generic[T_co]):
     """A collection at one revision."""
 
-    items: Sequence[Any]
+    items: Sequence[T_co]
     resource_version: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class WatchEvent:
-    """ADDED, MODIFIED, DELETED or BOOKMARK, and the object. Of a bookmark only the resourceVersion means something."""
+class WatchEvent(Generic[T_co]):
+    """ADDED, MODIFIED, DELETED or BOOKMARK, and the object. A bookmark's object has nothing but a resourceVersion."""
 
     type: str
-    object: Any
+    object: T_co
 
 
 class _Meta(msgspec.Struct):
@@ -116,92 +115,86 @@ class Client:
     """The verbs."""
 
     def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+        self.transport = transport
 
-    async def read(self, path: str) -> Any:
-        """A document that is no object, such as one of discovery. Raises errors.NotFound."""
-        return _read(await self._send("GET", path), msgspec.json.decode)
+    async def read(self, path: str) -> object:
+        """A document that is not a Kubernetes object, such as one of discovery. Raises errors.NotFound."""
+        return _read(await self._send(Request("GET", path, headers=_HEADERS)), msgspec.json.decode)
 
-    async def get(self, of: resource.Resource, name: str, namespace: str = "") -> Any:
+    async def get(self, resource: Resource[T], name: str, namespace: str = "") -> T:
         """One object. Raises errors.NotFound."""
-        return _object(of, await self._send("GET", _path(of, namespace, name)))
+        return _object(resource, await self._send(Request("GET", _path(resource, namespace, name), headers=_HEADERS)))
 
-    async def list(self, of: resource.Resource, namespace: str = "", *, page: int = 500) -> Listing:
-        """All objects, fetched page by page. Raises errors.Expired when a page came too late; start again then."""
+    async def list(self, resource: Resource[T], namespace: str = "", *, page: int = 500) -> Listing[T]:
+        """All objects, fetched page by page. Raises errors.Expired if a page was requested too late; start again."""
         query = [("limit", str(page))]
-        items: list[Any] = []
+        items: list[T] = []
         while True:
-            found = _read(await self._send("GET", _path(of, namespace), query=query), _lists.decode)
-            items += [_object(of, each) for each in found.items]
-            if not found.metadata.continue_:
-                return Listing(items, found.metadata.resource_version)
-            query = [("limit", str(page)), ("continue", found.metadata.continue_)]
+            request = Request("GET", _path(resource, namespace), query, _HEADERS)
+            listing = _read(await self._send(request), _lists.decode)
+            items += [_object(resource, item) for item in listing.items]
+            if not listing.metadata.continue_:
+                return Listing(items, listing.metadata.resource_version)
+            query = [("limit", str(page)), ("continue", listing.metadata.continue_)]
 
     @contextlib.asynccontextmanager
     async def watch(
-        self, of: resource.Resource, resource_version: str, namespace: str = ""
-    ) -> AsyncIterator[AsyncIterator[WatchEvent]]:
+        self, resource: Resource[T], resource_version: str, namespace: str = ""
+    ) -> AsyncIterator[AsyncIterator[WatchEvent[T]]]:
         """Changes after a revision, with bookmarks, until the server ends the stream.
 
         Raises errors.Expired (on entering, or while reading) when the revision is too old.
         """
         query = [("watch", "true"), ("resourceVersion", resource_version), ("allowWatchBookmarks", "true")]
-        async with self._transport.stream("GET", _path(of, namespace), query=query, headers=_HEADERS) as answer:
-            if answer.status != 200:
-                raise _failure(b"".join([chunk async for chunk in answer.chunks]), answer.status)
-            yield _events(of, answer.chunks)
+        request = Request("GET", _path(resource, namespace), query, _HEADERS)
+        async with self.transport.stream(request) as response:
+            if response.status != 200:
+                raise _failure(await response.read(), response.status)
+            yield _events(resource, response.chunks)
 
-    async def create(self, of: resource.Resource | resource.Action, new: Any, namespace: str = "") -> Any:
-        """Create an object, or ask a question. Raises errors.AlreadyExists, errors.Invalid."""
-        return _object(of, await self._send("POST", _path(of, namespace), body=_body(of, new)))
+    async def create(self, kind: Resource[T] | Action[T], obj: T, namespace: str = "") -> T:
+        """Create an object, or submit a review. Raises errors.AlreadyExists, errors.Invalid."""
+        request = Request("POST", _path(kind, namespace), headers=_HEADERS, body=_body(kind, obj))
+        return _object(kind, await self._send(request))
 
-    async def ask(self, of: resource.Action, question: Any, name: str, namespace: str = "") -> Any:
-        """Ask something of one object, such as for a token of a service account. Raises errors.NotFound."""
-        if of.parent is None:
-            raise ValueError(f"{of.kind} is asked of no object")
-        path = _path(of.parent, namespace, name, of.plural)
-        return _object(of, await self._send("POST", path, body=_body(of, question)))
+    async def create_subresource(self, action: Action[T], obj: T, name: str, namespace: str = "") -> T:
+        """Create a subresource of an object, such as a token of a service account. Raises errors.NotFound."""
+        if action.parent is None:
+            raise ValueError(f"{action.kind} is not a subresource")
+        path = _path(action.parent, namespace, name, action.plural)
+        return _object(action, await self._send(Request("POST", path, headers=_HEADERS, body=_body(action, obj))))
 
-    async def update(self, of: resource.Resource, new: Any, subresource: str = "") -> Any:
+    async def update(self, resource: Resource[T], obj: T, subresource: str = "") -> T:
         """Replace an object, or a part of it through a subresource. Raises errors.Conflict if it has changed since."""
-        path = _path(of, new.metadata.namespace, new.metadata.name, subresource)
-        return _object(of, await self._send("PUT", path, body=_body(of, new)))
+        path = _path(resource, obj.metadata.namespace, obj.metadata.name, subresource)
+        return _object(resource, await self._send(Request("PUT", path, headers=_HEADERS, body=_body(resource, obj))))
 
-    async def apply(self, of: resource.Resource, said: Mapping[str, Any], *, manager: str) -> Any:
-        """Have the server hold what is said, and nothing else of what this manager said before; others give way."""
-        meta = said["metadata"]
-        document = {"apiVersion": of.api_version, "kind": of.kind, **said}
+    async def apply(self, resource: Resource[T], fields: Mapping[str, Any], *, manager: str) -> T:
+        """Server-side apply with force: `manager` owns exactly these fields afterwards."""
+        metadata = fields["metadata"]
+        document = {"apiVersion": resource.api_version, "kind": resource.kind, **fields}
+        path = _path(resource, metadata.get("namespace", ""), metadata["name"])
         query = [("fieldManager", manager), ("force", "true")]
-        path = _path(of, meta.get("namespace", ""), meta["name"])
         headers = {**_HEADERS, "content-type": "application/apply-patch+yaml"}
-        body = codec.encode(document)
-        return _object(of, await self._send("PATCH", path, query=query, body=body, headers=headers))
+        return _object(resource, await self._send(Request("PATCH", path, query, headers, codec.encode(document))))
 
-    async def delete(self, of: resource.Resource, name: str, namespace: str = "", *, uid: str = "") -> None:
+    async def delete(self, resource: AnyResource, name: str, namespace: str = "", *, uid: str = "") -> None:
         """Raises errors.NotFound; errors.Conflict if the object of this name has another UID."""
         body = codec.encode({"preconditions": {"uid": uid}}) if uid else b""
-        await self._send("DELETE", _path(of, namespace, name), body=body)
+        await self._send(Request("DELETE", _path(resource, namespace, name), headers=_HEADERS, body=body))
 
-    async def delete_all(self, of: resource.Resource, namespace: str) -> None:
-        """Delete everything of a kind in a namespace. What has finalizers is marked and stays for a while."""
-        await self._send("DELETE", _path(of, namespace))
+    async def delete_all(self, resource: AnyResource, namespace: str) -> None:
+        """Delete all objects of a kind in a namespace. Those with finalizers are only marked as being deleted."""
+        await self._send(Request("DELETE", _path(resource, namespace), headers=_HEADERS))
 
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Sequence[tuple[str, str]] = (),
-        body: bytes = b"",
-        headers: Mapping[str, str] = _HEADERS,
-    ) -> bytes:
-        answer = await self._transport.request(method, path, query=query, headers=headers, body=body)
-        if not 200 <= answer.status < 300:
-            raise _failure(answer.body, answer.status)
-        return answer.body
+    async def _send(self, request: Request) -> bytes:
+        response = await self.transport.send(request)
+        if not 200 <= response.status < 300:
+            raise _failure(response.body, response.status)
+        return response.body
 
 
-async def _events(of: resource.Resource, chunks: AsyncIterator[bytes]) -> AsyncIterator[WatchEvent]:
+async def _events(resource: Resource[T], chunks: AsyncIterator[bytes]) -> AsyncIterator[WatchEvent[T]]:
     rest = b""
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
@@ -209,30 +202,30 @@ async def _events(of: resource.Resource, chunks: AsyncIterator[bytes]) -> AsyncI
             event = _read(line, _watch_events.decode)
             if event.type == "ERROR":
                 raise _failure(bytes(event.object), 500)
-            yield WatchEvent(event.type, _object(of, event.object))
+            yield WatchEvent(event.type, _object(resource, event.object))
 
 
-def _object(of: resource.Resource | resource.Action, encoded: bytes | msgspec.Raw) -> Any:
-    return _read(bytes(encoded), lambda data: codec.decode(data, of.type))
+def _object(kind: Resource[T] | Action[T], encoded: bytes | msgspec.Raw) -> T:
+    return _read(bytes(encoded), lambda data: codec.decode(data, kind.type))
 
 
-def _read(data: bytes, decode: Callable[[bytes], T]) -> T:
-    """What an answer says. Raises Unreachable for what no API server says: something between us and it spoke."""
+def _read(data: bytes, decode: Callable[[bytes], _R]) -> _R:
+    """Decode an answer. Raises Unreachable for one that no API server sends: something in between answered instead."""
     try:
         return decode(data)
     except ValueError as error:
-        raise Unreachable(f"the answer is not an API server's: {error}") from error
+        raise Unreachable(f"the answer is not from an API server: {error}") from error
 
 
-def _path(of: resource.Resource | resource.Action, namespace: str = "", name: str = "", subresource: str = "") -> str:
-    root = f"/apis/{of.group}/{of.version}" if of.group else f"/api/{of.version}"
-    scope = f"/namespaces/{namespace}" if of.namespaced and namespace else ""
-    return root + scope + "".join(f"/{part}" for part in (of.plural, name, subresource) if part)
+def _path(kind: AnyKind, namespace: str = "", name: str = "", subresource: str = "") -> str:
+    root = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
+    scope = f"/namespaces/{namespace}" if kind.namespaced and namespace else ""
+    return root + scope + "".join(f"/{part}" for part in (kind.plural, name, subresource) if part)
 
 
-def _body(of: resource.Resource | resource.Action, new: Any) -> bytes:
-    new.kind, new.api_version = of.kind, of.api_version
-    return codec.encode(new)
+def _body(kind: AnyKind, obj: Object) -> bytes:
+    obj.kind, obj.api_version = kind.kind, kind.api_version
+    return codec.encode(obj)
 
 
 def _failure(body: bytes, code: int) -> errors.APIError:

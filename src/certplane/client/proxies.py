@@ -1,4 +1,4 @@
-"""Through which proxy a server is reached: what the environment says, as Go reads it.
+"""The proxy for a server, from environment variables, as Go reads them.
 
 Source: `golang.org/x/net/http/httpproxy`.
 """
@@ -9,13 +9,13 @@ import ipaddress
 from collections.abc import Mapping
 
 
-def chosen(host: str, port: int, environment: Mapping[str, str]) -> str:
+def proxy_url(host: str, port: int, environment: Mapping[str, str]) -> str:
     """The URL of the proxy for an HTTPS server; empty if it is to be reached directly."""
     proxy = environment.get("HTTPS_PROXY") or environment.get("https_proxy") or ""
     if not proxy or host == "localhost" or _is_loopback(host):
         return ""
-    excepted = environment.get("NO_PROXY") or environment.get("no_proxy") or ""
-    if any(_covers(each.strip().lower(), host.lower(), port) for each in excepted.split(",") if each.strip()):
+    exceptions = environment.get("NO_PROXY") or environment.get("no_proxy") or ""
+    if any(_matches(entry.strip().lower(), host.lower(), port) for entry in exceptions.split(",") if entry.strip()):
         return ""
     return proxy if "://" in proxy else f"http://{proxy}"
 
@@ -27,9 +27,9 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _covers(pattern: str, host: str, port: int) -> bool:
-    """Whether one entry of NO_PROXY is about a server: *, an address, a network, a name (and those below it), a name
-    beginning with a dot (those below it alone); each perhaps with a port.
+def _matches(pattern: str, host: str, port: int) -> bool:
+    """Whether an entry of NO_PROXY matches a server. An entry is *, an address, a network, a domain (with its
+    subdomains), or a domain with a leading dot (its subdomains only); a port may follow.
     """
     if pattern == "*":
         return True
@@ -42,9 +42,9 @@ def _covers(pattern: str, host: str, port: int) -> bool:
             return address is not None and address in ipaddress.ip_network(pattern, strict=False)
         except ValueError:
             return False
-    name, colon, wanted = pattern.rpartition(":")
-    if colon and wanted.isdigit() and (":" not in name or name.startswith("[")):
-        if int(wanted) != port:
+    name, colon, digits = pattern.rpartition(":")
+    if colon and digits.isdigit() and (":" not in name or name.startswith("[")):
+        if int(digits) != port:
             return False
         pattern = name
     pattern = pattern.removeprefix("[").removesuffix("]").removeprefix("*")

@@ -1,26 +1,25 @@
-"""Rights that we lack, said once each, with the rule of a role that would grant them.
+"""Logs permissions that this process lacks, once each, with the RBAC rule that would grant them.
 
-A controller that may not do something goes on trying, as somebody may grant it. This tells whoever reads the log what
-to grant. It goes by the text of the refusal, which all API servers share. A rule has no double quotes in it, so that
-the log need not escape it and it can be pasted as it stands there.
+A controller that is refused goes on trying, as the permission may be granted at any time. The rule is derived from the
+text of the refusal, which all API servers share. It has no double quotes, so that the log does not escape it and it
+can be pasted as it is.
 
-A server that has just begun refuses what it permits as soon as it knows its roles. So nothing is said of a refusal that
-does not come again.
+A server that has just started may refuse what it permits once it has loaded its roles. So a refusal is logged only
+when it is repeated.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from typing import Final
 
 import msgspec
 
-from certplane import clock as clocks
 from certplane.client import api
+from certplane.clock import Clock
 
 _log = logging.getLogger("certplane.client")
 
@@ -30,8 +29,8 @@ _ATTEST: Final = re.compile(r'user not permitted to attest for signerName "([^"]
 
 
 def rule_for(message: str) -> tuple[str, str]:
-    """The rule, as a line of a role's YAML, that a refusal asks for, and the namespace of which a Role would do; both
-    empty if it is about something else.
+    """The rule, as a line of a role's YAML, that would permit what a message refuses; and the namespace, if a Role in
+    it is enough. Both are empty for other messages.
     """
     refused = _REFUSED.search(message)
     if refused is not None:
@@ -45,89 +44,62 @@ def rule_for(message: str) -> tuple[str, str]:
 
 
 def signer_rule(verb: str, name: str) -> str:
-    """The rule of a ClusterRole that lets somebody approve, sign or attest for a signer."""
-    what = f"resources: [signers], resourceNames: ['{name}'], verbs: [{verb}]"
-    return f"- {{apiGroups: ['certificates.k8s.io'], {what}}}"
+    """The rule of a ClusterRole that permits to approve, sign or attest for a signer."""
+    resources = f"resources: [signers], resourceNames: ['{name}']"
+    return f"- {{apiGroups: ['certificates.k8s.io'], {resources}, verbs: [{verb}]}}"
 
 
-#: A refusal that comes again after so many seconds is meant; one that comes after hours is another one.
-_BEGINNING: Final = 5.0
-_LONG_AGO: Final = 2 * 3600.0
+#: A refusal is reported if it is repeated after so many seconds, and within so many.
+_STARTUP_SECONDS: Final = 5.0
+_FORGET_SECONDS: Final = 2 * 3600.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Read:
-    """An answer that was read already. Implements `api.Chunks`."""
+class PermissionReportingTransport:
+    """A transport that logs which permissions are missing. Implements `api.Transport`."""
 
-    status: int
-    headers: Mapping[str, str]
-    chunks: AsyncIterator[bytes]
-
-
-async def _once(body: bytes) -> AsyncIterator[bytes]:
-    yield body
-
-
-class Watchful:
-    """A transport that says which rights are missing. Implements `api.Transport`."""
-
-    def __init__(self, transport: api.Transport, clock: clocks.Clock) -> None:
+    def __init__(self, transport: api.Transport, clock: Clock) -> None:
         self._transport = transport
         self._clock = clock
-        self._first: dict[tuple[str, str], float] = {}
-        self._said: set[tuple[str, str]] = set()
+        #: Rule and namespace of refusals, and when they were seen first.
+        self._first_seen: dict[tuple[str, str], float] = {}
+        self._reported: set[tuple[str, str]] = set()
 
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Sequence[tuple[str, str]] = (),
-        headers: Mapping[str, str] | None = None,
-        body: bytes = b"",
-    ) -> api.Response:
-        answer = await self._transport.request(method, path, query=query, headers=headers, body=body)
-        if answer.status == 403:
-            self._say(answer.body)
-        return answer
+    async def send(self, request: api.Request) -> api.Response:
+        response = await self._transport.send(request)
+        if response.status == 403:
+            self._report(response.body)
+        return response
 
     @contextlib.asynccontextmanager
-    async def stream(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Sequence[tuple[str, str]] = (),
-        headers: Mapping[str, str] | None = None,
-    ) -> AsyncIterator[api.Chunks]:
-        async with self._transport.stream(method, path, query=query, headers=headers) as answer:
-            if answer.status != 403:
-                yield answer
+    async def stream(self, request: api.Request) -> AsyncIterator[api.Response]:
+        async with self._transport.stream(request) as response:
+            if response.status != 403:
+                yield response
                 return
-            body = b"".join([chunk async for chunk in answer.chunks])
-            self._say(body)
-            yield _Read(answer.status, answer.headers, _once(body))
+            body = await response.read()
+            self._report(body)
+            yield api.Response(response.status, response.headers, body)
 
-    def _say(self, body: bytes) -> None:
+    def _report(self, body: bytes) -> None:
         try:
             message = str(msgspec.json.decode(body)["message"])
         except (msgspec.DecodeError, KeyError, TypeError):
             return
-        found = rule, namespace = rule_for(message)
-        if not rule or found in self._said or not self._is_meant(found):
+        permission = rule, namespace = rule_for(message)
+        if not rule or permission in self._reported or not self._is_repeated(permission):
             return
-        self._said.add(found)
+        self._reported.add(permission)
         if namespace:
             _log.error(
-                "a right is missing: grant it with a rule of a Role in the namespace, or of a ClusterRole",
+                "permission missing: add the rule to a Role in the namespace, or to a ClusterRole",
                 extra={"namespace": namespace, "rule": rule},
             )
         else:
-            _log.error("a right is missing: grant it with a rule of a ClusterRole", extra={"rule": rule})
+            _log.error("permission missing: add the rule to a ClusterRole", extra={"rule": rule})
 
-    def _is_meant(self, found: tuple[str, str]) -> bool:
+    def _is_repeated(self, permission: tuple[str, str]) -> bool:
         now = self._clock.monotonic()
-        ago = now - self._first.setdefault(found, now)
-        if ago > _LONG_AGO:
-            self._first[found] = now
-        return _BEGINNING <= ago <= _LONG_AGO
+        age = now - self._first_seen.setdefault(permission, now)
+        if age > _FORGET_SECONDS:
+            self._first_seen[permission] = now
+        return _STARTUP_SECONDS <= age <= _FORGET_SECONDS

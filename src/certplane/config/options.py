@@ -1,17 +1,20 @@
-"""What a setting is, and how its value is read: from a flag, from a file, or by default."""
+"""What a setting is, and how its value is read: from a flag, from a configuration file, or by default."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
+import difflib
 import ipaddress
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from certplane import gotext
+from certplane.golang import formatting
 
-#: What is wrong, in a sentence each; whoever reads settings collects them all.
+_MAX_PORT: Final = 65535
+
+#: Messages, one sentence each. Readers of settings collect all of them before they fail.
 Problems = list[str]
 
 
@@ -32,17 +35,17 @@ class Option:
         return self.name.replace("-", "_")
 
 
-#: Settings that several commands share.
-SERVING_APPROVER: Final = Option(
-    "serving-approver",
-    "Rules by which kubelets' serving certificates are approved (docs/kubelet-serving.md); without, a person does.",
-    "path",
-    None,
+@dataclasses.dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen. IPv6 addresses are without brackets."""
+
+    host: str
+    port: int
+
+
+LOG_LEVEL: Final = Option(
+    "log-level", "Lowest level that is logged.", "choice", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")
 )
-DECISION_EVENTS: Final = Option(
-    "decision-events", "Whether decisions about requests are told as Events on them.", "flag", True
-)
-LOG_LEVEL: Final = Option("log-level", "How much is logged.", "choice", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
 
 
 def network_meant(text: str) -> str:
@@ -57,27 +60,32 @@ def network_meant(text: str) -> str:
         return ""
 
 
-class Values:
-    """The values of a command's options, by field; asked for by the kind that they should have.
+def duration_hint(text: str) -> str:
+    """How to write a duration that could not be parsed: with a unit, if only that is missing."""
+    return f"write {text}s for {text} seconds" if text.isascii() and text.isdigit() else "write it as 1h30m or 45s"
 
-    What cannot be read is noted in `problems`, and something harmless is returned for it.
+
+class Values:
+    """The values of a command's options, by field. The caller names the type that a value should have.
+
+    For a value that cannot be read a message is added to `problems`, and a harmless value is returned.
     """
 
     def __init__(
-        self, known: Sequence[Option], flags: Mapping[str, Any], file: Mapping[str, Any], problems: Problems
+        self, known: Sequence[Option], flags: Mapping[str, object], file: Mapping[str, object], problems: Problems
     ) -> None:
-        """`flags` are by field, None where nothing was said; `file` is by name."""
+        """`flags` are by field, None for those that were not set; `file` is by name."""
         self.problems = problems
         names = {option.name for option in known}
-        problems += [f"the configuration file has an unknown setting: {name}" for name in file if name not in names]
+        problems += [_unknown_setting(name, names) for name in file if name not in names]
         self._values = {option.field: _value(option, flags, file, problems) for option in known}
         for option in known:
-            # From a configuration file: no argument can have one, and no path either.
+            # Only a configuration file can hold one: the system permits it neither in an argument nor in a path.
             if "\0" in str(self._values[option.field]):
                 problems.append(f"--{option.name}: has a NUL character")
                 self._values[option.field] = option.default
 
-    def __getitem__(self, field: str) -> Any:
+    def __getitem__(self, field: str) -> object:
         return self._values[field]
 
     def text(self, field: str) -> str:
@@ -93,64 +101,74 @@ class Values:
         value = self._values[field]
         return pathlib.Path(self.text(field)) if value else None
 
-    def number(self, field: str, least: int) -> int:
+    def number(self, field: str, minimum: int) -> int:
         text = self.text(field)
-        if not (text.isascii() and text.isdigit()) or int(text) < least:
-            self.problems.append(f"{_flag(field)}: must be a number, at least {least}: {text}")
-            return least
+        if not (text.isascii() and text.isdigit()) or int(text) < minimum:
+            self.problems.append(f"{_flag(field)}: must be a number, at least {minimum}: {text}")
+            return minimum
         return int(text)
 
     def duration(self, field: str, *, positive: bool = False) -> datetime.timedelta:
-        found = gotext.parse_duration(self.text(field))
-        if found is None:
-            self.problems.append(f"{_flag(field)}: not a duration: {self._values[field]}")
-        elif positive and found <= datetime.timedelta(0):
-            self.problems.append(f"{_flag(field)}: must be more than nothing")
-        return found or datetime.timedelta(0)
+        text = self.text(field)
+        duration = formatting.parse_duration(text)
+        if duration is None:
+            self.problems.append(f"{_flag(field)}: not a duration: {text}; {duration_hint(text)}")
+        elif positive and duration <= datetime.timedelta(0):
+            self.problems.append(f"{_flag(field)}: must be longer than 0s")
+        return duration or datetime.timedelta(0)
 
-    def address(self, field: str) -> tuple[str, int]:
+    def address(self, field: str) -> Address:
         """A host and a port."""
         text = self.text(field)
         host, colon, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
-        if not colon or not port.isdigit() or int(port) > 65535 or not host:
+        if not colon or not (port.isascii() and port.isdigit()) or not host:
             self.problems.append(f"{_flag(field)}: not HOST:PORT: {text}")
-            return "", 0
-        return host, int(port)
+            return Address("", 0)
+        if int(port) > _MAX_PORT:
+            self.problems.append(f"{_flag(field)}: port {port} is above {_MAX_PORT}: {text}")
+            return Address("", 0)
+        return Address(host, int(port))
 
     def switches(self, field: str) -> dict[str, bool]:
         """KEY=true, KEY=false, or KEY alone, which is true."""
-        found = {}
-        for each in self.names(field):
-            key, _, value = each.partition("=")
+        switches = {}
+        for item in self.names(field):
+            key, _, value = item.partition("=")
             if value not in ("", "true", "false"):
-                self.problems.append(f"{_flag(field)}: must be true or false: {each}")
-            found[key] = value != "false"
-        return found
+                self.problems.append(f"{_flag(field)}: must be true or false: {item}")
+            switches[key] = value != "false"
+        return switches
+
+
+def _unknown_setting(name: object, names: set[str]) -> str:
+    similar = difflib.get_close_matches(str(name), sorted(names), 1)
+    suggestion = f'; did you mean "{similar[0]}"?' if similar else ""
+    return f'unknown setting "{name}" in the configuration file{suggestion}'
 
 
 def _flag(field: str) -> str:
     return f"--{field.replace('_', '-')}"
 
 
-def _value(option: Option, flags: Mapping[str, Any], file: Mapping[str, Any], problems: Problems) -> Any:
-    sent = flags.get(option.field)
-    if sent is None and option.name in file:
-        sent = _from_file(option, file[option.name], problems)
-    if option.kind == "names" and isinstance(sent, str):
-        return tuple(each.strip() for each in sent.split(",") if each.strip())
-    return option.default if sent is None else sent
+def _value(option: Option, flags: Mapping[str, object], file: Mapping[str, object], problems: Problems) -> Any:
+    value = flags.get(option.field)
+    if value is None and option.name in file:
+        value = _from_file(option, file[option.name], problems)
+    if option.kind == "names" and isinstance(value, str):
+        return tuple(name.strip() for name in value.split(",") if name.strip())
+    return option.default if value is None else value
 
 
-def _from_file(option: Option, value: Any, problems: Problems) -> Any:
+def _from_file(option: Option, value: object, problems: Problems) -> Any:
     if option.kind == "flag":
         if not isinstance(value, bool):
             problems.append(f"{option.name}: must be true or false, not {value!r}")
         return value
     if option.kind == "names" and isinstance(value, list):
-        return tuple(str(each) for each in value)
+        return tuple(str(name) for name in value)
     if isinstance(value, bool | dict | list) or value is None:
-        problems.append(f"{option.name}: must be a text, not {value!r}")
+        problems.append(f"{option.name}: must be a string, not {value!r}")
         return None
     if option.choices and value not in option.choices:
         problems.append(f"{option.name}: must be one of {', '.join(option.choices)}, not {value}")

@@ -1,4 +1,4 @@
-"""With which files signers sign: the --cluster-signing-* flags of kube-controller-manager, and what they exclude."""
+"""CA files of the signers: the --cluster-signing-* flags of kube-controller-manager, and how they may be combined."""
 
 from __future__ import annotations
 
@@ -9,31 +9,28 @@ from collections.abc import Mapping
 from typing import Final
 
 from certplane.config import options
+from certplane.config.options import Option
 
 
-def _pair_options(signer: str, what: str) -> tuple[options.Option, options.Option]:
+def _pair_options(signer: str, certificates: str) -> tuple[Option, Option]:
     infix = f"-{signer}" if signer else ""
     return (
-        options.Option(
-            f"cluster-signing{infix}-cert-file", f"CA certificate with which {what} are signed, in PEM.", "path", None
-        ),
-        options.Option(f"cluster-signing{infix}-key-file", "The key that belongs to it.", "path", None),
+        Option(f"cluster-signing{infix}-cert-file", f"CA certificate that signs {certificates}, in PEM.", "path", None),
+        Option(f"cluster-signing{infix}-key-file", "Key of the CA certificate.", "path", None),
     )
 
 
 OPTIONS: Final = (
-    *_pair_options("", "the certificates of all signers"),
-    options.Option("cluster-signing-duration", "The longest lifetime of signed certificates.", "duration", "8760h0m0s"),
-    *_pair_options("kubelet-serving", "kubernetes.io/kubelet-serving certificates"),
-    *_pair_options("kubelet-client", "kubernetes.io/kube-apiserver-client-kubelet certificates"),
-    *_pair_options("kube-apiserver-client", "kubernetes.io/kube-apiserver-client certificates"),
-    *_pair_options("legacy-unknown", "kubernetes.io/legacy-unknown certificates"),
-    options.Option(
-        "signers", "File that declares further signers (docs/signers.md); read again when it changes.", "path", None
-    ),
+    *_pair_options("", "for all signers"),
+    Option("cluster-signing-duration", "Maximum lifetime of signed certificates.", "duration", "8760h0m0s"),
+    *_pair_options("kubelet-serving", "for kubernetes.io/kubelet-serving"),
+    *_pair_options("kubelet-client", "for kubernetes.io/kube-apiserver-client-kubelet"),
+    *_pair_options("kube-apiserver-client", "for kubernetes.io/kube-apiserver-client"),
+    *_pair_options("legacy-unknown", "for kubernetes.io/legacy-unknown"),
+    Option("signers", "File with custom signers (docs/signers.md); reloaded when it changes.", "path", None),
 )
 
-#: The infix of the flags of each signer, and what kube-controller-manager calls it in errors.
+#: The infix of each signer's flags, and its name in kube-controller-manager's error messages.
 _SIGNERS: Final[Mapping[str, tuple[str, str]]] = {
     "kubernetes.io/kubelet-serving": ("kubelet_serving", "cluster-signing-kubelet-serving"),
     "kubernetes.io/kube-apiserver-client-kubelet": ("kubelet_client", "cluster-signing-kube-apiserver-client"),
@@ -43,78 +40,77 @@ _SIGNERS: Final[Mapping[str, tuple[str, str]]] = {
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Pair:
-    """A certificate file and a key file, as far as they are named."""
+class PairFiles:
+    """A certificate file and a key file. None: the flag was not set; an empty path: it was set to no file."""
 
     certificate: pathlib.Path | None = None
     key: pathlib.Path | None = None
 
     @property
     def is_complete(self) -> bool:
-        return is_given(self.certificate) and is_given(self.key)
+        return is_named(self.certificate) and is_named(self.key)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Signing:
-    """What is said about signing. `common` is for all signers, `own` for each by its name; `longest` is the longest
-    lifetime; `declared` is a file of further signers.
+class SigningSettings:
+    """`common` is the CA of all signers, `by_signer` that of single ones; `duration` is the maximum lifetime of
+    certificates; `signers` is the file with custom signers.
     """
 
-    common: Pair
-    own: Mapping[str, Pair]
-    longest: datetime.timedelta
-    declared: pathlib.Path | None = None
+    common: PairFiles
+    by_signer: Mapping[str, PairFiles]
+    duration: datetime.timedelta
+    signers: pathlib.Path | None = None
 
-    def pair(self, signer: str) -> Pair:
-        """The files of a signer. As soon as one has its own, those without have none."""
-        if any(is_given(each.certificate) for each in self.own.values()):
-            return self.own.get(signer, Pair())
+    def pair(self, signer: str) -> PairFiles:
+        """The files of a signer. If any signer has files of its own, those without have none."""
+        if any(is_named(pair.certificate) for pair in self.by_signer.values()):
+            return self.by_signer.get(signer, PairFiles())
         return self.common
 
     @property
-    def is_silent(self) -> bool:
-        """Whether nothing was said, not even that there is to be no file."""
-        return self.common == Pair() and all(each == Pair() for each in self.own.values())
+    def is_default(self) -> bool:
+        """Whether no file flag was set, not even to an empty name."""
+        return self.common == PairFiles() and all(pair == PairFiles() for pair in self.by_signer.values())
 
 
-def read(values: options.Values) -> Signing:
-    """What a command's values say about signing."""
+def read_signing(values: options.Values) -> SigningSettings:
     common = _pair(values, "cluster_signing_")
-    own = {name: _pair(values, f"cluster_signing_{infix}_") for name, (infix, _) in _SIGNERS.items()}
-    _check(common, own, values.problems)
-    longest = values.duration("cluster_signing_duration", positive=True)
-    return Signing(common, own, longest, values.path("signers"))
+    by_signer = {name: _pair(values, f"cluster_signing_{infix}_") for name, (infix, _) in _SIGNERS.items()}
+    _check(common, by_signer, values.problems)
+    duration = values.duration("cluster_signing_duration", positive=True)
+    return SigningSettings(common, by_signer, duration, values.path("signers"))
 
 
-def _pair(values: options.Values, prefix: str) -> Pair:
-    """An empty name is a name too: it says that there is to be no such file."""
+def _pair(values: options.Values, prefix: str) -> PairFiles:
+    # Not Values.path: an empty name is different from an unset flag.
     certificate, key = values[prefix + "cert_file"], values[prefix + "key_file"]
-    return Pair(
+    return PairFiles(
         None if certificate is None else pathlib.Path(str(certificate)),
         None if key is None else pathlib.Path(str(key)),
     )
 
 
-def is_given(path: pathlib.Path | None) -> bool:
-    """Whether a file name was given that is not empty."""
+def is_named(path: pathlib.Path | None) -> bool:
+    """Whether a flag was set to a file name that is not empty."""
     return path is not None and path != pathlib.Path()
 
 
-def _check(common: Pair, own: Mapping[str, Pair], problems: options.Problems) -> None:
-    """The exclusions of kube-controller-manager, in its words."""
+def _check(common: PairFiles, by_signer: Mapping[str, PairFiles], problems: options.Problems) -> None:
+    """The combinations that kube-controller-manager refuses, in its words."""
     specific = False
-    for name, pair in own.items():
+    for name, pair in by_signer.items():
         infix, label = _SIGNERS[name]
         flag = f"--cluster-signing-{infix.replace('_', '-')}"
-        if is_given(pair.key) and not is_given(pair.certificate):
+        if is_named(pair.key) and not is_named(pair.certificate):
             problems.append(f'"{label}": cannot specify key without cert: {flag}-cert-file is missing')
-        if is_given(pair.certificate) and not is_given(pair.key):
+        if is_named(pair.certificate) and not is_named(pair.key):
             problems.append(f'"{label}": cannot specify cert without key: {flag}-key-file is missing')
-        specific = specific or is_given(pair.certificate) or is_given(pair.key)
-    if is_given(common.key) != is_given(common.certificate):
-        given, missing = ("key", "cert") if is_given(common.key) else ("cert", "key")
-        problems.append(f"--cluster-signing-{given}-file is given, and --cluster-signing-{missing}-file is missing")
-    if specific and (is_given(common.certificate) or is_given(common.key)):
+        specific = specific or is_named(pair.certificate) or is_named(pair.key)
+    if is_named(common.key) != is_named(common.certificate):
+        present, missing = ("key", "cert") if is_named(common.key) else ("cert", "key")
+        problems.append(f"--cluster-signing-{present}-file is set, but --cluster-signing-{missing}-file is missing")
+    if specific and (is_named(common.certificate) or is_named(common.key)):
         problems.append(
             "cannot specify --cluster-signing-{cert,key}-file and other --cluster-signing-*-file flags at the same time"
         )

@@ -1,1 +1,1 @@
-"""Each decides purely, with a thin reconcile around it."""
+"""The controllers. Each has a pure decision and a reconciler that carries it out through the client."""

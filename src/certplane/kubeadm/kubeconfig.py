@@ -1,8 +1,8 @@
-"""Kubeconfig files: where the server is, whom to trust, and who one is.
+"""Creates and updates the kubeconfigs of the data directory: server address, CA certificate and client certificate.
 
-Those in the data directory are made once; people add contexts and users to them, which stay. The address that we wrote
-follows the one that we serve on, because another process may have the old one by now. It is noted beside the cluster,
-in an extension: an address that a person wrote is not the one that is noted, and stays as well.
+A kubeconfig is created once; contexts and users that an operator adds are kept. The server address is updated when the
+server's address changes, because another process may use the old one by then. The address that certplane wrote is also
+recorded in an extension of the cluster: an address that differs from the record was edited by an operator, and is kept.
 
 Source: kubernetes.io, "Organizing Cluster Access Using kubeconfig Files"; `cmd/kubeadm/app/phases/kubeconfig`.
 """
@@ -18,141 +18,143 @@ import pathlib
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 from certplane import files
 from certplane.errors import SetupError
+from certplane.golang import goyaml
 from certplane.kubeadm import pki
-from certplane.meta import goyaml
-from certplane.x509 import pairs
+from certplane.x509.trust import keypairs
 
 _CLUSTER: Final = "kubernetes"
-#: Where the address is noted that we wrote.
+#: The name of the extension that records the address that certplane wrote.
 _EXTENSION: Final = "certplane"
-#: Hosts that can only be ours: for files from before addresses were noted.
+#: Hosts that certplane must have written, in files without that extension.
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Person:
-    """A user that gets a kubeconfig."""
+class KubeconfigUser:
+    """A user for whom a kubeconfig is created."""
 
     file: str
     name: str
     organization: str
 
 
-#: `kubeadm init` makes the same two: one for daily use, whose rights can be taken away, and one for emergencies.
-ADMIN: Final = Person("admin.conf", "kubernetes-admin", "kubeadm:cluster-admins")
-SUPER_ADMIN: Final = Person("super-admin.conf", "kubernetes-super-admin", "system:masters")
+#: The same two as of `kubeadm init`: one for daily use, whose rights can be revoked, and one for emergencies.
+ADMIN: Final = KubeconfigUser("admin.conf", "kubernetes-admin", "kubeadm:cluster-admins")
+SUPER_ADMIN: Final = KubeconfigUser("super-admin.conf", "kubernetes-super-admin", "system:masters")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Written:
-    """What became of the kubeconfigs: those that are new, and those that lead to another address now."""
+class Changes:
+    """The kubeconfigs that have been created, and those whose server address has been updated."""
 
-    made: list[pathlib.Path]
-    moved: list[pathlib.Path]
+    created: list[pathlib.Path]
+    updated: list[pathlib.Path]
 
 
 def check(directory: pathlib.Path) -> None:
-    """Judge the kubeconfigs that are there. Raises SetupError: what cannot be used is nobody's to overwrite."""
-    for person in (ADMIN, SUPER_ADMIN):
-        path = directory / person.file
+    """Check the existing kubeconfigs. Raises SetupError for an invalid one, which is never overwritten."""
+    for user in (ADMIN, SUPER_ADMIN):
+        path = directory / user.file
         files.check_own(path, "the kubeconfig")
         if path.exists():
-            _check_user(path, person, _parse(path, _text(path)))
+            _check_user(path, user, _parse(path, _text(path)))
 
 
-def ensure(directory: pathlib.Path, of: pki.PKI, server: str, key_kind: str, now: datetime.datetime) -> Written:
-    """Make the kubeconfigs that are missing, and have the others lead to where the server is. Raises SetupError."""
-    written = Written([], [])
-    authority = files.read(of.ca_certificate, "the CA certificate")
-    for person in (ADMIN, SUPER_ADMIN):
-        path = directory / person.file
+def ensure(
+    directory: pathlib.Path, pki_directory: pki.PKI, server: str, key_kind: str, now: datetime.datetime
+) -> Changes:
+    """Create the missing kubeconfigs, and update the server address in the others. Raises SetupError."""
+    changes = Changes([], [])
+    ca = files.read(pki_directory.ca_certificate, "the CA certificate")
+    for user in (ADMIN, SUPER_ADMIN):
+        path = directory / user.file
         if path.exists():
             text = _text(path)
-            moved = _moved(text, _parse(path, text), server, authority)
-            if moved != text:
-                files.write(path, moved.encode("utf-8"))
-                written.moved.append(path)
-        elif of.authority is not None:
-            credential = of.client(person.name, (person.organization,), key_kind, now)
-            files.write(path, render(person.name, server, authority, credential))
-            written.made.append(path)
-    return written
+            updated = _update_server(text, _parse(path, text), server, ca)
+            if updated != text:
+                files.write(path, updated.encode("utf-8"))
+                changes.updated.append(path)
+        elif pki_directory.authority is not None:
+            credential = pki_directory.client(user.name, (user.organization,), key_kind, now)
+            files.write(path, render(user.name, server, ca, credential))
+            changes.created.append(path)
+    return changes
 
 
-# --- files that are there -----------------------------------------------------------------------------------------
+# --- existing files -----------------------------------------------------------------------------------------------
 
-_HINT: Final = "move it away to have a new one made; what you added to it can be copied from there"
+_HINT: Final = "move it away to create a new one; entries that you added can be copied from it"
 
 
 def _text(path: pathlib.Path) -> str:
     return files.read_text(path, "the kubeconfig", _HINT)
 
 
-def _parse(path: pathlib.Path, text: str) -> Mapping[str, Any]:
+def _parse(path: pathlib.Path, text: str) -> Mapping[str, object]:
     try:
-        found = goyaml.load(text)
-    except goyaml.Problem as error:
-        raise SetupError(f"the kubeconfig {path} is no YAML: {error}", (_HINT,)) from error
-    if not isinstance(found, dict) or found.get("kind") != "Config":
-        raise SetupError(f"the kubeconfig {path} holds no kubeconfig", (_HINT,))
-    return found
+        config = goyaml.load(text)
+    except goyaml.YAMLError as error:
+        raise SetupError(f"the kubeconfig {path} is not valid YAML: {error}", (_HINT,)) from error
+    if not isinstance(config, dict) or config.get("kind") != "Config":
+        raise SetupError(f"the file {path} is not a kubeconfig", (_HINT,))
+    return config
 
 
-def _entries(config: Mapping[str, Any], section: str, inner: str, name: str) -> Iterator[dict[str, Any]]:
-    """The clusters or users of a name."""
+def _entries(config: Mapping[str, object], section: str, inner: str, name: str) -> Iterator[dict[str, object]]:
+    """The clusters, users or extensions with a name."""
     entries = config.get(section)
     for entry in entries if isinstance(entries, list) else ():
         if isinstance(entry, dict) and entry.get("name") == name and isinstance(entry.get(inner), dict):
             yield entry[inner]
 
 
-def _check_user(path: pathlib.Path, person: Person, config: Mapping[str, Any]) -> None:
-    """The certificate and the key that we wrote are there whole."""
-    for user in _entries(config, "users", "user", person.name):
-        if "client-certificate-data" not in user or "client-key-data" not in user:
+def _check_user(path: pathlib.Path, user: KubeconfigUser, config: Mapping[str, object]) -> None:
+    """Raises SetupError if the embedded certificate or key of a user is damaged."""
+    for entry in _entries(config, "users", "user", user.name):
+        if "client-certificate-data" not in entry or "client-key-data" not in entry:
             continue
         try:
-            texts = [
-                base64.b64decode(str(user[name]), validate=True)
+            certificate, key = (
+                base64.b64decode(str(entry[name]), validate=True)
                 for name in ("client-certificate-data", "client-key-data")
-            ]
-            pairs.check(*texts)
-        except (binascii.Error, pairs.PairProblem) as error:
-            raise SetupError(f"the kubeconfig {path} has a damaged user {person.name}: {error}", (_HINT,)) from error
+            )
+            keypairs.check(certificate, key)
+        except (binascii.Error, keypairs.KeyPairError) as error:
+            raise SetupError(f"the kubeconfig {path} has a damaged user {user.name}: {error}", (_HINT,)) from error
 
 
-def _moved(text: str, config: Mapping[str, Any], server: str, authority: bytes) -> str:
-    """The same file with the address where the server is now; unchanged if the one in it is not ours."""
-    wanted = copy.deepcopy(config)
+def _update_server(text: str, config: Mapping[str, object], server: str, ca: bytes) -> str:
+    """A kubeconfig with the present server address; unchanged if certplane did not write the address in it."""
+    updated = copy.deepcopy(config)
     former = ""
-    for cluster in _entries(wanted, "clusters", "cluster", _CLUSTER):
-        is_ours = cluster.get("certificate-authority-data") == _base64(authority)
-        if is_ours and cluster.get("server") != server and _wrote_address(cluster, server):
+    for cluster in _entries(updated, "clusters", "cluster", _CLUSTER):
+        is_ours = cluster.get("certificate-authority-data") == _base64(ca)
+        if is_ours and cluster.get("server") != server and _is_own_address(cluster, server):
             former = str(cluster["server"])
             cluster["server"] = server
-            for noted in _extensions(cluster):
-                noted["server"] = server
+            for extension in _extensions(cluster):
+                extension["server"] = server
     if not former:
         return text
-    # Comments and order stay if it can be done in the text, and only then is it.
+    # Replacing the address in the text keeps comments and order; the result is used only if it parses to `updated`.
     edited = re.sub(rf"{re.escape(former)}(?=[\s\"',}}]|$)", lambda _: server, text)
     try:
-        if goyaml.load(edited) == wanted:
+        if goyaml.load(edited) == updated:
             return edited
-    except goyaml.Problem:
+    except goyaml.YAMLError:
         pass
-    return goyaml.dump(wanted)
+    return goyaml.dump(updated)
 
 
-def _wrote_address(cluster: Mapping[str, Any], server: str) -> bool:
-    """Whether the address of a cluster is the one that we wrote."""
-    noted = next(_extensions(cluster), None)
-    if noted is not None:
-        return bool(noted.get("server") == cluster.get("server"))
+def _is_own_address(cluster: Mapping[str, object], server: str) -> bool:
+    """Whether certplane wrote the server address of a cluster."""
+    extension = next(_extensions(cluster), None)
+    if extension is not None:
+        return bool(extension.get("server") == cluster.get("server"))
     try:
         host = urllib.parse.urlsplit(str(cluster.get("server"))).hostname
     except ValueError:
@@ -160,15 +162,15 @@ def _wrote_address(cluster: Mapping[str, Any], server: str) -> bool:
     return host in _LOOPBACK or host == urllib.parse.urlsplit(server).hostname
 
 
-def _extensions(cluster: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _extensions(cluster: Mapping[str, object]) -> Iterator[dict[str, object]]:
     yield from _entries(cluster, "extensions", "extension", _EXTENSION)
 
 
-def _extension(server: str) -> dict[str, Any]:
+def _extension(server: str) -> dict[str, object]:
     return {"extension": {"server": server}, "name": _EXTENSION}
 
 
-# --- new ones -----------------------------------------------------------------------------------------------------
+# --- new files ----------------------------------------------------------------------------------------------------
 
 
 def render(user: str, server: str, ca: bytes, credential: tuple[bytes, bytes]) -> bytes:

@@ -1,11 +1,11 @@
-"""The PKI directory on disk, in kubeadm's layout: what is missing is made, what is there is judged and left alone.
+"""The PKI directory on disk, in kubeadm's layout. Missing files are created; existing ones are checked, never changed.
 
-    ca.crt, ca.key                  the authority: trust anchor of clients, signer of everything
+    ca.crt, ca.key                  the CA: trust anchor of clients, issuer of all certificates
     apiserver.crt, apiserver.key    the serving certificate
     sa.key, sa.pub                  the key that signs the tokens of service accounts
 
-Everything is judged before anything is written; a directory that did not exist appears in one step, so that no crash
-leaves half a PKI behind. The CA key may be kept elsewhere: then `ca.key` is missing, and what needs it has to be there.
+All files are checked before any file is written, and a new directory is created atomically, so that a crash leaves no
+incomplete PKI. The CA key may be kept elsewhere: without `ca.key`, the files that need it must exist.
 
 Source: kubernetes, `cmd/kubeadm/app/phases/certs`, `cmd/kubeadm/app/util/pkiutil`.
 """
@@ -18,11 +18,17 @@ import datetime
 import ipaddress
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-from certplane import errors, files
-from certplane.x509 import authority, certificates, keys, mint, pem, template
+from certplane import files
+from certplane.errors import SetupError
+from certplane.golang import pem
+from certplane.x509 import keys
+from certplane.x509.issuance import authority, selfsigned
+from certplane.x509.issuance.authority import Authority
+from certplane.x509.tbs import template
+from certplane.x509.trust import certificates, clientcertificates
 
 CA_LIFETIME: Final = datetime.timedelta(days=3650)
 LEAF_LIFETIME: Final = datetime.timedelta(days=365)
@@ -34,7 +40,7 @@ _SERVICE_NAMES: Final = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Options:
-    """How to make what is missing. `names` are DNS names and IP addresses under which clients reach the server."""
+    """How to create missing files. `names` are the DNS names and IP addresses of the server."""
 
     names: Sequence[str]
     key_kind: str = "RSA-2048"
@@ -42,7 +48,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PKI:
-    """Where everything is. `authority` is None where the CA key is kept elsewhere."""
+    """The paths of the PKI. `authority` is None if the CA key is kept elsewhere."""
 
     directory: pathlib.Path
     ca_certificate: pathlib.Path
@@ -50,123 +56,128 @@ class PKI:
     certificate: pathlib.Path
     key: pathlib.Path
     account_key: pathlib.Path
-    authority: authority.Authority | None
+    authority: Authority | None
 
     def client(
         self, name: str, organizations: tuple[str, ...], key_kind: str, now: datetime.datetime
     ) -> tuple[bytes, bytes]:
-        """A new client certificate and its key, in PEM. Raises SetupError without the CA key."""
+        """Issue a client certificate; returns it and its key, in PEM. Raises SetupError without the CA key."""
         if self.authority is None:
-            raise errors.SetupError(
-                f"there is no key beside {self.ca_certificate}, so that no certificate can be made for {name}",
-                ("put ca.key there for a moment, or bring the kubeconfig yourself",),
+            raise SetupError(
+                f"cannot issue a certificate for {name}: {self.ca_key} does not exist",
+                ("provide ca.key temporarily, or provide the kubeconfig",),
             )
         key = keys.generate(key_kind)
-        made = mint.leaf(mint.Leaf(name, organizations), key, self.authority, now, LEAF_LIFETIME)
-        return made, keys.to_pem(key)
+        leaf = selfsigned.Leaf(name, organizations)
+        return selfsigned.issue_leaf(leaf, key, self.authority, now, LEAF_LIFETIME), keys.to_pem(key)
 
 
 def ensure(directory: pathlib.Path, options: Options, now: datetime.datetime) -> PKI:
-    """The PKI in a directory, completed. Raises SetupError, having written nothing, for one that cannot be used."""
+    """Create the missing files of a PKI directory. Raises SetupError, having written nothing, if a file is invalid."""
     _check_files(directory)
-    with files.told(f"the PKI directory {directory} cannot be used", "check who may use it"):
+    with files.as_setup_error(f"the PKI directory {directory} cannot be used", "check its permissions"):
         return _ensure(directory, options, now)
 
 
 def _check_files(directory: pathlib.Path) -> None:
-    """What is there is ours, and nobody else's. Raises SetupError."""
+    """Check owner and mode of the existing files. Raises SetupError."""
     if not os.path.lexists(directory):
         return
     files.check_directory(directory, "the PKI directory", is_own=True)
     for name in ("ca.key", "apiserver.key", "sa.key"):
         files.check_own(directory / name, "the key")
     for name in ("ca.crt", "apiserver.crt", "sa.pub"):
-        files.check_own(directory / name, "the file", files.UNALTERED)
+        files.check_own(directory / name, "the file", files.READ_ONLY)
 
 
 def _ensure(directory: pathlib.Path, options: Options, now: datetime.datetime) -> PKI:
     ca_cert, ca_key = directory / "ca.crt", directory / "ca.key"
     cert, key = directory / "apiserver.crt", directory / "apiserver.key"
-    found = _authority(ca_cert, ca_key)
-    serving = _serving(cert, key)
+    ca = _load_ca(ca_cert, ca_key)
+    has_serving_pair = _check_serving_pair(cert, key)
     if not ca_cert.exists():
-        if serving:
-            raise errors.SetupError(
-                f"{cert} is there, but {ca_cert}, which must have signed it, is not",
-                (f"bring {ca_cert} back, or move {directory} away to have a new one made",),
+        if has_serving_pair:
+            raise SetupError(
+                f"{cert} exists, but the CA certificate {ca_cert} does not",
+                (f"restore {ca_cert}, or move {directory} away to create a new PKI",),
             )
-        with _appearing(directory) as place:
-            found = _make_authority(place, options.key_kind, now)
-            _make_serving(place, found, options, now)
-    elif not serving:
-        if found is None:
-            raise errors.SetupError(
-                f"there is no serving certificate {cert}, and no {ca_key} to make one with",
-                (f"bring {cert} and {key}, or name others with --tls-cert-file and --tls-private-key-file",),
+        with _create_directory(directory) as new_directory:
+            ca = _create_ca(new_directory, options.key_kind, now)
+            _create_serving_pair(new_directory, ca, options, now)
+    elif not has_serving_pair:
+        if ca is None:
+            raise SetupError(
+                f"the serving certificate {cert} does not exist, nor does {ca_key} to issue one",
+                (f"provide {cert} and {key}, or name others with --tls-cert-file and --tls-private-key-file",),
             )
-        _make_serving(directory, found, options, now)
+        _create_serving_pair(directory, ca, options, now)
     account_key = directory / "sa.key"
     if not account_key.exists():
-        _make_account_key(directory, options.key_kind)
-    return PKI(directory, ca_cert, ca_key, cert, key, account_key, found)
+        _create_account_key(directory, options.key_kind)
+    return PKI(directory, ca_cert, ca_key, cert, key, account_key, ca)
 
 
 def load_account_key(path: pathlib.Path) -> keys.PrivateKey:
-    """The key that signs tokens, which nobody else can read. Raises SetupError."""
+    """Load the key that signs tokens. Raises SetupError if it is invalid, or other users can read it."""
     content = files.read(path, "the service account key")
     try:
-        who = files.exposure(path)
-        found = keys.from_pem(content)
-        keys.jwt_algorithm(found.public_key())
-    except keys.KeyProblem as error:
-        raise errors.SetupError(f"{path}: {error}", (f"{path} must hold one private key, in PEM",)) from error
-    if who is not None:
-        hints = (f"chmod 600 {path}", "whoever has this key can be any service account")
-        raise errors.SetupError(f"others can read the service account key {path}: {who}", hints)
-    return found
+        exposure = files.exposure(path)
+        key = keys.from_pem(content)
+        keys.jwt_algorithm(key.public_key())
+    except keys.InvalidKeyError as error:
+        raise SetupError(f"{path}: {error}", (_key_hint(path),)) from error
+    if exposure is not None:
+        hints = (f"chmod 600 {path}", "with this key anybody can impersonate any service account")
+        raise SetupError(f"other users can read the service account key {path}: {exposure}", hints)
+    return key
 
 
-def load_authority(certificate: pathlib.Path, key: pathlib.Path) -> authority.Authority:
-    """An authority whose key nobody else can read. Raises SetupError."""
-    who = files.exposure(key) if key.exists() else None
-    if who is not None:
-        raise errors.SetupError(
-            f"others can read the CA key {key}: {who}",
-            (f"chmod 600 {key}", "if somebody may have read it, make a new CA: whoever has this key can be anybody"),
+def _key_hint(path: pathlib.Path) -> str:
+    return f"{path} must hold one private key, in PEM"
+
+
+def load_authority(certificate: pathlib.Path, key: pathlib.Path) -> Authority:
+    """Load a CA. Raises SetupError if it is invalid, or other users can read its key."""
+    exposure = files.exposure(key) if key.exists() else None
+    if exposure is not None:
+        raise SetupError(
+            f"other users can read the CA key {key}: {exposure}",
+            (
+                f"chmod 600 {key}",
+                "if the key may have leaked, create a new CA: with this key anybody can impersonate anyone",
+            ),
         )
     try:
         return authority.load(certificate, key)
     except authority.AuthorityError as error:
-        raise errors.SetupError(
-            str(error), (f"{certificate} must hold one CA certificate, and {key} the key that belongs to it",)
+        raise SetupError(
+            str(error), (f"{certificate} must hold one CA certificate, and {key} its private key, in PEM",)
         ) from error
 
 
 def check_pair(certificate: pathlib.Path, key: pathlib.Path) -> None:
-    """Raises SetupError if a certificate and a key do not belong together."""
-    texts = files.read(certificate, "the certificate"), files.read(key, "the key")
+    """Raises SetupError if the public key of a certificate is not that of a private key."""
+    certificate_pem, key_pem = files.read(certificate, "the certificate"), files.read(key, "the key")
     try:
-        found = certificates.first(texts[0])
-        private = keys.from_pem(texts[1])
-    except keys.KeyProblem as error:
-        raise errors.SetupError(f"{key}: {error}", (f"{key} must hold one private key, in PEM",)) from error
-    if found is None:
-        raise errors.SetupError(
-            f"{certificate} holds no certificate", (f"{certificate} must hold a certificate, in PEM",)
-        )
-    if certificates.public_key_der(found) != keys.spki(private):
-        raise errors.SetupError(
-            f"the certificate {certificate} does not belong to the key {key}",
-            ("bring the pair that belongs together", f"or remove both {certificate} and {key} to have new ones made"),
+        leaf = certificates.parse_first(certificate_pem)
+        private_key = keys.from_pem(key_pem)
+    except keys.InvalidKeyError as error:
+        raise SetupError(f"{key}: {error}", (_key_hint(key),)) from error
+    if leaf is None:
+        raise SetupError(f"{certificate} holds no certificate", (f"{certificate} must hold a certificate, in PEM",))
+    if certificates.public_key_der(leaf) != keys.spki(private_key):
+        raise SetupError(
+            f"the certificate {certificate} does not match the private key {key}",
+            ("provide a matching pair", f"or remove both {certificate} and {key} to create new ones"),
         )
 
 
-def _authority(certificate: pathlib.Path, key: pathlib.Path) -> authority.Authority | None:
+def _load_ca(certificate: pathlib.Path, key: pathlib.Path) -> Authority | None:
     if not certificate.exists():
         if key.exists():
-            raise errors.SetupError(
-                f"{key} is there, but {certificate} is not",
-                (f"bring {certificate} back; a key without its certificate signs nothing",),
+            raise SetupError(
+                f"{key} exists, but {certificate} does not",
+                (f"restore {certificate}; a CA key is useless without its certificate",),
             )
         return None
     if not key.exists():
@@ -177,81 +188,82 @@ def _authority(certificate: pathlib.Path, key: pathlib.Path) -> authority.Author
 
 def _check_trust_anchor(certificate: pathlib.Path) -> None:
     try:
-        certificates.ClientVerifier(certificate.read_bytes())
+        clientcertificates.ClientVerifier(certificate.read_bytes())
     except (OSError, certificates.CertificateError) as error:
-        raise errors.SetupError(
+        raise SetupError(
             f"{certificate} cannot be used: {error}", (f"{certificate} must hold CA certificates, in PEM",)
         ) from error
 
 
-def _serving(certificate: pathlib.Path, key: pathlib.Path) -> bool:
-    """Whether there is a serving pair."""
+def _check_serving_pair(certificate: pathlib.Path, key: pathlib.Path) -> bool:
+    """Whether the serving pair exists. Raises SetupError for half a pair, or one that does not match."""
     if not certificate.exists() and not key.exists():
         return False
     if not certificate.exists() or not key.exists():
-        there, missing = (key, certificate) if key.exists() else (certificate, key)
-        raise errors.SetupError(
-            f"{there} is there, but {missing} is not",
-            (f"bring {missing} back, or remove {there} to have both made anew",),
+        existing, missing = (key, certificate) if key.exists() else (certificate, key)
+        raise SetupError(
+            f"{existing} exists, but {missing} does not", (f"restore {missing}, or remove {existing} to create both",)
         )
     check_pair(certificate, key)
     return True
 
 
-# --- making -------------------------------------------------------------------------------------------------------
+# --- creating files -----------------------------------------------------------------------------------------------
 
 
-def _make_authority(directory: pathlib.Path, kind: str, now: datetime.datetime) -> authority.Authority:
-    key = keys.generate(kind)
-    certificate = mint.self_signed_ca(_CA_NAME, key, now, CA_LIFETIME)
+def _create_ca(directory: pathlib.Path, key_kind: str, now: datetime.datetime) -> Authority:
+    key = keys.generate(key_kind)
+    certificate = selfsigned.self_signed_ca(_CA_NAME, key, now, CA_LIFETIME)
     files.write(directory / "ca.key", keys.to_pem(key), 0o600)
     files.write(directory / "ca.crt", certificate, 0o644)
-    return authority.Authority(next(pem.blocks(certificate)).data, key)
+    return Authority(next(pem.blocks(certificate)).data, key)
 
 
-def _make_account_key(directory: pathlib.Path, kind: str) -> None:
-    key = keys.generate(kind)
-    # The public half first: whoever finds the private one finds both.
+def _create_account_key(directory: pathlib.Path, key_kind: str) -> None:
+    key = keys.generate(key_kind)
+    # The public key first: `ensure` takes sa.key as a sign that both exist.
     files.write(directory / "sa.pub", keys.public_to_pem(key), 0o600)
     files.write(directory / "sa.key", keys.to_pem(key), 0o600)
 
 
-def _make_serving(directory: pathlib.Path, by: authority.Authority, options: Options, now: datetime.datetime) -> None:
+def _create_serving_pair(directory: pathlib.Path, ca: Authority, options: Options, now: datetime.datetime) -> None:
     key = keys.generate(options.key_kind)
-    what = mint.Leaf("kube-apiserver", names=alt_names((*_SERVICE_NAMES, *options.names)))
-    made = mint.leaf(what, key, by, now, LEAF_LIFETIME)
+    leaf = selfsigned.Leaf("kube-apiserver", names=alt_names((*_SERVICE_NAMES, *options.names)))
+    certificate = selfsigned.issue_leaf(leaf, key, ca, now, LEAF_LIFETIME)
     files.write(directory / "apiserver.key", keys.to_pem(key), 0o600)
-    files.write(directory / "apiserver.crt", made, 0o644)
+    files.write(directory / "apiserver.crt", certificate, 0o644)
 
 
 def alt_names(names: Sequence[str]) -> template.AltNames:
-    """DNS names and IP addresses, told apart, without duplicates; names sorted, addresses in the order given."""
+    """The SANs of some DNS names and IP addresses, without duplicates; DNS names sorted, addresses in the
+    given order.
+    """
     dns: set[str] = set()
     addresses: dict[ipaddress.IPv4Address | ipaddress.IPv6Address, None] = {}
-    for each in names:
+    for name in names:
         try:
-            addresses[ipaddress.ip_address(each)] = None
+            addresses[ipaddress.ip_address(name)] = None
         except ValueError:
-            dns.add(each.lower())
+            dns.add(name.lower())
     return template.AltNames(dns=sorted(dns), ip=tuple(addresses))
 
 
 @contextlib.contextmanager
-def _appearing(directory: pathlib.Path):  # type: ignore[no-untyped-def]  # a context manager of a path
-    """A place to fill, which becomes `directory` when all went well."""
+def _create_directory(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A temporary directory to fill, which is renamed to `directory` if the block succeeds."""
     if directory.exists() and any(directory.iterdir()):
-        # Something else is in there already: the files have to come one by one.
+        # The directory has other files, so ours can only be added one by one.
         yield directory
         return
-    place = directory.with_name(f".{directory.name}.new")
-    files.discard(place)
-    place.mkdir(mode=0o700, parents=True)
+    temporary = directory.with_name(f".{directory.name}.new")
+    files.discard(temporary)
+    temporary.mkdir(mode=0o700, parents=True)
     try:
-        yield place
+        yield temporary
         if directory.exists():
             directory.rmdir()
-        files.rename(place, directory)
+        files.rename(temporary, directory)
     except BaseException:
         with contextlib.suppress(OSError):
-            files.discard(place)
+            files.discard(temporary)
         raise

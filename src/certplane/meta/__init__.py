@@ -1,1 +1,1 @@
-"""What every object and every request shares. Pure: no I/O."""
+"""The object model: types, names, selectors, options and validation that all kinds share. Pure functions, no I/O."""

@@ -1,6 +1,7 @@
-"""What a verb knows about its call, and the notions that requests share: users, attributes, options.
+"""The context of a request: its user, its request info, its authorization attributes, and the call of a verb.
 
-What is made anew for every request is a Struct of msgspec: it takes a fraction of the time of a dataclass.
+Types that are created for every request are msgspec Structs, which are created in a fraction of the time of a
+dataclass.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from collections.abc import Mapping
 
 import msgspec
 
-from certplane import clock as clocks
+from certplane.clock import Clock
 from certplane.meta import selectors
+from certplane.meta.selectors import FieldSelector
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class User:
-    """Who makes a request, as authentication found out (never as a body says)."""
+    """The authenticated user of a request; never taken from a body."""
 
     name: str
     uid: str = ""
@@ -29,11 +31,11 @@ ANONYMOUS = User("system:anonymous", groups=("system:unauthenticated",))
 
 
 class RequestInfo(msgspec.Struct, frozen=True):
-    """What method and path say about a request, before anything is looked up.
+    """What method and path say about a request.
 
-    `verb` is the API's (get, list, watch, create, update, patch, delete, deletecollection) for resources, and the
-    lower-cased HTTP method for other paths. `parts` are the path's segments after the version, `field_selector` what is
-    asked of the objects of a collection.
+    `verb` is the API verb (get, list, watch, create, update, patch, delete, deletecollection) for resources, and the
+    lower-cased HTTP method for other paths. `parts` are the path's segments after the version, `field_selector` is that
+    of the query.
     """
 
     path: str
@@ -46,12 +48,13 @@ class RequestInfo(msgspec.Struct, frozen=True):
     subresource: str = ""
     name: str = ""
     parts: tuple[str, ...] = ()
-    field_selector: selectors.FieldSelector = selectors.EVERYTHING
+    field_selector: FieldSelector = selectors.EVERYTHING
 
 
 class Attributes(msgspec.Struct, frozen=True):
-    """What an authorizer is asked about: may `user` do this? Source:
-    `k8s.io/apiserver/pkg/authorization/authorizer`. `field_selector` is that of a list, a watch or a deletion of many.
+    """The question to an authorizer: may `user` do this? `field_selector` is that of a list, watch or deletecollection.
+
+    Source: `k8s.io/apiserver/pkg/authorization/authorizer`.
     """
 
     user: User
@@ -63,18 +66,18 @@ class Attributes(msgspec.Struct, frozen=True):
     name: str = ""
     namespace: str = ""
     path: str = ""
-    field_selector: selectors.FieldSelector = selectors.EVERYTHING
+    field_selector: FieldSelector = selectors.EVERYTHING
     is_resource: bool = True
 
 
 class Call(msgspec.Struct):
     """One call of a verb. It collects the texts of Warning headers, in order, and annotations of its audit record.
-    `size` says how long it may take, as `offload.run` counts.
+    `size` estimates its cost in bytes, for `offload.run`.
     """
 
     user: User
     info: RequestInfo
-    clock: clocks.Clock
+    clock: Clock
     now: datetime.datetime
     request_id: str = ""
     user_agent: str = ""
@@ -86,9 +89,9 @@ class Call(msgspec.Struct):
     warnings: list[str] = []
     annotations: dict[str, str] = {}
 
-    def annotate(self, **facts: str) -> None:
-        """Have facts written into the audit record, under keys below certplane.io/."""
-        for name, value in facts.items():
+    def annotate(self, **annotations: str) -> None:
+        """Add annotations to the audit record, under keys with the prefix certplane.io/."""
+        for name, value in annotations.items():
             self.annotations[f"certplane.io/{name}"] = value
 
     def warn(self, text: str) -> None:

@@ -1,8 +1,7 @@
-"""Which names are legal: labels, subdomains, qualified names, label values, path segments.
+"""Validation of names: DNS labels, subdomains, qualified names, label values, path segments.
 
-Each function returns the texts of what is wrong, in Kubernetes' words; an empty list means nothing is. All lengths are
-counted in bytes. Sources: RFC 1123 section 2.1; `k8s.io/apimachinery/pkg/util/validation` and
-`.../api/validate/content`.
+Each function returns Kubernetes' error texts; an empty list means that the name is valid. All lengths are counted in
+bytes. Sources: RFC 1123 section 2.1; `k8s.io/apimachinery/pkg/util/validation` and `.../api/validate/content`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from certplane import gotext
+from certplane.golang import formatting
 
 _LABEL: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN: Final = rf"{_LABEL}(\.{_LABEL})*"
@@ -27,8 +26,8 @@ _value = re.compile(_VALUE, re.ASCII).fullmatch
 
 
 def _expression(text: str, pattern: str, *examples: str) -> str:
-    listed = ",  or ".join(f"'{each}'" for each in examples)
-    return f"{text} (e.g. {listed}, regex used for validation is '{pattern}')"
+    example_text = ",  or ".join(f"'{example}'" for example in examples)
+    return f"{text} (e.g. {example_text}, regex used for validation is '{pattern}')"
 
 
 _LABEL_TEXT: Final = _expression(
@@ -71,7 +70,7 @@ _CONFIG_KEY_TEXT: Final = _expression(
 
 
 def size(text: str) -> int:
-    """Bytes of a text: what Kubernetes counts."""
+    """The length of a text in UTF-8 bytes, as Kubernetes counts."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
@@ -80,7 +79,7 @@ def dns1123_label_problems(text: str) -> list[str]:
     problems = ["must be no more than 63 characters"] if size(text) > 63 else []
     if _label(text):
         return problems
-    # Whoever puts several labels where one belongs is told so, rather than what a label is.
+    # Several labels where one belongs have an error of their own.
     return [*problems, "must not contain dots" if _subdomain(text) else _LABEL_TEXT]
 
 
@@ -100,9 +99,9 @@ def qualified_name_problems(text: str) -> list[str]:
         if not prefix:
             problems.append("prefix part must be non-empty")
         else:
-            # What may stand in front is judged by newer rules, which say bytes where they count bytes.
-            found = (each.replace("253 characters", "253 bytes") for each in dns1123_subdomain_problems(prefix))
-            problems.extend(f"prefix part {each}" for each in found)
+            # Kubernetes validates the prefix by newer code, whose text says bytes.
+            texts = (text.replace("253 characters", "253 bytes") for text in dns1123_subdomain_problems(prefix))
+            problems.extend(f"prefix part {text}" for text in texts)
     if not name:
         problems.append("name part must be non-empty")
     elif size(name) > 63:
@@ -119,18 +118,18 @@ def label_value_problems(text: str) -> list[str]:
 
 
 def path_segment_problems(text: str, *, is_prefix: bool = False) -> list[str]:
-    """A name that can stand in a URL path. A prefix of a name need not differ from `.` and `..`."""
+    """A name that can be a segment of a URL path. A prefix of a name may be `.` or `..`."""
     if not is_prefix and text in (".", ".."):
         return [f"may not be '{text}'"]
     return [f"may not contain '{char}'" for char in "/%" if char in text]
 
 
 def lookup_problem(name: str) -> str:
-    """Why nothing can be looked up under a name; empty if something can."""
+    """Why an object cannot be looked up by a name; empty if it can."""
     if not name:
         return "Name parameter required."
     problems = path_segment_problems(name)
-    return f"Name parameter invalid: {gotext.quote(name)}: {';'.join(problems)}" if problems else ""
+    return f"Name parameter invalid: {formatting.quote(name)}: {';'.join(problems)}" if problems else ""
 
 
 def config_key_problems(key: str) -> list[str]:

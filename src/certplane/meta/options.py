@@ -1,7 +1,7 @@
-"""The options of requests, from their query parameters (and, for deletions, their body), judged.
+"""The options of requests: parsed from the query parameters (or, for deletions, the body) and validated.
 
 Source: `k8s.io/apimachinery/pkg/apis/meta/v1` (types, validation), `.../apis/meta/internalversion/validation`; the
-conversion of query parameters is `.../pkg/runtime/conversion.go`: of several values the first counts, an empty or
+conversion of query parameters is `.../pkg/runtime/conversion.go`: the first of several values counts, and an empty or
 unknown boolean is true.
 """
 
@@ -12,7 +12,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from certplane import errors, gotext
+from certplane import errors
+from certplane.errors import Problems
+from certplane.golang import formatting
 from certplane.meta import objects, validation
 
 Query = Mapping[str, Sequence[str]]
@@ -24,7 +26,7 @@ _POLICIES: Final = ("Foreground", "Background", "Orphan")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ListOptions:
-    """Of list, watch and deletecollection. Numbers that were not sent are 0; `limit` may be negative, meaning none."""
+    """Options of list, watch and deletecollection. Omitted numbers are 0; a negative `limit` means none."""
 
     label_selector: str = ""
     field_selector: str = ""
@@ -40,7 +42,9 @@ class ListOptions:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class WriteOptions:
-    """Of create, update and patch. `field_validation` is Ignore, Warn or Strict; `force` is server-side apply's."""
+    """Options of create, update and patch. `field_validation` is Ignore, Warn or Strict; `force` is for server-side
+    apply.
+    """
 
     dry_run: bool = False
     field_manager: str = ""
@@ -50,8 +54,9 @@ class WriteOptions:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DeleteOptions:
-    """Of delete and deletecollection. `propagation` is empty if nothing was asked for. `is_patient`: dependents are to
-    go, which was said in the old way, and then the answer tells whether that is still to be done.
+    """Options of delete and deletecollection. `propagation` is empty if the client named no policy.
+    `is_legacy_cascade`: the client sent orphanDependents=false, for which the response code is 202 while the object
+    still exists.
     """
 
     dry_run: bool = False
@@ -59,7 +64,7 @@ class DeleteOptions:
     uid: str | None = None
     resource_version: str | None = None
     grace_period_seconds: int | None = None
-    is_patient: bool = False
+    is_legacy_cascade: bool = False
 
 
 def _first(query: Query, name: str) -> str:
@@ -78,10 +83,10 @@ def _integer(query: Query, name: str) -> int:
         return 0
     text = _first(query, name)
     if re.fullmatch(r"[+-]?[0-9]+", text, re.ASCII) is None:
-        raise errors.BadRequest(f"strconv.ParseInt: parsing {gotext.quote(text)}: invalid syntax")
+        raise errors.BadRequest(f"strconv.ParseInt: parsing {formatting.quote(text)}: invalid syntax")
     value = int(text) if len(text) < 30 else 1 << 64
     if not -(1 << 63) <= value < 1 << 63:
-        raise errors.BadRequest(f"strconv.ParseInt: parsing {gotext.quote(text)}: value out of range")
+        raise errors.BadRequest(f"strconv.ParseInt: parsing {formatting.quote(text)}: value out of range")
     return value
 
 
@@ -89,13 +94,13 @@ def _integer(query: Query, name: str) -> int:
 
 
 def list_options(query: Query) -> ListOptions:
-    """Raises BadRequest for values that cannot be read, Invalid for combinations that make no sense.
+    """Parse the options of a list or watch. Raises BadRequest for malformed values, Invalid for invalid combinations.
 
-    A watch that starts anywhere is one that asks for the initial events. Watches below the path /watch/ are judged like
+    A watch without a resourceVersion requests the initial events. Watches below the path /watch/ are validated like
     lists, because their query does not say that they are watches.
     """
     watching = bool(_boolean(query, "watch"))
-    found = ListOptions(
+    options = ListOptions(
         label_selector=_first(query, "labelSelector"),
         field_selector=_first(query, "fieldSelector"),
         watch=watching,
@@ -107,45 +112,45 @@ def list_options(query: Query) -> ListOptions:
         continue_token=_first(query, "continue"),
         send_initial_events=_boolean(query, "sendInitialEvents"),
     )
-    asks = found.send_initial_events is not None or found.resource_version_match
-    if watching and not asks and found.resource_version in ("", "0"):
-        found = dataclasses.replace(found, send_initial_events=True, resource_version_match="NotOlderThan")
-    problems = _watch_problems(found) if watching else _list_problems(found)
+    is_explicit = options.send_initial_events is not None or options.resource_version_match
+    if watching and not is_explicit and options.resource_version in ("", "0"):
+        options = dataclasses.replace(options, send_initial_events=True, resource_version_match="NotOlderThan")
+    problems = _watch_problems(options) if watching else _list_problems(options)
     if problems:
         raise errors.Invalid("ListOptions", _META, "", problems)
-    return found
+    return options
 
 
-def _list_problems(of: ListOptions) -> list[errors.FieldProblem]:
+def _list_problems(options: ListOptions) -> Problems:
     problems = []
     path = "resourceVersionMatch"
-    if match := of.resource_version_match:
-        if not of.resource_version:
+    if match := options.resource_version_match:
+        if not options.resource_version:
             problems.append(errors.forbidden(path, f"{path} is forbidden unless resourceVersion is provided"))
-        if of.continue_token:
+        if options.continue_token:
             problems.append(errors.forbidden(path, f"{path} is forbidden when continue is provided"))
         if match not in ("Exact", "NotOlderThan"):
             problems.append(errors.not_supported(path, match, ("Exact", "NotOlderThan", ""), as_json=True))
-        if match == "Exact" and of.resource_version == "0":
+        if match == "Exact" and options.resource_version == "0":
             problems.append(errors.forbidden(path, f'{path} "exact" is forbidden for resourceVersion "0"'))
-    if of.send_initial_events is not None:
+    if options.send_initial_events is not None:
         problems.append(errors.forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"))
     return problems
 
 
-def _watch_problems(of: ListOptions) -> list[errors.FieldProblem]:
+def _watch_problems(options: ListOptions) -> Problems:
     problems = []
-    path, match = "resourceVersionMatch", of.resource_version_match
-    if of.send_initial_events is not None and match != "NotOlderThan":
-        why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-        problems.append(errors.forbidden(path, why))
+    path, match = "resourceVersionMatch", options.resource_version_match
+    if options.send_initial_events is not None and match != "NotOlderThan":
+        detail = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+        problems.append(errors.forbidden(path, detail))
     if match:
-        if of.send_initial_events is None:
-            why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
-            problems.append(errors.forbidden(path, why))
+        if options.send_initial_events is None:
+            detail = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+            problems.append(errors.forbidden(path, detail))
         if match != "NotOlderThan":
             problems.append(errors.not_supported(path, match, ("NotOlderThan",), as_json=True))
-        if of.continue_token:
+        if options.continue_token:
             problems.append(errors.forbidden(path, f"{path} is forbidden when continue is provided"))
     return problems
 
@@ -154,41 +159,41 @@ def _watch_problems(of: ListOptions) -> list[errors.FieldProblem]:
 
 
 def create_options(query: Query) -> WriteOptions:
-    """Raises Invalid."""
+    """Parse the options of a create. Raises Invalid."""
     return _write_options(query, "CreateOptions", [])
 
 
 def update_options(query: Query) -> WriteOptions:
-    """Raises Invalid."""
+    """Parse the options of an update. Raises Invalid."""
     return _write_options(query, "UpdateOptions", [])
 
 
-def patch_options(query: Query, *, applies: bool) -> WriteOptions:
-    """Raises Invalid. Server-side apply needs a manager; nothing else may be forced."""
+def patch_options(query: Query, *, is_apply: bool) -> WriteOptions:
+    """Parse the options of a patch. Only server-side apply needs a manager, and may be forced. Raises Invalid."""
     problems = []
-    if not applies and "force" in query:
+    if not is_apply and "force" in query:
         problems.append(errors.forbidden("force", "may not be specified for non-apply patch"))
-    if applies and not _first(query, "fieldManager"):
+    if is_apply and not _first(query, "fieldManager"):
         problems.append(errors.required("fieldManager", "is required for apply patch"))
     return _write_options(query, "PatchOptions", problems)
 
 
-def _write_options(query: Query, kind: str, problems: list[errors.FieldProblem]) -> WriteOptions:
+def _write_options(query: Query, kind: str, problems: Problems) -> WriteOptions:
     manager = _first(query, "fieldManager")
-    strictness = _first(query, "fieldValidation")
+    field_validation = _first(query, "fieldValidation")
     problems = [
         *problems,
         *validation.manager_problems("fieldManager", manager),
         *_dry_run_problems(query.get("dryRun", ())),
     ]
-    if strictness not in _FIELD_VALIDATIONS:
-        problems.append(errors.not_supported("fieldValidation", strictness, _FIELD_VALIDATIONS))
+    if field_validation not in _FIELD_VALIDATIONS:
+        problems.append(errors.not_supported("fieldValidation", field_validation, _FIELD_VALIDATIONS))
     if problems:
         raise errors.Invalid(kind, _META, "", problems)
-    return WriteOptions(bool(query.get("dryRun")), manager, strictness or "Warn", bool(_boolean(query, "force")))
+    return WriteOptions(bool(query.get("dryRun")), manager, field_validation or "Warn", bool(_boolean(query, "force")))
 
 
-def _dry_run_problems(values: Sequence[str]) -> list[errors.FieldProblem]:
+def _dry_run_problems(values: Sequence[str]) -> Problems:
     if all(value == "All" for value in values):
         return []
     return [errors.not_supported("dryRun", list(values), ("All",))]
@@ -197,29 +202,29 @@ def _dry_run_problems(values: Sequence[str]) -> list[errors.FieldProblem]:
 # --- deletions ----------------------------------------------------------------------------------------------------
 
 
-def delete_options(query: Query, sent: objects.DeleteOptions | None) -> DeleteOptions:
+def delete_options(query: Query, body: objects.DeleteOptions | None) -> DeleteOptions:
     """The options of a deletion: those of the body, if there is one, else those of the query. Raises Invalid."""
-    found = sent if sent is not None else _from_query(query)
-    policy = found.propagation_policy
+    options = body if body is not None else _from_query(query)
+    policy = options.propagation_policy
     problems = []
-    if policy is not None and found.orphan_dependents is not None:
-        why = "orphanDependents and deletionPropagation cannot be both set"
-        problems.append(errors.invalid("propagationPolicy", policy, why, as_json=True))
+    if policy is not None and options.orphan_dependents is not None:
+        detail = "orphanDependents and deletionPropagation cannot be both set"
+        problems.append(errors.invalid("propagationPolicy", policy, detail, as_json=True))
     if policy is not None and policy not in _POLICIES:
         problems.append(errors.not_supported("propagationPolicy", policy, (*_POLICIES, "nil"), as_json=True))
-    problems.extend(_dry_run_problems(found.dry_run))
+    problems.extend(_dry_run_problems(options.dry_run))
     if problems:
         raise errors.Invalid("DeleteOptions", _META, "", problems)
-    if policy is None and found.orphan_dependents is not None:
-        policy = "Orphan" if found.orphan_dependents else "Background"
-    conditions = found.preconditions or objects.Preconditions()
+    if policy is None and options.orphan_dependents is not None:
+        policy = "Orphan" if options.orphan_dependents else "Background"
+    preconditions = options.preconditions or objects.Preconditions()
     return DeleteOptions(
-        bool(found.dry_run),
-        policy or "",
-        conditions.uid,
-        conditions.resource_version,
-        found.grace_period_seconds,
-        found.orphan_dependents is False,
+        dry_run=bool(options.dry_run),
+        propagation=policy or "",
+        uid=preconditions.uid,
+        resource_version=preconditions.resource_version,
+        grace_period_seconds=options.grace_period_seconds,
+        is_legacy_cascade=options.orphan_dependents is False,
     )
 
 
@@ -238,31 +243,36 @@ def _from_query(query: Query) -> objects.DeleteOptions:
 # --- deadlines ----------------------------------------------------------------------------------------------------
 
 _AMOUNT: Final = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", re.ASCII)
-_TOO_MANY_DIGITS: Final = 19
+#: Digits of an amount that overflow Go's int64.
+_OVERFLOW_DIGITS: Final = 19
 _UNIT: Final = re.compile(r"[^.0-9]+")
 _UNITS: Final = frozenset({"ns", "us", "µs", "\u03bcs", "ms", "s", "m", "h"})
 
 
 def timeout(query: Query) -> float | None:
-    """The seconds that a client gives a request with the `timeout` parameter, a Go duration. Raises BadRequest."""
+    """The seconds of the `timeout` query parameter, a Go duration; None if it is missing or negative. Raises
+    BadRequest.
+    """
     text = _first(query, "timeout") if query else ""
     if not text:
         return None
-    found = gotext.parse_duration(text[text[0] in "+-" :].replace("\u03bcs", "us"))
-    if found is None:
-        why = f"time: {_no_duration(text)} duration {gotext.quote(text)}"
-        raise errors.BadRequest(f"invalid timeout specified in the request URL - {why}")
-    return found.total_seconds() if not text.startswith("-") else None
+    duration = formatting.parse_duration(text[text[0] in "+-" :].replace("\u03bcs", "us"))
+    if duration is None:
+        detail = f"time: {_duration_error(text)} duration {formatting.quote(text)}"
+        raise errors.BadRequest(f"invalid timeout specified in the request URL - {detail}")
+    return duration.total_seconds() if not text.startswith("-") else None
 
 
-def _no_duration(text: str) -> str:
-    """What Go finds first that keeps a text from being a duration."""
-    at = 1 if text[0] in "+-" else 0
-    while (number := _AMOUNT.match(text, at)) and len(number[0].partition(".")[0].lstrip("0")) < _TOO_MANY_DIGITS:
-        unit = _UNIT.match(text, number.end())
+def _duration_error(text: str) -> str:
+    """The first error that Go's time.ParseDuration finds in a text that is no duration."""
+    position = 1 if text[0] in "+-" else 0
+    while amount := _AMOUNT.match(text, position):
+        if len(amount[0].partition(".")[0].lstrip("0")) >= _OVERFLOW_DIGITS:
+            break
+        unit = _UNIT.match(text, amount.end())
         if unit is None:
             return "missing unit in"
         if unit[0] not in _UNITS:
-            return f"unknown unit {gotext.quote(unit[0])} in"
-        at = unit.end()
+            return f"unknown unit {formatting.quote(unit[0])} in"
+        position = unit.end()
     return "invalid"

@@ -1,7 +1,7 @@
 """Quantities: numbers with a unit, as Kubernetes writes them: `500m`, `2`, `1Gi`, `1e3`.
 
-The same amount has many spellings and one canonical one, in which it is stored: no fraction, and the largest unit that
-leaves none. Nothing here computes with quantities. Source: `k8s.io/apimachinery/pkg/api/resource/quantity.go`.
+An amount has many spellings and a canonical one, in which it is stored: the largest unit that needs no fraction.
+Nothing here computes with quantities. Source: `k8s.io/apimachinery/pkg/api/resource/quantity.go`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import decimal
 import re
 from typing import Final
 
-# Digits belong to the number, all of them: tried both ways, they would cost the square of their number.
+# Possessive quantifiers: backtracking over the digits would take quadratic time.
 _FORM: Final = re.compile(r"([+-]?[0-9.]++)([eEinumkKMGTP]*[-+]?[0-9]*)", re.ASCII)
 _NUMBER: Final = re.compile(r"[+-]?([0-9]++\.?[0-9]*|\.[0-9]+)", re.ASCII)
 _EXPONENT: Final = re.compile(r"[eE][+-]?[0-9]{1,4}", re.ASCII)
-#: Powers of ten, and of 1024, by their suffixes.
+#: Powers of ten and powers of 1024, by suffix.
 _DECIMAL: Final = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY: Final = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
 _DECIMAL_SUFFIX: Final = {power: suffix for suffix, power in _DECIMAL.items()}
@@ -23,14 +23,14 @@ _LARGEST: Final = decimal.Decimal(2**63 - 1)
 _NANO: Final = decimal.Decimal("1e-9")
 _EXACT: Final = decimal.Context(prec=60, rounding=decimal.ROUND_UP)
 
-WRONG_FORM: Final = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+FORMAT_ERROR: Final = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 
 
 def canonical(text: str) -> str:
     """The canonical spelling of a quantity. Raises ValueError with Go's text."""
     match = _FORM.fullmatch(text)
     if match is None:
-        raise ValueError(WRONG_FORM)
+        raise ValueError(FORMAT_ERROR)
     number, suffix = match.groups()
     if not _NUMBER.fullmatch(number):
         raise ValueError("unable to parse numeric part of quantity")
@@ -45,14 +45,14 @@ def canonical(text: str) -> str:
 
 
 def _capped(value: decimal.Decimal) -> decimal.Decimal:
-    """What is larger than can be stored becomes the largest; what is smaller than a billionth is rounded up to one."""
+    """A value limited to what Kubernetes stores: at most 2**63 - 1, and whole billionths, rounded up."""
     if abs(value) > _LARGEST:
         return _LARGEST.copy_sign(value)
     return _EXACT.quantize(value, _NANO)
 
 
 def _parts(value: decimal.Decimal) -> tuple[int, int]:
-    """Digits and a power of ten that is a multiple of three, the largest that leaves no fraction."""
+    """An integer and a power of ten, the largest multiple of three that needs no fraction."""
     if not value:
         return 0, 0
     sign, digits, exponent = value.normalize(_EXACT).as_tuple()

@@ -1,8 +1,8 @@
-"""The declaration that each kind fills in.
+"""The declaration of a kind.
 
-A kind is one `Resource`; discovery, OpenAPI, tables, RBAC names, REST paths and storage keys follow from it, and the
-verbs in `certplane.registry` ask it the few questions below. Hooks are plain functions; they get new objects, which
-they may change, and stored ones, which they must not.
+A kind is one `Resource`: discovery, OpenAPI, tables, RBAC names, REST paths and storage keys are derived from it, and
+the verbs in `certplane.registry` call its hooks. Hooks are plain functions; they may change the new objects that they
+get, but not the stored ones.
 """
 
 from __future__ import annotations
@@ -14,25 +14,31 @@ import datetime
 import enum
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeAlias, TypeVar
 
-from certplane import clock, errors, gotext
-from certplane.meta import context, objects
+from certplane import timestamps
+from certplane.errors import Problems
+from certplane.golang import formatting
+from certplane.meta import shapes
+from certplane.meta.context import Call
+from certplane.meta.objects import Object
+from certplane.meta.shapes import Shape
 
-Problems = list[errors.FieldProblem]
+T = TypeVar("T", bound=Object)
+T_contra = TypeVar("T_contra", bound=Object, contravariant=True)
 
 
-def _nothing(*_: Any) -> None:
+def _nothing(*_: object) -> None:
     return None
 
 
-def _no_problems(*_: Any) -> Problems:
+def _no_problems(*_: object) -> Problems:
     return []
 
 
-class Recheck(enum.Enum):
-    """How much of the metadata a kind judges again when it is changed, after what holds of all kinds: the causes of a
-    422 show it.
+class MetadataValidation(enum.Enum):
+    """Which metadata rules the strategy of a kind repeats on update, after the rules for all kinds. A repeated rule
+    shows as a second cause in a 422.
     """
 
     NOTHING = enum.auto()
@@ -41,109 +47,115 @@ class Recheck(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Column:
-    """A column of the table that the server prints. `cell` gets the object and the time.
+class Column(Generic[T_contra]):
+    """A column of the tables that the server prints. `cell` maps an object and the time to a value.
 
-    `priority` above 0 is shown by `kubectl get -o wide` only. `type` and `format` as in OpenAPI.
+    A column with a `priority` above 0 is shown by `kubectl get -o wide` only. `type` and `format` are OpenAPI's.
     """
 
     name: str
     description: str
-    cell: Callable[[Any, datetime.datetime], Any]
+    cell: Callable[[T_contra, datetime.datetime], str | int | None]
     type: str = "string"
     format: str = ""
     priority: int = 0
 
 
-def age(of: Any, now: datetime.datetime) -> str:
-    """The cell of every Age column: the time since an object was made, as kubectl writes it."""
-    created = of.metadata.creation_timestamp
+def age(obj: Object, now: datetime.datetime) -> str:
+    """The cell of every Age column: the time since an object was created, in kubectl's format."""
+    created = obj.metadata.creation_timestamp
     if created is None:
         return "<unknown>"
-    return gotext.human_duration((now - clock.parse_rfc3339(created)).total_seconds())
+    return formatting.human_duration((now - timestamps.parse_rfc3339(created)).total_seconds())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Subresource:
-    """A second door to the same object, which may write less of it.
+class Subresource(Generic[T_contra]):
+    """A subresource of a kind: a path through which only some fields of the object can be written.
 
-    `owns` names the dotted paths that a write through this door may change (besides metadata); the registry restores
-    everything else from the stored object. `prepare` runs after that, `validate` gets (new, old, now) and runs
-    instead of the resource's `validate_update`. `ignored_fields` are the paths that never enter managedFields through
-    this door. `verbs` is what can be done through it, in the order of discovery.
+    `owns` are the dotted paths that a write to this subresource may change (besides metadata); the registry restores
+    everything else from the stored object. `prepare(new, old, call)` runs after that; `validate(new, old, now)` runs
+    instead of the resource's `validate_update`. `reset_fields` are the paths that a write to this subresource never
+    records in managedFields. `verbs` are in the order of discovery.
     """
 
     name: str
     owns: tuple[str, ...]
-    prepare: Callable[[Any, Any, context.Call], None] = _nothing
-    validate: Callable[[Any, Any, datetime.datetime], Problems] = _no_problems
-    ignored_fields: tuple[str, ...] = ()
+    prepare: Callable[[T_contra, T_contra, Call], None] = _nothing
+    validate: Callable[[T_contra, T_contra, datetime.datetime], Problems] = _no_problems
+    reset_fields: tuple[str, ...] = ()
     has_table: bool = False
     verbs: tuple[str, ...] = ("get", "patch", "update")
-    rechecks: Recheck = Recheck.ALL
+    metadata_validation: MetadataValidation = MetadataValidation.ALL
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Hub:
-    """Under which declaration objects are stored that this one shows in another form: a second version of a kind.
+class Hub(Generic[T]):
+    """The declaration in whose version the objects of another version are stored (the hub of hub-and-spoke conversion).
 
-    `inward` turns an object of this form into one of the hub's, `outward` the other way; neither changes what it gets.
+    `to_hub` converts an object of the other version to the hub's, `from_hub` the other way; neither changes its
+    argument.
     """
 
-    resource: Resource
-    inward: Callable[[Any], Any]
-    outward: Callable[[Any], Any]
+    resource: AnyResource
+    to_hub: Callable[[T], Object]
+    from_hub: Callable[[Any], T]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Resource:
-    """A kind that is stored and served.
+class Resource(Generic[T]):
+    """A kind that is stored and served; its objects are of class T.
 
-    `owns`: the dotted paths, besides metadata, that PUT and PATCH on the object itself may change. `validate(new)`
-    runs on create; `validate_update(new, old)` on update. `name_problems(name)` are the texts of what is wrong with a
-    name. `prepare_delete(new)` runs when an object with finalizers is marked as being deleted. `holds(it)` tells
-    whether something besides finalizers keeps it, so that deleting only marks it. `default(new)` fills in
-    what a client may leave out. `selectable` are the field selectors besides metadata.name (and metadata.namespace
-    where `selects_namespace`). `unknown_selector(label)` is the text of the 400 for any other field. `hub` is set if
-    the objects are stored in another form. `former` are versions that served the kind once: a patch may still say so.
-    `perishable` objects are forgotten some time after their last change. An `optional` kind is served only where
-    somebody asks for it. `returns_deleted`: who deletes an object gets it back.
+    * `owns`: the dotted paths, besides metadata, that PUT and PATCH on the object itself may change.
+    * `default(new)` fills in fields that a client may omit.
+    * `validate(new)` runs on create, `validate_update(new, old)` on update; `name_problems(name)` are the errors of a
+      name.
+    * `prepare_delete(new)` runs when an object with finalizers is marked as being deleted. `blocks_deletion(obj)` says
+      whether something besides finalizers keeps the object, so that a deletion only marks it.
+    * `selectable`: the fields of field selectors besides metadata.name (and metadata.namespace, if
+      `selects_namespace`), each with a function that reads it. `unknown_selector(field)` is the text of the 400 for any
+      other field.
+    * `hub` is set if the objects are stored in another version.
+    * `former_versions` once served the kind: a patch may still name one.
+    * `has_ttl`: objects are deleted some time after their last change.
+    * `optional`: the kind is served only if it is enabled.
+    * `returns_deleted`: a deletion returns the object instead of a Status.
     """
 
     group: str
     version: str
     kind: str
     plural: str
-    type: type[objects.Object]
+    type: type[T]
     namespaced: bool
     singular: str = ""
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     description: str = ""
     owns: tuple[str, ...] = ()
-    ignored_fields: tuple[str, ...] = ()
-    prepare_create: Callable[[Any, context.Call], None] = _nothing
-    prepare_update: Callable[[Any, Any, context.Call], None] = _nothing
-    prepare_delete: Callable[[Any], None] = _nothing
-    holds: Callable[[Any], bool] = lambda _: False
-    default: Callable[[Any], None] = _nothing
-    validate: Callable[[Any], Problems] = _no_problems
-    validate_update: Callable[[Any, Any], Problems] = _no_problems
-    rechecks: Recheck = Recheck.ALL
-    canonicalise: Callable[[Any], None] = _nothing
-    warnings: Callable[[Any], Sequence[str]] = lambda _: ()
+    reset_fields: tuple[str, ...] = ()
+    prepare_create: Callable[[T, Call], None] = _nothing
+    prepare_update: Callable[[T, T, Call], None] = _nothing
+    prepare_delete: Callable[[T], None] = _nothing
+    blocks_deletion: Callable[[T], bool] = lambda _: False
+    default: Callable[[T], None] = _nothing
+    validate: Callable[[T], Problems] = _no_problems
+    validate_update: Callable[[T, T], Problems] = _no_problems
+    metadata_validation: MetadataValidation = MetadataValidation.ALL
+    canonicalise: Callable[[T], None] = _nothing
+    warnings: Callable[[T], Sequence[str]] = lambda _: ()
     name_problems: Callable[[str], Sequence[str]] = lambda _: ()
-    selectable: Mapping[str, Callable[[Any], str]] = dataclasses.field(default_factory=dict)
+    selectable: Mapping[str, Callable[[T], str]] = dataclasses.field(default_factory=dict)
     selects_namespace: bool = True
     unknown_selector: Callable[[str], str] | None = None
-    subresources: tuple[Subresource, ...] = ()
-    columns: tuple[Column, ...] = ()
+    subresources: tuple[Subresource[T], ...] = ()
+    columns: tuple[Column[T], ...] = ()
     creates_on_update: bool = False
     unconditional_update: bool = True
     returns_deleted: bool = False
-    hub: Hub | None = None
-    former: tuple[str, ...] = ()
-    perishable: bool = False
+    hub: Hub[T] | None = None
+    former_versions: tuple[str, ...] = ()
+    has_ttl: bool = False
     optional: bool = False
     verbs: tuple[str, ...] = (
         "create", "delete", "deletecollection", "get", "list", "patch", "update", "watch",
@@ -155,8 +167,13 @@ class Resource:
 
     @property
     def api_versions(self) -> tuple[str, ...]:
-        """All versions that documents of this kind may speak of."""
-        return tuple(f"{self.group}/{each}" if self.group else each for each in (self.version, *self.former))
+        """All apiVersions that documents of this kind may have."""
+        versions = (self.version, *self.former_versions)
+        return tuple(f"{self.group}/{version}" if self.group else version for version in versions)
+
+    @property
+    def shape(self) -> Shape:
+        return shapes.shape_of(self.type)
 
     @property
     def list_kind(self) -> str:
@@ -173,76 +190,93 @@ class Resource:
 
     @property
     def prefix(self) -> str:
-        """Where objects of this kind are stored; as in a stock Kubernetes server, without the group."""
+        """The prefix of the storage keys; without the group, as in kube-apiserver."""
         return f"/registry/{self.stored.plural}/"
 
     @property
-    def stored(self) -> Resource:
-        """The declaration in whose form objects are stored, and under whose group the Kind is spoken of."""
+    def stored(self) -> AnyResource:
+        """The declaration in whose version the objects are stored, and whose group errors print with the kind."""
         return self.hub.resource if self.hub is not None else self
 
     @property
     def storage_version_hash(self) -> str:
-        """What discovery tells of the stored form: it changes when that does."""
-        of = self.stored
-        digest = hashlib.sha256(f"{of.group}/{of.version}/{of.kind}".encode()).digest()
+        """The hash of the storage version in discovery: it changes when the version does."""
+        stored = self.stored
+        digest = hashlib.sha256(f"{stored.group}/{stored.version}/{stored.kind}".encode()).digest()
         return base64.b64encode(digest[:8]).decode("ascii")
 
     @property
     def identity(self) -> tuple[str, str]:
-        """Plural and group, as errors name the resource: as the request did."""
+        """Plural and group of the request, which errors print."""
         return self.plural, self.group
 
     def key(self, namespace: str, name: str) -> str:
         return f"{self.prefix}{namespace}/{name}" if self.namespaced else f"{self.prefix}{name}"
 
-    def subresource(self, name: str) -> Subresource | None:
-        return next((each for each in self.subresources if each.name == name), None)
+    def subresource(self, name: str) -> Subresource[T] | None:
+        return next((subresource for subresource in self.subresources if subresource.name == name), None)
 
 
-def later_version(of: Resource, version: str) -> Resource:
-    """Another version of a kind that has the same shape."""
+#: An object whose class depends on the request. The code that reads its fields has checked the kind.
+AnyObject: TypeAlias = Any
+#: A kind whose class is not known here: in a collection of kinds, or where the kind comes with the request.
+AnyResource: TypeAlias = Resource[Any]
+AnySubresource: TypeAlias = Subresource[Any]
 
-    def moved(to: str) -> Callable[[Any], Any]:
-        def move(given: Any) -> Any:
-            made = copy.copy(given)
-            made.api_version = to
-            return made
 
-        return move
+def later_version(resource: Resource[T], version: str) -> Resource[T]:
+    """Another version of a kind, whose fields are the same."""
 
-    api_version = f"{of.group}/{version}" if of.group else version
-    return dataclasses.replace(of, version=version, hub=Hub(of, moved(of.api_version), moved(api_version)))
+    def set_version(api_version: str) -> Callable[[T], T]:
+        def convert(obj: T) -> T:
+            converted = copy.copy(obj)
+            converted.api_version = api_version
+            return converted
+
+        return convert
+
+    api_version = f"{resource.group}/{version}" if resource.group else version
+    hub = Hub(resource, set_version(resource.api_version), set_version(api_version))
+    return dataclasses.replace(resource, version=version, hub=hub)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Action:
-    """A resource that is not stored: a POST is answered at once (the reviews of authorization and authentication).
+class Action(Generic[T]):
+    """A kind that is not stored: a POST is answered at once (the reviews of authorization and authentication).
 
-    This declares what it looks like; who answers is given to the registry by the composition root. `parent` is set if
-    it is asked of one object, at the parent's path: then `plural` is the last part of that path. `default(new)` fills
-    in what a client may leave out.
+    This is the declaration; the composition root gives the handler to the registry. `parent` is set for a subresource
+    of a stored kind (`serviceaccounts/token`): then `plural` is the last segment of its path. `default(new)` fills in
+    fields that a client may omit.
     """
 
     group: str
     version: str
     kind: str
     plural: str
-    type: type[objects.Object]
+    type: type[T]
     namespaced: bool
-    default: Callable[[Any], None] = _nothing
-    validate: Callable[[Any], Problems] = _no_problems
+    default: Callable[[T], None] = _nothing
+    validate: Callable[[T], Problems] = _no_problems
     description: str = ""
-    parent: Resource | None = None
+    parent: AnyResource | None = None
 
     @property
     def api_version(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
+    def shape(self) -> Shape:
+        return shapes.shape_of(self.type)
+
+    @property
     def path(self) -> tuple[str, str, str, str]:
-        """Group, version, resource and subresource of the path that it is asked at."""
-        of = self.parent
-        if of is None:
+        """Group, version, resource and subresource of its path."""
+        parent = self.parent
+        if parent is None:
             return self.group, self.version, self.plural, ""
-        return of.group, of.version, of.plural, self.plural
+        return parent.group, parent.version, parent.plural, self.plural
+
+
+AnyAction: TypeAlias = Action[Any]
+#: A kind that is stored, or one that is only answered.
+AnyKind: TypeAlias = AnyResource | AnyAction

@@ -14,7 +14,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from certplane import boundedcache, errors, gotext
+from certplane import boundedcache
+from certplane.errors import BadRequest
+from certplane.golang import formatting
 from certplane.meta import names, objects
 
 # --- label selectors ----------------------------------------------------------------------------------------------
@@ -26,14 +28,16 @@ _SYMBOLS: Final = frozenset({"==", "!=", "=", "!", "(", ")", ",", "<", ">", ""})
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Requirement:
-    """One condition. `operator` is one of = == != in notin exists ! gt lt; `values` are sorted."""
+    """One requirement of a label selector. `operator` is one of = == != in notin exists ! gt lt; `values` are
+    sorted.
+    """
 
     key: str
     operator: str
     values: tuple[str, ...] = ()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether an object with these labels fulfils the condition."""
+        """Whether an object with these labels meets the requirement."""
         value = labels.get(self.key)
         if self.operator in ("=", "==", "in"):
             return value is not None and self._has(value)
@@ -50,7 +54,7 @@ class Requirement:
         return number > bound if self.operator == "gt" else number < bound
 
     def _has(self, value: str) -> bool:
-        # There may be thousands, and each object is held against them.
+        # Binary search: there may be thousands of values, and every object is compared with them.
         at = bisect.bisect_left(self.values, value)
         return at < len(self.values) and self.values[at] == value
 
@@ -67,16 +71,16 @@ class Requirement:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LabelSelector:
-    """Conditions on labels, all of which must hold. Without conditions it selects everything."""
+    """Requirements on labels, all of which must hold. Without requirements it selects everything."""
 
     requirements: tuple[Requirement, ...] = ()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether an object with these labels is selected."""
-        return all(each.matches(labels) for each in self.requirements)
+        return all(requirement.matches(labels) for requirement in self.requirements)
 
     def __str__(self) -> str:
-        return ",".join(str(each) for each in self.requirements)
+        return ",".join(str(requirement) for requirement in self.requirements)
 
 
 def _integer(text: str) -> int | None:
@@ -97,7 +101,7 @@ class _Lexer:
 
     def _next(self) -> tuple[str, int]:
         match = _TOKEN.match(self._text, self._at)
-        assert match is not None  # noqa: S101 - the pattern ends with the end of the text
+        assert match is not None  # noqa: S101 - the pattern also matches the end of the text
         return match[1], match.end()
 
 
@@ -105,42 +109,42 @@ def _is_identifier(token: str) -> bool:
     return token not in _SYMBOLS
 
 
-def _expected(found: str, what: str, *, requirement: bool = True) -> errors.BadRequest:
-    text = f"found '{found}', expected: {what}"
-    return errors.BadRequest(f"unable to parse requirement: {text}" if requirement else text)
+def _expected(token: str, expected: str, *, requirement: bool = True) -> BadRequest:
+    text = f"found '{token}', expected: {expected}"
+    return BadRequest(f"unable to parse requirement: {text}" if requirement else text)
 
 
-#: Conditions of one selector. Each is looked at for each object that there is; people and controllers write a few.
-MOST_CONDITIONS: Final = 100
+#: Maximum requirements of a selector. Each is evaluated for each object; users and controllers write a few.
+MAX_REQUIREMENTS: Final = 100
 
 
-def _check_count(what: str, count: int) -> None:
-    if count > MOST_CONDITIONS:
-        raise errors.BadRequest(f"a {what} may have at most {MOST_CONDITIONS} requirements")
+def _check_count(selector: str, count: int) -> None:
+    if count > MAX_REQUIREMENTS:
+        raise BadRequest(f"a {selector} may have at most {MAX_REQUIREMENTS} requirements")
 
 
-@boundedcache.remember()
+@boundedcache.memoize()
 def parse_labels(text: str) -> LabelSelector:
-    """Raises BadRequest with Go's text."""
+    """Parse a label selector. Raises BadRequest with Go's text."""
     lexer = _Lexer(text)
-    found: list[Requirement] = []
+    requirements: list[Requirement] = []
     if lexer.peek() == "":
         return LabelSelector()
     while True:
-        text = lexer.peek()
-        if not _is_identifier(text) and text != "!":
-            raise _expected(text, "!, identifier, or 'end of string'", requirement=False)
-        found.append(_requirement(lexer))
-        _check_count("label selector", len(found))
-        text = lexer.take()
-        if not text:
+        current = lexer.peek()
+        if not _is_identifier(current) and current != "!":
+            raise _expected(current, "!, identifier, or 'end of string'", requirement=False)
+        requirements.append(_requirement(lexer))
+        _check_count("label selector", len(requirements))
+        current = lexer.take()
+        if not current:
             break
-        if text != ",":
-            raise _expected(text, "',' or 'end of string'", requirement=False)
+        if current != ",":
+            raise _expected(current, "',' or 'end of string'", requirement=False)
         following = lexer.peek()
         if not _is_identifier(following) and following != "!":
             raise _expected(following, "identifier after ','", requirement=False)
-    return LabelSelector(tuple(sorted(found, key=lambda each: each.key)))
+    return LabelSelector(tuple(sorted(requirements, key=lambda requirement: requirement.key)))
 
 
 def _requirement(lexer: _Lexer) -> Requirement:
@@ -173,8 +177,8 @@ def _with_values(key: str, lexer: _Lexer) -> Requirement:
 def _values(lexer: _Lexer) -> list[str]:
     opening = lexer.take()
     if opening != "(":
-        # The real server forgets the comma here.
-        raise errors.BadRequest(f"unable to parse requirement: found '{opening}' expected: '('")
+        # No comma after the token: the text of kube-apiserver.
+        raise BadRequest(f"unable to parse requirement: found '{opening}' expected: '('")
     following = lexer.peek()
     if following not in (")", ",") and not _is_identifier(following):
         raise _expected(following, "',', ')' or identifier")
@@ -211,39 +215,39 @@ def _check_key(key: str) -> None:
     problems = names.qualified_name_problems(key)
     if problems:
         text = "; ".join(problems)
-        raise errors.BadRequest(f"unable to parse requirement: <nil>: Invalid value: {gotext.quote(key)}: {text}")
+        raise BadRequest(f"unable to parse requirement: <nil>: Invalid value: {formatting.quote(key)}: {text}")
 
 
-def _checked(of: Requirement) -> Requirement:
-    found: list[str] = []
-    for position, value in enumerate(of.values):
-        if of.operator in ("gt", "lt") and _integer(value) is None:
-            why = "for 'Gt', 'Lt' operators, the value must be an integer"
-            found.append(f"values[{position}]: Invalid value: {gotext.quote(value)}: {why}")
-        problems = names.label_value_problems(value)
-        if problems:
-            why = "; ".join(problems)
-            found.append(f"values[{position}][{of.key}]: Invalid value: {gotext.quote(value)}: {why}")
-    if found:
-        text = found[0] if len(found) == 1 else f"[{', '.join(found)}]"
-        raise errors.BadRequest(f"unable to parse requirement: {text}")
-    return of
+def _checked(requirement: Requirement) -> Requirement:
+    problems: list[str] = []
+    for position, value in enumerate(requirement.values):
+        if requirement.operator in ("gt", "lt") and _integer(value) is None:
+            detail = "for 'Gt', 'Lt' operators, the value must be an integer"
+            problems.append(f"values[{position}]: Invalid value: {formatting.quote(value)}: {detail}")
+        if value_problems := names.label_value_problems(value):
+            detail = "; ".join(value_problems)
+            path = f"values[{position}][{requirement.key}]"
+            problems.append(f"{path}: Invalid value: {formatting.quote(value)}: {detail}")
+    if problems:
+        text = problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]"
+        raise BadRequest(f"unable to parse requirement: {text}")
+    return requirement
 
 
 _STRUCT_OPERATORS: Final = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "!"}
 
 
-def from_struct(of: objects.LabelSelector | None) -> LabelSelector | None:
-    """The selector that an object describes; None selects nothing. Raises ValueError for an unknown operator."""
-    if of is None:
+def from_struct(selector: objects.LabelSelector | None) -> LabelSelector | None:
+    """The selector of a LabelSelector in an object; None selects nothing. Raises ValueError for an unknown operator."""
+    if selector is None:
         return None
-    found = [Requirement(key, "in", (value,)) for key, value in of.match_labels.items()]
-    for each in of.match_expressions:
-        operator = _STRUCT_OPERATORS.get(each.operator)
+    requirements = [Requirement(key, "in", (value,)) for key, value in selector.match_labels.items()]
+    for expression in selector.match_expressions:
+        operator = _STRUCT_OPERATORS.get(expression.operator)
         if operator is None:
-            raise ValueError(f"not a valid selector operator: {each.operator}")
-        found.append(Requirement(each.key, operator, tuple(sorted(set(each.values)))))
-    return LabelSelector(tuple(found))
+            raise ValueError(f"not a valid selector operator: {expression.operator}")
+        requirements.append(Requirement(expression.key, operator, tuple(sorted(set(expression.values)))))
+    return LabelSelector(tuple(requirements))
 
 
 # --- field selectors ----------------------------------------------------------------------------------------------
@@ -251,7 +255,7 @@ def from_struct(of: objects.LabelSelector | None) -> LabelSelector | None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Term:
-    """One condition on one field. `operator` is = or !=."""
+    """One term of a field selector. `operator` is = or !=."""
 
     field: str
     operator: str
@@ -260,21 +264,21 @@ class Term:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FieldSelector:
-    """Conditions on fields, all of which must hold."""
+    """Terms on fields, all of which must hold."""
 
     terms: tuple[Term, ...] = ()
 
     @classmethod
-    def of_one(cls, field: str, value: str) -> FieldSelector:
-        """The selector of what has exactly this value."""
+    def equals(cls, field: str, value: str) -> FieldSelector:
+        """The selector `field=value`."""
         return cls((Term(field, "=", value),))
 
-    def matches(self, value_of: Callable[[str], str]) -> bool:
-        """Whether an object is selected whose field values the function gives."""
-        return all((value_of(term.field) == term.value) == (term.operator == "=") for term in self.terms)
+    def matches(self, field_value: Callable[[str], str]) -> bool:
+        """Whether an object is selected. `field_value` returns its value of a field."""
+        return all((field_value(term.field) == term.value) == (term.operator == "=") for term in self.terms)
 
-    def exact(self, field: str) -> str | None:
-        """The one value that a field must have, if there is one."""
+    def required_value(self, field: str) -> str | None:
+        """The value that a field must equal; None if the selector requires none."""
         for term in self.terms:
             if term.field == field and term.operator == "=":
                 return term.value
@@ -284,7 +288,7 @@ class FieldSelector:
         return ",".join(f"{term.field}{term.operator}{_escape(term.value)}" for term in self.terms)
 
 
-#: The selector that asks for nothing in particular.
+#: The selector without terms.
 EVERYTHING: Final = FieldSelector()
 
 
@@ -292,41 +296,42 @@ def _escape(value: str) -> str:
     return value.replace("\\", "\\\\").replace(",", "\\,").replace("=", "\\=")
 
 
-@boundedcache.remember()
+@boundedcache.memoize()
 def parse_fields(text: str) -> FieldSelector:
-    """Raises BadRequest with Go's text. Terms are taken in the order of their texts, whatever theirs was."""
+    """Parse a field selector. The terms are sorted by their texts. Raises BadRequest with Go's text."""
     parts = sorted(part for part in _split_terms(text) if part)
     _check_count("field selector", len(parts))
     return FieldSelector(tuple(_term(part, text) for part in parts))
 
 
-#: A comma, or a backslash with what it escapes, which may be a comma.
+#: A comma, or a backslash and the character that it escapes, which may be a comma.
 _COMMA: Final = re.compile(r"\\.|,", re.DOTALL)
-_SIGN: Final = re.compile("!=|==?")
-#: What has a meaning in a value.
+_OPERATOR: Final = re.compile("!=|==?")
+#: Characters and escape sequences with a meaning in a value.
 _SPECIAL: Final = re.compile(r"\\.?|[,=]", re.DOTALL)
 
 
 def _split_terms(text: str) -> Sequence[str]:
-    ends = [found.start() for found in _COMMA.finditer(text) if found[0] == ","]
-    return [text[begin:end] for begin, end in zip([0, *(at + 1 for at in ends)], [*ends, len(text)], strict=True)]
+    commas = [match.start() for match in _COMMA.finditer(text) if match[0] == ","]
+    starts = [0, *(comma + 1 for comma in commas)]
+    return [text[start:end] for start, end in zip(starts, [*commas, len(text)], strict=True)]
 
 
 def _term(part: str, text: str) -> Term:
-    sign = _SIGN.search(part)
-    if sign is None:
-        raise errors.BadRequest(f"invalid selector: '{text}'; can't understand '{part}'")
-    return Term(part[: sign.start()], "!=" if sign[0] == "!=" else "=", _unescape(part[sign.end() :]))
+    operator = _OPERATOR.search(part)
+    if operator is None:
+        raise BadRequest(f"invalid selector: '{text}'; can't understand '{part}'")
+    return Term(part[: operator.start()], "!=" if operator[0] == "!=" else "=", _unescape(part[operator.end() :]))
 
 
 def _unescape(value: str) -> str:
-    return _SPECIAL.sub(_meant, value)
+    return _SPECIAL.sub(_unescape_match, value)
 
 
-def _meant(special: re.Match[str]) -> str:
-    text = special[0]
+def _unescape_match(match: re.Match[str]) -> str:
+    text = match[0]
     if text in (",", "="):
-        raise errors.BadRequest(f"invalid field selector: unescaped character in value: {ord(text)}")
+        raise BadRequest(f"invalid field selector: unescaped character in value: {ord(text)}")
     if text[1:] not in ("\\", ",", "="):
-        raise errors.BadRequest(f"invalid field selector: invalid escape sequence: {text}")
+        raise BadRequest(f"invalid field selector: invalid escape sequence: {text}")
     return text[1:]

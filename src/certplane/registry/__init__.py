@@ -1,1 +1,1 @@
-"""What the verbs mean, once, for every kind."""
+"""The verbs of the API, once for all kinds."""

@@ -1,37 +1,41 @@
-"""A stored object in the two forms that readers want, each made once: decoded, and encoded for the wire.
+"""A stored object in two forms, each computed once: decoded, and encoded for the wire.
 
-The stored bytes lack the resourceVersion, because it is the store's revision and not known before the write. It is
-spliced into the encoded form behind the uid, where Go's field order has it; nothing is decoded or encoded for that.
+The stored bytes do not contain the resourceVersion, because it is the store's revision, which is not known before the
+write. It is spliced into the JSON after the uid, its position in Go's field order, without decoding anything.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from certplane import clock
-from certplane.meta import codec, resource
-from certplane.store import watchcache
+from certplane import timestamps
+from certplane.meta.objects import Object
+from certplane.meta.resource import AnyResource, Resource
+from certplane.store.watchcache import Entry
+from certplane.wire import codec
+
+T = TypeVar("T", bound=Object)
 
 _UID: Final = b'"uid":"'
 
 
-class Document:
-    """An object as it was at one revision. Immutable, and shared by all readers: never change `object`."""
+class Document(Generic[T]):
+    """An object at one revision. Immutable, and shared by all readers: never change `object`."""
 
     __slots__ = ("_object", "_wire", "resource", "revision", "value")
 
-    def __init__(self, of: resource.Resource, value: bytes, revision: int) -> None:
-        self.resource = of
+    def __init__(self, resource: Resource[T], value: bytes, revision: int) -> None:
+        self.resource = resource
         self.value = value
         self.revision = revision
-        self._object: Any = None
+        self._object: T | None = None
         self._wire = b""
 
     @property
-    def object(self) -> Any:
+    def object(self) -> T:
         """The Struct, with its resourceVersion."""
         if self._object is None:
-            decoded = thaw(self.resource, self.value)
+            decoded = decode_object(self.resource, self.value)
             if self.revision:
                 decoded.metadata.resource_version = str(self.revision)
             self._object = decoded
@@ -39,7 +43,7 @@ class Document:
 
     @property
     def wire(self) -> bytes:
-        """The JSON of the object as an answer has it."""
+        """The JSON of the object as a response contains it."""
         if not self._wire and self.resource.hub is not None:
             self._wire = codec.encode(self.object)
         if not self._wire:
@@ -49,75 +53,75 @@ class Document:
     @property
     def item(self) -> bytes:
         """The JSON of the object as an item of a list: without kind and apiVersion."""
-        return b"{" + self.wire[len(head(self.resource)) :]
+        return b"{" + self.wire[len(_type_prefix(self.resource)) :]
 
 
-def head(of: resource.Resource) -> bytes:
-    """What every stored object of a kind begins with."""
-    return f'{{"kind":"{of.kind}","apiVersion":"{of.api_version}",'.encode()
+#: A document of a kind that is not known here.
+AnyDocument: TypeAlias = Document[Any]
 
 
-def freeze(of: resource.Resource, new: Any) -> bytes:
-    """The bytes under which an object is stored. It must have no resourceVersion."""
-    return codec.encode(new if of.hub is None else of.hub.inward(new))
+def _type_prefix(resource: AnyResource) -> bytes:
+    """The bytes that the JSON of every object of a kind starts with."""
+    return f'{{"kind":"{resource.kind}","apiVersion":"{resource.api_version}",'.encode()
 
 
-def thaw(of: resource.Resource, value: bytes) -> Any:
-    """The object that was stored as these bytes, its own at each call."""
-    stored = codec.decode(value, of.stored.type)
-    if of.hub is None:
-        return stored
-    shown = of.hub.outward(stored)
-    shown.kind, shown.api_version = of.kind, of.api_version
-    return shown
+def encode_object(resource: Resource[T], obj: T) -> bytes:
+    """The bytes that are stored for an object, in its storage version. The object must have no resourceVersion."""
+    return codec.encode(obj if resource.hub is None else resource.hub.to_hub(obj))
 
 
-def damage(of: resource.Resource, key: str, value: bytes) -> str:
-    """What is wrong with what is stored under a key; empty if it is an object of that kind that belongs there."""
-    if not value.startswith(head(of)):
-        return f"it is no {of.kind} of {of.api_version}"
+def decode_object(resource: Resource[T], value: bytes) -> T:
+    """The object that is stored as these bytes, in the version of `resource`. Returns a new object at each call."""
+    if resource.hub is None:
+        return codec.decode(value, resource.type)
+    converted = resource.hub.from_hub(codec.decode(value, resource.hub.resource.type))
+    converted.kind, converted.api_version = resource.kind, resource.api_version
+    return converted
+
+
+def find_damage(resource: AnyResource, key: str, value: bytes) -> str:
+    """Why a stored value is not a valid object of its kind and key; empty if it is."""
+    if not value.startswith(_type_prefix(resource)):
+        return f"value is not a {resource.kind} of {resource.api_version}"
     try:
-        meta = codec.decode(value, of.type).metadata
+        meta = codec.decode(value, resource.type).metadata
         if meta.creation_timestamp is not None:
-            clock.parse_rfc3339(meta.creation_timestamp)
+            timestamps.parse_rfc3339(meta.creation_timestamp)
     except (ValueError, RecursionError) as error:
         return str(error)
-    if of.key(meta.namespace, meta.name) != key:
-        return "it is the object of another key"
-    return "" if meta.uid and _UID in value else "it has no uid"
+    if resource.key(meta.namespace, meta.name) != key:
+        return "value belongs to another key"
+    return "" if meta.uid and _UID in value else "object has no uid"
 
 
 def _splice(value: bytes, revision: int) -> bytes:
-    # Quotes inside JSON strings are escaped, and the fields before uid are strings: the first match is the field.
+    # Quotes inside JSON strings are escaped, and all fields before uid are strings: the first match is the field.
     end = value.index(b'"', value.index(_UID) + len(_UID)) + 1
     return b'%b,"resourceVersion":"%d"%b' % (value[:end], revision, value[end:])
 
 
-def of_entry(of: resource.Resource, entry: watchcache.Entry) -> Document:
-    """The document of a cached entry."""
-    if of.hub is not None:
-        return Document(of, entry.value, entry.mod_revision)
-    found = entry.memo
-    if found is None:
-        found = entry.memo = Document(of, entry.value, entry.mod_revision)
-    document: Document = found
+def from_entry(resource: Resource[T], entry: Entry) -> Document[T]:
+    """The document of a cached entry; one for all readers, unless it has to be converted from the storage version."""
+    if resource.hub is not None:
+        return Document(resource, entry.value, entry.mod_revision)
+    if entry.memo is None:
+        entry.memo = Document(resource, entry.value, entry.mod_revision)
+    document: Document[T] = entry.memo
     return document
 
 
-def of_object(of: resource.Resource, value: Any, revision: int = 0) -> Document:
-    """The document of an object that is not (or no longer) stored: a dry run, a deletion."""
-    kept = value.metadata.resource_version
-    value.metadata.resource_version = ""
-    encoded = freeze(of, value)
-    value.metadata.resource_version = kept
-    return Document(of, encoded, revision)
+def from_object(resource: Resource[T], obj: T, revision: int = 0) -> Document[T]:
+    """The document of an object that is not stored, or no longer: after a dry run or a deletion."""
+    version = obj.metadata.resource_version
+    obj.metadata.resource_version = ""
+    value = encode_object(resource, obj)
+    obj.metadata.resource_version = version
+    return Document(resource, value, revision)
 
 
-def finished(of: resource.Resource, value: Any) -> Document:
-    """The document of an object that has its resourceVersion already: the bookmark of a watch, the answer of an
-    action.
-    """
-    made = Document(of, b"", 0)
-    made._object = value
-    made._wire = codec.encode(value)
-    return made
+def from_complete_object(resource: Resource[T], obj: T) -> Document[T]:
+    """The document of an object that already has its resourceVersion, or needs none: a bookmark of a watch."""
+    document = Document(resource, b"", 0)
+    document._object = obj
+    document._wire = codec.encode(obj)
+    return document

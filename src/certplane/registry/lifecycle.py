@@ -1,4 +1,4 @@
-"""Namespaces as places: nothing is made in one that does not exist or is going away.
+"""Admission of creations by namespace: refused if the namespace does not exist or is being deleted.
 
 Kubernetes' admission plugin NamespaceLifecycle. Source: `k8s.io/apiserver/pkg/admission/plugin/namespace/lifecycle`.
 """
@@ -6,43 +6,44 @@ Kubernetes' admission plugin NamespaceLifecycle. Source: `k8s.io/apiserver/pkg/a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from certplane import errors
-from certplane.registry import admission
+from certplane.meta.objects import Object
+from certplane.registry.admission import Hook, Review
 
-#: They hold what the system needs, and cannot be deleted.
-IMMORTAL: Final = frozenset({"default", "kube-system", "kube-public"})
+#: Namespaces that cannot be deleted.
+PROTECTED_NAMESPACES: Final = frozenset({"default", "kube-system", "kube-public"})
 
 
-def hook(find: Callable[[str], Any | None]) -> admission.Hook:
-    """The check; `find` gives the Namespace of a name."""
+def hook(find: Callable[[str], Object | None]) -> Hook:
+    """The admission hook. `find` returns the Namespace with a name, None if there is none."""
 
-    def check(of: admission.Review) -> None:
-        if of.resource.plural == "namespaces" and not of.resource.group:
-            if of.operation == "delete" and of.name in IMMORTAL:
-                raise errors.Forbidden.of("namespaces", "", of.name, "this namespace may not be deleted")
+    def check(review: Review) -> None:
+        if review.resource.plural == "namespaces" and not review.resource.group:
+            if review.operation == "delete" and review.name in PROTECTED_NAMESPACES:
+                raise errors.Forbidden.for_object("namespaces", "", review.name, "this namespace may not be deleted")
             return
-        if of.operation != "create" or not of.resource.namespaced:
+        if review.operation != "create" or not review.resource.namespaced:
             return
-        require(find(of.namespace), of.namespace, of.resource.identity, of.name)
+        check_namespace(find(review.namespace), review.namespace, review.resource.identity, review.name)
 
     return check
 
 
-def require(home: Any | None, namespace: str, kind: tuple[str, str], name: str) -> None:
-    """Check that something may be made in a namespace, given as the Namespace if there is one; `kind` is its plural and
-    group. Raises NotFound, Forbidden.
+def check_namespace(namespace: Object | None, namespace_name: str, kind: tuple[str, str], name: str) -> None:
+    """Check that an object may be created in a namespace. `namespace` is None if it does not exist; `kind` is plural
+    and group of the object. Raises NotFound, Forbidden.
     """
-    if home is None:
-        raise errors.NotFound("namespaces", "", namespace)
-    if home.metadata.deletion_timestamp is None:
+    if namespace is None:
+        raise errors.NotFound("namespaces", "", namespace_name)
+    if namespace.metadata.deletion_timestamp is None:
         return
-    why = f"unable to create new content in namespace {namespace} because it is being terminated"
-    error = errors.Forbidden.of(*kind, name or "Unknown", why)
+    why = f"unable to create new content in namespace {namespace_name} because it is being terminated"
+    error = errors.Forbidden.for_object(*kind, name or "Unknown", why)
     cause = {
         "reason": "NamespaceTerminating",
-        "message": f"namespace {namespace} is being terminated",
+        "message": f"namespace {namespace_name} is being terminated",
         "field": "metadata.namespace",
     }
     error.details = {**(error.details or {}), "causes": [cause]}

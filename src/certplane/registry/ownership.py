@@ -1,28 +1,32 @@
-"""managedFields, kept at every write that is no apply, of what is stored and of what is only answered."""
+"""managedFields of every write besides server-side apply: of stored objects and of objects that are only returned."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from certplane import clock
-from certplane.meta import apply, codec, context, objects, shape
+from certplane import timestamps
+from certplane.meta import objects
+from certplane.meta.context import Call
+from certplane.meta.objects import Object
+from certplane.meta.shapes import Shape
+from certplane.patch import apply
+from certplane.wire import codec
 
 
-def writer(call: context.Call, api_version: str, subresource: str = "", ignored: Sequence[str] = ()) -> apply.Writer:
-    """Under which name a call owns what it writes: the one it gives, or the program it comes from."""
+def writer_of(call: Call, api_version: str, subresource: str = "", ignored: Sequence[str] = ()) -> apply.Writer:
+    """The field manager of a call: the name in its `fieldManager` parameter, or the program in its User-Agent."""
     return apply.Writer(
         manager=call.field_manager or call.user_agent.partition("/")[0] or "unknown",
         api_version=api_version,
         subresource=subresource,
-        ignored=tuple(ignored),
-        now=clock.rfc3339(call.now),
+        reset_fields=tuple(ignored),
+        now=timestamps.rfc3339(call.now),
     )
 
 
-def record(old: Any, new: Any, of: shape.Shape, by: apply.Writer) -> None:
-    """Write into `new` who owns its fields now. `old` is None for an object that is created."""
-    before = codec.to_builtins(old) if old is not None else None
-    entries = apply.update(before, codec.to_builtins(new), of, by)
-    found = [codec.read(each, objects.ManagedFieldsEntry).object for each in entries]
-    new.metadata.managed_fields = found or None
+def record(old: Object | None, new: Object, shape: Shape, writer: apply.Writer) -> None:
+    """Set the managedFields of `new` after a write by `writer`. `old` is None for an object that is created."""
+    old_tree = codec.to_builtins(old) if old is not None else None
+    trees = apply.update(old_tree, codec.to_builtins(new), shape, writer)
+    entries = [codec.decode_tree(tree, objects.ManagedFieldsEntry).object for tree in trees]
+    new.metadata.managed_fields = entries or None

@@ -1,4 +1,4 @@
-"""Continue tokens, and what a resourceVersion on a list asks for.
+"""Continue tokens of lists, and the resourceVersion parameter.
 
 Source: `k8s.io/apiserver/pkg/storage/continue.go`; api-concepts, "Retrieving large results sets in chunks" and
 "Semantics for get and list".
@@ -13,16 +13,15 @@ from typing import Any, Final
 
 import msgspec
 
-from certplane import errors, gotext
-from certplane.meta import gojson
+from certplane import errors
+from certplane.golang import formatting, gojson
 
 _VERSION: Final = "meta.k8s.io/v1"
-#: Digits of the largest version.
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Continue:
-    """Where the next page starts: `start` relative to the listed prefix, read at `revision` (-1: the newest)."""
+    """Where the next page starts: key `start`, relative to the listed prefix, read at `revision` (-1: the newest)."""
 
     start: str
     revision: int
@@ -35,15 +34,15 @@ def encode(start: str, revision: int) -> str:
 
 
 def decode(token: str) -> Continue:
-    """Raises BadRequest with the text of the real server."""
-    # Line ends are passed over, and nobody looks at the bits that are left over at the end.
+    """The content of a token. Raises BadRequest with kube-apiserver's text."""
+    # As in Go's base64 decoder: line ends are skipped, and excess bits at the end are ignored.
     letters = token.translate(_NO_LINE_ENDS)
     if not _ALPHABET.issuperset(letters) or len(letters) % 4 == 1:
-        raise _refusal(f"illegal base64 data at input byte {_fault(token)}")
+        raise _refusal(f"illegal base64 data at input byte {_invalid_position(token)}")
     raw = base64.urlsafe_b64decode(letters + "=" * (-len(letters) % 4))
     try:
-        document = gojson.plain(gojson.parse(raw), numbers=True)
-    except gojson.SyntaxProblem as error:
+        document = gojson.to_builtins(gojson.parse(raw), numbers=True)
+    except gojson.JSONSyntaxError as error:
         raise _refusal(str(error)) from error
     if document is not None and not isinstance(document, dict):
         raise _refusal(f"json: cannot unmarshal {_kind(document)} into Go value of type storage.continueToken")
@@ -51,14 +50,14 @@ def decode(token: str) -> Continue:
 
 
 def _checked(document: dict[str, Any]) -> Continue:
-    # Go finds members whatever their case is.
+    # Go matches member names without case.
     document = {name.lower(): value for name, value in document.items()}
     for name, value in document.items():
-        wanted = _FIELDS.get(name)
-        if wanted is not None and value is not None and (not isinstance(value, wanted) or isinstance(value, bool)):
+        type_ = _FIELDS.get(name)
+        if type_ is not None and value is not None and (not isinstance(value, type_) or isinstance(value, bool)):
             raise _refusal(
-                f"json: cannot unmarshal {_kind(value, exact=wanted is int)} into Go struct field continueToken.{name} "
-                f"of type {'int64' if wanted is int else 'string'}"
+                f"json: cannot unmarshal {_kind(value, exact=type_ is int)} into Go struct field continueToken.{name} "
+                f"of type {'int64' if type_ is int else 'string'}"
             )
     version, revision, start = document.get("v") or "", document.get("rv") or 0, document.get("start") or ""
     if version != _VERSION:
@@ -76,8 +75,8 @@ def _checked(document: dict[str, Any]) -> Continue:
 _FIELDS: Final = {"v": str, "rv": int, "start": str}
 
 
-def _kind(value: Any, *, exact: bool = False) -> str:
-    """What Go calls a JSON value that it cannot use; numbers with their value where another number would do."""
+def _kind(value: object, *, exact: bool = False) -> str:
+    """Go's word for a JSON value of the wrong type; `exact` adds a number's value, where an integer was expected."""
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, str):
@@ -93,7 +92,7 @@ _ALPHABET: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 _NO_LINE_ENDS: Final = str.maketrans("", "", "\r\n")
 
 
-def _fault(token: str) -> int:
+def _invalid_position(token: str) -> int:
     for position, char in enumerate(token):
         if char not in _ALPHABET and char not in "\r\n":
             return position
@@ -105,12 +104,12 @@ def _refusal(why: str) -> errors.BadRequest:
 
 
 def parse_revision(text: str) -> int:
-    """The revision that a query parameter names; 0 if it names none. Raises BadRequest with Go's text."""
+    """The revision in a resourceVersion parameter; 0 if it is empty or 0. Raises BadRequest with Go's text."""
     if not text or text == "0":
         return 0
     try:
-        return gotext.parse_uint(text)
+        return formatting.parse_uint(text)
     except ValueError as error:
         raise errors.BadRequest(
-            f"invalid resource version: resourceVersion: Invalid value: {gotext.quote(text)}: {error}"
+            f"invalid resource version: resourceVersion: Invalid value: {formatting.quote(text)}: {error}"
         ) from error

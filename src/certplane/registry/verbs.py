@@ -1,14 +1,14 @@
-"""What create, update and delete mean, once, for every kind. Reading is in `reads`.
+"""The verbs create, update and delete, once for all kinds. `reads` has get, list and watch.
 
-The order of one write is fixed, and clients can see it in which error they get (certificates-api.md 4.1, 4.2):
+The steps of a write have a fixed order. Clients see it, because it decides which error they get:
 
     create   mutate hooks -> system metadata, generated name -> prepare -> validate -> check hooks -> store
-    update   lookup -> make the new object -> mutate hooks -> resourceVersion -> restore what is not owned -> prepare
-             -> validate -> check hooks -> store, unless nothing changed
+    update   lookup -> build the new object -> mutate hooks -> resourceVersion -> restore fields that the subresource
+             does not own -> prepare -> validate -> check hooks -> store, unless nothing changed
 
-Identity comes from the call, never from a body: a kind's `prepare_create` takes it. A write that lost a race is made
-again from what is stored now, so hooks may run more than once. Source: `k8s.io/apiserver/pkg/registry/rest`,
-`.../generic/registry/store.go`.
+The identity in an object comes from the call, never from the body: a kind's `prepare_create` sets it. A write that
+meets a newer revision is repeated from what is stored then, so hooks may run more than once. Source:
+`k8s.io/apiserver/pkg/registry/rest`, `.../generic/registry/store.go`.
 """
 
 from __future__ import annotations
@@ -19,28 +19,40 @@ import functools
 import operator
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from msgspec import structs
+from msgspec import Struct, structs
 
-from certplane import clock, errors, gotext, offload
-from certplane.meta import context, objects, resource, shape, validation
+from certplane import errors, offload, timestamps
+from certplane.golang import formatting
+from certplane.meta import objects, shapes, validation
+from certplane.meta.context import Call
+from certplane.meta.objects import Object, ObjectMeta
+from certplane.meta.resource import AnyResource, AnySubresource, MetadataValidation, Resource
 from certplane.registry import admission, document, ownership
-from certplane.store import contract, watchcache
+from certplane.registry.document import Document
+from certplane.store import contract
+from certplane.store.contract import KeyValue
+from certplane.store.watchcache import Entry, WatchCache
 
+T = TypeVar("T", bound=Object)
+
+#: Generated names, as in `k8s.io/apiserver/pkg/storage/names`: no vowels and no digits that look like letters; 58 bytes
+#: of prefix and 5 characters make the 63 bytes of a DNS label; 8 attempts, as in `maxNameGenerationCreateAttempts`.
 _GENERATED_ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
 _GENERATED_LENGTH: Final = 5
 _GENERATED_BASE: Final = 58
-_GENERATED_TRIES: Final = 8
-_RACES: Final = 16
+_GENERATED_ATTEMPTS: Final = 8
+#: Attempts of a write that meets a newer revision each time. Real contention ends sooner; the limit ends a livelock.
+_WRITE_ATTEMPTS: Final = 16
 
-#: Makes the new object from the stored document (None: there is none, and the write would create it).
-Make = Callable[[document.Document | None], Any]
+#: Builds the new object from the stored document (None: there is none, and the write would create it).
+Build = Callable[[Document[T] | None], T]
 
 
 class Style(enum.Enum):
-    """How an update says what it wants: the whole object (PUT), a change of it (PATCH), or what it cares for
-    (apply).
+    """What the body of an update contains: the whole object (PUT), a patch (PATCH), or the fields that the field
+    manager owns (server-side apply).
     """
 
     REPLACE = "replace"
@@ -50,20 +62,20 @@ class Style(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Target:
-    """Which object a write is about, and through which door."""
+    """The object of a write, and the subresource that it is written through; None for the object itself."""
 
     namespace: str
     name: str
-    door: resource.Subresource | None = None
+    subresource: AnySubresource | None = None
 
     @property
-    def subresource(self) -> str:
-        return self.door.name if self.door is not None else ""
+    def subresource_name(self) -> str:
+        return self.subresource.name if self.subresource is not None else ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Deletion:
-    """How an object is to be deleted: on which conditions, and what becomes of its dependents."""
+    """Options of a deletion: preconditions (None: no condition), and the propagation policy for dependents."""
 
     uid: str | None = None
     resource_version: str | None = None
@@ -71,57 +83,60 @@ class Deletion:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a write left: the document, and whether it was created by this write or is gone through it."""
+class Outcome(Generic[T]):
+    """The result of a write: the document, and whether the write created or deleted it."""
 
-    document: document.Document
+    document: Document[T]
     created: bool = False
     deleted: bool = False
 
 
-class Registry:
+class Registry(Generic[T]):
     """The objects of one kind, in one store."""
 
     def __init__(
         self,
-        of: resource.Resource,
+        resource: Resource[T],
         store: contract.Store,
-        cache: watchcache.WatchCache,
+        cache: WatchCache,
         hooks: admission.Admission,
     ) -> None:
-        self.resource = of
+        self.resource = resource
         self.store = store
         self.cache = cache
-        self.collection = cache.collection(of.prefix)
+        self.collection = cache.collection(resource.prefix)
         self._hooks = hooks
-        self._shape = shape.of(of.type)
+        self._shape = resource.shape
         self._restore = {
-            "": _restorer(of.type, _path_tree(of.owns), at_top=True),
-            **{each.name: _restorer(of.type, _path_tree(each.owns), at_top=True) for each in of.subresources},
+            "": _restorer(resource.type, _path_tree(resource.owns), at_top=True),
+            **{
+                subresource.name: _restorer(resource.type, _path_tree(subresource.owns), at_top=True)
+                for subresource in resource.subresources
+            },
         }
 
     # --- create ---------------------------------------------------------------------------------------------------
 
-    async def create(self, call: context.Call, namespace: str, new: Any, *, applied: bool = False) -> document.Document:
-        """Store a new object and return it. `new` is the caller's to give away: it is changed.
+    async def create(self, call: Call, namespace: str, new: T, *, applied: bool = False) -> Document[T]:
+        """Store a new object and return its document. `new` is modified; the caller must not use it afterwards.
 
-        `applied`: it comes from server-side apply, which has recorded the owners of its fields. Raises AlreadyExists,
-        Invalid, Forbidden, and whatever a hook refuses with.
+        `applied`: server-side apply has already set managedFields. Raises AlreadyExists, Invalid, Forbidden, and the
+        errors of hooks.
         """
-        of = self.resource
-        _fill_type(of, new)
+        resource = self.resource
+        _fill_type(resource, new)
         clear_system_metadata(new.metadata)
-        new.metadata.namespace = namespace if of.namespaced else ""
-        of.default(new)
+        new.metadata.namespace = namespace if resource.namespaced else ""
+        resource.default(new)
         call.warnings.extend(validation.drop_duplicate_owners(new.metadata))
         sent_version = new.metadata.resource_version
         if not applied:
             await offload.run(call.size, self._record_fields, None, new, call, None)
         self._run(self._hooks.mutate, "create", Target(namespace, _name_or_prefix(new)), new, None, call)
         new.metadata.uid = objects.new_uid()
-        new.metadata.creation_timestamp = clock.rfc3339(call.now)
+        new.metadata.creation_timestamp = timestamps.rfc3339(call.now)
         generated = not new.metadata.name and bool(new.metadata.generate_name)
-        for tries_left in range(_GENERATED_TRIES if generated else 1, 0, -1):
+        for attempts_left in range(_GENERATED_ATTEMPTS if generated else 1, 0, -1):
             if generated:
                 new.metadata.name = generate_name(new.metadata.generate_name)
             try:
@@ -129,64 +144,64 @@ class Registry:
             except errors.AlreadyExists:
                 if not generated:
                     raise
-                if tries_left == 1:
-                    raise errors.AlreadyExists(*of.identity, new.metadata.name, generated=True) from None
+                if attempts_left == 1:
+                    raise errors.AlreadyExists(*resource.identity, new.metadata.name, generated=True) from None
         raise AssertionError("unreachable")  # the loop returns or raises
 
-    async def _create_named(self, call: context.Call, namespace: str, new: Any, sent_version: str) -> document.Document:
-        of = self.resource
+    async def _create_named(self, call: Call, namespace: str, new: T, sent_version: str) -> Document[T]:
+        resource = self.resource
         new.metadata.resource_version = ""
-        of.prepare_create(new, call)
+        resource.prepare_create(new, call)
         await offload.run(call.size, self._validate_create, call, new)
-        of.canonicalise(new)
+        resource.canonicalise(new)
         self._run(self._hooks.check, "create", Target(namespace, new.metadata.name), new, None, call)
         if _is_version(sent_version):
-            raise errors.UnreasonedError("resourceVersion should not be set on objects to be created")
-        key = of.key(namespace, new.metadata.name)
+            raise errors.UnknownReasonError("resourceVersion should not be set on objects to be created")
+        key = resource.key(namespace, new.metadata.name)
         if call.dry_run:
             stored = self.collection.get(key)
             if stored is not None:
                 raise self._exists(stored)
-            return document.of_object(of, new)
+            return document.from_object(resource, new)
         try:
-            written = await self.store.create(key, document.freeze(of, new))
+            written = await self.store.create(key, document.encode_object(resource, new))
         except contract.KeyExists as error:
             raise self._exists(error.current) from error
         except contract.StoreClosed as error:
             raise errors.ServiceUnavailable(str(error)) from error
         return self._written(written)
 
-    def _validate_create(self, call: context.Call, new: Any) -> None:
-        of = self.resource
+    def _validate_create(self, call: Call, new: T) -> None:
+        resource = self.resource
         problems = [
-            *validation.validate_meta(new.metadata, of.name_problems, namespaced=of.namespaced),
-            *of.validate(new),
+            *validation.validate_meta(new.metadata, resource.name_problems, namespaced=resource.namespaced),
+            *resource.validate(new),
         ]
-        # The generic rules for names speak only when the kind itself had nothing to object to.
+        # kube-apiserver checks path segments only if the kind's own validation has found nothing.
         problems = problems or validation.validate_path_segments(new.metadata)
         if problems:
-            raise errors.Invalid(of.kind, of.stored.group, new.metadata.name, problems)
-        call.warnings.extend(of.warnings(new))
+            raise errors.Invalid(resource.kind, resource.stored.group, new.metadata.name, problems)
+        call.warnings.extend(resource.warnings(new))
 
     # --- update ---------------------------------------------------------------------------------------------------
 
-    async def update(self, call: context.Call, target: Target, make: Make, style: Style) -> Outcome:
-        """Change an object, as often as it takes to win the race for it.
+    async def update(self, call: Call, target: Target, build: Build[T], style: Style) -> Outcome[T]:
+        """Change an object; repeat it when another write comes first.
 
-        `make` gets the stored document and returns a new object of its own each time.
-        Raises NotFound, Conflict, Invalid, Forbidden, and whatever `make` or a hook refuses with.
+        `build` gets the stored document and returns a new object at each call. Raises NotFound, Conflict, Invalid,
+        Forbidden, and the errors of `build` and of hooks.
         """
-        of = self.resource
-        for _ in range(_RACES):
+        resource = self.resource
+        for _ in range(_WRITE_ATTEMPTS):
             await self.cache.fresh()
-            entry = self.collection.get(of.key(target.namespace, target.name))
+            entry = self.collection.get(resource.key(target.namespace, target.name))
             if entry is None:
                 self._refuse_damaged(target)
-                return await self._update_missing(call, target, make, style)
-            stored = document.of_entry(of, entry)
-            # A small patch of a large object takes as long as a large one.
+                return await self._update_missing(call, target, build, style)
+            stored = document.from_entry(resource, entry)
+            # The cost of a patch depends on the object as well as on the body.
             size = max(call.size, len(stored.value))
-            new = await offload.run(size, make, stored)
+            new = await offload.run(size, build, stored)
             await self._admit_update(call, target, stored, new, style)
             try:
                 outcome = await self._store_update(call, stored, entry, new)
@@ -197,235 +212,246 @@ class Registry:
             if outcome.document is not stored and not call.dry_run:
                 self._run(self._hooks.after, "update", target, new, stored.object, call)
             return outcome
-        raise errors.Conflict.of(*of.identity, target.name)
+        raise errors.Conflict.for_object(*resource.identity, target.name)
 
-    async def _update_missing(self, call: context.Call, target: Target, make: Make, style: Style) -> Outcome:
-        of = self.resource
-        creates = style is Style.APPLY or (style is Style.REPLACE and of.creates_on_update)
-        if not creates or target.door is not None:
-            raise errors.NotFound(*of.identity, target.name)
-        new = await offload.run(call.size, make, None)
+    async def _update_missing(self, call: Call, target: Target, build: Build[T], style: Style) -> Outcome[T]:
+        resource = self.resource
+        creates = style is Style.APPLY or (style is Style.REPLACE and resource.creates_on_update)
+        if not creates or target.subresource is not None:
+            raise errors.NotFound(*resource.identity, target.name)
+        new = await offload.run(call.size, build, None)
         if new.metadata.uid:
             if style is Style.REPLACE:
                 raise self._other_uid(target, new, "")
             why = (
                 f"uid mismatch: the provided object specified uid {new.metadata.uid}, and no existing object was found"
             )
-            raise errors.Conflict.of(*of.identity, target.name, why)
+            raise errors.Conflict.for_object(*resource.identity, target.name, why)
         new.metadata.resource_version = ""
         applied = style is Style.APPLY
         return Outcome(await self.create(call, target.namespace, new, applied=applied), created=True)
 
-    async def _admit_update(
-        self, call: context.Call, target: Target, stored: document.Document, new: Any, style: Style
-    ) -> None:
-        of, old = self.resource, stored.object
+    async def _admit_update(self, call: Call, target: Target, stored: Document[T], new: T, style: Style) -> None:
+        resource, old = self.resource, stored.object
         size = max(call.size, len(stored.value))
-        _fill_type(of, new)
-        of.default(new)
+        _fill_type(resource, new)
+        resource.default(new)
         call.warnings.extend(validation.drop_duplicate_owners(new.metadata))
         if style is not Style.APPLY:
-            await offload.run(size, self._record_fields, old, new, call, target.door)
+            await offload.run(size, self._record_fields, old, new, call, target.subresource)
         self._run(self._hooks.mutate, "update", target, new, old, call)
         self._check_version(target, stored, new, style)
-        _keep_system_metadata(new.metadata, old.metadata, namespaced=of.namespaced)
-        self._restore[target.subresource](new, old)
-        if target.door is not None:
-            target.door.prepare(new, old, call)
+        _keep_system_metadata(new.metadata, old.metadata, namespaced=resource.namespaced)
+        self._restore[target.subresource_name](new, old)
+        if target.subresource is not None:
+            target.subresource.prepare(new, old, call)
         else:
-            of.prepare_update(new, old, call)
+            resource.prepare_update(new, old, call)
         await offload.run(size, self._validate_update, call, target, new, old)
-        of.canonicalise(new)
+        resource.canonicalise(new)
         self._run(self._hooks.check, "update", target, new, old, call)
 
-    def _check_version(self, target: Target, stored: document.Document, new: Any, style: Style) -> None:
-        of = self.resource
+    def _check_version(self, target: Target, stored: Document[T], new: T, style: Style) -> None:
+        resource = self.resource
         old_uid = stored.object.metadata.uid
         if style is Style.REPLACE and new.metadata.uid not in ("", old_uid):
             raise self._other_uid(target, new, old_uid)
         version = new.metadata.resource_version
         if version in ("", "0"):
-            if not of.unconditional_update:
+            if not resource.unconditional_update:
                 missing = errors.invalid("metadata.resourceVersion", 0, "must be specified for an update")
-                raise errors.Invalid(*of.identity, target.name, [missing])
+                raise errors.Invalid(*resource.identity, target.name, [missing])
             return
         try:
-            wanted = gotext.parse_uint(version)
+            revision = formatting.parse_uint(version)
         except ValueError as error:
-            raise errors.UnreasonedError(str(error)) from error
-        if wanted != stored.revision:
-            raise errors.Conflict.of(*of.identity, target.name)
+            raise errors.UnknownReasonError(str(error)) from error
+        if revision != stored.revision:
+            raise errors.Conflict.for_object(*resource.identity, target.name)
 
-    def _other_uid(self, target: Target, new: Any, old_uid: str) -> errors.Conflict:
-        """The conflict of a PUT whose object is another one than the stored one, or there is none."""
+    def _other_uid(self, target: Target, new: T, old_uid: str) -> errors.Conflict:
+        """The conflict of a PUT with a UID that is not the stored object's; `old_uid` is empty if nothing is stored."""
         key = self.resource.key(target.namespace, target.name)
         why = (
             f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: "
             f"Precondition failed: UID in precondition: {new.metadata.uid}, UID in object meta: {old_uid}"
         )
-        return errors.Conflict.of(*self.resource.identity, target.name, why)
+        return errors.Conflict.for_object(*self.resource.identity, target.name, why)
 
-    def _validate_update(self, call: context.Call, target: Target, new: Any, old: Any) -> None:
-        of, door = self.resource, target.door
-        whole = validation.validate_meta(new.metadata, of.name_problems, namespaced=of.namespaced)
+    def _validate_update(self, call: Call, target: Target, new: T, old: T) -> None:
+        resource, subresource = self.resource, target.subresource
+        whole = validation.validate_meta(new.metadata, resource.name_problems, namespaced=resource.namespaced)
         change = validation.validate_meta_update(new.metadata, old.metadata)
-        again = {resource.Recheck.NOTHING: [], resource.Recheck.CHANGE: change, resource.Recheck.ALL: [*whole, *change]}
-        own = door.validate(new, old, call.now) if door is not None else of.validate_update(new, old)
-        problems = [*whole, *change, *again[(door or of).rechecks], *own]
+        repeated = {
+            MetadataValidation.NOTHING: [],
+            MetadataValidation.CHANGE: change,
+            MetadataValidation.ALL: [*whole, *change],
+        }
+        if subresource is not None:
+            specific = subresource.validate(new, old, call.now)
+        else:
+            specific = resource.validate_update(new, old)
+        problems = [*whole, *change, *repeated[(subresource or resource).metadata_validation], *specific]
         if problems:
-            raise errors.Invalid(of.kind, of.stored.group, target.name, problems)
-        call.warnings.extend(of.warnings(new))
+            raise errors.Invalid(resource.kind, resource.stored.group, target.name, problems)
+        call.warnings.extend(resource.warnings(new))
 
-    async def _store_update(
-        self, call: context.Call, stored: document.Document, entry: watchcache.Entry, new: Any
-    ) -> Outcome:
-        of = self.resource
+    async def _store_update(self, call: Call, stored: Document[T], entry: Entry, new: T) -> Outcome[T]:
+        resource = self.resource
         new.metadata.resource_version = ""
-        encoded = document.freeze(of, new)
-        if new.metadata.deletion_timestamp is not None and not new.metadata.finalizers and not of.holds(new):
+        encoded = document.encode_object(resource, new)
+        if (
+            new.metadata.deletion_timestamp is not None
+            and not new.metadata.finalizers
+            and not resource.blocks_deletion(new)
+        ):
             if call.dry_run:
-                return Outcome(document.Document(of, encoded, stored.revision), deleted=True)
+                return Outcome(Document(resource, encoded, stored.revision), deleted=True)
             change = await self.store.delete(entry.key, entry.mod_revision)
-            return Outcome(document.Document(of, encoded, change.revision), deleted=True)
-        if encoded == entry.value or self._is_later_only(stored, new):
+            return Outcome(Document(resource, encoded, change.revision), deleted=True)
+        if encoded == entry.value or self._differs_in_time_only(stored, new):
             return Outcome(stored)
         if call.dry_run:
-            return Outcome(document.Document(of, encoded, stored.revision))
+            return Outcome(Document(resource, encoded, stored.revision))
         written = await self.store.update(entry.key, encoded, entry.mod_revision)
         return Outcome(self._written(written))
 
-    def _is_later_only(self, stored: document.Document, new: Any) -> bool:
-        """Whether nothing is new but when somebody wrote last: then nothing was written."""
-        now, before = new.metadata.managed_fields or [], stored.object.metadata.managed_fields or []
-        if not now or [each.manager for each in now] != [each.manager for each in before]:
+    def _differs_in_time_only(self, stored: Document[T], new: T) -> bool:
+        """Whether only times in managedFields differ from what is stored: such a write is not stored."""
+        entries, old_entries = new.metadata.managed_fields or [], stored.object.metadata.managed_fields or []
+        if not entries or [entry.manager for entry in entries] != [entry.manager for entry in old_entries]:
             return False
-        earlier = [structs.replace(each, time=old.time) for each, old in zip(now, before, strict=True)]
-        new.metadata.managed_fields = earlier
-        same = document.freeze(self.resource, new) == stored.value
-        new.metadata.managed_fields = now
+        with_old_times = [
+            structs.replace(entry, time=old_entry.time) for entry, old_entry in zip(entries, old_entries, strict=True)
+        ]
+        new.metadata.managed_fields = with_old_times
+        same = document.encode_object(self.resource, new) == stored.value
+        new.metadata.managed_fields = entries
         return same
 
     # --- delete ---------------------------------------------------------------------------------------------------
 
-    async def delete(self, call: context.Call, target: Target, how: Deletion) -> Outcome:
-        """Delete an object, or mark it as being deleted while it has finalizers (`deleted` is False then).
+    async def delete(self, call: Call, target: Target, options: Deletion) -> Outcome[T]:
+        """Delete an object; if it has finalizers, only set its deletionTimestamp (`deleted` is False then).
 
         Raises NotFound, Conflict.
         """
-        of = self.resource
-        for _ in range(_RACES):
+        resource = self.resource
+        for _ in range(_WRITE_ATTEMPTS):
             await self.cache.fresh()
-            entry = self.collection.get(of.key(target.namespace, target.name))
+            entry = self.collection.get(resource.key(target.namespace, target.name))
             if entry is None:
                 raise self.missing(target.namespace, target.name)
-            stored = document.of_entry(of, entry)
-            self._check_preconditions(target, stored, how)
+            stored = document.from_entry(resource, entry)
+            self._check_preconditions(target, stored, options)
             self._run((*self._hooks.mutate, *self._hooks.check), "delete", target, None, stored.object, call)
             try:
-                return await self._store_delete(call, stored, entry, how)
+                return await self._store_delete(call, stored, entry, options)
             except contract.RevisionMismatch:
                 continue
             except contract.StoreClosed as error:
                 raise errors.ServiceUnavailable(str(error)) from error
-        raise errors.Conflict.of(*of.identity, target.name)
+        raise errors.Conflict.for_object(*resource.identity, target.name)
 
-    def _check_preconditions(self, target: Target, stored: document.Document, how: Deletion) -> None:
-        of, meta = self.resource, stored.object.metadata
+    def _check_preconditions(self, target: Target, stored: Document[T], options: Deletion) -> None:
+        resource, meta = self.resource, stored.object.metadata
         again = "The object might have been deleted and then recreated"
-        if how.uid is not None and how.uid != meta.uid:
-            why = f"the UID in the precondition ({how.uid}) does not match the UID in record ({meta.uid}). {again}"
-            raise errors.Conflict.of(of.stored.kind, of.stored.group, target.name, why)
-        if how.resource_version is not None and how.resource_version != meta.resource_version:
+        if options.uid is not None and options.uid != meta.uid:
+            why = f"the UID in the precondition ({options.uid}) does not match the UID in record ({meta.uid}). {again}"
+            raise errors.Conflict.for_object(resource.stored.kind, resource.stored.group, target.name, why)
+        if options.resource_version is not None and options.resource_version != meta.resource_version:
             why = (
-                f"the ResourceVersion in the precondition ({how.resource_version}) does not match the "
+                f"the ResourceVersion in the precondition ({options.resource_version}) does not match the "
                 f"ResourceVersion in record ({meta.resource_version}). The object might have been modified"
             )
-            raise errors.Conflict.of(of.stored.kind, of.stored.group, target.name, why)
+            raise errors.Conflict.for_object(resource.stored.kind, resource.stored.group, target.name, why)
 
-    async def _store_delete(
-        self, call: context.Call, stored: document.Document, entry: watchcache.Entry, how: Deletion
-    ) -> Outcome:
-        of, meta = self.resource, stored.object.metadata
-        finalizers = _finalizers(meta.finalizers, how.propagation)
-        held = of.holds(stored.object)
-        if not finalizers and not held:
+    async def _store_delete(self, call: Call, stored: Document[T], entry: Entry, options: Deletion) -> Outcome[T]:
+        resource, meta = self.resource, stored.object.metadata
+        finalizers = _finalizers(meta.finalizers, options.propagation)
+        blocked = resource.blocks_deletion(stored.object)
+        if not finalizers and not blocked:
             if not call.dry_run:
                 await self.store.delete(entry.key, entry.mod_revision)
             return Outcome(stored, deleted=True)
         if meta.deletion_timestamp is not None and finalizers == meta.finalizers:
             return Outcome(stored)
-        new = document.thaw(of, entry.value)
-        new.metadata.deletion_timestamp = meta.deletion_timestamp or clock.rfc3339(call.now)
-        if not held:
+        new = document.decode_object(resource, entry.value)
+        new.metadata.deletion_timestamp = meta.deletion_timestamp or timestamps.rfc3339(call.now)
+        if not blocked:
             new.metadata.deletion_grace_period_seconds = 0
         if new.metadata.generation:
             new.metadata.generation += 1
         new.metadata.finalizers = finalizers
-        of.prepare_delete(new)
-        encoded = document.freeze(of, new)
+        resource.prepare_delete(new)
+        encoded = document.encode_object(resource, new)
         if call.dry_run:
-            return Outcome(document.Document(of, encoded, stored.revision))
+            return Outcome(Document(resource, encoded, stored.revision))
         written = await self.store.update(entry.key, encoded, entry.mod_revision)
         return Outcome(self._written(written))
 
-    # --- what they share ------------------------------------------------------------------------------------------
+    # --- shared steps ---------------------------------------------------------------------------------------------
 
     def _run(
-        self, hooks: Sequence[admission.Hook], operation: str, target: Target, new: Any, old: Any, call: context.Call
+        self, hooks: Sequence[admission.Hook], operation: str, target: Target, new: T | None, old: T | None, call: Call
     ) -> None:
         if hooks:
             review = admission.Review(
-                operation, self.resource, target.subresource, target.namespace, target.name, new, old, call
+                operation, self.resource, target.subresource_name, target.namespace, target.name, new, old, call
             )
             for hook in hooks:
                 hook(review)
 
-    def _record_fields(self, old: Any, new: Any, call: context.Call, door: resource.Subresource | None) -> None:
-        """Keep managedFields, where there is something to keep: most CSRs have no field that anybody could own."""
-        of = self.resource
-        ignored = door.ignored_fields if door is not None else of.ignored_fields
+    def _record_fields(self, old: T | None, new: T, call: Call, subresource: AnySubresource | None) -> None:
+        """Update managedFields if there is anything to track: most CSRs have no field that a manager could own."""
+        resource = self.resource
+        ignored = subresource.reset_fields if subresource is not None else resource.reset_fields
         sent = new.metadata.managed_fields
         tracked = _has_fields(new, ignored) if old is None else bool(sent or old.metadata.managed_fields)
         if not tracked:
             new.metadata.managed_fields = None
             return
-        name = door.name if door is not None else ""
-        ownership.record(old, new, self._shape, ownership.writer(call, of.api_version, name, ignored))
+        name = subresource.name if subresource is not None else ""
+        ownership.record(old, new, self._shape, ownership.writer_of(call, resource.api_version, name, ignored))
 
     def missing(self, namespace: str, name: str) -> errors.APIError:
-        """The error about an object that is not there, or cannot be read."""
+        """The error for an object that does not exist, or whose stored value cannot be read."""
         key = self.resource.key(namespace, name)
         why = self.collection.damaged.get(key)
         if why is None:
             return errors.NotFound(*self.resource.identity, name)
-        return errors.InternalError(f"unable to decode key {gotext.quote(key)}: {why}")
+        return errors.InternalError(f"unable to decode key {formatting.quote(key)}: {why}")
 
     def is_damaged(self, namespace: str, name: str) -> bool:
-        """Whether there is something under the name that cannot be read."""
+        """Whether the stored value of an object cannot be read."""
         return self.resource.key(namespace, name) in self.collection.damaged
 
     def _refuse_damaged(self, target: Target) -> None:
         if self.is_damaged(target.namespace, target.name):
             raise self.missing(target.namespace, target.name)
 
-    def _exists(self, stored: contract.KeyValue | watchcache.Entry) -> errors.AlreadyExists:
-        of = self.resource
+    def _exists(self, stored: KeyValue | Entry) -> errors.AlreadyExists:
+        resource = self.resource
         if stored.key in self.collection.damaged:
-            return errors.AlreadyExists(*of.identity, stored.key.rpartition("/")[2])
-        meta = document.thaw(of, stored.value).metadata
-        return errors.AlreadyExists(*of.identity, meta.name, deleting=meta.deletion_timestamp is not None)
+            return errors.AlreadyExists(*resource.identity, stored.key.rpartition("/")[2])
+        meta = document.decode_object(resource, stored.value).metadata
+        return errors.AlreadyExists(*resource.identity, meta.name, deleting=meta.deletion_timestamp is not None)
 
-    def _written(self, written: contract.KeyValue) -> document.Document:
-        """The document of a finished write; the cache's own, if it still shows this revision, so that work is
-        shared.
+    def _written(self, written: KeyValue) -> Document[T]:
+        """The document of a finished write. It is the cache's if the cache still has this revision, to share its
+        encoded forms.
         """
         entry = self.collection.get(written.key)
         if entry is not None and entry.mod_revision == written.mod_revision:
-            return document.of_entry(self.resource, entry)
-        return document.Document(self.resource, written.value, written.mod_revision)
+            return document.from_entry(self.resource, entry)
+        return Document(self.resource, written.value, written.mod_revision)
 
 
-# --- small rules --------------------------------------------------------------------------------------------------
+#: A registry of a kind that is not known here.
+AnyRegistry: TypeAlias = Registry[Any]
+
+
+# --- metadata and names -------------------------------------------------------------------------------------------
 
 
 def generate_name(prefix: str) -> str:
@@ -435,29 +461,28 @@ def generate_name(prefix: str) -> str:
 
 
 def _is_version(text: str) -> bool:
-    """Whether a text names a version of an object. What is no number names none."""
+    """Whether a text is a resourceVersion other than 0."""
     try:
-        return gotext.parse_uint(text) != 0
+        return formatting.parse_uint(text) != 0
     except ValueError:
         return False
 
 
-def _name_or_prefix(new: Any) -> str:
-    name: str = new.metadata.name or new.metadata.generate_name
-    return name
+def _name_or_prefix(new: Object) -> str:
+    return new.metadata.name or new.metadata.generate_name
 
 
-def _fill_type(of: resource.Resource, new: Any) -> None:
-    new.kind, new.api_version = of.kind, of.api_version
+def _fill_type(resource: AnyResource, new: Object) -> None:
+    new.kind, new.api_version = resource.kind, resource.api_version
 
 
-def clear_system_metadata(meta: objects.ObjectMeta) -> None:
-    """Forget what only a server says of an object."""
+def clear_system_metadata(meta: ObjectMeta) -> None:
+    """Clear the fields of metadata that only the server sets."""
     meta.uid = meta.self_link = ""
     meta.creation_timestamp = meta.deletion_timestamp = meta.deletion_grace_period_seconds = None
 
 
-def _keep_system_metadata(new: objects.ObjectMeta, old: objects.ObjectMeta, *, namespaced: bool) -> None:
+def _keep_system_metadata(new: ObjectMeta, old: ObjectMeta, *, namespaced: bool) -> None:
     new.uid = new.uid or old.uid
     new.creation_timestamp = old.creation_timestamp
     new.self_link = ""
@@ -469,10 +494,10 @@ def _keep_system_metadata(new: objects.ObjectMeta, old: objects.ObjectMeta, *, n
 
 
 def _finalizers(existing: Sequence[str], propagation: str) -> list[str]:
-    """The finalizers after a deletion with this policy. The two of the garbage collector come last."""
+    """The finalizers after a deletion with this policy; those of the garbage collector come last."""
     if not propagation:
         return list(existing)
-    kept = [each for each in existing if each not in ("orphan", "foregroundDeletion")]
+    kept = [finalizer for finalizer in existing if finalizer not in ("orphan", "foregroundDeletion")]
     added = {"Orphan": ["orphan"], "Foreground": ["foregroundDeletion"]}
     return kept + added.get(propagation, [])
 
@@ -482,14 +507,14 @@ _METADATA_FIELDS: Final = operator.attrgetter(
 )
 
 
-def _has_fields(new: Any, ignored: Sequence[str]) -> bool:
-    """Whether a new object could have fields that somebody owns: cheap, and wrong only on the careful side."""
+def _has_fields(new: Object, ignored: Sequence[str]) -> bool:
+    """Whether a new object may have fields that a manager could own. May be true for an object without such fields."""
     return any(_METADATA_FIELDS(new.metadata)) or not all(name in ignored for name in _top_fields(new.__class__))
 
 
 @functools.cache
-def _top_fields(type_: Any) -> tuple[str, ...]:
-    return tuple(name for name in shape.of(type_).fields if name not in _OBJECT_FIELDS)
+def _top_fields(type_: type[Object]) -> tuple[str, ...]:
+    return tuple(name for name in shapes.shape_of(type_).fields if name not in _OBJECT_FIELDS)
 
 
 _OBJECT_FIELDS: Final = frozenset({"kind", "apiVersion", "metadata"})
@@ -506,11 +531,11 @@ def _path_tree(paths: Sequence[str]) -> _PathTree:
     return tree
 
 
-def _restorer(type_: Any, owned: _PathTree, *, at_top: bool = False) -> Callable[[Any, Any], None]:
-    """A function (new, old) that gives `new` everything of `old` that is not owned."""
+def _restorer(type_: type[Struct], owned: _PathTree, *, at_top: bool = False) -> Callable[[Struct, Struct], None]:
+    """A function (new, old) that copies all fields from `old` to `new` that `owned` does not contain."""
     restored = []
-    deeper = []
-    for name, field in shape.of(type_).fields.items():
+    partly_owned = []
+    for name, field in shapes.shape_of(type_).fields.items():
         if at_top and name in _OBJECT_FIELDS:
             continue
         if name not in owned:
@@ -518,12 +543,12 @@ def _restorer(type_: Any, owned: _PathTree, *, at_top: bool = False) -> Callable
         elif owned[name]:
             if field.shape.struct is None:
                 raise TypeError(f"{type_.__name__}.{name} has no fields of its own")
-            deeper.append((field.attribute, _restorer(field.shape.struct, owned[name])))
+            partly_owned.append((field.attribute, _restorer(field.shape.struct, owned[name])))
 
-    def restore(new: Any, old: Any) -> None:
+    def restore(new: Struct, old: Struct) -> None:
         for attribute in restored:
             setattr(new, attribute, getattr(old, attribute))
-        for attribute, restore_part in deeper:
+        for attribute, restore_part in partly_owned:
             restore_part(getattr(new, attribute), getattr(old, attribute))
 
     return restore

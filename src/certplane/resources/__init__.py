@@ -1,4 +1,4 @@
-"""One file per kind: shape, validation, life-cycle, columns, subresources. Here is the catalogue."""
+"""The kinds, one file each: fields, validation, lifecycle, columns, subresources. This file is the catalogue."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from certplane.resources import (
     serviceaccounts,
 )
 
-#: What is stored and served.
-DEFAULT: Final[tuple[resource.Resource, ...]] = (
+#: The kinds that are always served.
+DEFAULT: Final[tuple[resource.AnyResource, ...]] = (
     configmaps.RESOURCE,
     events.RESOURCE,
     namespaces.RESOURCE,
@@ -35,44 +35,40 @@ DEFAULT: Final[tuple[resource.Resource, ...]] = (
     leases.RESOURCE,
     *rbac.RESOURCES,
 )
-#: What is served where somebody asks for it.
-OPTIONAL: Final[tuple[resource.Resource, ...]] = (
+#: The kinds that are served if --runtime-config enables them.
+OPTIONAL: Final[tuple[resource.AnyResource, ...]] = (
     clustertrustbundles.RESOURCE_V1,
     podcertificaterequests.RESOURCE_V1,
     clustertrustbundles.RESOURCE,
     podcertificaterequests.RESOURCE,
 )
 ALL: Final = (*DEFAULT, *OPTIONAL)
-#: What is answered and not stored.
-ACTIONS: Final[tuple[resource.Action, ...]] = (*reviews.ACTIONS, serviceaccounts.TOKEN_REQUESTS)
+#: The kinds that are answered and not stored.
+ACTIONS: Final[tuple[resource.AnyAction, ...]] = (*reviews.ACTIONS, serviceaccounts.TOKEN_REQUESTS)
 
 
-def served(wanted: Mapping[str, bool]) -> tuple[resource.Resource, ...]:
-    """The kinds to serve, by kube-apiserver's --runtime-config: keys are GROUP/VERSION/RESOURCE, GROUP/VERSION,
-    api/beta and api/all; the most exact one counts. Raises SetupError for a key that is about nothing here, and for
-    turning off what is always served.
+def served(runtime_config: Mapping[str, bool]) -> tuple[resource.AnyResource, ...]:
+    """The kinds to serve. The keys of --runtime-config are those of kube-apiserver: GROUP/VERSION/RESOURCE,
+    GROUP/VERSION, api/beta, api/ga and api/all; the most specific one applies. Raises SetupError for an unknown key,
+    and for disabling a kind that is always served.
     """
-    known = {_key(each) for each in ALL} | {each.api_version for each in ALL} | {"api/all", "api/beta", "api/ga"}
-    unknown = sorted(set(wanted) - known)
+    known = {"api/all", "api/beta", "api/ga"}
+    known |= {_key(kind) for kind in ALL} | {kind.api_version for kind in ALL}
+    unknown = sorted(set(runtime_config) - known)
+    hints = (f"these can be enabled: {', '.join(_key(kind) for kind in OPTIONAL)}",)
     if unknown:
-        raise errors.SetupError(
-            f"--runtime-config: nothing here is called {unknown[0]}",
-            (_can_be_turned_on(),),
-        )
-    for each in DEFAULT:
-        if wanted.get(_key(each), wanted.get(each.api_version)) is False:
-            raise errors.SetupError(f"--runtime-config: {_key(each)} cannot be turned off", (_can_be_turned_on(),))
-    return (*DEFAULT, *(each for each in OPTIONAL if _is_wanted(each, wanted)))
+        raise errors.SetupError(f'--runtime-config: unknown key "{unknown[0]}"', hints)
+    for kind in DEFAULT:
+        if runtime_config.get(_key(kind), runtime_config.get(kind.api_version)) is False:
+            raise errors.SetupError(f"--runtime-config: {_key(kind)} cannot be disabled", hints)
+    return (*DEFAULT, *(kind for kind in OPTIONAL if _is_enabled(kind, runtime_config)))
 
 
-def _can_be_turned_on() -> str:
-    return f"what can be turned on: {', '.join(_key(each) for each in OPTIONAL)}"
+def _key(kind: resource.AnyResource) -> str:
+    return f"{kind.api_version}/{kind.plural}"
 
 
-def _key(of: resource.Resource) -> str:
-    return f"{of.api_version}/{of.plural}"
-
-
-def _is_wanted(of: resource.Resource, wanted: Mapping[str, bool]) -> bool:
-    stage = "api/beta" if "beta" in of.version else "api/ga"
-    return next((wanted[key] for key in (_key(of), of.api_version, stage, "api/all") if key in wanted), False)
+def _is_enabled(kind: resource.AnyResource, runtime_config: Mapping[str, bool]) -> bool:
+    stage = "api/beta" if "beta" in kind.version else "api/ga"
+    keys = (_key(kind), kind.api_version, stage, "api/all")
+    return next((runtime_config[key] for key in keys if key in runtime_config), False)

@@ -1,7 +1,7 @@
-"""CertificateSigningRequest: somebody asks for a certificate, somebody else decides, a signer answers.
+"""CertificateSigningRequest: a user requests a certificate, an approver decides, a signer issues it.
 
-Three doors to one object, and what each may write is the separation of duties: the object itself (metadata only, once
-created), `/approval` (conditions), `/status` (the certificate, once, and conditions other than the decision).
+Duties are separated by what each subresource may write: the object itself only metadata once it is created, `/approval`
+the conditions, `/status` the certificate (once) and the conditions other than the decision.
 
 Source: kubernetes, `pkg/apis/certificates`, `pkg/registry/certificates/certificates/strategy.go`; KEP-1513.
 """
@@ -13,16 +13,21 @@ import datetime
 import difflib
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from msgspec import field
 
-from certplane import clock, errors, gotext
-from certplane.meta import codec, context, objects, resource, validation
+from certplane import errors, timestamps
+from certplane.errors import Problems
+from certplane.golang import formatting
+from certplane.meta import objects, resource, validation
+from certplane.meta.context import Call
 from certplane.meta.objects import always, doc
-from certplane.x509 import certificates, csr, privatekeys, profiles
-
-Problems = list[errors.FieldProblem]
+from certplane.wire import codec
+from certplane.x509 import privatekeys
+from certplane.x509.issuance import profiles
+from certplane.x509.pkcs10 import certificaterequest
+from certplane.x509.trust import certificates
 
 APPROVED: Final = "Approved"
 DENIED: Final = "Denied"
@@ -37,157 +42,165 @@ USAGES: Final = (
     "microsoft sgc", "netscape sgc",
 )  # fmt: skip
 _SORTED_USAGES: Final = tuple(sorted(USAGES))
-#: There are 23, and none may be there twice; of each that is wrong all of them are told.
-_MOST_USAGES: Final = 100
-_SHORTEST_SECONDS: Final = 600
+#: Usages in one request. There are 23 and duplicates are an error, but every invalid one is reported.
+_MAX_USAGES: Final = 100
+_MIN_SECONDS: Final = 600
 
 
 class CertificateSigningRequestCondition(objects.Type):
-    """CertificateSigningRequestCondition is one fact about a request: that it was approved, denied, or has failed."""
+    """CertificateSigningRequestCondition is a condition of a request: that it was approved, was denied, or failed."""
 
     type: Annotated[
         str,
         doc(
-            "Approved and Denied are decisions and exclude each other; Failed says that the signer gave up. Decisions "
-            "and failures stay. Other types may be added and removed freely.",
+            "Type of the condition. Approved and Denied are decisions and mutually exclusive; Failed means that the "
+            "signer failed to issue the certificate. Conditions of these types cannot be removed. Other types may be "
+            "added and removed.",
             go="v1.RequestConditionType",
             required=True,
         ),
     ] = always(str)
     status: Annotated[
         str,
-        doc("True for the types above; True, False or Unknown for others.", go="v1.ConditionStatus", required=True),
+        doc(
+            "Status of the condition: True for Approved, Denied and Failed; True, False or Unknown for other types.",
+            go="v1.ConditionStatus",
+            required=True,
+        ),
     ] = always(str)
-    reason: Annotated[str, doc("A word for programs: why this is so.")] = ""
-    message: Annotated[str, doc("A sentence for people: why this is so.")] = ""
-    last_update_time: Annotated[objects.Time | None, doc("When the condition was last written.")] = always(lambda: None)
+    reason: Annotated[str, doc("Reason for the condition, as a code for programs.")] = ""
+    message: Annotated[str, doc("Details about the condition, for people.")] = ""
+    last_update_time: Annotated[objects.Time | None, doc("Time of the last update of the condition.")] = always(
+        lambda: None
+    )
     last_transition_time: Annotated[
-        objects.Time | None, doc("When its status last changed. Filled in by the server if it is not given.")
+        objects.Time | None, doc("Time when the status last changed. Set by the server if empty.")
     ] = always(lambda: None)
 
 
 class CertificateSigningRequestSpec(objects.Type):
-    """CertificateSigningRequestSpec is what is asked for, and by whom. It never changes."""
+    """CertificateSigningRequestSpec is the requested certificate and the identity of the requestor. Immutable."""
 
     request: Annotated[
         bytes | None,
-        doc("The certificate request: PKCS#10, in PEM.", required=True),
+        doc("The PKCS#10 certificate request, in PEM.", required=True),
     ] = always(lambda: None)
     signer_name: Annotated[
         str,
         doc(
-            "Which signer is to answer, as domain/path. Built in: kubernetes.io/kube-apiserver-client for clients of "
-            "the API server, kubernetes.io/kube-apiserver-client-kubelet for kubelets as clients, "
-            "kubernetes.io/kubelet-serving for kubelets as servers. The signer decides what it permits.",
+            "Name of the signer, as domain/path. Built-in signers: kubernetes.io/kube-apiserver-client for client "
+            "certificates, kubernetes.io/kube-apiserver-client-kubelet for client certificates of kubelets, "
+            "kubernetes.io/kubelet-serving for serving certificates of kubelets. Each signer has rules for the "
+            "requests that it signs.",
             required=True,
         ),
     ] = always(str)
     expiration_seconds: Annotated[
         objects.Int32 | None,
         doc(
-            "How long the certificate should be valid, at least 600 seconds. The signer may give less, or more if "
-            "nothing is asked for."
+            "Requested lifetime of the certificate in seconds, at least 600. The signer may issue a certificate with a "
+            "shorter lifetime. If empty, the signer chooses the lifetime."
         ),
     ] = None
     usages: Annotated[
         list[Annotated[str, doc("", go="v1.KeyUsage")]],
         doc(
-            "What the key is to be used for. For clients: digital signature, client auth; for servers: digital "
-            "signature, server auth; with RSA keys also key encipherment.",
+            "Requested key usages. Usual for client certificates: digital signature, client auth; for serving "
+            "certificates: digital signature, server auth; with RSA keys also key encipherment.",
             list_type="atomic",
             enum=USAGES,
         ),
     ] = field(default_factory=list)
-    username: Annotated[str, doc("Who created the request. Filled in by the server.")] = ""
-    uid: Annotated[str, doc("UID of the one who created the request. Filled in by the server.")] = ""
+    username: Annotated[str, doc("Name of the user who created the request. Set by the server.")] = ""
+    uid: Annotated[str, doc("UID of the user who created the request. Set by the server.")] = ""
     groups: Annotated[
         list[str],
-        doc("Groups of the one who created the request. Filled in by the server.", list_type="atomic"),
+        doc("Groups of the user who created the request. Set by the server.", list_type="atomic"),
     ] = field(default_factory=list)
     extra: Annotated[
         dict[str, objects.ExtraValue],
-        doc("What else authentication knew of the one who created the request. Filled in by the server."),
+        doc("Extra attributes of the user who created the request. Set by the server."),
     ] = field(default_factory=dict)
 
 
 class CertificateSigningRequestStatus(objects.Type):
-    """CertificateSigningRequestStatus is what became of the request."""
+    """CertificateSigningRequestStatus is the state of the request and the issued certificate."""
 
     conditions: Annotated[
         list[CertificateSigningRequestCondition],
-        doc("What is known about the request.", list_type="map", keys=("type",)),
+        doc("Conditions of the request: the decision, and a failure of the signer.", list_type="map", keys=("type",)),
     ] = field(default_factory=list)
     certificate: Annotated[
         bytes,
-        doc("The certificate, in PEM, perhaps followed by intermediates. Written once, by the signer, after approval."),
+        doc("The issued certificate in PEM, optionally followed by intermediates. Set once, by the signer."),
     ] = b""
 
 
 class CertificateSigningRequest(objects.Object):
-    """CertificateSigningRequest asks a signer for an X.509 certificate. Somebody who may approve for that signer has to
-    approve it first; then the signer writes the certificate into the status. Kubelets use it for their client and
-    serving certificates, people and programs for client certificates to the API server.
+    """CertificateSigningRequest requests an X.509 certificate from a signer. A user with the right to approve requests
+    for that signer has to approve it first; then the signer writes the certificate to the status. Kubelets use it for
+    their client and serving certificates, users and workloads for client certificates of the API server.
     """
 
     spec: Annotated[
         CertificateSigningRequestSpec,
-        doc("What is asked for, and by whom. Cannot be changed.", required=True),
+        doc("The requested certificate and the identity of the requestor. Immutable.", required=True),
     ] = always(CertificateSigningRequestSpec)
     status: Annotated[
         CertificateSigningRequestStatus,
-        doc("Whether the request was approved or denied, and the certificate."),
+        doc("The decision about the request, and the issued certificate."),
     ] = always(CertificateSigningRequestStatus)
 
 
 # --- facts --------------------------------------------------------------------------------------------------------
 
 
-def has_condition(of: CertificateSigningRequest, type_: str) -> bool:
-    """Whether there is a condition of a type, whatever its status."""
-    return any(each.type == type_ for each in of.status.conditions)
+def has_condition(csr: CertificateSigningRequest, type_: str) -> bool:
+    """Whether the request has a condition of a type, with any status."""
+    return any(condition.type == type_ for condition in csr.status.conditions)
 
 
-def is_approved(of: CertificateSigningRequest) -> bool:
-    """Approved, and not denied: a signer may answer."""
-    return has_condition(of, APPROVED) and not has_condition(of, DENIED)
+def is_approved(csr: CertificateSigningRequest) -> bool:
+    """Whether a signer may issue the certificate: approved, and not denied."""
+    return has_condition(csr, APPROVED) and not has_condition(csr, DENIED)
 
 
-def is_decided(of: CertificateSigningRequest) -> bool:
-    """Approved, denied or issued: there is nothing left to approve."""
-    return bool(of.status.certificate) or has_condition(of, APPROVED) or has_condition(of, DENIED)
+def is_decided(csr: CertificateSigningRequest) -> bool:
+    """Whether the request is approved, denied or issued."""
+    return bool(csr.status.certificate) or has_condition(csr, APPROVED) or has_condition(csr, DENIED)
 
 
-def condition_text(of: CertificateSigningRequest) -> str:
-    """The state in one word or three, as `kubectl get csr` prints it."""
-    text = DENIED if has_condition(of, DENIED) else APPROVED if has_condition(of, APPROVED) else "Pending"
-    if has_condition(of, FAILED):
+def condition_text(csr: CertificateSigningRequest) -> str:
+    """The state in the format of `kubectl get csr`, such as `Approved,Issued`."""
+    text = DENIED if has_condition(csr, DENIED) else APPROVED if has_condition(csr, APPROVED) else "Pending"
+    if has_condition(csr, FAILED):
         text += ",Failed"
-    return text + ",Issued" if of.status.certificate else text
+    return text + ",Issued" if csr.status.certificate else text
 
 
 def signer_label(signer_name: str) -> str:
-    """A signer as the label of a metric: users' own signers share one value."""
+    """The label of a metric for a signer: all signers outside kubernetes.io share the value `other`."""
     return signer_name if signer_name.startswith("kubernetes.io/") else "other"
 
 
-def durations_first_set(new: CertificateSigningRequest, old: CertificateSigningRequest) -> tuple[str, bool] | None:
-    """For the metrics of requested and honoured durations: the signer's label, and whether the certificate just set
-    lasts about as long as was asked for. None if this write sets no certificate, or none was asked to last.
+def duration_metric(new: CertificateSigningRequest, old: CertificateSigningRequest) -> tuple[str, bool] | None:
+    """The signer's label, and whether the certificate has about the requested lifetime, for the metrics of requested
+    and honored durations. None unless this update sets the certificate and a lifetime was requested.
     """
     seconds = new.spec.expiration_seconds
     if old.status.certificate or not new.status.certificate or seconds is None:
         return None
-    found = certificates.lifetime(new.status.certificate)
+    lifetime = certificates.lifetime(new.status.certificate)
     tolerance = 5 * 60 + seconds * 0.05
-    honoured = found is not None and abs(found.total_seconds() - seconds) < tolerance
-    return signer_label(new.spec.signer_name), honoured
+    is_honored = lifetime is not None and abs(lifetime.total_seconds() - seconds) < tolerance
+    return signer_label(new.spec.signer_name), is_honored
 
 
-# --- life-cycle ---------------------------------------------------------------------------------------------------
+# --- lifecycle ----------------------------------------------------------------------------------------------------
 
 
-def take_identity_from_caller(new: CertificateSigningRequest, call: context.Call) -> None:
-    """Whatever the body says, the request comes from the one who sent it, and nothing has become of it yet."""
+def take_identity_from_caller(new: CertificateSigningRequest, call: Call) -> None:
+    """Set the requestor to the authenticated user, whatever the body says, and clear the status."""
     user = call.user
     new.spec.username = user.name
     new.spec.uid = user.uid
@@ -196,39 +209,41 @@ def take_identity_from_caller(new: CertificateSigningRequest, call: context.Call
     new.status = CertificateSigningRequestStatus()
 
 
-def _stamp_conditions(new: CertificateSigningRequest, old: CertificateSigningRequest, call: context.Call) -> None:
-    now = clock.rfc3339(call.now)
+def _stamp_conditions(new: CertificateSigningRequest, old: CertificateSigningRequest, call: Call) -> None:
+    now = timestamps.rfc3339(call.now)
     since: dict[tuple[str, str], str] = {}
     for before in old.status.conditions:
         if before.last_transition_time:
             since.setdefault((before.type, before.status), before.last_transition_time)
-    for each in new.status.conditions:
-        if each.last_update_time is None:
-            each.last_update_time = now
-        if each.last_transition_time is None:
-            each.last_transition_time = since.get((each.type, each.status), now)
+    for condition in new.status.conditions:
+        if condition.last_update_time is None:
+            condition.last_update_time = now
+        if condition.last_transition_time is None:
+            condition.last_transition_time = since.get((condition.type, condition.status), now)
 
 
-def _keep_decisions(new: CertificateSigningRequest, old: CertificateSigningRequest, call: context.Call) -> None:
-    """A signer that writes all conditions back does not change the decisions among them, if their number is the
-    same.
+def _keep_decisions(new: CertificateSigningRequest, old: CertificateSigningRequest, call: Call) -> None:
+    """Replace the decisions in the new status by the stored ones, if their number is the same: a signer that writes all
+    conditions back must not change them.
     """
     for type_ in _DECISIONS:
-        before = _of_type(old, type_)
-        places = [at for at, each in enumerate(new.status.conditions) if each.type == type_]
-        if len(before) == len(places):
-            for at, each in zip(places, before, strict=True):
-                new.status.conditions[at] = each
+        before = _conditions_of_type(old, type_)
+        indexes = [index for index, condition in enumerate(new.status.conditions) if condition.type == type_]
+        if len(before) == len(indexes):
+            for index, condition in zip(indexes, before, strict=True):
+                new.status.conditions[index] = condition
     _copy_shared(new, old)
     _stamp_conditions(new, old, call)
 
 
 def _copy_shared(new: CertificateSigningRequest, old: CertificateSigningRequest) -> None:
-    """Conditions taken from the stored object are shared with its other readers, and are about to be stamped."""
-    shared = {id(each) for each in old.status.conditions}
+    """Copy the conditions that were taken from the stored object, because it is shared and they are going to change."""
+    shared = {id(condition) for condition in old.status.conditions}
     new.status.conditions = [
-        codec.decode(codec.encode(each), CertificateSigningRequestCondition) if id(each) in shared else each
-        for each in new.status.conditions
+        codec.decode(codec.encode(condition), CertificateSigningRequestCondition)
+        if id(condition) in shared
+        else condition
+        for condition in new.status.conditions
     ]
 
 
@@ -236,7 +251,7 @@ def _copy_shared(new: CertificateSigningRequest, old: CertificateSigningRequest)
 
 
 def validate(new: CertificateSigningRequest) -> Problems:
-    """A new request."""
+    """Validate a new request."""
     return _validate(new, None)
 
 
@@ -253,10 +268,10 @@ def _validate(new: CertificateSigningRequest, old: CertificateSigningRequest | N
 
 def _request_problems(spec: CertificateSigningRequestSpec) -> Problems:
     try:
-        csr.verify(csr.parse(spec.request or b""))
-    except csr.RequestError as error:
-        if privatekeys.is_in(spec.request or b""):
-            return [errors.invalid_without_value("spec.request", privatekeys.FOUND)]
+        certificaterequest.verified(spec.request or b"")
+    except certificaterequest.RequestError as error:
+        if privatekeys.contains_key(spec.request or b""):
+            return [errors.invalid_without_value("spec.request", privatekeys.EXPOSED_MESSAGE)]
         return [errors.invalid("spec.request", spec.request, str(error))]
     return []
 
@@ -265,21 +280,22 @@ def _usage_problems(usages: Sequence[str], old: CertificateSigningRequest | None
     problems: Problems = []
     if not usages:
         problems.append(errors.required("spec.usages"))
-    if too_many := validation.count_problems(usages, "spec.usages", _MOST_USAGES):
+    if too_many := validation.count_problems(usages, "spec.usages", _MAX_USAGES):
         return too_many
-    tolerated = old is not None and any(each not in USAGES for each in old.spec.usages)
-    if not tolerated:
+    # Ratcheting: an object that is stored with an invalid usage can still be updated.
+    is_tolerated = old is not None and any(usage not in USAGES for usage in old.spec.usages)
+    if not is_tolerated:
         problems.extend(
-            errors.not_supported(f"spec.usages[{at}]", each, _SORTED_USAGES, as_json=True)
-            for at, each in enumerate(usages)
-            if each not in USAGES
+            errors.not_supported(f"spec.usages[{index}]", usage, _SORTED_USAGES, as_json=True)
+            for index, usage in enumerate(usages)
+            if usage not in USAGES
         )
     if old is None or len(set(old.spec.usages)) == len(old.spec.usages):
         seen: set[str] = set()
-        for at, each in enumerate(usages):
-            if each in seen:
-                problems.append(errors.duplicate(f"spec.usages[{at}]", each, as_json=True))
-            seen.add(each)
+        for index, usage in enumerate(usages):
+            if usage in seen:
+                problems.append(errors.duplicate(f"spec.usages[{index}]", usage, as_json=True))
+            seen.add(usage)
     return problems
 
 
@@ -291,41 +307,43 @@ def _signer_problems(name: str, old: CertificateSigningRequest | None) -> Proble
 
 
 def _expiration_problems(seconds: int | None) -> Problems:
-    if seconds is None or seconds >= _SHORTEST_SECONDS:
+    if seconds is None or seconds >= _MIN_SECONDS:
         return []
-    why = "may not specify a duration less than 600 seconds (10 minutes)"
-    return [errors.invalid("spec.expirationSeconds", seconds, why)]
+    detail = "may not specify a duration less than 600 seconds (10 minutes)"
+    return [errors.invalid("spec.expirationSeconds", seconds, detail)]
 
 
 def _condition_problems(
     conditions: Sequence[CertificateSigningRequestCondition], old: CertificateSigningRequest | None
 ) -> Problems:
     stored = old.status.conditions if old is not None else []
-    both = {*_DECISIONS} <= {each.type for each in stored}
-    doubled = len({each.type for each in stored}) < len(stored)
-    nameless = any(not each.type for each in stored)
+    # Ratcheting: what is wrong with the stored conditions is tolerated in the new ones.
+    stored_types = {condition.type for condition in stored}
+    has_both = {*_DECISIONS} <= stored_types
+    has_duplicates = len(stored_types) < len(stored)
+    has_empty_type = "" in stored_types
     problems: Problems = []
     seen: set[str] = set()
-    for at, each in enumerate(conditions):
-        path = f"status.conditions[{at}]"
-        if not each.type and not nameless:
+    for index, condition in enumerate(conditions):
+        path = f"status.conditions[{index}]"
+        if not condition.type and not has_empty_type:
             problems.append(errors.required(f"{path}.type"))
-        problems.extend(_condition_status_problems(each, f"{path}.status"))
-        opposite = {APPROVED: DENIED, DENIED: APPROVED}.get(each.type)
-        if opposite in seen and not both:
-            why = "Approved and Denied conditions are mutually exclusive"
-            problems.append(errors.invalid("status.conditions", each.type, why, as_json=True))
-        if each.type in seen and not doubled:
-            problems.append(errors.duplicate(f"{path}.type", each.type, as_json=True))
-        seen.add(each.type)
+        problems.extend(_condition_status_problems(condition, f"{path}.status"))
+        opposite = {APPROVED: DENIED, DENIED: APPROVED}.get(condition.type)
+        if opposite in seen and not has_both:
+            detail = "Approved and Denied conditions are mutually exclusive"
+            problems.append(errors.invalid("status.conditions", condition.type, detail, as_json=True))
+        if condition.type in seen and not has_duplicates:
+            problems.append(errors.duplicate(f"{path}.type", condition.type, as_json=True))
+        seen.add(condition.type)
     return problems
 
 
-def _condition_status_problems(of: CertificateSigningRequestCondition, path: str) -> Problems:
-    if not of.status:
+def _condition_status_problems(condition: CertificateSigningRequestCondition, path: str) -> Problems:
+    if not condition.status:
         return [errors.required(path)]
-    allowed = ("True",) if of.type in _KNOWN else ("False", "True", "Unknown")
-    return [] if of.status in allowed else [errors.not_supported(path, of.status, allowed, as_json=True)]
+    allowed = ("True",) if condition.type in _KNOWN else ("False", "True", "Unknown")
+    return [] if condition.status in allowed else [errors.not_supported(path, condition.status, allowed, as_json=True)]
 
 
 def _certificate_problems(certificate: bytes, old: CertificateSigningRequest | None) -> Problems:
@@ -344,56 +362,60 @@ def _bundle_problem(certificate: bytes) -> str:
     return ""
 
 
-def _validate_update(new: CertificateSigningRequest, old: CertificateSigningRequest, door: str) -> Problems:
+def _validate_update(new: CertificateSigningRequest, old: CertificateSigningRequest, subresource: str) -> Problems:
     return [
         *_validate(new, old),
-        *_removals(new, old),
-        *(_changed_decisions(new, old) if door != "approval" else ()),
-        *_certificate_changes(new, old, door),
+        *_removal_problems(new, old),
+        *(_decision_problems(new, old) if subresource != "approval" else ()),
+        *_certificate_change_problems(new, old, subresource),
     ]
 
 
-def _removals(new: CertificateSigningRequest, old: CertificateSigningRequest) -> Problems:
-    """Decisions and failures stay."""
+def _removal_problems(new: CertificateSigningRequest, old: CertificateSigningRequest) -> Problems:
+    """Decisions and failures cannot be removed."""
     return [
         errors.forbidden("status.conditions", f'updates may not remove a condition of type "{type_}"')
         for type_ in _KNOWN
-        if len(_of_type(new, type_)) < len(_of_type(old, type_))
+        if len(_conditions_of_type(new, type_)) < len(_conditions_of_type(old, type_))
     ]
 
 
-def _changed_decisions(new: CertificateSigningRequest, old: CertificateSigningRequest) -> Problems:
-    """Decisions are made through `/approval` only."""
+def _decision_problems(new: CertificateSigningRequest, old: CertificateSigningRequest) -> Problems:
+    """Decisions can be added and changed through `/approval` only."""
     problems = []
     for type_ in _DECISIONS:
-        now, before = _of_type(new, type_), _of_type(old, type_)
+        now, before = _conditions_of_type(new, type_), _conditions_of_type(old, type_)
         text = ""
         if len(now) > len(before):
             text = f'updates may not add a condition of type "{type_}"'
         elif len(now) == len(before) and now != before:
-            text = f'updates may not modify a condition of type "{type_}"\n{_difference(before, now)}'
+            text = f'updates may not modify a condition of type "{type_}"\n{_diff(before, now)}'
         if text:
             problems.append(errors.forbidden("status.conditions", text))
     return problems
 
 
-def _of_type(of: CertificateSigningRequest, type_: str) -> list[CertificateSigningRequestCondition]:
-    return [each for each in of.status.conditions if each.type == type_]
+def _conditions_of_type(csr: CertificateSigningRequest, type_: str) -> list[CertificateSigningRequestCondition]:
+    return [condition for condition in csr.status.conditions if condition.type == type_]
 
 
-def _certificate_changes(new: CertificateSigningRequest, old: CertificateSigningRequest, door: str) -> Problems:
+def _certificate_change_problems(
+    new: CertificateSigningRequest, old: CertificateSigningRequest, subresource: str
+) -> Problems:
     if new.status.certificate == old.status.certificate:
         return []
-    if door != "status":
+    if subresource != "status":
         return [errors.forbidden("status.certificate", "updates may not set certificate content")]
     if old.status.certificate:
         return [errors.forbidden("status.certificate", "updates may not modify existing certificate content")]
     return []
 
 
-def _difference(before: Sequence[Any], now: Sequence[Any]) -> str:
-    def lines(side: Sequence[Any]) -> list[str]:
-        return json.dumps([codec.to_builtins(each) for each in side], indent=2).splitlines()
+def _diff(
+    before: Sequence[CertificateSigningRequestCondition], now: Sequence[CertificateSigningRequestCondition]
+) -> str:
+    def lines(conditions: Sequence[CertificateSigningRequestCondition]) -> list[str]:
+        return json.dumps([codec.to_builtins(condition) for condition in conditions], indent=2).splitlines()
 
     return "\n".join(difflib.unified_diff(lines(before), lines(now), lineterm=""))
 
@@ -401,39 +423,39 @@ def _difference(before: Sequence[Any], now: Sequence[Any]) -> str:
 # --- columns ------------------------------------------------------------------------------------------------------
 
 
-def _duration(of: CertificateSigningRequest, now: datetime.datetime) -> str:
+def _duration(csr: CertificateSigningRequest, now: datetime.datetime) -> str:
     del now
-    seconds = of.spec.expiration_seconds
-    return "<none>" if seconds is None else gotext.human_duration(seconds)
+    seconds = csr.spec.expiration_seconds
+    return "<none>" if seconds is None else formatting.human_duration(seconds)
 
 
 def with_condition(
-    of: CertificateSigningRequest, type_: str, reason: str, message: str, updated: str | None = None
+    csr: CertificateSigningRequest, type_: str, reason: str, message: str, updated: str | None = None
 ) -> CertificateSigningRequest:
-    """A copy of a request with one more condition, for a write through a subresource; `of` stays as it is."""
-    new = copy.copy(of)
-    new.status = copy.copy(of.status)
+    """A copy of a request with an additional condition, to be written through a subresource."""
+    new = copy.copy(csr)
+    new.status = copy.copy(csr.status)
     added = CertificateSigningRequestCondition(
         type=type_, status="True", reason=reason, message=message, last_update_time=updated
     )
-    new.status.conditions = [*of.status.conditions, added]
+    new.status.conditions = [*csr.status.conditions, added]
     return new
 
 
-RESOURCE: Final = resource.Resource(
+RESOURCE: Final[resource.Resource[CertificateSigningRequest]] = resource.Resource(
     group="certificates.k8s.io",
     version="v1",
-    former=("v1beta1",),
+    former_versions=("v1beta1",),
     kind="CertificateSigningRequest",
     plural="certificatesigningrequests",
     short_names=("csr",),
     type=CertificateSigningRequest,
     namespaced=False,
-    ignored_fields=("spec", "status"),
+    reset_fields=("spec", "status"),
     prepare_create=take_identity_from_caller,
     validate=validate,
     validate_update=lambda new, old: _validate_update(new, old, ""),
-    selectable={"spec.signerName": lambda of: of.spec.signer_name},
+    selectable={"spec.signerName": lambda obj: obj.spec.signer_name},
     selects_namespace=False,
     unknown_selector=lambda label: f"field label not supported: {label}",
     subresources=(
@@ -442,25 +464,32 @@ RESOURCE: Final = resource.Resource(
             owns=("status.conditions",),
             prepare=_stamp_conditions,
             validate=lambda new, old, _: _validate_update(new, old, "approval"),
-            ignored_fields=("spec", "status.certificate"),
+            reset_fields=("spec", "status.certificate"),
         ),
         resource.Subresource(
             "status",
             owns=("status.certificate", "status.conditions"),
             prepare=_keep_decisions,
             validate=lambda new, old, _: _validate_update(new, old, "status"),
-            ignored_fields=("spec", "status.conditions"),
+            reset_fields=("spec", "status.conditions"),
             has_table=True,
         ),
     ),
     columns=(
-        resource.Column("Name", "Name of the request.", lambda of, _: of.metadata.name, format="name"),
+        resource.Column("Name", "Name of the request.", lambda obj, _: obj.metadata.name, format="name"),
         resource.Column("Age", "Time since the request was created.", resource.age),
-        resource.Column("SignerName", "Signer that is to answer.", lambda of, _: of.spec.signer_name or "<none>"),
-        resource.Column("Requestor", "Who created the request.", lambda of, _: of.spec.username),
-        resource.Column("RequestedDuration", "How long the certificate should last.", _duration),
+        resource.Column("SignerName", "Name of the signer.", lambda obj, _: obj.spec.signer_name or "<none>"),
+        resource.Column("Requestor", "User who created the request.", lambda obj, _: obj.spec.username),
+        resource.Column("RequestedDuration", "Requested lifetime of the certificate.", _duration),
         resource.Column(
-            "Condition", "Whether it was approved, denied, has failed, was issued.", lambda of, _: condition_text(of)
+            "Condition", "Whether it is approved, denied, failed or issued.", lambda obj, _: condition_text(obj)
         ),
     ),
 )
+
+
+def requested_certificate(csr: CertificateSigningRequest) -> profiles.RequestedCertificate:
+    """The certificate that a request is for. Raises certificaterequest.RequestError."""
+    spec = csr.spec
+    request = certificaterequest.parse(spec.request or b"")
+    return profiles.RequestedCertificate(request, spec.usages, spec.username, spec.expiration_seconds)

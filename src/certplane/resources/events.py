@@ -1,26 +1,25 @@
-"""Event: what happened to an object, for people to read. One kind of stored object in two forms.
+"""Event: a report about an object, for people. The same stored objects are served in two API groups.
 
-`v1` is the older form, in which events are stored; `events.k8s.io/v1` names the same fields differently and is
-stricter about what it takes. Events are forgotten an hour after their last change.
+Events are stored as `v1`, the older form; `events.k8s.io/v1` has other names for the same fields and a stricter
+validation. Events are deleted an hour after their last change.
 Source: kubernetes, `pkg/registry/core/event`, `pkg/apis/core/validation/events.go`, `pkg/apis/events/v1/conversion.go`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 from collections.abc import Callable
-from typing import Annotated, Any, Final
+from typing import Annotated, Concatenate, Final, ParamSpec, TypeVar
 
-from certplane import clock, errors, gotext
+from certplane import errors, timestamps
+from certplane.errors import Problems
+from certplane.golang import formatting
 from certplane.meta import names, objects, resource
 from certplane.meta.objects import always, doc
 
-Problems = list[errors.FieldProblem]
-
 GROUP: Final = "events.k8s.io"
-_LONGEST: Final = 128
-_LONGEST_NOTE: Final = 1024
+_MAX_TEXT: Final = 128
+_MAX_NOTE: Final = 1024
 
 
 def _none() -> None:
@@ -28,86 +27,97 @@ def _none() -> None:
 
 
 class EventSource(objects.Type):
-    """EventSource says which program reported an event, and where it runs."""
+    """EventSource is the component that reported an event, and its host."""
 
-    component: Annotated[str, doc("The program.")] = ""
-    host: Annotated[str, doc("The machine it runs on.")] = ""
+    component: Annotated[str, doc("Component that reported the event.")] = ""
+    host: Annotated[str, doc("Host on which the component runs.")] = ""
 
 
 class EventSeries(objects.Type):
-    """EventSeries counts how often the same thing happened."""
+    """EventSeries counts the occurrences of an event."""
 
-    count: Annotated[objects.Int32, doc("How often it happened.")] = 0
-    last_observed_time: Annotated[objects.MicroTime | None, doc("When it last happened.")] = always(_none)
+    count: Annotated[objects.Int32, doc("Number of occurrences.")] = 0
+    last_observed_time: Annotated[objects.MicroTime | None, doc("Time of the last occurrence.")] = always(_none)
 
 
 class Event(objects.Object):
-    """Event tells people what happened to an object. Programs should not act on events: they may be lost."""
+    """Event is a report about an object, for people. Events may be lost, so programs should not rely on them."""
 
-    metadata: Annotated[objects.ObjectMeta, doc("What every object has.", required=True)] = always(objects.ObjectMeta)
-    involved_object: Annotated[objects.ObjectReference, doc("The object that it happened to.", required=True)] = always(
-        objects.ObjectReference
+    metadata: Annotated[objects.ObjectMeta, doc("Standard object metadata.", required=True)] = always(
+        objects.ObjectMeta
     )
-    reason: Annotated[str, doc("What happened, in one word for programs.")] = ""
-    message: Annotated[str, doc("What happened, in a sentence for people.")] = ""
-    source: Annotated[EventSource, doc("Which program reported it.")] = always(EventSource)
-    first_timestamp: Annotated[objects.Time | None, doc("When it first happened.")] = always(_none)
-    last_timestamp: Annotated[objects.Time | None, doc("When it last happened.")] = always(_none)
-    count: Annotated[objects.Int32, doc("How often it happened.")] = 0
-    type: Annotated[str, doc("Normal or Warning; others may come.")] = ""
-    event_time: Annotated[objects.MicroTime | None, doc("When it first happened, in the newer form.")] = always(_none)
-    series: Annotated[EventSeries | None, doc("How often it happened, in the newer form; unset if once.")] = None
-    action: Annotated[str, doc("What was done or tried.")] = ""
-    related: Annotated[objects.ObjectReference | None, doc("A second object that it has to do with.")] = None
-    reporting_component: Annotated[str, doc("Which controller reported it, such as example.com/approver.")] = always(
-        str
+    involved_object: Annotated[objects.ObjectReference, doc("The object that the event is about.", required=True)] = (
+        always(objects.ObjectReference)
     )
-    reporting_instance: Annotated[str, doc("Which copy of the controller reported it.")] = always(str)
+    reason: Annotated[str, doc("Reason for the event, as a code for programs.")] = ""
+    message: Annotated[str, doc("Description of the event, for people.")] = ""
+    source: Annotated[EventSource, doc("Component that reported the event.")] = always(EventSource)
+    first_timestamp: Annotated[objects.Time | None, doc("Time of the first occurrence.")] = always(_none)
+    last_timestamp: Annotated[objects.Time | None, doc("Time of the last occurrence.")] = always(_none)
+    count: Annotated[objects.Int32, doc("Number of occurrences.")] = 0
+    type: Annotated[str, doc("Type of the event: Normal or Warning. New types may be added.")] = ""
+    event_time: Annotated[
+        objects.MicroTime | None, doc("Time of the first occurrence, for clients of events.k8s.io.")
+    ] = always(_none)
+    series: Annotated[
+        EventSeries | None,
+        doc("Series of which this event is one, for clients of events.k8s.io; unset for a single event."),
+    ] = None
+    action: Annotated[str, doc("Action that was taken or failed.")] = ""
+    related: Annotated[objects.ObjectReference | None, doc("A second object that the event is about.")] = None
+    reporting_component: Annotated[
+        str, doc("Name of the controller that reported the event, such as example.com/approver.")
+    ] = always(str)
+    reporting_instance: Annotated[str, doc("ID of the controller instance that reported the event.")] = always(str)
 
 
 class _NewEventSeries(objects.Type):
-    """EventSeries counts how often the same thing happened."""
+    """EventSeries counts the occurrences of an event."""
 
-    count: Annotated[objects.Int32, doc("How often it happened.", required=True)] = always(int)
-    last_observed_time: Annotated[objects.MicroTime | None, doc("When it last happened.", required=True)] = always(
-        _none
+    count: Annotated[objects.Int32, doc("Number of occurrences.", required=True)] = always(int)
+    last_observed_time: Annotated[objects.MicroTime | None, doc("Time of the last occurrence.", required=True)] = (
+        always(_none)
     )
 
 
-# Clients know both forms by the same name: in decoding errors, in schemas, as protobuf messages.
+# Both forms have the same name in decoding errors, schemas and protobuf.
 _NewEventSeries.__name__ = "EventSeries"
 
 
 class _NewEvent(objects.Object):
-    """Event tells people what happened to an object. Programs should not act on events: they may be lost."""
+    """Event is a report about an object, for people. Events may be lost, so programs should not rely on them."""
 
-    event_time: Annotated[objects.MicroTime | None, doc("When it first happened.", required=True)] = always(_none)
-    series: Annotated[_NewEventSeries | None, doc("How often it happened; unset if once.")] = None
-    reporting_controller: Annotated[str, doc("Which controller reported it, such as example.com/approver.")] = ""
-    reporting_instance: Annotated[str, doc("Which copy of the controller reported it.")] = ""
-    action: Annotated[str, doc("What was done or tried.")] = ""
-    reason: Annotated[str, doc("Why it was done, in one word for programs.")] = ""
-    regarding: Annotated[objects.ObjectReference, doc("The object that it happened to.")] = always(
+    event_time: Annotated[objects.MicroTime | None, doc("Time of the first occurrence.", required=True)] = always(_none)
+    series: Annotated[_NewEventSeries | None, doc("Series of which this event is one; unset for a single event.")] = (
+        None
+    )
+    reporting_controller: Annotated[
+        str, doc("Name of the controller that reported the event, such as example.com/approver.")
+    ] = ""
+    reporting_instance: Annotated[str, doc("ID of the controller instance that reported the event.")] = ""
+    action: Annotated[str, doc("Action that was taken or failed.")] = ""
+    reason: Annotated[str, doc("Reason for the action, as a code for programs.")] = ""
+    regarding: Annotated[objects.ObjectReference, doc("The object that the event is about.")] = always(
         objects.ObjectReference
     )
-    related: Annotated[objects.ObjectReference | None, doc("A second object that it has to do with.")] = None
-    note: Annotated[str, doc("What happened, in a sentence for people.")] = ""
-    type: Annotated[str, doc("Normal or Warning; others may come.")] = ""
-    deprecated_source: Annotated[EventSource, doc("Which program reported it, in the older form.")] = always(
-        EventSource
+    related: Annotated[objects.ObjectReference | None, doc("A second object that the event is about.")] = None
+    note: Annotated[str, doc("Description of the event, for people.")] = ""
+    type: Annotated[str, doc("Type of the event: Normal or Warning. New types may be added.")] = ""
+    deprecated_source: Annotated[EventSource, doc("Component that reported the event. For compatibility with v1.")] = (
+        always(EventSource)
     )
-    deprecated_first_timestamp: Annotated[objects.Time | None, doc("When it first happened, in the older form.")] = (
-        always(_none)
-    )
-    deprecated_last_timestamp: Annotated[objects.Time | None, doc("When it last happened, in the older form.")] = (
-        always(_none)
-    )
-    deprecated_count: Annotated[objects.Int32, doc("How often it happened, in the older form.")] = 0
+    deprecated_first_timestamp: Annotated[
+        objects.Time | None, doc("Time of the first occurrence. For compatibility with v1.")
+    ] = always(_none)
+    deprecated_last_timestamp: Annotated[
+        objects.Time | None, doc("Time of the last occurrence. For compatibility with v1.")
+    ] = always(_none)
+    deprecated_count: Annotated[objects.Int32, doc("Number of occurrences. For compatibility with v1.")] = 0
 
 
 _NewEvent.__name__ = "Event"
 
-#: The fields that have another name in the newer form: its name, and the one in which events are stored.
+#: The fields that have another name in events.k8s.io, and their names in the stored form.
 _RENAMED: Final = {
     "reporting_controller": "reporting_component",
     "regarding": "involved_object",
@@ -120,17 +130,17 @@ _RENAMED: Final = {
 _SAME: Final = ("metadata", "event_time", "reporting_instance", "action", "reason", "related", "type")
 
 
-def _inward(new: Any) -> Event:
-    values = {name: getattr(new, name) for name in _SAME}
-    values |= {stored: getattr(new, name) for name, stored in _RENAMED.items()}
-    if new.series is not None:
-        values["series"] = EventSeries(count=new.series.count, last_observed_time=new.series.last_observed_time)
+def _to_stored(event: _NewEvent) -> Event:
+    values = {name: getattr(event, name) for name in _SAME}
+    values |= {stored: getattr(event, name) for name, stored in _RENAMED.items()}
+    if event.series is not None:
+        values["series"] = EventSeries(count=event.series.count, last_observed_time=event.series.last_observed_time)
     return Event(kind="Event", api_version="v1", **values)
 
 
-def _outward(stored: Event) -> Any:
+def _from_stored(stored: Event) -> _NewEvent:
     values = {name: getattr(stored, name) for name in _SAME}
-    values |= {name: getattr(stored, from_) for name, from_ in _RENAMED.items()}
+    values |= {name: getattr(stored, source) for name, source in _RENAMED.items()}
     if stored.series is not None:
         values["series"] = _NewEventSeries(
             count=stored.series.count, last_observed_time=stored.series.last_observed_time
@@ -141,68 +151,68 @@ def _outward(stored: Event) -> Any:
 # --- validation ---------------------------------------------------------------------------------------------------
 
 
-def _validate(new: Event) -> Problems:
-    return _common_problems(new, "reportingComponent")
+def _validate(event: Event) -> Problems:
+    return _common_problems(event, "reportingComponent")
 
 
-def _common_problems(new: Event, controller: str) -> Problems:
-    """What holds in both forms. An event with an eventTime was made by a client that knows the newer form."""
-    home, of = new.metadata.namespace, new.involved_object.namespace
+def _common_problems(event: Event, controller: str) -> Problems:
+    """The rules of both forms. An event with an eventTime was created by a client of events.k8s.io."""
+    namespace, about = event.metadata.namespace, event.involved_object.namespace
     problems: Problems = []
-    if new.event_time is None:
-        if home != of and (of or home not in ("", "default")):
-            problems.append(errors.invalid("involvedObject.namespace", of, "does not match event.namespace"))
+    if event.event_time is None:
+        if namespace != about and (about or namespace not in ("", "default")):
+            problems.append(errors.invalid("involvedObject.namespace", about, "does not match event.namespace"))
         return problems
-    if not of and home not in ("default", "kube-system"):
-        problems.append(errors.invalid("involvedObject.namespace", of, "does not match event.namespace"))
-    reporter = new.reporting_component
+    if not about and namespace not in ("default", "kube-system"):
+        problems.append(errors.invalid("involvedObject.namespace", about, "does not match event.namespace"))
+    reporter = event.reporting_component
     if not reporter:
         problems.append(errors.required(controller))
-    problems += [errors.invalid(controller, reporter, why) for why in names.qualified_name_problems(reporter)]
-    problems += _text_problems("reportingInstance", new.reporting_instance)
-    problems += _text_problems("action", new.action)
-    problems += _text_problems("reason", new.reason)
-    if len(new.message.encode("utf-8", "replace")) > _LONGEST_NOTE:
-        problems.append(errors.invalid("message", "", f"can have at most {_LONGEST_NOTE} characters"))
+    problems += [errors.invalid(controller, reporter, detail) for detail in names.qualified_name_problems(reporter)]
+    problems += _text_problems("reportingInstance", event.reporting_instance)
+    problems += _text_problems("action", event.action)
+    problems += _text_problems("reason", event.reason)
+    if len(event.message.encode("utf-8", "replace")) > _MAX_NOTE:
+        problems.append(errors.invalid("message", "", f"can have at most {_MAX_NOTE} characters"))
     return problems
 
 
 def _text_problems(path: str, text: str) -> Problems:
     if not text:
         return [errors.required(path)]
-    if len(text.encode("utf-8", "replace")) > _LONGEST:
-        return [errors.invalid(path, "", f"can have at most {_LONGEST} characters")]
+    if len(text.encode("utf-8", "replace")) > _MAX_TEXT:
+        return [errors.invalid(path, "", f"can have at most {_MAX_TEXT} characters")]
     return []
 
 
-def _validate_new(given: Any) -> Problems:
-    new = _inward(given)
-    problems = [*_common_problems(new, "reportingController"), *_series_problems(new)]
-    if new.event_time is None:
+def _validate_new(event: _NewEvent) -> Problems:
+    stored = _to_stored(event)
+    problems = [*_common_problems(stored, "reportingController"), *_series_problems(stored)]
+    if stored.event_time is None:
         problems.append(errors.required("eventTime"))
-    if new.type not in ("Normal", "Warning"):
-        problems.append(errors.invalid("type", "", f"has invalid value: {new.type}"))
+    if stored.type not in ("Normal", "Warning"):
+        problems.append(errors.invalid("type", "", f"has invalid value: {stored.type}"))
     old_fields = {
-        "firstTimestamp": new.first_timestamp,
-        "lastTimestamp": new.last_timestamp,
-        "count": new.count,
-        "source": new.source.component or new.source.host,
+        "firstTimestamp": stored.first_timestamp,
+        "lastTimestamp": stored.last_timestamp,
+        "count": stored.count,
+        "source": stored.source.component or stored.source.host,
     }
     return problems + [errors.invalid(path, "", "needs to be unset") for path, value in old_fields.items() if value]
 
 
-def _series_problems(new: Event) -> Problems:
+def _series_problems(event: Event) -> Problems:
     problems: Problems = []
-    if new.series is not None:
-        if new.series.count < 2:
+    if event.series is not None:
+        if event.series.count < 2:
             problems.append(errors.invalid("series.count", "", "should be at least 2"))
-        if new.series.last_observed_time is None:
+        if event.series.last_observed_time is None:
             problems.append(errors.required("series.lastObservedTime"))
     return problems
 
 
-#: What cannot be changed through the newer form: the fields of the stored one, by their wire names, in the order in
-#: which they are looked at; the reason twice.
+#: The immutable fields of events.k8s.io, by wire name and by attribute of the stored form, in the order in which
+#: Kubernetes checks them; it checks the reason twice.
 _IMMUTABLE: Final = (
     ("involvedObject", "involved_object"), ("reason", "reason"), ("message", "message"), ("source", "source"),
     ("firstTimestamp", "first_timestamp"), ("lastTimestamp", "last_timestamp"), ("count", "count"),
@@ -211,8 +221,8 @@ _IMMUTABLE: Final = (
 )  # fmt: skip
 
 
-def _validate_new_update(given: Any, before: Any) -> Problems:
-    new, old = _inward(given), _inward(before)
+def _validate_new_update(new_event: _NewEvent, old_event: _NewEvent) -> Problems:
+    new, old = _to_stored(new_event), _to_stored(old_event)
     problems = _common_problems(new, "reportingController")
     if new.series != old.series:
         problems += _series_problems(new)
@@ -223,91 +233,93 @@ def _validate_new_update(given: Any, before: Any) -> Problems:
     return problems
 
 
-def _go_value(of: Any) -> Any:
-    """A value as Go prints what Kubernetes holds it in: the names of fields are Go's, and none is left out."""
-    if isinstance(of, objects.ObjectReference):
+def _go_value(value: object) -> object:
+    """A value as Go prints the struct of Kubernetes: with Go's field names, and without leaving out empty ones."""
+    if isinstance(value, objects.ObjectReference):
         return {
-            "Kind": of.kind,
-            "Namespace": of.namespace,
-            "Name": of.name,
-            "UID": of.uid,
-            "APIVersion": of.api_version,
-            "ResourceVersion": of.resource_version,
-            "FieldPath": of.field_path,
+            "Kind": value.kind,
+            "Namespace": value.namespace,
+            "Name": value.name,
+            "UID": value.uid,
+            "APIVersion": value.api_version,
+            "ResourceVersion": value.resource_version,
+            "FieldPath": value.field_path,
         }
-    return {"Component": of.component, "Host": of.host} if isinstance(of, EventSource) else of
+    return {"Component": value.component, "Host": value.host} if isinstance(value, EventSource) else value
 
 
 # --- columns and selectors ----------------------------------------------------------------------------------------
 
 
-def _since(moment: str | None, now: datetime.datetime) -> str:
-    return gotext.human_duration((now - clock.parse_rfc3339(moment)).total_seconds()) if moment else "<unknown>"
+def _age(time: str | None, now: datetime.datetime) -> str:
+    return formatting.human_duration((now - timestamps.parse_rfc3339(time)).total_seconds()) if time else "<unknown>"
 
 
-def _first_seen(of: Event, now: datetime.datetime) -> str:
-    return _since(of.first_timestamp or of.event_time, now)
+def _first_seen(event: Event, now: datetime.datetime) -> str:
+    return _age(event.first_timestamp or event.event_time, now)
 
 
-def _last_seen(of: Event, now: datetime.datetime) -> str:
-    if of.series is not None:
-        return _since(of.series.last_observed_time, now)
-    return _since(of.last_timestamp, now) if of.last_timestamp else _first_seen(of, now)
+def _last_seen(event: Event, now: datetime.datetime) -> str:
+    if event.series is not None:
+        return _age(event.series.last_observed_time, now)
+    return _age(event.last_timestamp, now) if event.last_timestamp else _first_seen(event, now)
 
 
-def _object(of: Event, now: datetime.datetime) -> str:
+def _object(event: Event, now: datetime.datetime) -> str:
     del now
-    kind, name = of.involved_object.kind.lower(), of.involved_object.name
+    kind, name = event.involved_object.kind.lower(), event.involved_object.name
     return f"{kind}/{name}" if name else kind
 
 
-def _source(of: Event, now: datetime.datetime) -> str:
+def _source(event: Event, now: datetime.datetime) -> str:
     del now
-    program, place = of.source.component or of.reporting_component, of.source.host or of.reporting_instance
-    return f"{program}, {place}" if place else program
+    component, host = event.source.component or event.reporting_component, event.source.host or event.reporting_instance
+    return f"{component}, {host}" if host else component
 
 
-def _count(of: Event, now: datetime.datetime) -> int:
+def _count(event: Event, now: datetime.datetime) -> int:
     del now
-    return of.series.count if of.series is not None else of.count or 1
+    return event.series.count if event.series is not None else event.count or 1
 
 
-_COLUMNS: Final = (
-    resource.Column("Last Seen", "Time since it last happened.", _last_seen),
-    resource.Column("Type", "Normal or Warning.", lambda of, _: of.type),
-    resource.Column("Reason", "What happened, in one word.", lambda of, _: of.reason),
-    resource.Column("Object", "The object that it happened to.", _object),
-    resource.Column("Subobject", "The part of the object.", lambda of, _: of.involved_object.field_path, priority=1),
-    resource.Column("Source", "Which program reported it, and where it runs.", _source, priority=1),
-    resource.Column("Message", "What happened.", lambda of, _: of.message.strip()),
-    resource.Column("First Seen", "Time since it first happened.", _first_seen, priority=1),
-    resource.Column("Count", "How often it happened.", _count, priority=1),
-    resource.Column("Name", "Name of the event.", lambda of, _: of.metadata.name, format="name", priority=1),
+_COLUMNS: Final[tuple[resource.Column[Event], ...]] = (
+    resource.Column("Last Seen", "Time since the last occurrence.", _last_seen),
+    resource.Column("Type", "Normal or Warning.", lambda obj, _: obj.type),
+    resource.Column("Reason", "Reason for the event.", lambda obj, _: obj.reason),
+    resource.Column("Object", "The object that the event is about.", _object),
+    resource.Column(
+        "Subobject", "Field path within the object.", lambda obj, _: obj.involved_object.field_path, priority=1
+    ),
+    resource.Column("Source", "Component that reported the event, and its host.", _source, priority=1),
+    resource.Column("Message", "Description of the event.", lambda obj, _: obj.message.strip()),
+    resource.Column("First Seen", "Time since the first occurrence.", _first_seen, priority=1),
+    resource.Column("Count", "Number of occurrences.", _count, priority=1),
+    resource.Column("Name", "Name of the event.", lambda obj, _: obj.metadata.name, format="name", priority=1),
 )
 
-_Selectable = dict[str, Callable[[Any], str]]
+_Selectable = dict[str, Callable[[Event], str]]
 
 
 def _selectable(about: str, reporter: str) -> _Selectable:
-    """The fields of the stored form by which events are selected. `about` and `reporter` differ between the forms."""
-    parts = {"kind": "kind", "namespace": "namespace", "name": "name", "uid": "uid", "apiVersion": "api_version",
-             "resourceVersion": "resource_version", "fieldPath": "field_path"}  # fmt: skip
+    """The fields by which events are selected. `about` and `reporter` are names that differ between the forms."""
+    attributes = {"kind": "kind", "namespace": "namespace", "name": "name", "uid": "uid", "apiVersion": "api_version",
+                  "resourceVersion": "resource_version", "fieldPath": "field_path"}  # fmt: skip
 
-    def part(attribute: str) -> Callable[[Any], str]:
-        return lambda of: str(getattr(of.involved_object, attribute))
+    def read_attribute(attribute: str) -> Callable[[Event], str]:
+        return lambda obj: str(getattr(obj.involved_object, attribute))
 
-    found: _Selectable = {f"{about}.{name}": part(attribute) for name, attribute in parts.items()}
-    found["reason"] = lambda of: str(of.reason)
-    found[reporter] = lambda of: str(of.reporting_component)
-    found["type"] = lambda of: str(of.type)
-    return found
+    fields: _Selectable = {f"{about}.{name}": read_attribute(attribute) for name, attribute in attributes.items()}
+    fields["reason"] = lambda obj: str(obj.reason)
+    fields[reporter] = lambda obj: str(obj.reporting_component)
+    fields["type"] = lambda obj: str(obj.type)
+    return fields
 
 
-def _not_known(label: str) -> str:
+def _unknown_selector(label: str) -> str:
     return f"field label not supported: {label}"
 
 
-RESOURCE: Final = resource.Resource(
+RESOURCE: Final[resource.Resource[Event]] = resource.Resource(
     group="",
     version="v1",
     kind="Event",
@@ -321,27 +333,42 @@ RESOURCE: Final = resource.Resource(
     ),
     validate=_validate,
     validate_update=lambda new, _: _validate(new),
-    rechecks=resource.Recheck.NOTHING,
+    metadata_validation=resource.MetadataValidation.NOTHING,
     selectable={
         **_selectable("involvedObject", "reportingComponent"),
-        "source": lambda of: of.source.component or of.reporting_component,
+        "source": lambda obj: obj.source.component or obj.reporting_component,
     },
-    unknown_selector=_not_known,
+    unknown_selector=_unknown_selector,
     creates_on_update=True,
-    perishable=True,
+    has_ttl=True,
     columns=_COLUMNS,
 )  # fmt: skip
 
 
-def _of_stored(look: Callable[..., Any]) -> Callable[..., Any]:
-    """What looks at the stored form, for the newer one."""
-    return lambda of, *rest: look(_inward(of), *rest)
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
-NEW_RESOURCE: Final = resource.Resource(
+def _on_stored(read: Callable[Concatenate[Event, _P], _T]) -> Callable[Concatenate[_NewEvent, _P], _T]:
+    """A function of the stored form, for objects of events.k8s.io."""
+
+    def read_new(obj: _NewEvent, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return read(_to_stored(obj), *args, **kwargs)
+
+    return read_new
+
+
+def _new_column(column: resource.Column[Event]) -> resource.Column[_NewEvent]:
+    """The same column, for objects of events.k8s.io."""
+    return resource.Column(
+        column.name, column.description, _on_stored(column.cell), column.type, column.format, column.priority
+    )
+
+
+NEW_RESOURCE: Final[resource.Resource[_NewEvent]] = resource.Resource(
     group=GROUP,
     version="v1",
-    former=("v1beta1",),
+    former_versions=("v1beta1",),
     kind="Event",
     plural="events",
     short_names=("ev",),
@@ -354,13 +381,13 @@ NEW_RESOURCE: Final = resource.Resource(
     name_problems=names.dns1123_subdomain_problems,
     validate=_validate_new,
     validate_update=_validate_new_update,
-    rechecks=resource.Recheck.CHANGE,
+    metadata_validation=resource.MetadataValidation.CHANGE,
     selectable={
-        path: _of_stored(look) for path, look in _selectable("regarding", "reportingController").items()
+        path: _on_stored(read) for path, read in _selectable("regarding", "reportingController").items()
     },
-    unknown_selector=_not_known,
+    unknown_selector=_unknown_selector,
     creates_on_update=True,
-    perishable=True,
-    columns=tuple(dataclasses.replace(each, cell=_of_stored(each.cell)) for each in _COLUMNS),
-    hub=resource.Hub(RESOURCE, _inward, _outward),
+    has_ttl=True,
+    columns=tuple(map(_new_column, _COLUMNS)),
+    hub=resource.Hub(RESOURCE, _to_stored, _from_stored),
 )  # fmt: skip

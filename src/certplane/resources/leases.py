@@ -1,4 +1,4 @@
-"""Lease: who leads, and since when it was last heard of.
+"""Lease: a lock with an expiry, for leader election and heartbeats.
 
 Source: kubernetes, `pkg/registry/coordination/lease`, `pkg/apis/coordination/validation`.
 """
@@ -8,56 +8,56 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from certplane import errors
-from certplane.meta import context, names, objects, resource
+from certplane.errors import Problems
+from certplane.meta import names, objects, resource
+from certplane.meta.context import Call
 from certplane.meta.objects import always, doc
-
-Problems = list[errors.FieldProblem]
 
 
 class LeaseSpec(objects.Type):
-    """LeaseSpec says who holds a lease and for how long."""
+    """LeaseSpec is the holder of a lease and its times."""
 
-    holder_identity: Annotated[str | None, doc("Who holds the lease.")] = None
+    holder_identity: Annotated[str | None, doc("Identity of the holder of the lease.")] = None
     lease_duration_seconds: Annotated[
-        objects.Int32 | None, doc("Seconds after renewTime until others may take the lease.")
+        objects.Int32 | None, doc("Seconds after renewTime until another candidate may take the lease.")
     ] = None
-    acquire_time: Annotated[objects.MicroTime | None, doc("When the holder got the lease.")] = None
-    renew_time: Annotated[objects.MicroTime | None, doc("When the holder last said that it is still there.")] = None
-    lease_transitions: Annotated[objects.Int32 | None, doc("How often the lease went to another holder.")] = None
+    acquire_time: Annotated[objects.MicroTime | None, doc("Time when the holder acquired the lease.")] = None
+    renew_time: Annotated[objects.MicroTime | None, doc("Time when the holder last renewed the lease.")] = None
+    lease_transitions: Annotated[objects.Int32 | None, doc("Number of transitions between holders.")] = None
     strategy: Annotated[
         str | None,
-        doc("How a coordinated election chooses. Dropped: coordinated elections are off.",
+        doc("Strategy of a coordinated leader election. Ignored: coordinated leader election is disabled.",
             go="v1.CoordinatedLeaseStrategy"),
     ] = None  # fmt: skip
     preferred_holder: Annotated[
-        str | None, doc("Who should get the lease next. Dropped: coordinated elections are off.")
+        str | None, doc("Preferred next holder. Ignored: coordinated leader election is disabled.")
     ] = None
 
 
 class Lease(objects.Object):
-    """Lease is a lock that ends by itself unless its holder renews it: for elections and heartbeats."""
+    """Lease is a lock that expires unless its holder renews it. It is used for leader election and heartbeats."""
 
-    spec: Annotated[LeaseSpec, doc("Who holds the lease.")] = always(LeaseSpec)
-
-
-def _drop_gated(new: Lease) -> None:
-    """As in a server whose gate CoordinatedLeaderElection is off."""
-    new.spec.strategy = new.spec.preferred_holder = None
+    spec: Annotated[LeaseSpec, doc("The holder of the lease and its times.")] = always(LeaseSpec)
 
 
-def _prepare_create(new: Lease, call: context.Call) -> None:
+def _drop_gated(lease: Lease) -> None:
+    """Clear the fields of a disabled feature gate, CoordinatedLeaderElection."""
+    lease.spec.strategy = lease.spec.preferred_holder = None
+
+
+def _prepare_create(new: Lease, call: Call) -> None:
     del call
     _drop_gated(new)
 
 
-def _prepare_update(new: Lease, old: Lease, call: context.Call) -> None:
+def _prepare_update(new: Lease, old: Lease, call: Call) -> None:
     del old, call
     _drop_gated(new)
 
 
-def _validate(new: Lease) -> Problems:
+def _validate(lease: Lease) -> Problems:
     problems: Problems = []
-    seconds, transitions = new.spec.lease_duration_seconds, new.spec.lease_transitions
+    seconds, transitions = lease.spec.lease_duration_seconds, lease.spec.lease_transitions
     if seconds is not None and seconds <= 0:
         problems.append(errors.invalid("spec.leaseDurationSeconds", seconds, "must be greater than 0"))
     if transitions is not None and transitions < 0:
@@ -65,10 +65,10 @@ def _validate(new: Lease) -> Problems:
     return problems
 
 
-RESOURCE: Final = resource.Resource(
+RESOURCE: Final[resource.Resource[Lease]] = resource.Resource(
     group="coordination.k8s.io",
     version="v1",
-    former=("v1beta1",),
+    former_versions=("v1beta1",),
     kind="Lease",
     plural="leases",
     type=Lease,
@@ -79,12 +79,12 @@ RESOURCE: Final = resource.Resource(
     name_problems=names.dns1123_subdomain_problems,
     validate=_validate,
     validate_update=lambda new, _: _validate(new),
-    rechecks=resource.Recheck.CHANGE,
+    metadata_validation=resource.MetadataValidation.CHANGE,
     creates_on_update=True,
     unconditional_update=False,
     columns=(
-        resource.Column("Name", "Name of the lease.", lambda of, _: of.metadata.name, format="name"),
-        resource.Column("Holder", "Who holds the lease.", lambda of, _: of.spec.holder_identity or ""),
+        resource.Column("Name", "Name of the lease.", lambda obj, _: obj.metadata.name, format="name"),
+        resource.Column("Holder", "Identity of the holder.", lambda obj, _: obj.spec.holder_identity or ""),
         resource.Column("Age", "Time since the lease was created.", resource.age),
     ),
 )

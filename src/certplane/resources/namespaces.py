@@ -1,4 +1,4 @@
-"""Namespace: a room for names. Roles and role bindings live in one; requests do not.
+"""Namespace: a scope for names. CertificateSigningRequests are cluster-scoped and need none.
 
 Source: kubernetes, `pkg/registry/core/namespace`, `pkg/apis/core/validation`.
 """
@@ -11,10 +11,10 @@ from typing import Annotated, Final
 from msgspec import field
 
 from certplane import errors
-from certplane.meta import context, names, objects, resource, validation
+from certplane.errors import Problems
+from certplane.meta import names, objects, resource, validation
+from certplane.meta.context import Call
 from certplane.meta.objects import always, doc
-
-Problems = list[errors.FieldProblem]
 
 NAME_LABEL: Final = "kubernetes.io/metadata.name"
 ACTIVE: Final = "Active"
@@ -22,37 +22,42 @@ TERMINATING: Final = "Terminating"
 
 
 class NamespaceCondition(objects.Type):
-    """NamespaceCondition is one fact about a namespace, such as why it is not gone yet."""
+    """NamespaceCondition is a condition of a namespace, such as the reason why it is not deleted yet."""
 
-    type: Annotated[str, doc("What the condition is about.", go="v1.NamespaceConditionType", required=True)] = always(
-        str
-    )
-    status: Annotated[str, doc("True, False or Unknown.", go="v1.ConditionStatus", required=True)] = always(str)
-    last_transition_time: Annotated[objects.Time | None, doc("When its status last changed.")] = None
-    reason: Annotated[str, doc("A word for programs: why this is so.")] = ""
-    message: Annotated[str, doc("A sentence for people: why this is so.")] = ""
+    type: Annotated[str, doc("Type of the condition.", go="v1.NamespaceConditionType", required=True)] = always(str)
+    status: Annotated[
+        str, doc("Status of the condition: True, False or Unknown.", go="v1.ConditionStatus", required=True)
+    ] = always(str)
+    last_transition_time: Annotated[objects.Time | None, doc("Time when the status last changed.")] = None
+    reason: Annotated[str, doc("Reason for the condition, as a code for programs.")] = ""
+    message: Annotated[str, doc("Details about the condition, for people.")] = ""
 
 
 class NamespaceSpec(objects.Type):
-    """NamespaceSpec is what keeps a namespace alive."""
+    """NamespaceSpec is the list of finalizers of a namespace."""
 
     finalizers: Annotated[
         list[Annotated[str, doc("", go="v1.FinalizerName")]],
-        doc("What must be done before the namespace may go. The server begins with kubernetes.", list_type="atomic"),
+        doc(
+            "Finalizers that must be removed before the namespace is deleted. The server adds kubernetes.",
+            list_type="atomic",
+        ),
     ] = field(default_factory=list)
 
 
 class NamespaceStatus(objects.Type):
-    """NamespaceStatus says where a namespace is in its life."""
+    """NamespaceStatus is the state of a namespace."""
 
     phase: Annotated[
         str,
-        doc("Active, or Terminating once it is being deleted.", go="v1.NamespacePhase", enum=("Active", "Terminating")),
+        doc(
+            "Active, or Terminating while it is being deleted.", go="v1.NamespacePhase", enum=("Active", "Terminating")
+        ),
     ] = ""
     conditions: Annotated[
         list[NamespaceCondition],
         doc(
-            "What is known about the namespace.",
+            "Conditions of the namespace.",
             list_type="map",
             keys=("type",),
             patch_strategy="merge",
@@ -62,43 +67,44 @@ class NamespaceStatus(objects.Type):
 
 
 class Namespace(objects.Object):
-    """Namespace is a room for names: objects of namespaced kinds are in exactly one."""
+    """Namespace is a scope for names. Every object of a namespaced kind is in exactly one."""
 
-    spec: Annotated[NamespaceSpec, doc("What keeps the namespace alive.")] = always(NamespaceSpec)
-    status: Annotated[NamespaceStatus, doc("Where the namespace is in its life.")] = always(NamespaceStatus)
+    spec: Annotated[NamespaceSpec, doc("The finalizers of the namespace.")] = always(NamespaceSpec)
+    status: Annotated[NamespaceStatus, doc("The state of the namespace.")] = always(NamespaceStatus)
 
 
-def _label(new: Namespace) -> None:
-    """Every namespace can be selected by its name."""
-    if new.metadata.name and new.metadata.labels.get(NAME_LABEL) != new.metadata.name:
-        new.metadata.labels = dict(sorted({**new.metadata.labels, NAME_LABEL: new.metadata.name}.items()))
+def _set_name_label(namespace: Namespace) -> None:
+    """Set the label kubernetes.io/metadata.name, by which a namespace is selected."""
+    metadata = namespace.metadata
+    if metadata.name and metadata.labels.get(NAME_LABEL) != metadata.name:
+        metadata.labels = dict(sorted({**metadata.labels, NAME_LABEL: metadata.name}.items()))
 
 
 def _default(new: Namespace) -> None:
-    _label(new)
+    _set_name_label(new)
     new.status.phase = new.status.phase or ACTIVE
 
 
-def _prepare_create(new: Namespace, call: context.Call) -> None:
+def _prepare_create(new: Namespace, call: Call) -> None:
     del call
     new.status = NamespaceStatus(phase=ACTIVE)
     if "kubernetes" not in new.spec.finalizers:
         new.spec.finalizers = [*new.spec.finalizers, "kubernetes"]
-    _label(new)
+    _set_name_label(new)
 
 
-def _prepare_update(new: Namespace, old: Namespace, call: context.Call) -> None:
+def _prepare_update(new: Namespace, old: Namespace, call: Call) -> None:
     del old, call
-    _label(new)
+    _set_name_label(new)
 
 
 def _prepare_delete(new: Namespace) -> None:
     new.status.phase = TERMINATING
 
 
-def _holds(it: Namespace) -> bool:
-    """The first DELETE only marks a namespace, even one that nothing keeps any more."""
-    return it.metadata.deletion_timestamp is None or bool(it.spec.finalizers)
+def _blocks_deletion(namespace: Namespace) -> bool:
+    """The first DELETE only marks a namespace, even one without finalizers."""
+    return namespace.metadata.deletion_timestamp is None or bool(namespace.spec.finalizers)
 
 
 # --- validation ---------------------------------------------------------------------------------------------------
@@ -106,35 +112,37 @@ def _holds(it: Namespace) -> bool:
 _FINALIZERS: Final = "spec.finalizers"
 
 
-def _validate(new: Namespace) -> Problems:
-    if too_many := validation.count_problems(new.spec.finalizers, _FINALIZERS, validation.MOST_ITEMS):
+def _validate(namespace: Namespace) -> Problems:
+    if too_many := validation.count_problems(namespace.spec.finalizers, _FINALIZERS, validation.MAX_ITEMS):
         return too_many
-    return [each for name in new.spec.finalizers for each in validation.finalizer_problems(name, _FINALIZERS)]
+    return [
+        problem for name in namespace.spec.finalizers for problem in validation.finalizer_problems(name, _FINALIZERS)
+    ]
 
 
 def _validate_finalize(new: Namespace, old: Namespace, now: datetime.datetime) -> Problems:
     del old, now
-    if too_many := validation.count_problems(new.spec.finalizers, _FINALIZERS, validation.MOST_ITEMS):
+    if too_many := validation.count_problems(new.spec.finalizers, _FINALIZERS, validation.MAX_ITEMS):
         return too_many
     return [
-        each
-        for at, name in enumerate(new.spec.finalizers)
-        for each in validation.finalizer_problems(name, f"{_FINALIZERS}[{at}]")
+        problem
+        for index, name in enumerate(new.spec.finalizers)
+        for problem in validation.finalizer_problems(name, f"{_FINALIZERS}[{index}]")
     ]
 
 
 def _validate_status(new: Namespace, old: Namespace, now: datetime.datetime) -> Problems:
     del old, now
-    deleted = new.metadata.deletion_timestamp is not None
-    phase, wanted = new.status.phase, TERMINATING if deleted else ACTIVE
-    if phase == wanted:
+    is_deleted = new.metadata.deletion_timestamp is not None
+    phase, required = new.status.phase, TERMINATING if is_deleted else ACTIVE
+    if phase == required:
         return []
-    why = f"may only be '{wanted}' if `deletionTimestamp` is {'not empty' if deleted else 'empty'}"
-    # Named on the wire as the field of a Go struct.
-    return [errors.invalid("status.Phase", phase, why, as_json=True)]
+    detail = f"may only be '{required}' if `deletionTimestamp` is {'not empty' if is_deleted else 'empty'}"
+    # Kubernetes reports the name of the Go field.
+    return [errors.invalid("status.Phase", phase, detail, as_json=True)]
 
 
-RESOURCE: Final = resource.Resource(
+RESOURCE: Final[resource.Resource[Namespace]] = resource.Resource(
     group="",
     version="v1",
     kind="Namespace",
@@ -143,16 +151,16 @@ RESOURCE: Final = resource.Resource(
     type=Namespace,
     namespaced=False,
     owns=(),
-    ignored_fields=("status",),
+    reset_fields=("status",),
     prepare_create=_prepare_create,
     prepare_update=_prepare_update,
     prepare_delete=_prepare_delete,
-    holds=_holds,
+    blocks_deletion=_blocks_deletion,
     default=_default,
     name_problems=names.dns1123_label_problems,
     validate=_validate,
     validate_update=lambda new, _: _validate(new),
-    selectable={"status.phase": lambda of: of.status.phase},
+    selectable={"status.phase": lambda obj: obj.status.phase},
     selects_namespace=False,
     unknown_selector=lambda label: f"field label not supported: {label}",
     subresources=(
@@ -160,22 +168,22 @@ RESOURCE: Final = resource.Resource(
             "finalize",
             owns=("spec.finalizers",),
             validate=_validate_finalize,
-            rechecks=resource.Recheck.CHANGE,
-            ignored_fields=("status",),
+            metadata_validation=resource.MetadataValidation.CHANGE,
+            reset_fields=("status",),
             verbs=("update",),
         ),
         resource.Subresource(
             "status",
             owns=("status",),
             validate=_validate_status,
-            rechecks=resource.Recheck.CHANGE,
-            ignored_fields=("spec",),
+            metadata_validation=resource.MetadataValidation.CHANGE,
+            reset_fields=("spec",),
             has_table=True,
         ),
     ),
     columns=(
-        resource.Column("Name", "Name of the namespace.", lambda of, _: of.metadata.name, format="name"),
-        resource.Column("Status", "Whether it is in use or being deleted.", lambda of, _: of.status.phase),
+        resource.Column("Name", "Name of the namespace.", lambda obj, _: obj.metadata.name, format="name"),
+        resource.Column("Status", "Active or Terminating.", lambda obj, _: obj.status.phase),
         resource.Column("Age", "Time since the namespace was created.", resource.age),
     ),
     verbs=("create", "delete", "get", "list", "patch", "update", "watch"),

@@ -1,8 +1,8 @@
-"""Node: a machine with a kubelet, as far as its certificates are concerned: who it is, and under which addresses.
+"""Node: a machine with a kubelet, and the names and addresses that it reports.
 
-Nothing is scheduled here; what kubelets report is kept as they say it, so that approvers of serving certificates can
-look up whether a machine has the addresses it asks for. The dynamic configuration of kubelets, which Kubernetes gave
-up, is not among the fields. Source: kubernetes, `pkg/registry/core/node`, `pkg/apis/core/validation`, `pkg/printers`.
+Nothing is scheduled here. The status is stored as the kubelet reports it, so that the approver of serving certificates
+can compare it with a request. The fields of dynamic kubelet configuration, which Kubernetes removed, are left out.
+Source: kubernetes, `pkg/registry/core/node`, `pkg/apis/core/validation`, `pkg/printers`.
 """
 
 from __future__ import annotations
@@ -16,157 +16,175 @@ from typing import Annotated, Final
 from msgspec import field
 
 from certplane import errors
+from certplane.errors import Problems
 from certplane.meta import names, objects, resource, validation
 from certplane.meta.objects import always, doc
 
-Problems = list[errors.FieldProblem]
-
 _ROLE_PREFIX: Final = "node-role.kubernetes.io/"
 _ROLE_LABEL: Final = "kubernetes.io/role"
-#: There may be one of each family; of each that is wrong, all that is wrong is told.
-_MOST_CIDRS: Final = 100
+#: podCIDRs of one node. One of each address family is allowed, but all problems of each are reported.
+_MAX_CIDRS: Final = 100
 _EFFECTS: Final = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
 class Taint(objects.Type):
-    """Taint keeps away what does not tolerate it."""
+    """Taint repels pods that do not tolerate it."""
 
-    key: Annotated[str, doc("Name of the taint.", required=True)] = always(str)
+    key: Annotated[str, doc("Key of the taint.", required=True)] = always(str)
     value: Annotated[str, doc("Value of the taint.")] = ""
     effect: Annotated[
         str,
         doc(
-            "What is kept away: NoSchedule, PreferNoSchedule or NoExecute.",
+            "Effect on pods that do not tolerate the taint: NoSchedule, PreferNoSchedule or NoExecute.",
             go="v1.TaintEffect",
             required=True,
             enum=("NoSchedule", "PreferNoSchedule", "NoExecute"),
         ),
     ] = always(str)
-    time_added: Annotated[objects.Time | None, doc("When the taint was added.")] = None
+    time_added: Annotated[objects.Time | None, doc("Time when the taint was added.")] = None
 
 
 class NodeSpec(objects.Type):
-    """NodeSpec is what others say about a node."""
+    """NodeSpec is the configuration of a node."""
 
-    pod_cidr: Annotated[str, doc("Addresses of the node's pods.")] = field(default="", name="podCIDR")
+    pod_cidr: Annotated[str, doc("Network of the pods of the node.")] = field(default="", name="podCIDR")
     pod_cidrs: Annotated[
-        list[str], doc("Addresses of the node's pods, of each family.", list_type="set", patch_strategy="merge")
+        list[str],
+        doc(
+            "Networks of the pods of the node, at most one of each address family.",
+            list_type="set",
+            patch_strategy="merge",
+        ),
     ] = field(default_factory=list, name="podCIDRs")
-    provider_id: Annotated[str, doc("Name of the machine at whoever provides it. Set once.")] = field(
+    provider_id: Annotated[str, doc("ID of the machine at the cloud provider. Can be set once.")] = field(
         default="", name="providerID"
     )
-    unschedulable: Annotated[bool, doc("Whether new pods are kept away.")] = False
-    taints: Annotated[list[Taint], doc("What keeps pods away.", list_type="atomic")] = field(default_factory=list)
-    external_id: Annotated[str, doc("No longer used.")] = field(default="", name="externalID")
+    unschedulable: Annotated[bool, doc("Whether new pods are not scheduled to the node.")] = False
+    taints: Annotated[list[Taint], doc("Taints of the node.", list_type="atomic")] = field(default_factory=list)
+    external_id: Annotated[str, doc("Deprecated. No longer used.")] = field(default="", name="externalID")
 
 
 class NodeCondition(objects.Type):
-    """NodeCondition is one fact about a node, such as whether it is ready."""
+    """NodeCondition is a condition of a node, such as whether it is ready."""
 
-    type: Annotated[str, doc("What the condition is about.", go="v1.NodeConditionType", required=True)] = always(str)
-    status: Annotated[str, doc("True, False or Unknown.", go="v1.ConditionStatus", required=True)] = always(str)
-    last_heartbeat_time: Annotated[objects.Time | None, doc("When the node last said so.")] = always(lambda: None)
-    last_transition_time: Annotated[objects.Time | None, doc("When its status last changed.")] = always(lambda: None)
-    reason: Annotated[str, doc("A word for programs: why this is so.")] = ""
-    message: Annotated[str, doc("A sentence for people: why this is so.")] = ""
+    type: Annotated[str, doc("Type of the condition.", go="v1.NodeConditionType", required=True)] = always(str)
+    status: Annotated[
+        str, doc("Status of the condition: True, False or Unknown.", go="v1.ConditionStatus", required=True)
+    ] = always(str)
+    last_heartbeat_time: Annotated[objects.Time | None, doc("Time of the last update of the condition.")] = always(
+        lambda: None
+    )
+    last_transition_time: Annotated[objects.Time | None, doc("Time when the status last changed.")] = always(
+        lambda: None
+    )
+    reason: Annotated[str, doc("Reason for the condition, as a code for programs.")] = ""
+    message: Annotated[str, doc("Details about the condition, for people.")] = ""
 
 
 class NodeAddress(objects.Type):
-    """NodeAddress is one name or address of a node."""
+    """NodeAddress is a name or an IP address of a node."""
 
     type: Annotated[
         str,
-        doc("Hostname, InternalIP, ExternalIP, InternalDNS, ExternalDNS.", go="v1.NodeAddressType", required=True),
+        doc(
+            "Type: Hostname, InternalIP, ExternalIP, InternalDNS or ExternalDNS.",
+            go="v1.NodeAddressType",
+            required=True,
+        ),
     ] = always(str)
-    address: Annotated[str, doc("The name or address.", required=True)] = always(str)
+    address: Annotated[str, doc("The name or IP address.", required=True)] = always(str)
 
 
 class DaemonEndpoint(objects.Type):
-    """DaemonEndpoint is where a daemon of a node listens."""
+    """DaemonEndpoint is the port of a daemon of a node."""
 
-    port: Annotated[objects.Int32, doc("Its port.", required=True)] = field(default_factory=lambda: 0, name="Port")
+    port: Annotated[objects.Int32, doc("Port of the daemon.", required=True)] = field(
+        default_factory=lambda: 0, name="Port"
+    )
 
 
 class NodeDaemonEndpoints(objects.Type):
-    """NodeDaemonEndpoints is where the daemons of a node listen."""
+    """NodeDaemonEndpoints are the ports of the daemons of a node."""
 
-    kubelet_endpoint: Annotated[DaemonEndpoint, doc("Where the kubelet listens.")] = always(DaemonEndpoint)
+    kubelet_endpoint: Annotated[DaemonEndpoint, doc("Endpoint of the kubelet.")] = always(DaemonEndpoint)
 
 
 class NodeSwapStatus(objects.Type):
-    """NodeSwapStatus is what a node says of its swap space."""
+    """NodeSwapStatus is the swap space of a node."""
 
-    capacity: Annotated[objects.Int64 | None, doc("Bytes of it.")] = None
+    capacity: Annotated[objects.Int64 | None, doc("Total swap space in bytes.")] = None
 
 
 class NodeSystemInfo(objects.Type):
-    """NodeSystemInfo says what a node is made of."""
+    """NodeSystemInfo identifies the machine and the software of a node."""
 
-    machine_id: Annotated[str, doc("Identity of the machine, as systemd has it.", required=True)] = field(
+    machine_id: Annotated[str, doc("Machine ID, as systemd reports it.", required=True)] = field(
         default_factory=lambda: "", name="machineID"
     )
-    system_uuid: Annotated[str, doc("Identity of the machine, as its firmware has it.", required=True)] = field(
+    system_uuid: Annotated[str, doc("System UUID, as the firmware reports it.", required=True)] = field(
         default_factory=lambda: "", name="systemUUID"
     )
-    boot_id: Annotated[str, doc("Changes with each start of the machine.", required=True)] = field(
+    boot_id: Annotated[str, doc("Boot ID: changes with each boot.", required=True)] = field(
         default_factory=lambda: "", name="bootID"
     )
-    kernel_version: Annotated[str, doc("Version of the kernel.", required=True)] = always(str)
-    os_image: Annotated[str, doc("The system that is installed.", required=True)] = always(str)
-    container_runtime_version: Annotated[str, doc("What runs containers, and its version.", required=True)] = always(
-        str
-    )
-    kubelet_version: Annotated[str, doc("Version of the kubelet.", required=True)] = always(str)
-    kube_proxy_version: Annotated[str, doc("No longer used.", required=True)] = always(str)
-    operating_system: Annotated[str, doc("linux or windows.", required=True)] = always(str)
-    architecture: Annotated[str, doc("Kind of processor: amd64, arm64.", required=True)] = always(str)
-    swap: Annotated[NodeSwapStatus | None, doc("Its swap space.")] = None
+    kernel_version: Annotated[str, doc("Kernel version.", required=True)] = always(str)
+    os_image: Annotated[str, doc("Operating system image, as /etc/os-release names it.", required=True)] = always(str)
+    container_runtime_version: Annotated[str, doc("Container runtime and its version.", required=True)] = always(str)
+    kubelet_version: Annotated[str, doc("Kubelet version.", required=True)] = always(str)
+    kube_proxy_version: Annotated[str, doc("Deprecated. No longer used.", required=True)] = always(str)
+    operating_system: Annotated[str, doc("Operating system: linux or windows.", required=True)] = always(str)
+    architecture: Annotated[str, doc("Processor architecture, such as amd64 or arm64.", required=True)] = always(str)
+    swap: Annotated[NodeSwapStatus | None, doc("Swap space of the node.")] = None
 
 
 class ContainerImage(objects.Type):
-    """ContainerImage is an image that a node has."""
+    """ContainerImage is a container image on a node."""
 
-    names: Annotated[list[str] | None, doc("Its names.", list_type="atomic")] = always(lambda: None)
-    size_bytes: Annotated[objects.Int64, doc("Bytes of it.")] = 0
+    names: Annotated[list[str] | None, doc("Names of the image.", list_type="atomic")] = always(lambda: None)
+    size_bytes: Annotated[objects.Int64, doc("Size of the image in bytes.")] = 0
 
 
 class AttachedVolume(objects.Type):
-    """AttachedVolume is a volume that a node has."""
+    """AttachedVolume is a volume that is attached to a node."""
 
-    name: Annotated[str, doc("Its name.", go="v1.UniqueVolumeName", required=True)] = always(str)
-    device_path: Annotated[str, doc("Where it is.", required=True)] = always(str)
+    name: Annotated[str, doc("Name of the volume.", go="v1.UniqueVolumeName", required=True)] = always(str)
+    device_path: Annotated[str, doc("Device path of the volume.", required=True)] = always(str)
 
 
 class NodeRuntimeHandlerFeatures(objects.Type):
-    """NodeRuntimeHandlerFeatures says what a runtime handler can do."""
+    """NodeRuntimeHandlerFeatures are the features of a runtime handler."""
 
-    recursive_read_only_mounts: Annotated[bool | None, doc("Mounts that are read-only all the way down.")] = None
-    user_namespaces: Annotated[bool | None, doc("Namespaces of users.")] = None
+    recursive_read_only_mounts: Annotated[bool | None, doc("Whether it supports recursive read-only mounts.")] = None
+    user_namespaces: Annotated[bool | None, doc("Whether it supports user namespaces.")] = None
 
 
 class NodeRuntimeHandler(objects.Type):
-    """NodeRuntimeHandler is a way in which a node can run containers."""
+    """NodeRuntimeHandler is a runtime handler of a node."""
 
-    name: Annotated[str, doc("Its name; empty for the default one.")] = always(str)
-    features: Annotated[NodeRuntimeHandlerFeatures | None, doc("What it can do.")] = None
+    name: Annotated[str, doc("Name of the handler; empty for the default handler.")] = always(str)
+    features: Annotated[NodeRuntimeHandlerFeatures | None, doc("Features of the handler.")] = None
 
 
 class NodeFeatures(objects.Type):
-    """NodeFeatures says what the runtime of a node can do."""
+    """NodeFeatures are the features of the container runtime of a node."""
 
-    supplemental_groups_policy: Annotated[bool | None, doc("Strict supplemental groups.")] = None
+    supplemental_groups_policy: Annotated[bool | None, doc("Whether it supports supplementalGroupsPolicy.")] = None
 
 
 class NodeStatus(objects.Type):
-    """NodeStatus is what a node says about itself."""
+    """NodeStatus is the state of a node, as its kubelet reports it."""
 
-    capacity: Annotated[dict[str, objects.Quantity], doc("What the node has.")] = field(default_factory=dict)
-    allocatable: Annotated[dict[str, objects.Quantity], doc("What of it pods can have.")] = field(default_factory=dict)
-    phase: Annotated[str, doc("No longer used.", go="v1.NodePhase", enum=("Pending", "Running", "Terminated"))] = ""
+    capacity: Annotated[dict[str, objects.Quantity], doc("Total resources of the node.")] = field(default_factory=dict)
+    allocatable: Annotated[dict[str, objects.Quantity], doc("Resources that are available for pods.")] = field(
+        default_factory=dict
+    )
+    phase: Annotated[
+        str, doc("Deprecated. No longer used.", go="v1.NodePhase", enum=("Pending", "Running", "Terminated"))
+    ] = ""
     conditions: Annotated[
         list[NodeCondition],
         doc(
-            "What is known about the node.",
+            "Conditions of the node.",
             list_type="map",
             keys=("type",),
             patch_strategy="merge",
@@ -176,76 +194,81 @@ class NodeStatus(objects.Type):
     addresses: Annotated[
         list[NodeAddress],
         doc(
-            "Names and addresses under which the node is reached. Its serving certificate may be for these.",
+            "Names and IP addresses of the node. Its kubelet requests a serving certificate for these.",
             list_type="map",
             keys=("type",),
             patch_strategy="merge",
             patch_merge_key="type",
         ),
     ] = field(default_factory=list)
-    daemon_endpoints: Annotated[NodeDaemonEndpoints, doc("Where its daemons listen.")] = always(NodeDaemonEndpoints)
-    node_info: Annotated[NodeSystemInfo, doc("What it is made of.")] = always(NodeSystemInfo)
-    images: Annotated[list[ContainerImage], doc("Images that it has.", list_type="atomic")] = field(
+    daemon_endpoints: Annotated[NodeDaemonEndpoints, doc("Endpoints of the daemons of the node.")] = always(
+        NodeDaemonEndpoints
+    )
+    node_info: Annotated[NodeSystemInfo, doc("Machine and software of the node.")] = always(NodeSystemInfo)
+    images: Annotated[list[ContainerImage], doc("Container images on the node.", list_type="atomic")] = field(
         default_factory=list
     )
     volumes_in_use: Annotated[
-        list[Annotated[str, doc("", go="v1.UniqueVolumeName")]], doc("Volumes that it uses.", list_type="atomic")
+        list[Annotated[str, doc("", go="v1.UniqueVolumeName")]], doc("Volumes in use by the node.", list_type="atomic")
     ] = field(default_factory=list)
-    volumes_attached: Annotated[list[AttachedVolume], doc("Volumes that it has.", list_type="atomic")] = field(
+    volumes_attached: Annotated[list[AttachedVolume], doc("Volumes attached to the node.", list_type="atomic")] = field(
         default_factory=list
     )
-    runtime_handlers: Annotated[
-        list[NodeRuntimeHandler], doc("Ways in which it can run containers.", list_type="atomic")
-    ] = field(default_factory=list)
-    features: Annotated[NodeFeatures | None, doc("What its runtime can do.")] = None
-    declared_features: Annotated[list[str], doc("What the node says it can do.", list_type="atomic")] = field(
+    runtime_handlers: Annotated[list[NodeRuntimeHandler], doc("Runtime handlers of the node.", list_type="atomic")] = (
+        field(default_factory=list)
+    )
+    features: Annotated[NodeFeatures | None, doc("Features of the container runtime.")] = None
+    declared_features: Annotated[list[str], doc("Features that the kubelet declares.", list_type="atomic")] = field(
         default_factory=list
     )
 
 
 class Node(objects.Object):
-    """Node is a machine with a kubelet. It appears here when the kubelet registers it."""
+    """Node is a machine with a kubelet. The kubelet creates the object when it registers."""
 
-    spec: Annotated[NodeSpec, doc("What others say about the node.")] = always(NodeSpec)
-    status: Annotated[NodeStatus, doc("What the node says about itself.")] = always(NodeStatus)
+    spec: Annotated[NodeSpec, doc("Configuration of the node.")] = always(NodeSpec)
+    status: Annotated[NodeStatus, doc("State of the node, as its kubelet reports it.")] = always(NodeStatus)
 
 
 # --- validation ---------------------------------------------------------------------------------------------------
 
 
-def _validate(new: Node) -> Problems:
-    return [*_taint_problems(new.spec.taints), *_amount_problems(new.status), *_cidrs_problems(new.spec.pod_cidrs)]
+def _validate(node: Node) -> Problems:
+    return [*_taint_problems(node.spec.taints), *_quantity_problems(node.status), *_cidrs_problems(node.spec.pod_cidrs)]
 
 
 def _cidrs_problems(cidrs: Sequence[str]) -> Problems:
     path = "spec.podCIDRs"
-    if too_many := validation.count_problems(cidrs, path, _MOST_CIDRS):
+    if too_many := validation.count_problems(cidrs, path, _MAX_CIDRS):
         return too_many
     problems = [
-        errors.invalid(f"{path}[{at}]", each, why) for at, each in enumerate(cidrs) if (why := _cidr_problem(each))
+        errors.invalid(f"{path}[{index}]", cidr, detail)
+        for index, cidr in enumerate(cidrs)
+        if (detail := _cidr_problem(cidr))
     ]
     if len(cidrs) < 2:
         return problems
-    networks = [_network(each) for each in cidrs]
-    families = {each.version for each in networks if each is not None}
+    networks = [_parse_network(cidr) for cidr in cidrs]
+    families = {network.version for network in networks if network is not None}
     if None in networks:
-        at = networks.index(None)
-        why = (
-            f"failed to check with dual stack with error:invalid CIDR[{at}]: <nil> (invalid CIDR address: {cidrs[at]})"
+        index = networks.index(None)
+        detail = (
+            f"failed to check with dual stack with error:invalid CIDR[{index}]: <nil> "
+            f"(invalid CIDR address: {cidrs[index]})"
         )
-        problems.append(errors.internal(path, f"invalid PodCIDRs. {why}"))
+        problems.append(errors.internal(path, f"invalid PodCIDRs. {detail}"))
     if None in networks or len(families) < len(networks):
         problems.append(errors.invalid(path, list(cidrs), "may specify no more than one CIDR for each IP family"))
     return problems
 
 
 def _cidr_problem(cidr: str) -> str:
-    """Why a text is no network; empty if it is one."""
-    network = _network(cidr)
+    """Why a text is not a valid network; empty if it is one."""
+    network = _parse_network(cidr)
     if network is None:
         return "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
     address, _, bits = cidr.partition("/")
-    if _without_zeros(address) != address or str(int(bits)) != bits:
+    if _strip_leading_zeros(address) != address or str(int(bits)) != bits:
         return "must not have leading 0s in IP or prefix length"
     if network.version == 6 and ipaddress.IPv6Address(address).ipv4_mapped is not None:
         return "must not have an IPv4-mapped IPv6 address"
@@ -254,106 +277,108 @@ def _cidr_problem(cidr: str) -> str:
     return ""
 
 
-def _network(cidr: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    """Read as once in Go, when numbers could begin with zeros. Python would also take an address alone, or a mask of
-    four bytes.
+def _parse_network(cidr: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """The network, as old Go versions parsed it: with leading zeros. Unlike Python, without a bare address and without
+    a netmask.
     """
     address, _, bits = cidr.partition("/")
     if not (bits.isascii() and bits.isdigit()) or "%" in address:
         return None
     try:
-        return ipaddress.ip_network(f"{_without_zeros(address)}/{int(bits)}", strict=False)
+        return ipaddress.ip_network(f"{_strip_leading_zeros(address)}/{int(bits)}", strict=False)
     except ValueError:
         return None
 
 
-def _without_zeros(address: str) -> str:
-    """An IPv4 address, or anything else as it is, without zeros that mean nothing."""
+def _strip_leading_zeros(address: str) -> str:
+    """An IPv4 address without leading zeros; any other text as it is."""
     parts = address.split(".")
-    decimal = all(each.isascii() and each.isdigit() for each in parts)
-    return ".".join(each.lstrip("0") or "0" for each in parts) if decimal else address
+    is_decimal = all(part.isascii() and part.isdigit() for part in parts)
+    return ".".join(part.lstrip("0") or "0" for part in parts) if is_decimal else address
 
 
 def _taint_problems(taints: Sequence[Taint]) -> Problems:
-    if too_many := validation.count_problems(taints, "metadata.taints", validation.MOST_ITEMS):
+    if too_many := validation.count_problems(taints, "metadata.taints", validation.MAX_ITEMS):
         return too_many
     problems: Problems = []
     seen: set[tuple[str, str]] = set()
-    for at, each in enumerate(taints):
-        # Kubernetes looks for them elsewhere than it keeps them.
-        path = f"metadata.taints[{at}]"
-        problems += [errors.invalid(f"{path}.key", each.key, why) for why in names.qualified_name_problems(each.key)]
-        wrong = names.label_value_problems(each.value)
-        if wrong:
-            problems.append(errors.invalid(f"{path}.value", each.value, ";".join(wrong)))
-        if not each.effect:
+    for index, taint in enumerate(taints):
+        # Kubernetes reports this path, although the taints are in the spec.
+        path = f"metadata.taints[{index}]"
+        key_details = names.qualified_name_problems(taint.key)
+        problems += [errors.invalid(f"{path}.key", taint.key, detail) for detail in key_details]
+        value_details = names.label_value_problems(taint.value)
+        if value_details:
+            problems.append(errors.invalid(f"{path}.value", taint.value, ";".join(value_details)))
+        if not taint.effect:
             problems.append(errors.required(f"{path}.effect"))
-        elif each.effect not in _EFFECTS:
-            problems.append(errors.not_supported(f"{path}.effect", each.effect, _EFFECTS, as_json=True))
-        if (each.key, each.effect) in seen:
-            problems.append(_repeated_taint(path, each))
-        seen.add((each.key, each.effect))
+        elif taint.effect not in _EFFECTS:
+            problems.append(errors.not_supported(f"{path}.effect", taint.effect, _EFFECTS, as_json=True))
+        if (taint.key, taint.effect) in seen:
+            problems.append(_duplicate_taint(path, taint))
+        seen.add((taint.key, taint.effect))
     return problems
 
 
-def _repeated_taint(path: str, of: Taint) -> errors.FieldProblem:
-    shown = {"Key": of.key, "Value": of.value, "Effect": of.effect, "TimeAdded": of.time_added}
-    found = errors.duplicate(path, shown)
-    return dataclasses.replace(found, body=f"{found.body}: taints must be unique by key and effect pair")
+def _duplicate_taint(path: str, taint: Taint) -> errors.FieldProblem:
+    value = {"Key": taint.key, "Value": taint.value, "Effect": taint.effect, "TimeAdded": taint.time_added}
+    problem = errors.duplicate(path, value)
+    return dataclasses.replace(problem, body=f"{problem.body}: taints must be unique by key and effect pair")
 
 
-def _amount_problems(of: NodeStatus) -> Problems:
-    """Nobody has less than nothing of something, nor half a pod."""
+def _quantity_problems(status: NodeStatus) -> Problems:
+    """Quantities must not be negative, and those of countable resources must be integers."""
     problems: Problems = []
-    for where, amounts in (("capacity", of.capacity), ("allocatable", of.allocatable)):
-        for name, amount in amounts.items():
-            path = f"status.{where}.{name}"
-            if amount.startswith("-"):
-                problems.append(errors.invalid(path, amount, "must be greater than or equal to 0"))
-            # Amounts are in their canonical spelling, so only a fraction has one of these units.
-            if _is_counted(name) and (amount.endswith(("m", "u", "n")) or "e-" in amount):
-                problems.append(errors.invalid(path, amount, "must be an integer"))
+    for field_name, quantities in (("capacity", status.capacity), ("allocatable", status.allocatable)):
+        for name, quantity in quantities.items():
+            path = f"status.{field_name}.{name}"
+            if quantity.startswith("-"):
+                problems.append(errors.invalid(path, quantity, "must be greater than or equal to 0"))
+            # Quantities are stored in canonical form, so only a fraction has one of these suffixes.
+            if _is_countable(name) and (quantity.endswith(("m", "u", "n")) or "e-" in quantity):
+                problems.append(errors.invalid(path, quantity, "must be an integer"))
     return problems
 
 
-def _is_counted(name: str) -> bool:
-    """Whether there is no half of a resource: pods, and what vendors add."""
+def _is_countable(name: str) -> bool:
+    """Whether a resource has integer quantities only: pods, and extended resources of vendors."""
     domain, slash, _ = name.partition("/")
     return name == "pods" or (bool(slash) and domain != "kubernetes.io" and not domain.endswith(".kubernetes.io"))
 
 
 def _validate_update(new: Node, old: Node) -> Problems:
-    # What is wrong with the new state is looked for by both, and told twice.
+    # As in Kubernetes both report the problems of the new state, so that they appear twice.
     return [*_validate(new), *_validate_change(new, old)]
 
 
 def _validate_change(new: Node, old: Node) -> Problems:
-    problems = [*_amount_problems(new.status), *_address_problems(new)]
+    problems = [*_quantity_problems(new.status), *_address_problems(new)]
     if old.spec.pod_cidrs and new.spec.pod_cidrs != old.spec.pod_cidrs:
-        why = 'node updates may not change podCIDR except from "" to valid'
-        problems.append(errors.forbidden("spec.podCIDRs", why))
+        detail = 'node updates may not change podCIDR except from "" to valid'
+        problems.append(errors.forbidden("spec.podCIDRs", detail))
     if old.spec.provider_id and new.spec.provider_id != old.spec.provider_id:
-        why = 'node updates may not change providerID except from "" to valid'
-        problems.append(errors.forbidden("spec.providerID", why))
+        detail = 'node updates may not change providerID except from "" to valid'
+        problems.append(errors.forbidden("spec.providerID", detail))
     problems += _taint_problems(new.spec.taints)
     if new.spec.external_id != old.spec.external_id:
         problems.append(errors.forbidden("spec.externalID", "may not be updated"))
     return problems
 
 
-def _address_problems(new: Node) -> Problems:
+def _address_problems(node: Node) -> Problems:
     seen: set[tuple[str, str]] = set()
     problems: Problems = []
-    for at, each in enumerate(new.status.addresses):
-        if (each.type, each.address) in seen:
-            problems.append(errors.duplicate(f"status.addresses[{at}]", {"Type": each.type, "Address": each.address}))
-        seen.add((each.type, each.address))
+    for index, entry in enumerate(node.status.addresses):
+        if (entry.type, entry.address) in seen:
+            value = {"Type": entry.type, "Address": entry.address}
+            problems.append(errors.duplicate(f"status.addresses[{index}]", value))
+        seen.add((entry.type, entry.address))
     return problems
 
 
-def _default(new: Node) -> None:
-    """PodCIDR is the first of podCIDRs and wins if it is not; what pods can have is all there is."""
-    spec, status = new.spec, new.status
+def _default(node: Node) -> None:
+    """Make podCIDR the first of podCIDRs (podCIDR wins if they differ), and allocatable the capacity if it is empty."""
+    spec, status = node.spec, node.status
     if spec.pod_cidr and spec.pod_cidrs[:1] != [spec.pod_cidr]:
         spec.pod_cidrs = [spec.pod_cidr]
     elif spec.pod_cidrs:
@@ -362,40 +387,40 @@ def _default(new: Node) -> None:
         status.allocatable = dict(status.capacity)
 
 
-def _warnings(new: Node) -> Sequence[str]:
-    return ("spec.externalID: this field is deprecated, and is unused by Kubernetes",) if new.spec.external_id else ()
+def _warnings(node: Node) -> Sequence[str]:
+    return ("spec.externalID: this field is deprecated, and is unused by Kubernetes",) if node.spec.external_id else ()
 
 
 # --- columns ------------------------------------------------------------------------------------------------------
 
 
-def _state(of: Node, now: datetime.datetime) -> str:
+def _state(node: Node, now: datetime.datetime) -> str:
     del now
-    ready = next((each.status for each in of.status.conditions if each.type == "Ready"), None)
-    found = ["Ready" if ready == "True" else "NotReady" if ready is not None else "Unknown"]
-    return ",".join(found + (["SchedulingDisabled"] if of.spec.unschedulable else []))
+    ready = next((condition.status for condition in node.status.conditions if condition.type == "Ready"), None)
+    states = ["Ready" if ready == "True" else "NotReady" if ready is not None else "Unknown"]
+    return ",".join(states + (["SchedulingDisabled"] if node.spec.unschedulable else []))
 
 
-def _roles(of: Node, now: datetime.datetime) -> str:
+def _roles(node: Node, now: datetime.datetime) -> str:
     del now
-    labels = of.metadata.labels
-    found = {key.removeprefix(_ROLE_PREFIX) for key in labels if key.startswith(_ROLE_PREFIX)} - {""}
-    found |= {labels[_ROLE_LABEL]} if labels.get(_ROLE_LABEL) else set()
-    return ",".join(sorted(found)) or "<none>"
+    labels = node.metadata.labels
+    roles = {key.removeprefix(_ROLE_PREFIX) for key in labels if key.startswith(_ROLE_PREFIX)} - {""}
+    roles |= {labels[_ROLE_LABEL]} if labels.get(_ROLE_LABEL) else set()
+    return ",".join(sorted(roles)) or "<none>"
 
 
-def _kernel(of: Node, now: datetime.datetime) -> str:
+def _kernel(node: Node, now: datetime.datetime) -> str:
     del now
-    info = of.status.node_info
+    info = node.status.node_info
     version = info.kernel_version or "<unknown>"
     return f"{version} ({info.architecture})" if info.architecture else version
 
 
-def _address(of: Node, type_: str) -> str:
-    return next((each.address for each in of.status.addresses if each.type == type_), "<none>")
+def _address(node: Node, type_: str) -> str:
+    return next((entry.address for entry in node.status.addresses if entry.type == type_), "<none>")
 
 
-RESOURCE: Final = resource.Resource(
+RESOURCE: Final[resource.Resource[Node]] = resource.Resource(
     group="",
     version="v1",
     kind="Node",
@@ -404,13 +429,13 @@ RESOURCE: Final = resource.Resource(
     type=Node,
     namespaced=False,
     owns=("spec",),
-    ignored_fields=("status",),
+    reset_fields=("status",),
     default=_default,
     name_problems=names.dns1123_subdomain_problems,
     validate=_validate,
     validate_update=_validate_update,
     warnings=_warnings,
-    selectable={"spec.unschedulable": lambda of: "true" if of.spec.unschedulable else "false"},
+    selectable={"spec.unschedulable": lambda obj: "true" if obj.spec.unschedulable else "false"},
     selects_namespace=False,
     unknown_selector=lambda label: f"field label not supported: {label}",
     subresources=(
@@ -418,27 +443,30 @@ RESOURCE: Final = resource.Resource(
             "status",
             owns=("status",),
             validate=lambda new, old, _: _validate_change(new, old),
-            rechecks=resource.Recheck.CHANGE,
-            ignored_fields=("spec",),
+            metadata_validation=resource.MetadataValidation.CHANGE,
+            reset_fields=("spec",),
             has_table=True,
         ),
     ),
     columns=(
-        resource.Column("Name", "Name of the node.", lambda of, _: of.metadata.name, format="name"),
+        resource.Column("Name", "Name of the node.", lambda obj, _: obj.metadata.name, format="name"),
         resource.Column("Status", "Whether the node is ready.", _state),
         resource.Column("Roles", "Roles of the node.", _roles),
         resource.Column("Age", "Time since the node was registered.", resource.age),
-        resource.Column("Version", "Version of the kubelet.", lambda of, _: of.status.node_info.kubelet_version),
-        resource.Column("Internal-IP", "Address inside.", lambda of, _: _address(of, "InternalIP"), priority=1),
-        resource.Column("External-IP", "Address outside.", lambda of, _: _address(of, "ExternalIP"), priority=1),
+        resource.Column("Version", "Version of the kubelet.", lambda obj, _: obj.status.node_info.kubelet_version),
+        resource.Column("Internal-IP", "Internal IP address.", lambda obj, _: _address(obj, "InternalIP"), priority=1),
+        resource.Column("External-IP", "External IP address.", lambda obj, _: _address(obj, "ExternalIP"), priority=1),
         resource.Column(
-            "OS-Image", "The system.", lambda of, _: of.status.node_info.os_image or "<unknown>", priority=1
+            "OS-Image",
+            "Operating system image.",
+            lambda obj, _: obj.status.node_info.os_image or "<unknown>",
+            priority=1,
         ),
-        resource.Column("Kernel-Version", "The kernel, and for which processors.", _kernel, priority=1),
+        resource.Column("Kernel-Version", "Kernel version and architecture.", _kernel, priority=1),
         resource.Column(
             "Container-Runtime",
-            "What runs containers.",
-            lambda of, _: of.status.node_info.container_runtime_version or "<unknown>",
+            "Container runtime and its version.",
+            lambda obj, _: obj.status.node_info.container_runtime_version or "<unknown>",
             priority=1,
         ),
     ),

@@ -1,55 +1,58 @@
-"""The reviews: questions to the server that are answered at once and never stored.
+"""The reviews of authorization.k8s.io and authentication.k8s.io, which are answered at once and never stored.
 
-May they? May I? What may I? Who am I? Whose token is this?
 Source: `k8s.io/api/authorization/v1`, `k8s.io/api/authentication/v1`; KEP-3325.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 from msgspec import field
 
 from certplane.meta import objects, resource
 from certplane.meta.objects import always, doc
 
+_T = TypeVar("_T", bound=objects.Object)
+
 AUTHORIZATION: Final = "authorization.k8s.io"
 AUTHENTICATION: Final = "authentication.k8s.io"
 
 
 class FieldSelectorRequirement(objects.Type):
-    """FieldSelectorRequirement is one condition on one field."""
+    """FieldSelectorRequirement is a requirement of a field selector."""
 
-    key: Annotated[str, doc("Field that the condition is about.", required=True)] = always(str)
+    key: Annotated[str, doc("Name of the field.", required=True)] = always(str)
     operator: Annotated[
-        str, doc("In, NotIn, Exists or DoesNotExist.", go="v1.FieldSelectorOperator", required=True)
+        str, doc("Operator: In, NotIn, Exists or DoesNotExist.", go="v1.FieldSelectorOperator", required=True)
     ] = always(str)
     values: Annotated[list[str], doc("Values for In and NotIn.", list_type="atomic")] = field(default_factory=list)
 
 
 class FieldSelectorAttributes(objects.Type):
-    """FieldSelectorAttributes is the field selector of the request in question."""
+    """FieldSelectorAttributes is the field selector of the request to check."""
 
-    raw_selector: Annotated[str, doc("The selector as a client writes it. Excludes requirements.")] = ""
+    raw_selector: Annotated[str, doc("The selector as a query parameter. Mutually exclusive with requirements.")] = ""
     requirements: Annotated[list[FieldSelectorRequirement], doc("The selector, parsed.", list_type="atomic")] = field(
         default_factory=list
     )
 
 
 class LabelSelectorAttributes(objects.Type):
-    """LabelSelectorAttributes is the label selector of the request in question."""
+    """LabelSelectorAttributes is the label selector of the request to check."""
 
-    raw_selector: Annotated[str, doc("The selector as a client writes it. Excludes requirements.")] = ""
+    raw_selector: Annotated[str, doc("The selector as a query parameter. Mutually exclusive with requirements.")] = ""
     requirements: Annotated[
         list[objects.LabelSelectorRequirement], doc("The selector, parsed.", list_type="atomic")
     ] = field(default_factory=list)
 
 
 class ResourceAttributes(objects.Type):
-    """ResourceAttributes describes a request for a resource."""
+    """ResourceAttributes describes a request for a resource, whose authorization is checked."""
 
     namespace: Annotated[str, doc("Namespace of the request; empty for cluster scope, or for all namespaces.")] = ""
-    verb: Annotated[str, doc("get, list, watch, create, update, patch, delete, approve ...; * for all.")] = ""
+    verb: Annotated[
+        str, doc("Verb, such as get, list, watch, create, update, patch, delete or approve; * for all.")
+    ] = ""
     group: Annotated[str, doc("API group; * for all.")] = ""
     version: Annotated[str, doc("API version; * for all.")] = ""
     resource: Annotated[str, doc("Resource; * for all.")] = ""
@@ -60,167 +63,173 @@ class ResourceAttributes(objects.Type):
 
 
 class NonResourceAttributes(objects.Type):
-    """NonResourceAttributes describes a request for a path that is no resource."""
+    """NonResourceAttributes describes a request for a non-resource path, whose authorization is checked."""
 
     path: Annotated[str, doc("Path of the request.")] = ""
     verb: Annotated[str, doc("HTTP method, in lower case.")] = ""
 
 
 class SubjectAccessReviewSpec(objects.Type):
-    """SubjectAccessReviewSpec is the question: may this user do that?"""
+    """SubjectAccessReviewSpec is a request of a user, whose authorization is checked."""
 
-    resource_attributes: Annotated[ResourceAttributes | None, doc("Asks about a resource.")] = None
-    non_resource_attributes: Annotated[NonResourceAttributes | None, doc("Asks about another path.")] = None
-    user: Annotated[str, doc("User in question. Groups are asked about as given.")] = ""
-    groups: Annotated[list[str], doc("Groups in question.", list_type="atomic")] = field(default_factory=list)
-    extra: Annotated[dict[str, objects.ExtraValue], doc("What else authentication knows of the user.")] = field(
-        default_factory=dict
-    )
-    uid: Annotated[str, doc("UID of the user in question.")] = ""
+    resource_attributes: Annotated[ResourceAttributes | None, doc("The request, if it is for a resource.")] = None
+    non_resource_attributes: Annotated[
+        NonResourceAttributes | None, doc("The request, if it is for a non-resource path.")
+    ] = None
+    user: Annotated[str, doc("Name of the user, who is checked as a member of the given groups only.")] = ""
+    groups: Annotated[list[str], doc("Groups of the user.", list_type="atomic")] = field(default_factory=list)
+    extra: Annotated[dict[str, objects.ExtraValue], doc("Extra attributes of the user.")] = field(default_factory=dict)
+    uid: Annotated[str, doc("UID of the user.")] = ""
 
 
 class SelfSubjectAccessReviewSpec(objects.Type):
-    """SelfSubjectAccessReviewSpec is the question: may I do that?"""
+    """SelfSubjectAccessReviewSpec is a request of the current user, whose authorization is checked."""
 
-    resource_attributes: Annotated[ResourceAttributes | None, doc("Asks about a resource.")] = None
-    non_resource_attributes: Annotated[NonResourceAttributes | None, doc("Asks about another path.")] = None
+    resource_attributes: Annotated[ResourceAttributes | None, doc("The request, if it is for a resource.")] = None
+    non_resource_attributes: Annotated[
+        NonResourceAttributes | None, doc("The request, if it is for a non-resource path.")
+    ] = None
 
 
 class SubjectAccessReviewStatus(objects.Type):
-    """SubjectAccessReviewStatus is the answer."""
+    """SubjectAccessReviewStatus is the result of the check."""
 
-    allowed: Annotated[bool, doc("Whether it is allowed.", required=True)] = always(bool)
-    denied: Annotated[bool, doc("Whether it is denied outright; false if there was just nobody to allow it.")] = False
-    reason: Annotated[str, doc("Why.")] = ""
-    evaluation_error: Annotated[str, doc("What went wrong on the way to the answer, if anything.")] = ""
+    allowed: Annotated[bool, doc("Whether the request is allowed.", required=True)] = always(bool)
+    denied: Annotated[bool, doc("Whether the request is explicitly denied; false if it is merely not allowed.")] = False
+    reason: Annotated[str, doc("Reason for the result.")] = ""
+    evaluation_error: Annotated[str, doc("Errors during the evaluation. The result may still be valid.")] = ""
 
 
 class SubjectAccessReview(objects.Object):
-    """SubjectAccessReview asks whether a user or a group may do something."""
+    """SubjectAccessReview checks whether a user or group is authorized for a request."""
 
-    spec: Annotated[SubjectAccessReviewSpec, doc("The question.", required=True)] = always(SubjectAccessReviewSpec)
-    status: Annotated[SubjectAccessReviewStatus, doc("The answer.")] = always(SubjectAccessReviewStatus)
+    spec: Annotated[SubjectAccessReviewSpec, doc("The request to check.", required=True)] = always(
+        SubjectAccessReviewSpec
+    )
+    status: Annotated[SubjectAccessReviewStatus, doc("The result.")] = always(SubjectAccessReviewStatus)
 
 
 class LocalSubjectAccessReview(objects.Object):
-    """LocalSubjectAccessReview asks whether a user or a group may do something in one namespace."""
+    """LocalSubjectAccessReview checks whether a user or group is authorized for a request in one namespace."""
 
-    spec: Annotated[SubjectAccessReviewSpec, doc("The question.", required=True)] = always(SubjectAccessReviewSpec)
-    status: Annotated[SubjectAccessReviewStatus, doc("The answer.")] = always(SubjectAccessReviewStatus)
+    spec: Annotated[SubjectAccessReviewSpec, doc("The request to check.", required=True)] = always(
+        SubjectAccessReviewSpec
+    )
+    status: Annotated[SubjectAccessReviewStatus, doc("The result.")] = always(SubjectAccessReviewStatus)
 
 
 class SelfSubjectAccessReview(objects.Object):
-    """SelfSubjectAccessReview asks whether the one who asks may do something."""
+    """SelfSubjectAccessReview checks whether the current user is authorized for a request."""
 
-    spec: Annotated[SelfSubjectAccessReviewSpec, doc("The question.", required=True)] = always(
+    spec: Annotated[SelfSubjectAccessReviewSpec, doc("The request to check.", required=True)] = always(
         SelfSubjectAccessReviewSpec
     )
-    status: Annotated[SubjectAccessReviewStatus, doc("The answer.")] = always(SubjectAccessReviewStatus)
+    status: Annotated[SubjectAccessReviewStatus, doc("The result.")] = always(SubjectAccessReviewStatus)
 
 
 class SelfSubjectRulesReviewSpec(objects.Type):
-    """SelfSubjectRulesReviewSpec is the question: what may I do there?"""
+    """SelfSubjectRulesReviewSpec is the namespace whose rules are listed."""
 
-    namespace: Annotated[str, doc("Namespace in question.")] = ""
+    namespace: Annotated[str, doc("Namespace whose rules are listed.")] = ""
 
 
 class ResourceRule(objects.Type):
-    """ResourceRule permits some verbs on some resources."""
+    """ResourceRule permits verbs on resources."""
 
-    verbs: Annotated[list[str] | None, doc("What may be done.", list_type="atomic", required=True)] = always(
+    verbs: Annotated[list[str] | None, doc("Permitted verbs.", list_type="atomic", required=True)] = always(
         lambda: None
     )
-    api_groups: Annotated[list[str], doc("In which API groups.", list_type="atomic")] = field(default_factory=list)
-    resources: Annotated[list[str], doc("On which resources.", list_type="atomic")] = field(default_factory=list)
-    resource_names: Annotated[list[str], doc("On which objects; empty for all.", list_type="atomic")] = field(
+    api_groups: Annotated[list[str], doc("API groups of the resources.", list_type="atomic")] = field(
+        default_factory=list
+    )
+    resources: Annotated[list[str], doc("Resources.", list_type="atomic")] = field(default_factory=list)
+    resource_names: Annotated[list[str], doc("Names of objects; empty for all.", list_type="atomic")] = field(
         default_factory=list
     )
 
 
 class NonResourceRule(objects.Type):
-    """NonResourceRule permits some verbs on some paths that are no resources."""
+    """NonResourceRule permits verbs on non-resource paths."""
 
-    verbs: Annotated[list[str] | None, doc("What may be done.", list_type="atomic", required=True)] = always(
+    verbs: Annotated[list[str] | None, doc("Permitted verbs.", list_type="atomic", required=True)] = always(
         lambda: None
     )
-    non_resource_urls: Annotated[list[str], doc("On which paths.", list_type="atomic")] = field(
+    non_resource_urls: Annotated[list[str], doc("Paths.", list_type="atomic")] = field(
         default_factory=list, name="nonResourceURLs"
     )
 
 
 class SubjectRulesReviewStatus(objects.Type):
-    """SubjectRulesReviewStatus is the answer, as far as rules can give it."""
+    """SubjectRulesReviewStatus is the list of rules that apply to the user."""
 
-    resource_rules: Annotated[
-        list[ResourceRule], doc("What is permitted on resources.", list_type="atomic", required=True)
-    ] = always(list)
+    resource_rules: Annotated[list[ResourceRule], doc("Rules for resources.", list_type="atomic", required=True)] = (
+        always(list)
+    )
     non_resource_rules: Annotated[
-        list[NonResourceRule], doc("What is permitted on other paths.", list_type="atomic", required=True)
+        list[NonResourceRule], doc("Rules for non-resource paths.", list_type="atomic", required=True)
     ] = always(list)
-    incomplete: Annotated[bool, doc("Whether there may be more that is permitted.", required=True)] = always(bool)
-    evaluation_error: Annotated[str, doc("What went wrong on the way to the answer, if anything.")] = ""
+    incomplete: Annotated[bool, doc("Whether the lists may be incomplete.", required=True)] = always(bool)
+    evaluation_error: Annotated[str, doc("Errors during the evaluation. The result may still be valid.")] = ""
 
 
 class SelfSubjectRulesReview(objects.Object):
-    """SelfSubjectRulesReview asks what the one who asks may do in a namespace."""
+    """SelfSubjectRulesReview lists what the current user is authorized to do in a namespace."""
 
-    spec: Annotated[SelfSubjectRulesReviewSpec, doc("The question.", required=True)] = always(
+    spec: Annotated[SelfSubjectRulesReviewSpec, doc("The namespace.", required=True)] = always(
         SelfSubjectRulesReviewSpec
     )
-    status: Annotated[SubjectRulesReviewStatus, doc("The answer.")] = always(SubjectRulesReviewStatus)
+    status: Annotated[SubjectRulesReviewStatus, doc("The result.")] = always(SubjectRulesReviewStatus)
 
 
 class UserInfo(objects.Type):
-    """UserInfo is what authentication knows of a user."""
+    """UserInfo is the identity of an authenticated user."""
 
     username: Annotated[str, doc("Name of the user.")] = ""
     uid: Annotated[str, doc("UID of the user.")] = ""
     groups: Annotated[list[str], doc("Groups of the user.", list_type="atomic")] = field(default_factory=list)
-    extra: Annotated[dict[str, objects.ExtraValue], doc("What else is known of the user.")] = field(
-        default_factory=dict
-    )
+    extra: Annotated[dict[str, objects.ExtraValue], doc("Extra attributes of the user.")] = field(default_factory=dict)
 
 
 class SelfSubjectReviewStatus(objects.Type):
-    """SelfSubjectReviewStatus is the answer."""
+    """SelfSubjectReviewStatus is the identity of the current user."""
 
-    user_info: Annotated[UserInfo, doc("Who the one who asks is.")] = always(UserInfo)
+    user_info: Annotated[UserInfo, doc("Identity of the current user.")] = always(UserInfo)
 
 
 class SelfSubjectReview(objects.Object):
-    """SelfSubjectReview asks who the one who asks is."""
+    """SelfSubjectReview returns the identity of the current user."""
 
-    status: Annotated[SelfSubjectReviewStatus, doc("The answer.")] = always(SelfSubjectReviewStatus)
+    status: Annotated[SelfSubjectReviewStatus, doc("The result.")] = always(SelfSubjectReviewStatus)
 
 
 class TokenReviewSpec(objects.Type):
-    """TokenReviewSpec is the question: whose token is this?"""
+    """TokenReviewSpec is the token to authenticate."""
 
     token: Annotated[str, doc("The token.", required=True)] = ""
-    audiences: Annotated[
-        list[str], doc("Who the token should be meant for; this server, if empty.", list_type="atomic")
-    ] = field(default_factory=list)
+    audiences: Annotated[list[str], doc("Audiences to accept. Defaults to this server.", list_type="atomic")] = field(
+        default_factory=list
+    )
 
 
 class TokenReviewStatus(objects.Type):
-    """TokenReviewStatus is the answer."""
+    """TokenReviewStatus is the result of the authentication."""
 
-    authenticated: Annotated[bool, doc("Whether the token is good.")] = False
-    user: Annotated[UserInfo, doc("Whose token it is.")] = always(UserInfo)
-    audiences: Annotated[list[str], doc("For whom it is good, of those asked about.", list_type="atomic")] = field(
-        default_factory=list
+    authenticated: Annotated[bool, doc("Whether the token is valid.")] = False
+    user: Annotated[UserInfo, doc("Identity of the user of the token.")] = always(UserInfo)
+    audiences: Annotated[list[str], doc("Requested audiences for which the token is valid.", list_type="atomic")] = (
+        field(default_factory=list)
     )
-    error: Annotated[str, doc("Why it is not good.")] = ""
+    error: Annotated[str, doc("Why the token is not valid.")] = ""
 
 
 class TokenReview(objects.Object):
-    """TokenReview asks whose token this is."""
+    """TokenReview authenticates a token."""
 
-    spec: Annotated[TokenReviewSpec, doc("The question.", required=True)] = always(TokenReviewSpec)
-    status: Annotated[TokenReviewStatus, doc("The answer.")] = always(TokenReviewStatus)
+    spec: Annotated[TokenReviewSpec, doc("The token.", required=True)] = always(TokenReviewSpec)
+    status: Annotated[TokenReviewStatus, doc("The result.")] = always(TokenReviewStatus)
 
 
-def _action(group: str, type_: type[objects.Object], *, namespaced: bool = False) -> resource.Action:
+def _action(group: str, type_: type[_T], *, namespaced: bool = False) -> resource.Action[_T]:
     kind = type_.__name__
     return resource.Action(
         group=group, version="v1", kind=kind, plural=kind.lower() + "s", type=type_, namespaced=namespaced

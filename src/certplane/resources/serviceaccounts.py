@@ -1,4 +1,4 @@
-"""ServiceAccount: an identity for a program, and the question for a token of it.
+"""ServiceAccount: an identity for programs, and TokenRequest, which issues a token for it.
 
 Source: kubernetes, `pkg/registry/core/serviceaccount`, `pkg/apis/authentication/{v1,validation}`.
 """
@@ -10,19 +10,19 @@ from typing import Annotated, ClassVar, Final
 from msgspec import field
 
 from certplane import errors
-from certplane.meta import context, names, objects, resource
+from certplane.errors import Problems
+from certplane.meta import names, objects, resource
+from certplane.meta.context import Call
 from certplane.meta.objects import always, doc
 
-Problems = list[errors.FieldProblem]
-
 _DEFAULT_SECONDS: Final = 3600
-_LEAST_SECONDS: Final = 600
-_MOST_SECONDS: Final = 1 << 32
+_MIN_SECONDS: Final = 600
+_MAX_SECONDS: Final = 1 << 32
 _MOUNTABLE: Final = "kubernetes.io/enforce-mountable-secrets"
 
 
 class LocalObjectReference(objects.Type):
-    """LocalObjectReference names an object in the same namespace."""
+    """LocalObjectReference refers to an object in the same namespace."""
 
     atomic: ClassVar[bool] = True
 
@@ -30,12 +30,12 @@ class LocalObjectReference(objects.Type):
 
 
 class ServiceAccount(objects.Object):
-    """ServiceAccount is an identity for a program, as a user is one for a person."""
+    """ServiceAccount is an identity for programs in the cluster."""
 
     secrets: Annotated[
         list[objects.ObjectReference],
         doc(
-            "Secrets that pods of this account may use. Not enforced by this server, which runs no pods.",
+            "Secrets that pods of this service account may use. Not enforced: this server runs no pods.",
             list_type="map",
             keys=("name",),
             patch_strategy="merge",
@@ -43,89 +43,89 @@ class ServiceAccount(objects.Object):
         ),
     ] = field(default_factory=list)
     image_pull_secrets: Annotated[
-        list[LocalObjectReference], doc("Secrets with which images are pulled.", list_type="atomic")
+        list[LocalObjectReference], doc("Secrets for pulling container images.", list_type="atomic")
     ] = field(default_factory=list)
     automount_service_account_token: Annotated[
-        bool | None, doc("Whether pods of this account get a token of it without asking.")
+        bool | None, doc("Whether a token of this service account is mounted in its pods by default.")
     ] = None
 
 
 class BoundObjectReference(objects.Type):
-    """BoundObjectReference names the object that a token ends with."""
+    """BoundObjectReference refers to the object that a token is bound to."""
 
-    kind: Annotated[str, doc("Pod, Secret or Node.")] = ""
-    api_version: Annotated[str, doc("v1.")] = ""
+    kind: Annotated[str, doc("Kind of the object: Pod, Secret or Node.")] = ""
+    api_version: Annotated[str, doc("API version of the object: v1.")] = ""
     name: Annotated[str, doc("Name of the object.")] = ""
-    uid: Annotated[str, doc("UID of the object, if it must be just that one.", go="types.UID")] = ""
+    uid: Annotated[str, doc("UID of the object.", go="types.UID")] = ""
 
 
 class TokenRequestSpec(objects.Type):
-    """TokenRequestSpec says what the token is to be like."""
+    """TokenRequestSpec describes the requested token."""
 
-    audiences: Annotated[
-        list[str], doc("Who the token is meant for; this API server if nothing is said.", list_type="atomic")
-    ] = always(list)
+    audiences: Annotated[list[str], doc("Audiences of the token. Defaults to this API server.", list_type="atomic")] = (
+        always(list)
+    )
     expiration_seconds: Annotated[
-        objects.Int64 | None, doc("Lifetime of the token in seconds. The answer says what it became.")
+        objects.Int64 | None, doc("Requested lifetime of the token in seconds. The response has the actual one.")
     ] = always(lambda: None)
     bound_object_ref: Annotated[
-        BoundObjectReference | None, doc("If set, the token is good only as long as this object exists.")
+        BoundObjectReference | None, doc("If set, the token is valid only as long as this object exists.")
     ] = always(lambda: None)
 
 
 class TokenRequestStatus(objects.Type):
-    """TokenRequestStatus is the token."""
+    """TokenRequestStatus is the issued token."""
 
     token: Annotated[str, doc("The token: a signed JWT.")] = always(str)
-    expiration_timestamp: Annotated[objects.Time | None, doc("When the token ends.")] = always(lambda: None)
+    expiration_timestamp: Annotated[objects.Time | None, doc("Time when the token expires.")] = always(lambda: None)
 
 
 class TokenRequest(objects.Object):
-    """TokenRequest asks for a token of a service account."""
+    """TokenRequest requests a token for a service account."""
 
-    spec: Annotated[TokenRequestSpec, doc("What the token is to be like.")] = always(TokenRequestSpec)
-    status: Annotated[TokenRequestStatus, doc("The token.")] = always(TokenRequestStatus)
+    spec: Annotated[TokenRequestSpec, doc("The requested token.")] = always(TokenRequestSpec)
+    status: Annotated[TokenRequestStatus, doc("The issued token.")] = always(TokenRequestStatus)
 
 
-def _prepare_create(new: ServiceAccount, call: context.Call) -> None:
-    _keep_names(new)
+def _prepare_create(new: ServiceAccount, call: Call) -> None:
+    _clear_references(new)
     _warn(new, None, call)
 
 
-def _prepare_update(new: ServiceAccount, old: ServiceAccount, call: context.Call) -> None:
-    _keep_names(new)
+def _prepare_update(new: ServiceAccount, old: ServiceAccount, call: Call) -> None:
+    _clear_references(new)
     _warn(new, old, call)
 
 
-def _keep_names(new: ServiceAccount) -> None:
-    """Of secrets only the names are kept: they are in the same namespace anyway."""
-    new.secrets = [objects.ObjectReference(name=each.name) for each in new.secrets]
+def _clear_references(account: ServiceAccount) -> None:
+    """Clear all fields of the references to secrets but the name, as Kubernetes does."""
+    account.secrets = [objects.ObjectReference(name=secret.name) for secret in account.secrets]
 
 
-def _warn(new: ServiceAccount, old: ServiceAccount | None, call: context.Call) -> None:
-    """Tell whoever sets the annotation that it is on its way out; who only keeps it has heard it."""
+def _warn(new: ServiceAccount, old: ServiceAccount | None, call: Call) -> None:
+    """Warn about a deprecated annotation when it is added."""
     if _MOUNTABLE in new.metadata.annotations and (old is None or _MOUNTABLE not in old.metadata.annotations):
-        why = "deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"
-        call.warn(f"metadata.annotations[{_MOUNTABLE}]: {why}")
+        detail = "deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"
+        call.warn(f"metadata.annotations[{_MOUNTABLE}]: {detail}")
 
 
-def _default_token(new: TokenRequest) -> None:
-    if new.spec.expiration_seconds is None:
-        new.spec.expiration_seconds = _DEFAULT_SECONDS
+def _default_token(request: TokenRequest) -> None:
+    if request.spec.expiration_seconds is None:
+        request.spec.expiration_seconds = _DEFAULT_SECONDS
 
 
-def _token_problems(new: TokenRequest) -> Problems:
+def _token_problems(request: TokenRequest) -> Problems:
     problems: Problems = []
-    seconds = new.spec.expiration_seconds or 0
+    seconds = request.spec.expiration_seconds or 0
     path = "spec.expirationSeconds"
-    if seconds < _LEAST_SECONDS:
+    if seconds < _MIN_SECONDS:
         problems.append(errors.invalid(path, seconds, "may not specify a duration less than 10 minutes"))
-    if seconds > _MOST_SECONDS:
+    if seconds > _MAX_SECONDS:
         problems.append(errors.invalid(path, seconds, "may not specify a duration larger than 2^32 seconds"))
     return problems
 
 
-RESOURCE: Final = resource.Resource(
+RESOURCE: Final[resource.Resource[ServiceAccount]] = resource.Resource(
     group="",
     version="v1",
     kind="ServiceAccount",
@@ -140,11 +140,11 @@ RESOURCE: Final = resource.Resource(
     unknown_selector=None,
     returns_deleted=True,
     columns=(
-        resource.Column("Name", "Name of the account.", lambda of, _: of.metadata.name, format="name"),
-        resource.Column("Age", "Time since the account was created.", resource.age),
+        resource.Column("Name", "Name of the service account.", lambda obj, _: obj.metadata.name, format="name"),
+        resource.Column("Age", "Time since the service account was created.", resource.age),
     ),
 )
-TOKEN_REQUESTS: Final = resource.Action(
+TOKEN_REQUESTS: Final[resource.Action[TokenRequest]] = resource.Action(
     group="authentication.k8s.io",
     version="v1",
     kind="TokenRequest",

@@ -1,7 +1,7 @@
-"""One record per request and stage: who did what, when, from where, and how it ended. audit.k8s.io/v1.
+"""Audit events: one for each request and stage, with who did what, when, from where, and the outcome. audit.k8s.io/v1.
 
-A record never fails a request, and a request never waits for the disk longer than one short write takes. Records hold
-facts about requests; what a policy lets of bodies into them never includes Secrets or tokens (see `auditpolicy`).
+A failure to audit never fails a request, and a request waits for the disk no longer than one short write takes. Bodies
+are recorded if the policy says so, but never those of Secrets and tokens (see `auditpolicy`).
 
 Source: `k8s.io/apiserver/pkg/{apis/audit/v1,audit,endpoints/filters/audit.go}`; api-machinery, "Audit events".
 """
@@ -19,21 +19,26 @@ from typing import Any, Final, Protocol
 import msgspec
 from msgspec import structs
 
-from certplane import boundedcache, gotext, telemetry
-from certplane import clock as clocks
-from certplane.meta import codec, context, objects
-from certplane.server import auditlimits, auditpolicy, exchange
+from certplane import boundedcache, telemetry, timestamps
+from certplane.clock import Clock
+from certplane.golang import formatting
+from certplane.meta import context, objects
+from certplane.server import auditlimits, auditpolicy
+from certplane.server.exchange import Headers, Request, Response
+from certplane.wire import codec
 
 _log = logging.getLogger("certplane.audit")
 
 
 class Sink(Protocol):
-    """Takes finished records, each a line of JSON. Must not fail. What may not wait is kept when it returns."""
+    """Writes encoded events, each a line of JSON. Must not raise. Unless the line `may_wait`, it has been written when
+    the call returns.
+    """
 
     def __call__(self, line: bytes, *, may_wait: bool) -> None: ...
 
 
-#: Requests that change nothing: their records may come a moment later.
+#: Requests that change nothing: their events may be written a moment later.
 _READS: Final = frozenset({"get", "list", "watch"})
 
 _PATH_SAFE: Final = "/:@!$&'()*+,;=-._~%"
@@ -43,199 +48,201 @@ _PATH_SAFE: Final = "/:@!$&'()*+,;=-._~%"
 class Record:
     """What is recorded of one request. The stages of the pipeline and the handlers fill it in."""
 
-    judgement: auditpolicy.Judgement
+    config: auditpolicy.RequestAuditConfig
     user: context.User
     object_name: str = ""
     object_namespace: str = ""
     object_uid: str = ""
     object_version: str = ""
-    request_object: msgspec.Raw = dataclasses.field(default_factory=lambda: objects.NOTHING)
-    response_object: msgspec.Raw = dataclasses.field(default_factory=lambda: objects.NOTHING)
+    request_object: msgspec.Raw = dataclasses.field(default_factory=lambda: objects.EMPTY_RAW)
+    response_object: msgspec.Raw = dataclasses.field(default_factory=lambda: objects.EMPTY_RAW)
     constraint: str = ""
 
-    def note_request(self, sent: Any) -> None:
-        """What was sent: an object, or the JSON of a patch."""
-        if isinstance(sent, bytes):
-            if self.judgement.reaches(auditpolicy.REQUEST):
-                self.request_object = _raw(sent)
+    def note_request(self, body: object) -> None:
+        """Record the request's body: an object, or the JSON of a patch."""
+        if isinstance(body, bytes):
+            if self.config.includes_level(auditpolicy.REQUEST):
+                self.request_object = _raw(body)
             return
-        meta = getattr(sent, "metadata", None)
+        meta = getattr(body, "metadata", None)
         if meta is not None:
             self.object_name = meta.name
             self.object_namespace = meta.namespace
             self.object_uid = meta.uid
             self.object_version = meta.resource_version
-        if self.judgement.reaches(auditpolicy.REQUEST):
-            self.request_object = self._object(codec.encode(sent))
+        if self.config.includes_level(auditpolicy.REQUEST):
+            self.request_object = self._object(codec.encode(body))
 
     def note_response(self, encode: Callable[[], bytes]) -> None:
-        """What is answered, as JSON; made only if it is recorded."""
-        if self.judgement.reaches(auditpolicy.REQUEST_RESPONSE):
+        """Record the response's body as JSON; `encode` is called only if the policy asks for it."""
+        if self.config.includes_level(auditpolicy.REQUEST_RESPONSE):
             self.response_object = self._object(encode())
 
     def _object(self, encoded: bytes) -> msgspec.Raw:
-        if not self.judgement.omit_managed_fields:
+        if not self.config.omit_managed_fields:
             return _raw(encoded)
         document = msgspec.json.decode(encoded)
         rows = [row["object"] for row in document.get("rows") or () if row.get("object")]
-        for each in (document, *(document.get("items") or ()), *rows):
-            if isinstance(each.get("metadata"), dict):
-                each["metadata"].pop("managedFields", None)
+        for obj in (document, *(document.get("items") or ()), *rows):
+            if isinstance(obj.get("metadata"), dict):
+                obj["metadata"].pop("managedFields", None)
         return _raw(codec.encode(document))
 
 
 def _raw(encoded: bytes) -> msgspec.Raw:
-    """JSON to be copied; nothing if it is none: a patch may be anything. Without the white space between its tokens:
-    a line break there would let whoever sends it write records of their own.
+    """JSON without white space between tokens; empty if it is invalid, because a patch can be anything. A line break
+    that is copied into the log would let a client forge events.
     """
     try:
         msgspec.json.decode(encoded)
     except (ValueError, RecursionError):
-        return objects.NOTHING
+        return objects.EMPTY_RAW
     return msgspec.Raw(msgspec.json.format(encoded, indent=-1))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where records go: all to `sink`; those of writes about what `is_kept` says, if they succeeded or may have, to
-    `kept` as well, which has a space of its own, so that no flood of others pushes them out.
+    """Where events are written. All go to `sink`. Writes selected by `is_retained` that succeeded, or may have, also go
+    to `retained_sink`, which is rotated separately, so that a flood of other events does not displace them.
     """
 
     sink: Sink
-    kept: Sink | None = None
-    is_kept: Callable[[context.RequestInfo], bool] = lambda _: False
+    retained_sink: Sink | None = None
+    is_retained: Callable[[context.RequestInfo], bool] = lambda _: False
 
 
-class Audit:
-    """Records requests as a policy says."""
+class Auditor:
+    """Records requests as the audit policy says."""
 
     def __init__(
         self,
         policy: auditpolicy.Policy,
         outputs: Outputs,
-        clock: clocks.Clock,
-        figures: telemetry.AuditTelemetry,
+        clock: Clock,
+        metrics: telemetry.AuditTelemetry,
         *,
         rate: int = 0,
-        skip: Callable[[exchange.Exchange], bool] = lambda _: False,
+        skip: Callable[[Request], bool] = lambda _: False,
     ) -> None:
-        """`rate` is how many requests a second are recorded that nobody known sent and that changed nothing, 0 for all
-        (see `auditlimits`). `skip` tells of requests that are not recorded under any policy: what the server asks
-        itself.
+        """`rate` is the maximum number of events a second for unauthenticated requests that changed nothing; 0 means no
+        limit (see `auditlimits`). `skip` selects requests that are never recorded: those of the server to itself.
         """
-        self._figures = figures
+        self._metrics = metrics
         self._skip = skip
         self._policy = policy
         self._outputs = outputs
         self._clock = clock
         self._sampler = auditlimits.Sampler(rate, clock)
-        figures.sampled_out = lambda: self._sampler.skipped
+        metrics.sampled_out = lambda: self._sampler.total_dropped
 
-    def begin(self, of: exchange.Exchange, attributes: context.Attributes) -> Record | None:
-        """Open the record of a request, and write its first stage; None if nothing of it is recorded."""
-        if self._skip(of):
+    def begin(self, request: Request, attributes: context.Attributes) -> Record | None:
+        """Begin the record of a request and write its RequestReceived event. None if the policy omits the request."""
+        if self._skip(request):
             return None
-        judgement = self._policy.judge(attributes)
-        self._figures.judged(judgement.level)
-        if judgement.level == auditpolicy.NONE:
+        config = self._policy.evaluate(attributes)
+        self._metrics.count_level(config.level)
+        if config.level == auditpolicy.NONE:
             return None
-        record = Record(judgement, of.user)
-        if judgement.records(auditpolicy.RECEIVED) and (_is_known(of.user) or self._sampler.admits()):
-            self._write(auditpolicy.RECEIVED, of, record, None)
+        record = Record(config, request.user)
+        if config.includes_stage(auditpolicy.RECEIVED) and (_is_authenticated(request.user) or self._sampler.admit()):
+            self._write(auditpolicy.RECEIVED, request, record, None)
         return record
 
-    def refused(self, of: exchange.Exchange, attributes: context.Attributes, status: Mapping[str, Any]) -> None:
-        """Write of a request whose sender nobody recognised."""
-        nobody = context.User("")
-        judgement = self._policy.judge(structs.replace(attributes, user=nobody))
-        self._figures.judged(judgement.level)
-        if judgement.level != auditpolicy.NONE and self._admits_stranger():
-            record = Record(judgement, nobody)
+    def authentication_failed(
+        self, request: Request, attributes: context.Attributes, status: Mapping[str, object]
+    ) -> None:
+        """Record a request whose authentication failed."""
+        unknown_user = context.User("")
+        config = self._policy.evaluate(structs.replace(attributes, user=unknown_user))
+        self._metrics.count_level(config.level)
+        if config.level != auditpolicy.NONE and self._admit_unauthenticated():
+            record = Record(config, unknown_user)
             record.note_response(lambda: codec.encode(status))
-            self._write(auditpolicy.STARTED, of, record, _bare(status))
+            self._write(auditpolicy.STARTED, request, record, _without_type(status))
 
-    def finish(self, of: exchange.Exchange, record: Record, reply: exchange.Reply) -> None:
-        """Write how it ended; of a watch, that it began, and how it ended when it does."""
-        status, outcome = _status(reply), reply.outcome
-        if not _is_known(record.user) and _changed_nothing(of.info, reply.status) and not self._admits_stranger():
+    def finish(self, request: Request, record: Record, response: Response) -> None:
+        """Record the response; for a watch, ResponseStarted now and ResponseComplete when it ends."""
+        status, outcome = _status(response), response.outcome
+        is_limited = not _is_authenticated(record.user) and _changed_nothing(request.info, response.status)
+        if is_limited and not self._admit_unauthenticated():
             return
         if outcome is not None:
             record.note_response(lambda: codec.encode(outcome))
-        if reply.stream is None:
-            self._write(auditpolicy.COMPLETE, of, record, status)
+        if response.stream is None:
+            self._write(auditpolicy.COMPLETE, request, record, status)
             return
-        self._write(auditpolicy.STARTED, of, record, status)
-        reply.stream = self._streamed(reply.stream, of, record, status)
+        self._write(auditpolicy.STARTED, request, record, status)
+        response.stream = self._streamed(response.stream, request, record, status)
 
     def close(self) -> None:
-        """Tell what is still to be told."""
-        self._tell_left_out(at_once=True)
+        """Record how many events were dropped since the last report."""
+        self._report_dropped(at_once=True)
 
-    def _admits_stranger(self) -> bool:
-        admitted = self._sampler.admits()
-        self._tell_left_out()
-        return admitted
+    def _admit_unauthenticated(self) -> bool:
+        is_admitted = self._sampler.admit()
+        self._report_dropped()
+        return is_admitted
 
-    def _tell_left_out(self, *, at_once: bool = False) -> None:
-        told = self._sampler.untold(at_once=at_once)
-        if told is not None:
-            count, since = told
-            line = notice("records-left-out", count, since, self._clock.now())
+    def _report_dropped(self, *, at_once: bool = False) -> None:
+        dropped = self._sampler.take_dropped(at_once=at_once)
+        if dropped is not None:
+            count, since = dropped
+            line = loss_event("records-left-out", count, since, self._clock.now())
             self._outputs.sink(line, may_wait=True)
 
-    def panicked(self, of: exchange.Exchange, record: Record, status: Mapping[str, Any]) -> None:
-        """Write that the server itself failed."""
-        self._write(auditpolicy.PANIC, of, record, status)
+    def panicked(self, request: Request, record: Record, status: Mapping[str, object]) -> None:
+        """Record that the handler raised an unexpected exception."""
+        self._write(auditpolicy.PANIC, request, record, status)
 
     async def _streamed(
-        self, stream: AsyncIterator[bytes], of: exchange.Exchange, record: Record, status: Mapping[str, Any]
+        self, stream: AsyncIterator[bytes], request: Request, record: Record, status: Mapping[str, object]
     ) -> AsyncIterator[bytes]:
         try:
             async for piece in stream:
                 yield piece
         finally:
             await stream.aclose()  # type: ignore[attr-defined]  # streams are generators
-            self._write(auditpolicy.COMPLETE, of, record, status)
+            self._write(auditpolicy.COMPLETE, request, record, status)
 
-    def _is_kept(self, of: exchange.Exchange, status: Mapping[str, Any] | None) -> bool:
-        """Whether something was decided, or may have been, and is to be found later."""
-        is_refused = status is None or _REFUSED <= status["code"] < _FAILED
-        is_write = of.info.verb not in _READS and "dryRun" not in of.query
-        return is_write and not is_refused and self._outputs.is_kept(of.info)
+    def _is_retained(self, request: Request, status: Mapping[str, Any] | None) -> bool:
+        """Whether the request made, or may have made, a change that the retained log has to show."""
+        is_refused = status is None or _FIRST_CLIENT_ERROR <= status["code"] < _FIRST_SERVER_ERROR
+        is_write = request.info.verb not in _READS and "dryRun" not in request.query
+        return is_write and not is_refused and self._outputs.is_retained(request.info)
 
-    def _write(self, stage: str, of: exchange.Exchange, record: Record, status: Mapping[str, Any] | None) -> None:
-        if record.judgement.records(stage):
-            if status is not None and auditpolicy.holds_credentials(of.info):
-                status = _wordless(status)
+    def _write(self, stage: str, request: Request, record: Record, status: Mapping[str, object] | None) -> None:
+        if record.config.includes_stage(stage):
+            if status is not None and auditpolicy.holds_credentials(request.info):
+                status = _without_message(status)
             try:
-                line = _line(_event(stage, of, record, status, self._clock.now()))
-                self._outputs.sink(line, may_wait=of.info.verb in _READS)
-                self._figures.events += 1
-                kept = self._outputs.kept
-                if kept is not None and stage in _ENDS and self._is_kept(of, status):
-                    # It may wait: it is in the other file already.
-                    kept(line, may_wait=True)
+                line = _line(_event(stage, request, record, status, self._clock.now()))
+                self._outputs.sink(line, may_wait=request.info.verb in _READS)
+                self._metrics.events += 1
+                retained_sink = self._outputs.retained_sink
+                if retained_sink is not None and stage in _FINAL_STAGES and self._is_retained(request, status):
+                    # It may wait, because the main log has it already.
+                    retained_sink(line, may_wait=True)
             except Exception:
-                # What was asked for is done: that it cannot be written down must not undo the answer.
-                _log.exception("a request could not be recorded", extra={"request_id": of.request_id})
+                # The change has been made: a failure to record it must not change the response.
+                _log.exception("failed to record an audit event", extra={"request_id": request.request_id})
 
 
-def _is_known(user: context.User) -> bool:
+def _is_authenticated(user: context.User) -> bool:
     return user.name not in ("", context.ANONYMOUS.name)
 
 
 def _changed_nothing(info: context.RequestInfo, code: int) -> bool:
-    return code >= _REFUSED or info.verb in _READS or not info.is_resource
+    return code >= _FIRST_CLIENT_ERROR or info.verb in _READS or not info.is_resource
 
 
-#: The first codes of HTTP that are a refusal, and a failure: a write that failed may be done all the same.
-_REFUSED: Final = 400
-_FAILED: Final = 500
-_ENDS: Final = frozenset({auditpolicy.COMPLETE, auditpolicy.PANIC})
+#: A write that ended with a server error may have been made all the same.
+_FIRST_CLIENT_ERROR: Final = 400
+_FIRST_SERVER_ERROR: Final = 500
+_FINAL_STAGES: Final = frozenset({auditpolicy.COMPLETE, auditpolicy.PANIC})
 
 
-class _Reference(msgspec.Struct, omit_defaults=True, rename="camel"):
-    """What a request is about."""
+class _ObjectReference(msgspec.Struct, omit_defaults=True, rename="camel"):
+    """ObjectReference of audit.k8s.io/v1: the object or kind that a request is about."""
 
     resource: str = ""
     namespace: str = ""
@@ -248,7 +255,7 @@ class _Reference(msgspec.Struct, omit_defaults=True, rename="camel"):
 
 
 class _Event(msgspec.Struct, omit_defaults=True, rename="camel", kw_only=True):
-    """A record at one stage, in the order of Go's fields; what is empty is left out."""
+    """Event of audit.k8s.io/v1, in the order of Go's fields; empty fields are omitted."""
 
     kind: str = msgspec.field(default_factory=lambda: "Event")
     api_version: str = msgspec.field(default_factory=lambda: "audit.k8s.io/v1")
@@ -258,14 +265,14 @@ class _Event(msgspec.Struct, omit_defaults=True, rename="camel", kw_only=True):
     request_uri: str = msgspec.field(name="requestURI")
     verb: str
     user: msgspec.Raw
-    impersonated_user: msgspec.Raw = objects.NOTHING
+    impersonated_user: msgspec.Raw = objects.EMPTY_RAW
     authentication_metadata: Mapping[str, str] | None = None
     source_ips: Sequence[str] = msgspec.field(default=(), name="sourceIPs")
     user_agent: str = ""
-    object_ref: _Reference | None = None
-    response_status: Mapping[str, Any] | None = None
-    request_object: msgspec.Raw = objects.NOTHING
-    response_object: msgspec.Raw = objects.NOTHING
+    object_ref: _ObjectReference | None = None
+    response_status: Mapping[str, object] | None = None
+    request_object: msgspec.Raw = objects.EMPTY_RAW
+    response_object: msgspec.Raw = objects.EMPTY_RAW
     request_received_timestamp: datetime.datetime | str
     stage_timestamp: datetime.datetime | str
     annotations: Mapping[str, str] | None = None
@@ -273,60 +280,62 @@ class _Event(msgspec.Struct, omit_defaults=True, rename="camel", kw_only=True):
 
 def _event(
     stage: str,
-    of: exchange.Exchange,
+    request: Request,
     record: Record,
-    status: Mapping[str, Any] | None,
+    status: Mapping[str, object] | None,
     now: datetime.datetime,
 ) -> _Event:
     event = _Event(
-        level=record.judgement.level,
-        audit_id=of.request_id,
+        level=record.config.level,
+        audit_id=request.request_id,
         stage=stage,
-        request_uri=_uri(of),
-        verb=of.info.verb,
+        request_uri=_uri(request),
+        verb=request.info.verb,
         user=_user(record.user),
-        source_ips=sources(of.source, of.headers),
-        user_agent=of.headers.get(b"user-agent"),
+        source_ips=sources(request.source, request.headers),
+        user_agent=request.headers.get(b"user-agent"),
         response_status=status,
-        request_received_timestamp=_micro(of.received),
+        request_received_timestamp=_micro(request.received),
         stage_timestamp=_micro(now),
     )
     received = stage == auditpolicy.RECEIVED
-    if of.info.is_resource:
-        event.object_ref = _reference(of.info, record, received=received)
-    if of.user is not record.user and record.user.name:
-        event.impersonated_user = _user(of.user)
+    if request.info.is_resource:
+        event.object_ref = _reference(request.info, record, received=received)
+    if request.user is not record.user and record.user.name:
+        event.impersonated_user = _user(request.user)
         if record.constraint:
             event.authentication_metadata = {"impersonationConstraint": record.constraint}
     if not received:
         event.request_object = record.request_object
         event.response_object = record.response_object
-        event.annotations = of.annotations or None
+        event.annotations = request.annotations or None
     return event
 
 
 def _line(event: _Event) -> bytes:
-    """A record as it is written. Most are short; what strangers make long is cut."""
+    """An encoded event. Short ones, as most are, are not truncated."""
     line = codec.encode(event)
-    return (line if len(line) <= auditlimits.SHORT else codec.encode(_cut(event))) + b"\n"
+    return (line if len(line) <= auditlimits.SHORT else codec.encode(_truncate(event))) + b"\n"
 
 
-def _cut(event: _Event) -> _Event:
-    """A record whose texts have a limit each; bodies are there only if the policy asks for them, and have their own."""
+def _truncate(event: _Event) -> _Event:
+    """The event with each text truncated to its limit, but not the bodies, which the policy asks for."""
     reference = event.object_ref
     return structs.replace(
         event,
-        request_uri=gotext.shortened(event.request_uri, auditlimits.LONGEST_URI),
-        verb=auditlimits.name(event.verb),
-        user_agent=gotext.shortened(event.user_agent, auditlimits.LONGEST_USER_AGENT),
-        object_ref=reference and _Reference(*map(auditlimits.name, structs.astuple(reference))),
-        response_status=event.response_status and auditlimits.status(event.response_status),
-        annotations=auditlimits.noted(event.annotations or {}),
+        request_uri=formatting.shorten(event.request_uri, auditlimits.MAX_URI_LENGTH),
+        verb=auditlimits.limit_name(event.verb),
+        user_agent=formatting.shorten(event.user_agent, auditlimits.MAX_USER_AGENT_LENGTH),
+        object_ref=reference and _ObjectReference(*map(auditlimits.limit_name, structs.astuple(reference))),
+        response_status=event.response_status and auditlimits.limit_status(event.response_status),
+        annotations=auditlimits.limit_annotations(event.annotations or {}),
     )
 
 
-def notice(what: str, count: int, since: datetime.datetime, until: datetime.datetime) -> bytes:
-    """A record of the log about itself: what is missing from it, how much, and between which moments."""
+def loss_event(kind: str, count: int, since: datetime.datetime, until: datetime.datetime) -> bytes:
+    """An event that says how many events are missing from the log, and between which times. `kind` is the name of the
+    annotation: records-lost or records-left-out.
+    """
     event = _Event(
         level=auditpolicy.METADATA,
         audit_id=objects.new_uid(),
@@ -336,7 +345,7 @@ def notice(what: str, count: int, since: datetime.datetime, until: datetime.date
         user=_user(_SERVER),
         request_received_timestamp=_micro(since),
         stage_timestamp=_micro(until),
-        annotations={f"certplane.io/{what}": str(count)},
+        annotations={f"certplane.io/{kind}": str(count)},
     )
     return codec.encode(event) + b"\n"
 
@@ -345,91 +354,94 @@ _SERVER: Final = context.User("system:apiserver")
 
 
 def _micro(moment: datetime.datetime) -> datetime.datetime | str:
-    """A moment as MicroTime; as it is, where the encoder writes that by itself: with all six digits."""
-    return moment if moment.microsecond else clocks.rfc3339_micro(moment)
+    """A time as MicroTime. With microseconds the encoder itself writes all six digits."""
+    return moment if moment.microsecond else timestamps.rfc3339_micro(moment)
 
 
-def _uri(of: exchange.Exchange) -> str:
-    path = of.raw_path or urllib.parse.quote(of.path, safe=_PATH_SAFE)
-    return f"{path}?{of.raw_query}" if of.raw_query else path
+def _uri(request: Request) -> str:
+    path = request.raw_path or urllib.parse.quote(request.path, safe=_PATH_SAFE)
+    return f"{path}?{request.raw_query}" if request.raw_query else path
 
 
-def _user(of: context.User) -> msgspec.Raw:
-    """A user as JSON. The same few come again and again: what was made for them is kept."""
-    known = _users.get(id(of))
-    if known is not None and known[0] is of:
-        return known[1]
-    encoded = codec.encode(auditlimits.user(of))
-    made = msgspec.Raw(encoded)
-    _users.put(id(of), (of, made), len(encoded))
-    return made
+def _user(user: context.User) -> msgspec.Raw:
+    """A user as JSON, cached by the identity of the user object."""
+    cached = _users.get(id(user))
+    if cached is not None and cached[0] is user:
+        return cached[1]
+    encoded = codec.encode(auditlimits.user_info(user))
+    raw = msgspec.Raw(encoded)
+    _users.put(id(user), (user, raw), len(encoded))
+    return raw
 
 
-#: What was made for a user, who is kept beside it: another one may not get the same id meanwhile.
+#: User objects with their JSON, by id(). The entry holds the object, so that its id is not reused.
 _users: Final[boundedcache.BoundedCache[tuple[context.User, msgspec.Raw]]] = boundedcache.BoundedCache()
 
 
-def _reference(info: context.RequestInfo, record: Record, *, received: bool) -> _Reference:
-    found = _Reference(info.resource, info.namespace, info.name, "", info.group, info.version, "", info.subresource)
+def _reference(info: context.RequestInfo, record: Record, *, received: bool) -> _ObjectReference:
+    reference = _ObjectReference(
+        info.resource, info.namespace, info.name, "", info.group, info.version, "", info.subresource
+    )
     if not received:
-        # What only the body tells is not known before it was read.
-        found.namespace = found.namespace or record.object_namespace
-        found.name = found.name or record.object_name
-        found.uid, found.resource_version = record.object_uid, record.object_version
-    return found
+        # At RequestReceived the body has not been read.
+        reference.namespace = reference.namespace or record.object_namespace
+        reference.name = reference.name or record.object_name
+        reference.uid, reference.resource_version = record.object_uid, record.object_version
+    return reference
 
 
-def _wordless(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A Status without its texts: they quote what was sent, and what is stored."""
-    found = {key: value for key, value in status.items() if key != "message"}
-    if "details" in found:
-        found["details"] = {key: value for key, value in found["details"].items() if key != "causes"}
-    return found
+def _without_message(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A Status without message and causes, which quote the request and the stored object."""
+    fields = {key: value for key, value in status.items() if key != "message"}
+    if "details" in fields:
+        fields["details"] = {key: value for key, value in fields["details"].items() if key != "causes"}
+    return fields
 
 
-def _status(reply: exchange.Reply) -> Mapping[str, Any]:
-    if reply.outcome is None:
-        return {"metadata": {}, "code": reply.status}
-    return {**_bare(reply.outcome), "code": reply.status}
+def _status(response: Response) -> Mapping[str, object]:
+    if response.outcome is None:
+        return {"metadata": {}, "code": response.status}
+    return {**_without_type(response.outcome), "code": response.status}
 
 
-def _bare(status: Mapping[str, Any]) -> dict[str, Any]:
-    """A Status as it was sent, without what every one of them says of itself."""
+def _without_type(status: Mapping[str, object]) -> dict[str, object]:
+    """A Status without kind and apiVersion, as in responseStatus."""
     return {"metadata": {}, **{key: value for key, value in status.items() if key not in ("kind", "apiVersion")}}
 
 
-def sources(peer: str, headers: exchange.Headers) -> Sequence[str]:
-    """The addresses that a request came over, as it says itself, and the last one, which it cannot choose.
+def sources(peer: str, headers: Headers) -> Sequence[str]:
+    """The sourceIPs of a request: the addresses in its headers, which it can forge, then the one of the connection.
 
     Source: `k8s.io/apimachinery/pkg/util/net`, SourceIPs.
     """
-    return auditlimits.sources(_sources(peer, headers.get(b"x-forwarded-for"), headers.get(b"x-real-ip")))
+    return auditlimits.limit_sources(_sources(peer, headers.get(b"x-forwarded-for"), headers.get(b"x-real-ip")))
 
 
-#: So many items of X-Forwarded-For are looked at: anybody may send thousands.
-_MOST_FORWARDED: Final = 64
+#: Items of X-Forwarded-For that are parsed: a client may send thousands.
+_MAX_FORWARDED: Final = 64
 
 
-@boundedcache.remember()
+@boundedcache.memoize()
 def _sources(peer: str, forwarded: str, real: str) -> Sequence[str]:
-    first = forwarded.split(",", _MOST_FORWARDED)[:_MOST_FORWARDED]
-    found = [address for each in first if (address := _address(each))]
-    nearest = _address(real)
-    if nearest and nearest not in found:
-        found.append(nearest)
-    last = _address(peer)
-    if last and (not found or found[-1] != last):
-        found.append(last)
-    return found
+    items = forwarded.split(",", _MAX_FORWARDED)[:_MAX_FORWARDED]
+    addresses = [address for item in items if (address := _address(item))]
+    real_address = _address(real)
+    if real_address and real_address not in addresses:
+        addresses.append(real_address)
+    peer_address = _address(peer)
+    if peer_address and (not addresses or addresses[-1] != peer_address):
+        addresses.append(peer_address)
+    return addresses
 
 
 def _address(text: str) -> str:
+    """An IP address in canonical form; empty if the text is none. A mapped IPv4 address becomes IPv4."""
     try:
-        found = ipaddress.ip_address(text.strip())
+        address = ipaddress.ip_address(text.strip())
     except ValueError:
         return ""
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.scope_id:
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id:
             return ""
-        return str(found.ipv4_mapped or found)
-    return str(found)
+        return str(address.ipv4_mapped or address)
+    return str(address)

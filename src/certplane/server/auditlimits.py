@@ -1,8 +1,8 @@
-"""What strangers can make of the audit log: nothing that pushes out what matters.
+"""Limits on what clients can write to the audit log, so that they cannot displace other events.
 
-A record has a size that does not grow with what was sent: texts are cut, lists too, and it is told where. And of
-requests that nobody known sends, and that change nothing, so many a second are recorded; the others are counted, and
-the count is a record of its own. Without that, a loop with `curl` turns the log over until nothing else is left in it.
+The size of an event does not grow with the request: texts and lists are truncated, visibly. And events of
+unauthenticated requests that change nothing are limited in rate; the others are counted, and the count is an event of
+its own. Without that, a loop with `curl` rotates the log until nothing else is left in it.
 """
 
 from __future__ import annotations
@@ -11,82 +11,83 @@ import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from certplane import clock as clocks
-from certplane import gotext
+from certplane.clock import Clock
+from certplane.golang import formatting
 from certplane.meta import context
 
-#: Bytes of a record of which nothing is cut: those of usual requests have a kilobyte.
+#: Maximum bytes of an event that is not truncated: usual requests have a kilobyte.
 SHORT: Final = 2048
-#: Characters. A User-Agent has as many as in the log of kube-apiserver; the others are far beyond what clients send.
-LONGEST_URI: Final = 1024
-LONGEST_USER_AGENT: Final = 1024
-_LONGEST_TEXT: Final = 1024
-LONGEST_NAME: Final = 512
-#: Of everything that a user's certificate or token says, or whom somebody asks to act as: some hundred groups.
-_LONGEST_USER: Final = 16 * 1024
-_MOST_CAUSES: Final = 10
-#: Addresses that a request came over.
-MOST_SOURCES: Final = 16
+#: In characters. The User-Agent has the limit of kube-apiserver; the others are far above what clients send.
+MAX_URI_LENGTH: Final = 1024
+MAX_USER_AGENT_LENGTH: Final = 1024
+_MAX_TEXT_LENGTH: Final = 1024
+MAX_NAME_LENGTH: Final = 512
+#: Characters of a user's groups and extra, authenticated or impersonated: some hundred groups.
+_MAX_USER_LENGTH: Final = 16 * 1024
+_MAX_CAUSES: Final = 10
+MAX_SOURCES: Final = 16
 
 
-def text(value: str) -> str:
-    """A message or an annotation."""
-    return gotext.shortened(value, _LONGEST_TEXT)
+def limit_text(value: str) -> str:
+    """A message or an annotation, truncated."""
+    return formatting.shorten(value, _MAX_TEXT_LENGTH)
 
 
-def name(value: str) -> str:
-    """A name that a request is about."""
-    return gotext.shortened(value, LONGEST_NAME)
+def limit_name(value: str) -> str:
+    """A name of an object, a user or a group, truncated."""
+    return formatting.shorten(value, MAX_NAME_LENGTH)
 
 
-def noted(found: Mapping[str, str]) -> dict[str, str] | None:
-    """Annotations; None if there are none."""
-    return {key: gotext.shortened(value, _LONGEST_TEXT) for key, value in found.items()} or None
+def limit_annotations(annotations: Mapping[str, str]) -> dict[str, str] | None:
+    """Annotations with truncated values; None if there are none."""
+    return {key: formatting.shorten(value, _MAX_TEXT_LENGTH) for key, value in annotations.items()} or None
 
 
-def status(of: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A Status without kind and apiVersion, with its first causes."""
-    if "message" not in of and "details" not in of:
-        return of
-    bounded: dict[str, Any] = {key: text(value) if isinstance(value, str) else value for key, value in of.items()}
-    details = of.get("details")
+def limit_status(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A Status with truncated texts and its first causes."""
+    if "message" not in status and "details" not in status:
+        return status
+    limited: dict[str, Any] = {
+        key: limit_text(value) if isinstance(value, str) else value for key, value in status.items()
+    }
+    details = status.get("details")
     if details:
-        bounded["details"] = _named(details)
+        limited["details"] = _limit_names(details)
         causes = details.get("causes") or ()
         if causes:
-            bounded["details"]["causes"] = kept = [_named(cause) for cause in causes[:_MOST_CAUSES]]
-            if len(causes) > _MOST_CAUSES:
-                kept.append({"message": f"{len(causes) - _MOST_CAUSES} more causes are left out"})
-    return bounded
+            limited["details"]["causes"] = first_causes = [_limit_names(cause) for cause in causes[:_MAX_CAUSES]]
+            if len(causes) > _MAX_CAUSES:
+                first_causes.append({"message": f"{len(causes) - _MAX_CAUSES} more causes omitted"})
+    return limited
 
 
-def _named(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: name(value) if isinstance(value, str) else value for key, value in fields.items()}
+def _limit_names(fields: Mapping[str, object]) -> dict[str, object]:
+    return {key: limit_name(value) if isinstance(value, str) else value for key, value in fields.items()}
 
 
-def sources(addresses: Sequence[str]) -> Sequence[str]:
-    """The first addresses, which are said to be the client's, and the last one, which it cannot choose."""
-    return addresses if len(addresses) <= MOST_SOURCES else [*addresses[: MOST_SOURCES - 1], addresses[-1]]
+def limit_sources(addresses: Sequence[str]) -> Sequence[str]:
+    """The first addresses, one of which may be the client's, and the last one, which the client cannot forge."""
+    return addresses if len(addresses) <= MAX_SOURCES else [*addresses[: MAX_SOURCES - 1], addresses[-1]]
 
 
-def user(of: context.User) -> dict[str, Any]:
-    """A user as UserInfo of authentication.k8s.io: what is not empty, as much as there is room for."""
-    document: dict[str, Any] = {}
-    if of.name:
-        document["username"] = name(of.name)
-    if of.uid:
-        document["uid"] = name(of.uid)
-    room = _LONGEST_USER
-    groups, room = _fitting(of.groups, room)
+def user_info(user: context.User) -> dict[str, object]:
+    """A user as UserInfo of authentication.k8s.io without empty fields, truncated."""
+    document: dict[str, object] = {}
+    if user.name:
+        document["username"] = limit_name(user.name)
+    if user.uid:
+        document["uid"] = limit_name(user.uid)
+    room = _MAX_USER_LENGTH
+    groups, room = _take_fitting(user.groups, room)
     extra: dict[str, list[str]] = {}
-    for key, values in of.extra.items():
+    for key, values in user.extra.items():
         if room <= 0:
             break
-        kept, room = _fitting(values, room - len(key))
-        extra[name(key)] = kept
-    left_out = len(of.groups) - len(groups), len(of.extra) - len(extra)
-    if any(left_out):
-        extra["certplane.io/left-out"] = ["{} groups, {} keys".format(*left_out)]
+        taken, room = _take_fitting(values, room - len(key))
+        extra[limit_name(key)] = taken
+    omitted = len(user.groups) - len(groups), len(user.extra) - len(extra)
+    if any(omitted):
+        extra["certplane.io/left-out"] = ["{} groups, {} keys".format(*omitted)]
     if groups:
         document["groups"] = groups
     if extra:
@@ -94,56 +95,58 @@ def user(of: context.User) -> dict[str, Any]:
     return document
 
 
-def _fitting(values: Sequence[str], room: int) -> tuple[list[str], int]:
-    kept = []
+def _take_fitting(values: Sequence[str], room: int) -> tuple[list[str], int]:
+    """The first values that fit into the room, truncated; and the room that is left."""
+    taken = []
     for value in values:
         if room <= 0:
             break
-        kept.append(name(value))
-        room -= len(kept[-1])
-    return kept, room
+        taken.append(limit_name(value))
+        room -= len(taken[-1])
+    return taken, room
 
 
 class Sampler:
-    """Says which of many records of one kind are written: `rate` a second, and a hundred at once, as somebody who
-    tries something is worth being seen whole. 0 is no limit.
+    """A token bucket that limits events: `rate` a second, 0 for no limit. The burst of a hundred is large enough to
+    record a short attack completely.
     """
 
-    #: Seconds after which it is told how many were left out.
-    TOLD_AFTER: Final = 60.0
-    _AT_ONCE: Final = 100
+    #: Seconds between two reports of dropped events.
+    REPORT_INTERVAL: Final = 60.0
+    _BURST: Final = 100
 
-    def __init__(self, rate: int, clock: clocks.Clock) -> None:
+    def __init__(self, rate: int, clock: Clock) -> None:
         self._rate = rate
         self._clock = clock
-        self._most = float(max(self._AT_ONCE, rate))
-        self._left = self._most
-        self._seen = clock.monotonic()
-        self._since: tuple[datetime.datetime, float] | None = None
-        self._skipped = 0
-        #: All that were ever left out.
-        self.skipped = 0
+        self._burst = float(max(self._BURST, rate))
+        self._tokens = self._burst
+        self._refilled = clock.monotonic()
+        self._dropped_since: tuple[datetime.datetime, float] | None = None
+        self._dropped = 0
+        #: All events dropped since the start.
+        self.total_dropped = 0
 
-    def admits(self) -> bool:
-        """Whether the next record is written; if not, it is counted."""
+    def admit(self) -> bool:
+        """Whether the next event is written; otherwise it is counted as dropped."""
         now = self._clock.monotonic()
-        self._left = min(self._most, self._left + (now - self._seen) * self._rate)
-        self._seen = now
+        self._tokens = min(self._burst, self._tokens + (now - self._refilled) * self._rate)
+        self._refilled = now
         if not self._rate:
             return True
-        if self._left >= 1:
-            self._left -= 1
+        if self._tokens >= 1:
+            self._tokens -= 1
             return True
-        if self._since is None:
-            self._since = self._clock.now(), now
-        self._skipped += 1
-        self.skipped += 1
+        if self._dropped_since is None:
+            self._dropped_since = self._clock.now(), now
+        self._dropped += 1
+        self.total_dropped += 1
         return False
 
-    def untold(self, *, at_once: bool = False) -> tuple[int, datetime.datetime] | None:
-        """How many were left out, and since when, if that is due to be told; it is told once."""
-        if self._since is None or not (at_once or self._clock.monotonic() - self._since[1] >= self.TOLD_AFTER):
+    def take_dropped(self, *, at_once: bool = False) -> tuple[int, datetime.datetime] | None:
+        """How many events were dropped, and since when; None before REPORT_INTERVAL, unless `at_once`. Resets both."""
+        since = self._dropped_since
+        if since is None or not (at_once or self._clock.monotonic() - since[1] >= self.REPORT_INTERVAL):
             return None
-        told = self._skipped, self._since[0]
-        self._since, self._skipped = None, 0
-        return told
+        dropped = self._dropped, since[0]
+        self._dropped_since, self._dropped = None, 0
+        return dropped

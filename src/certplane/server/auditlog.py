@@ -1,14 +1,13 @@
-"""The file that audit records go to: a line each, rotated when it is large, deleted when it is old.
+"""The audit log file: one event a line, rotated by size, deleted by age and number.
 
-Files are named as kube-apiserver's are: the current one has the name that was asked for, the others the time at which
-they were rotated. Nobody else can read them.
+Files are named as those of kube-apiserver: the current one has the configured name, a backup the time of its rotation.
+Only the owner can read them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import datetime
 import errno
 import logging
@@ -19,108 +18,98 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from certplane import clock as clocks
 from certplane import files
+from certplane.clock import Clock
+from certplane.config.servesettings import STANDARD_OUTPUT, LogRotation
 
 _log = logging.getLogger("certplane.audit")
 
 _MEGABYTE: Final = 1024 * 1024
 _STAMP: Final = "%Y-%m-%dT%H-%M-%S"
 _BACKUP: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}\.\d{3}", re.ASCII)
-#: Seconds that a line waits at the most, and how many lines do.
-_MOMENT: Final = 0.05
-_MOST_WAITING: Final = 200
-#: Seconds between two lines of the server's log about records that are being lost.
-_QUIET_SECONDS: Final = 60.0
-#: The log is written to standard output.
-STANDARD_OUTPUT: Final = "-"
+#: Maximum seconds, and maximum lines, in the buffer.
+_FLUSH_DELAY: Final = 0.05
+_MAX_BUFFERED: Final = 200
+#: Seconds between two messages about lost events in the server's log.
+_LOG_INTERVAL: Final = 60.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rotation:
-    """When a file is rotated, and how long the others are kept. 0 is no bound."""
-
-    megabytes: int = 100
-    backups: int = 10
-    days: int = 0
-
-
-#: Makes the line that tells how many lines are missing, and from when until when.
-Gap = Callable[[int, datetime.datetime, datetime.datetime], bytes]
+#: Encodes the line that says how many lines are missing, from when and until when.
+EncodeLoss = Callable[[int, datetime.datetime, datetime.datetime], bytes]
 
 
 class LogFile:
-    """A log of lines. What cannot be written is counted, and fails nothing. That it is so is said in the server's log
-    now and then, and in this one, by a line that `gap` makes, as soon as it can be written again.
+    """A log of lines. A failure to write raises nothing: the lost lines are counted, and the failure is reported in the
+    server's log now and then. When the file can be written again, its next line is one from `encode_loss`.
     """
 
-    def __init__(self, path: pathlib.Path, rotation: Rotation, clock: clocks.Clock, gap: Gap) -> None:
+    def __init__(self, path: pathlib.Path, rotation: LogRotation, clock: Clock, encode_loss: EncodeLoss) -> None:
         self._path = path
         self._rotation = rotation
         self._clock = clock
-        self._gap = gap
+        self._encode_loss = encode_loss
         self._handle: int | None = None
         self._size = 0
-        self._waiting: list[bytes] = []
-        self._stuck = False
-        self._missing = 0
-        self._missing_since = clock.now()
-        self._said = -_QUIET_SECONDS
-        #: Lines that were ever lost; and why the newest was, empty while all can be written.
+        self._buffer: list[bytes] = []
+        self._rotation_failed = False
+        self._lost = 0
+        self._lost_since = clock.now()
+        self._logged = -_LOG_INTERVAL
+        #: Lines lost since the start; and the reason of the last failure, empty while the file can be written.
         self.lost = 0
         self.problem = ""
 
     def write(self, line: bytes, *, may_wait: bool = False) -> None:
-        """Append one line. One that may wait is written together with those that come within a moment: one system
-        call. Any other is in the file before the caller goes on.
+        """Append one line. It is in the file on return, unless it `may_wait`: such lines are buffered for a moment and
+        written with one system call.
         """
-        self._waiting.append(line)
-        if not may_wait or len(self._waiting) >= _MOST_WAITING:
+        self._buffer.append(line)
+        if not may_wait or len(self._buffer) >= _MAX_BUFFERED:
             self.flush()
-        elif len(self._waiting) == 1:
-            asyncio.get_running_loop().call_later(_MOMENT, self.flush)
+        elif len(self._buffer) == 1:
+            asyncio.get_running_loop().call_later(_FLUSH_DELAY, self.flush)
 
     def flush(self) -> None:
-        """Write what waits."""
-        if self._waiting:
-            lines, self._waiting = b"".join(self._waiting), []
+        """Write the buffered lines."""
+        if self._buffer:
+            lines, self._buffer = b"".join(self._buffer), []
             self._write(lines)
 
     def _write(self, lines: bytes) -> None:
         written = 0
-        gap = self._gap(self._missing, self._missing_since, self._clock.now()) if self._missing else b""
-        lines = gap + lines
+        loss = self._encode_loss(self._lost, self._lost_since, self._clock.now()) if self._lost else b""
+        lines = loss + lines
         try:
             if self._handle is None:
                 self._open()
-            limit = self._rotation.megabytes * _MEGABYTE
+            limit = self._rotation.maxsize * _MEGABYTE
             if limit and self._size and self._size + len(lines) > limit:
-                self._turn_over()
+                self._rotate()
             written = self._append(lines)
             if written < len(lines):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            if written >= len(gap):
-                self._missing = 0
-            self._lose(lines.count(b"\n", max(written, len(gap))), error)
+            if written >= len(loss):
+                self._lost = 0
+            self._count_lost(lines.count(b"\n", max(written, len(loss))), error)
         else:
-            if gap:
-                _log.warning("audit records are written again", extra={"path": self._path, "lost": self._missing})
-            self._missing, self.problem = 0, ""
+            if loss:
+                _log.warning("audit log recovered", extra={"path": self._path, "lost": self._lost})
+            self._lost, self.problem = 0, ""
 
-    def _lose(self, count: int, error: OSError) -> None:
-        if not self._missing:
-            self._missing_since = self._clock.now()
-        self._missing += count
+    def _count_lost(self, count: int, error: OSError) -> None:
+        if not self._lost:
+            self._lost_since = self._clock.now()
+        self._lost += count
         self.lost += count
         self.problem = error.strerror or str(error)
-        if self._clock.monotonic() - self._said >= _QUIET_SECONDS:
-            self._said = self._clock.monotonic()
-            told = {"path": self._path, "why": self.problem, "lost": self._missing}
-            _log.error("audit records are being lost", extra=told)
+        if self._clock.monotonic() - self._logged >= _LOG_INTERVAL:
+            self._logged = self._clock.monotonic()
+            fields = {"path": self._path, "error": self.problem, "lost": self._lost}
+            _log.error("failed to write audit events", extra=fields)
 
     def close(self) -> None:
-        """Write what waits, and let go of the file."""
+        """Write the buffered lines and close the file. The next write opens it again."""
         self.flush()
         self._release()
 
@@ -137,7 +126,7 @@ class LogFile:
         self._size = os.fstat(self._handle).st_size
 
     def _append(self, lines: bytes) -> int:
-        """Write; tell how many bytes of whole lines are in the file. Half a line would swallow the next one."""
+        """Write; return the bytes of the complete lines. A partial line is removed, or it would merge with the next."""
         assert self._handle is not None  # noqa: S101 - `_write` has opened it
         written = os.write(self._handle, lines)
         whole = written if written == len(lines) else lines.rfind(b"\n", 0, written) + 1
@@ -146,7 +135,7 @@ class LogFile:
         self._size += whole
         return whole
 
-    def _turn_over(self) -> None:
+    def _rotate(self) -> None:
         if str(self._path) == STANDARD_OUTPUT:
             return
         self._release()
@@ -157,35 +146,35 @@ class LogFile:
             if not backup.exists():
                 self._path.rename(backup)
         except OSError as error:
-            # Who may write the file need not be allowed to rename it; a file that is too large loses nothing.
-            if not self._stuck:
-                _log.error("the audit log cannot be rotated", extra={"path": self._path, "why": str(error)})
-            self._stuck = True
+            # Renaming needs rights on the directory. Without them the file grows, but no event is lost.
+            if not self._rotation_failed:
+                _log.error("failed to rotate the audit log", extra={"path": self._path, "error": str(error)})
+            self._rotation_failed = True
         self._open()
-        self._forget(now)
+        self._delete_old(now)
 
-    def _forget(self, now: datetime.datetime) -> None:
-        kept = backups(self._path)
-        surplus = kept[: -self._rotation.backups] if self._rotation.backups else []
-        if self._rotation.days:
-            limit = now - datetime.timedelta(days=self._rotation.days)
-            surplus = [*surplus, *(each for each in kept if (_moment(each, self._path) or now) < limit)]
-        for each in surplus:
+    def _delete_old(self, now: datetime.datetime) -> None:
+        existing = backups(self._path)
+        surplus = existing[: -self._rotation.maxbackup] if self._rotation.maxbackup else []
+        if self._rotation.maxage:
+            limit = now - datetime.timedelta(days=self._rotation.maxage)
+            surplus = [*surplus, *(file for file in existing if (_rotated_at(file, self._path) or now) < limit)]
+        for file in surplus:
             with contextlib.suppress(OSError):
-                each.unlink(missing_ok=True)
+                file.unlink(missing_ok=True)
 
 
 def backups(path: pathlib.Path) -> list[pathlib.Path]:
     """The rotated files of a log, oldest first."""
     try:
-        beside = list(path.parent.iterdir())
+        siblings = list(path.parent.iterdir())
     except OSError:
         return []
-    return sorted((each for each in beside if _moment(each, path) is not None), key=lambda each: each.name)
+    return sorted((file for file in siblings if _rotated_at(file, path) is not None), key=lambda file: file.name)
 
 
-def _moment(file: pathlib.Path, path: pathlib.Path) -> datetime.datetime | None:
-    """When a file was rotated; None if it is no former file of this log, whatever its name looks like."""
+def _rotated_at(file: pathlib.Path, path: pathlib.Path) -> datetime.datetime | None:
+    """The time at which a file was rotated; None if it is not a backup of the log `path`."""
     start, end = f"{path.stem}-", path.suffix
     if not (file.name.startswith(start) and file.name.endswith(end)):
         return None

@@ -1,6 +1,6 @@
-"""Which requests are recorded, and how much of them: a Policy of audit.k8s.io/v1, judged rule by rule.
+"""The audit policy, a Policy of audit.k8s.io/v1: which requests are recorded, and how much of each.
 
-The first rule that matches decides; what no rule matches is not recorded. Source:
+The first matching rule applies; a request that matches no rule is not recorded. Source:
 `k8s.io/apiserver/pkg/apis/audit/{v1,validation}`, `k8s.io/apiserver/pkg/audit/policy/checker.go`.
 """
 
@@ -13,10 +13,12 @@ from typing import Annotated, Final
 from msgspec import field
 
 from certplane import errors
-from certplane.meta import codec, context, goyaml, names, objects
+from certplane.golang import formatting, goyaml
+from certplane.meta import context, names, objects
 from certplane.meta.objects import always, doc
+from certplane.wire import codec
 
-#: From nothing to everything.
+#: In ascending order.
 LEVELS: Final = ("None", "Metadata", "Request", "RequestResponse")
 NONE, METADATA, REQUEST, REQUEST_RESPONSE = LEVELS
 RECEIVED: Final = "RequestReceived"
@@ -25,15 +27,15 @@ COMPLETE: Final = "ResponseComplete"
 PANIC: Final = "Panic"
 _STAGES: Final = (PANIC, RECEIVED, COMPLETE, STARTED)
 
-#: Their bodies are credentials. Whatever a policy says, no more than their metadata is recorded.
+#: Resources whose bodies are credentials. Only their metadata is recorded, whatever the policy says.
 _SECRET: Final = frozenset(
     {("", "secrets", ""), ("", "serviceaccounts", "token"), ("authentication.k8s.io", "tokenreviews", "")}
 )
 
 
-def holds_credentials(of: context.Attributes | context.RequestInfo) -> bool:
-    """Whether a request is about something that nothing may be quoted from."""
-    return (of.group, of.resource, of.subresource) in _SECRET
+def holds_credentials(attributes: context.Attributes | context.RequestInfo) -> bool:
+    """Whether the bodies of a request are credentials, so that nothing of them may be logged or quoted."""
+    return (attributes.group, attributes.resource, attributes.subresource) in _SECRET
 
 
 class GroupResources(objects.Type):
@@ -43,7 +45,7 @@ class GroupResources(objects.Type):
     resources: Annotated[list[str], doc("pods, pods/log, pods/*, */status or *; empty for all.")] = field(
         default_factory=list
     )
-    resource_names: Annotated[list[str], doc("Names of single objects; empty for all.")] = field(default_factory=list)
+    resource_names: Annotated[list[str], doc("Names of objects; empty for all.")] = field(default_factory=list)
 
 
 class PolicyRule(objects.Type):
@@ -51,16 +53,16 @@ class PolicyRule(objects.Type):
 
     level: Annotated[str, doc("None, Metadata, Request or RequestResponse.")] = always(str)
     users: Annotated[list[str], doc("Users; empty for all.")] = field(default_factory=list)
-    user_groups: Annotated[list[str], doc("Groups, any of which is enough; empty for all.")] = field(
+    user_groups: Annotated[list[str], doc("Groups, one of which must match; empty for all.")] = field(
         default_factory=list
     )
     verbs: Annotated[list[str], doc("Verbs; empty for all.")] = field(default_factory=list)
     resources: Annotated[list[GroupResources], doc("Resources; empty for all.")] = field(default_factory=list)
-    namespaces: Annotated[list[str], doc("Namespaces; the empty one for what is in none; no entry for all.")] = field(
+    namespaces: Annotated[list[str], doc('Namespaces, "" for cluster-scoped resources; empty for all.')] = field(
         default_factory=list
     )
-    non_resource_urls: Annotated[list[str], doc("Paths that are no resources; a * at the end stands for any rest.")] = (
-        field(default_factory=list, name="nonResourceURLs")
+    non_resource_urls: Annotated[list[str], doc("Non-resource paths; a trailing * matches any suffix.")] = field(
+        default_factory=list, name="nonResourceURLs"
     )
     omit_stages: Annotated[list[str], doc("Stages that are not recorded.")] = field(default_factory=list)
     omit_managed_fields: Annotated[bool | None, doc("Whether objects are recorded without managedFields.")] = None
@@ -69,58 +71,58 @@ class PolicyRule(objects.Type):
 class Document(objects.Object):
     """Policy says which requests are recorded, and how much of them."""
 
-    rules: Annotated[list[PolicyRule], doc("The rules; the first that matches counts.")] = always(list)
-    omit_stages: Annotated[list[str], doc("Stages that are recorded for no rule.")] = field(default_factory=list)
-    omit_managed_fields: Annotated[bool, doc("What holds for rules that say nothing of it.")] = False
+    rules: Annotated[list[PolicyRule], doc("The rules; the first match applies.")] = always(list)
+    omit_stages: Annotated[list[str], doc("Stages that are not recorded, for all rules.")] = field(default_factory=list)
+    omit_managed_fields: Annotated[bool, doc("The default of the rules.")] = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Judgement:
-    """How much of a request is recorded, and at which stages."""
+class RequestAuditConfig:
+    """What is recorded of a request: the level, and the stages that are omitted."""
 
     level: str
-    omitted: frozenset[str] = frozenset()
+    omit_stages: frozenset[str] = frozenset()
     omit_managed_fields: bool = False
 
-    def records(self, stage: str) -> bool:
-        return self.level != NONE and stage not in self.omitted
+    def includes_stage(self, stage: str) -> bool:
+        return self.level != NONE and stage not in self.omit_stages
 
-    def reaches(self, level: str) -> bool:
+    def includes_level(self, level: str) -> bool:
         return LEVELS.index(self.level) >= LEVELS.index(level)
 
 
-_NOTHING: Final = Judgement(NONE)
-#: Stands for every group, resource or path.
+_OMIT: Final = RequestAuditConfig(NONE)
+#: The wildcard for groups, resources and paths.
 _ANY: Final = "*"
 
 
-class PolicyProblem(ValueError):
-    """A policy that cannot be used; the text says everything that is wrong with it."""
+class InvalidPolicy(ValueError):
+    """An invalid policy; the text lists all errors."""
 
 
 class Policy:
-    """A policy, ready to judge."""
+    """A compiled policy."""
 
     def __init__(self, document: Document) -> None:
-        self._rules = tuple(_Rule(each, document) for each in document.rules)
+        self._rules = tuple(_Rule(rule, document) for rule in document.rules)
 
-    def judge(self, of: context.Attributes) -> Judgement:
+    def evaluate(self, attributes: context.Attributes) -> RequestAuditConfig:
         """What to record of a request."""
         for rule in self._rules:
-            if rule.matches(of):
-                found = rule.judgement
-                if holds_credentials(of) and found.reaches(REQUEST):
-                    return dataclasses.replace(found, level=METADATA)
-                return found
-        return _NOTHING
+            if rule.matches(attributes):
+                config = rule.config
+                if holds_credentials(attributes) and config.includes_level(REQUEST):
+                    return dataclasses.replace(config, level=METADATA)
+                return config
+        return _OMIT
 
 
 class _Rule:
-    """One rule, with sets instead of lists."""
+    """One compiled rule, with sets instead of lists."""
 
     def __init__(self, rule: PolicyRule, document: Document) -> None:
         omit = rule.omit_managed_fields
-        self.judgement = Judgement(
+        self.config = RequestAuditConfig(
             rule.level,
             frozenset((*rule.omit_stages, *document.omit_stages)),
             document.omit_managed_fields if omit is None else omit,
@@ -132,38 +134,40 @@ class _Rule:
         self._resources = tuple(rule.resources)
         self._paths = tuple(rule.non_resource_urls)
 
-    def matches(self, of: context.Attributes) -> bool:
-        if self._users and of.user.name not in self._users:
+    def matches(self, attributes: context.Attributes) -> bool:
+        if self._users and attributes.user.name not in self._users:
             return False
-        if self._groups and self._groups.isdisjoint(of.user.groups):
+        if self._groups and self._groups.isdisjoint(attributes.user.groups):
             return False
-        if self._verbs and of.verb not in self._verbs:
+        if self._verbs and attributes.verb not in self._verbs:
             return False
         if self._namespaces or self._resources:
-            return of.is_resource and self._matches_resource(of)
-        return not self._paths or (not of.is_resource and any(_fits(of.path, each) for each in self._paths))
+            return attributes.is_resource and self._matches_resource(attributes)
+        return not self._paths or (
+            not attributes.is_resource and any(_matches_path(attributes.path, pattern) for pattern in self._paths)
+        )
 
-    def _matches_resource(self, of: context.Attributes) -> bool:
-        if self._namespaces and of.namespace not in self._namespaces:
+    def _matches_resource(self, attributes: context.Attributes) -> bool:
+        if self._namespaces and attributes.namespace not in self._namespaces:
             return False
         if not self._resources:
             return True
-        combined = f"{of.resource}/{of.subresource}" if of.subresource else of.resource
-        forms = {_ANY, combined, f"{of.resource}/*"}
-        if of.subresource:
-            forms.add(f"*/{of.subresource}")
-        for each in self._resources:
-            if each.group not in (of.group, _ANY):
+        combined = f"{attributes.resource}/{attributes.subresource}" if attributes.subresource else attributes.resource
+        patterns = {_ANY, combined, f"{attributes.resource}/*"}
+        if attributes.subresource:
+            patterns.add(f"*/{attributes.subresource}")
+        for group_resources in self._resources:
+            if group_resources.group not in (attributes.group, _ANY):
                 continue
-            if not each.resources:
+            if not group_resources.resources:
                 return True
-            named = not each.resource_names or of.name in each.resource_names
-            if named and not forms.isdisjoint(each.resources):
+            matches_name = not group_resources.resource_names or attributes.name in group_resources.resource_names
+            if matches_name and not patterns.isdisjoint(group_resources.resources):
                 return True
         return False
 
 
-def _fits(path: str, pattern: str) -> bool:
+def _matches_path(path: str, pattern: str) -> bool:
     if pattern.endswith("*"):
         return path.startswith(pattern.rstrip("*"))
     return path == pattern
@@ -173,77 +177,81 @@ def _fits(path: str, pattern: str) -> bool:
 
 
 def parse(data: bytes) -> Policy:
-    """The policy in a YAML or JSON document. Raises PolicyProblem with everything that is wrong with it."""
+    """Parse a policy in YAML or JSON. Raises InvalidPolicy with all errors."""
     try:
-        reading = codec.read(goyaml.parse(data), Document)
-    except (goyaml.Problem, codec.ReadProblem) as error:
-        raise PolicyProblem(str(error)) from error
-    found: Document = reading.object
-    problems = list(reading.strict)
-    if (found.api_version, found.kind) != ("audit.k8s.io/v1", "Policy"):
+        reading = codec.decode_tree(goyaml.parse(data), Document)
+    except (goyaml.YAMLError, codec.DecodeError) as error:
+        raise InvalidPolicy(str(error)) from error
+    document = reading.object
+    problems = list(reading.strict_errors)
+    if (document.api_version, document.kind) != ("audit.k8s.io/v1", "Policy"):
         problems.append(
-            f"it is {found.kind or 'nothing'} of {found.api_version or 'no version'}, not a Policy of audit.k8s.io/v1"
+            f"expected kind Policy of audit.k8s.io/v1, got kind {formatting.quote(document.kind)} of "
+            f"{formatting.quote(document.api_version)}"
         )
-    if not found.rules:
-        problems.append("it has no rules")
-    problems += [str(each) for each in _problems(found)]
+    if not document.rules:
+        problems.append("rules: Required value")
+    problems += [str(problem) for problem in _problems(document)]
     if problems:
-        raise PolicyProblem("; ".join(problems))
-    return Policy(found)
+        raise InvalidPolicy("; ".join(problems))
+    return Policy(document)
 
 
-def _problems(of: Document) -> list[errors.FieldProblem]:
-    problems = _stage_problems(of.omit_stages, "omitStages")
-    for at, rule in enumerate(of.rules):
-        path = f"rules[{at}]"
+def _problems(document: Document) -> list[errors.FieldProblem]:
+    problems = _stage_problems(document.omit_stages, "omitStages")
+    for index, rule in enumerate(document.rules):
+        path = f"rules[{index}]"
         if not rule.level:
             problems.append(errors.required(f"{path}.level"))
         elif rule.level not in LEVELS:
             problems.append(errors.not_supported(f"{path}.level", rule.level, LEVELS))
         problems += _stage_problems(rule.omit_stages, f"{path}.omitStages")
         problems += _url_problems(rule, f"{path}.nonResourceURLs")
-        for index, each in enumerate(rule.resources):
-            problems += _resource_problems(each, f"{path}.resources[{index}]")
+        for position, group_resources in enumerate(rule.resources):
+            problems += _resource_problems(group_resources, f"{path}.resources[{position}]")
     return problems
 
 
 def _stage_problems(stages: Sequence[str], path: str) -> list[errors.FieldProblem]:
     return [
-        errors.not_supported(f"{path}[{at}]", each, _STAGES) for at, each in enumerate(stages) if each not in _STAGES
+        errors.not_supported(f"{path}[{index}]", stage, _STAGES)
+        for index, stage in enumerate(stages)
+        if stage not in _STAGES
     ]
 
 
 def _url_problems(rule: PolicyRule, path: str) -> list[errors.FieldProblem]:
     problems = []
     if rule.non_resource_urls and (rule.resources or rule.namespaces):
-        why = "rules cannot apply to both regular resources and non-resource URLs"
-        problems.append(errors.invalid(path, rule.non_resource_urls, why))
-    for at, each in enumerate(rule.non_resource_urls):
-        if each == _ANY:
+        detail = "rules cannot apply to both regular resources and non-resource URLs"
+        problems.append(errors.invalid(path, rule.non_resource_urls, detail))
+    for index, url in enumerate(rule.non_resource_urls):
+        if url == _ANY:
             continue
-        if not each.startswith("/"):
-            why = "non-resource URL rules must begin with a '/' character"
-            problems.append(errors.invalid(f"{path}[{at}]", each, why))
-        if "*" in each[:-1]:
-            why = "non-resource URL wildcards '*' must be the final character of the rule"
-            problems.append(errors.invalid(f"{path}[{at}]", each, why))
+        if not url.startswith("/"):
+            detail = "non-resource URL rules must begin with a '/' character"
+            problems.append(errors.invalid(f"{path}[{index}]", url, detail))
+        if "*" in url[:-1]:
+            detail = "non-resource URL wildcards '*' must be the final character of the rule"
+            problems.append(errors.invalid(f"{path}[{index}]", url, detail))
     return problems
 
 
-def _resource_problems(of: GroupResources, path: str) -> list[errors.FieldProblem]:
+def _resource_problems(resources: GroupResources, path: str) -> list[errors.FieldProblem]:
     problems = []
-    if of.group not in ("", _ANY):
+    if resources.group not in ("", _ANY):
         problems = [
-            errors.invalid(f"{path}.group", of.group, why) for why in names.dns1123_subdomain_problems(of.group)
+            errors.invalid(f"{path}.group", resources.group, detail)
+            for detail in names.dns1123_subdomain_problems(resources.group)
         ]
-    if of.resource_names and not of.resources:
-        why = "using resourceNames requires at least one resource"
-        problems.append(errors.invalid(f"{path}.resourceNames", of.resource_names, why))
+    if resources.resource_names and not resources.resources:
+        detail = "using resourceNames requires at least one resource"
+        problems.append(errors.invalid(f"{path}.resourceNames", resources.resource_names, detail))
     return problems
 
 
-#: What is recorded where nobody says anything else: who did what, without bodies; not the traffic that says nothing
-#: about it. Every decision and every certificate is among what is recorded.
+#: The default policy: metadata of all requests except health checks, discovery, leases, events and access reviews.
+#: Every approval and every issued certificate is recorded.
 DEFAULT: Final = parse(
     b"""
 apiVersion: audit.k8s.io/v1

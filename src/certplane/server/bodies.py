@@ -1,4 +1,4 @@
-"""Request bodies to objects: content type, strictness, and the many ways in which a body can be wrong.
+"""Decodes request bodies: content type, field validation, and the error texts for invalid bodies.
 
 Source of the texts: `k8s.io/apiserver/pkg/endpoints/handlers/{create,rest}.go`.
 """
@@ -8,12 +8,19 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Generic, TypeVar
 
-from certplane import errors, gotext, offload
-from certplane.meta import codec, context, gojson, goyaml, objects, protobuf
-from certplane.server import auditpolicy, exchange, negotiation
+from certplane import errors, offload
+from certplane.golang import formatting, gojson, goyaml
+from certplane.meta import context, objects
+from certplane.meta.objects import Object
+from certplane.server import auditpolicy, negotiation
+from certplane.server.exchange import Request
+from certplane.wire import codec, protobuf
 from certplane.x509 import privatekeys
+
+T = TypeVar("T", bound=Object)
+T_co = TypeVar("T_co", bound=Object, covariant=True)
 
 _log = logging.getLogger("certplane.server")
 
@@ -23,142 +30,146 @@ _TYPE_META = r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind 
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Expected:
-    """What a body should be. `is_known` tells of other (apiVersion, kind) pairs whether there are such."""
+class Expected(Generic[T_co]):
+    """The type that a body must have. `is_known` says whether another (apiVersion, kind) pair exists."""
 
-    type: type[objects.Type]
+    type: type[T_co]
     api_version: str
     kind: str
     is_known: Callable[[str, str], bool]
 
 
-def weight(data: bytes, media_type: str) -> int:
-    """How long it takes to read a body, as `offload.run` counts."""
-    return len(data) * (offload.YAML if media_type == negotiation.YAML else 1)
+def decoding_cost(data: bytes, media_type: str) -> int:
+    """The cost of decoding a body, in the unit of `offload.run`."""
+    return len(data) * (offload.YAML_FACTOR if media_type == negotiation.YAML else 1)
 
 
-async def receive(of: exchange.Exchange) -> bytes:
-    """The body of a request. Raises RequestEntityTooLarge, and BadRequest for a private key where none belongs: before
-    anything of it is read, recorded or quoted.
+async def receive(request: Request) -> bytes:
+    """The body of a request. Raises RequestEntityTooLarge; and BadRequest for a private key, unless the resource holds
+    credentials. So nothing of a private key is decoded, audited or quoted.
     """
-    body = await of.body()
-    if not auditpolicy.holds_credentials(of.info):
-        await offload.run(len(body), _refuse_private_keys, body, of.request_id)
+    body = await request.body()
+    if not auditpolicy.holds_credentials(request.info):
+        await offload.run(len(body), _refuse_private_keys, body, request.request_id)
     return body
 
 
 def _refuse_private_keys(data: bytes, request_id: str) -> None:
-    if privatekeys.is_in(data):
-        _log.warning("a private key was sent where none belongs", extra={"request_id": request_id})
-        raise errors.BadRequest(privatekeys.FOUND)
+    if privatekeys.contains_key(data):
+        _log.warning("request refused: it contains a private key", extra={"request_id": request_id})
+        raise errors.BadRequest(privatekeys.EXPOSED_MESSAGE)
 
 
-def read(data: bytes, media_type: str, expected: Expected, call: context.Call) -> Any:
-    """The object in a body. Raises BadRequest; adds warnings to the call, as its fieldValidation says."""
-    found = _read(data, media_type, expected, call)
+def decode(data: bytes, media_type: str, expected: Expected[T], call: context.Call) -> T:
+    """Decode the object in a body. Raises BadRequest; adds warnings to the call, as its fieldValidation says."""
+    obj = _decode(data, media_type, expected, call)
     if (media_type != negotiation.JSON or b"\\u" in data) and not auditpolicy.holds_credentials(call.info):
-        # What a form of its own hides, JSON shows: bytes in protobuf, folded lines, escaped characters.
-        _refuse_private_keys(codec.encode(found), call.request_id)
-    return found
+        # Check the canonical JSON, too: protobuf bytes, folded YAML lines and escapes can hide a key.
+        _refuse_private_keys(codec.encode(obj), call.request_id)
+    return obj
 
 
-def _read(data: bytes, media_type: str, expected: Expected, call: context.Call) -> Any:
+def _decode(data: bytes, media_type: str, expected: Expected[T], call: context.Call) -> T:
     if media_type == negotiation.PROTOBUF:
-        return _read_protobuf(data, expected)
+        return _decode_protobuf(data, expected)
     tree = _parse(data, media_type, expected)
     try:
         api_version, kind = type_of(tree)
-    except codec.ReadProblem as error:
+    except codec.DecodeError as error:
         raise _unrecognised(expected, str(error), data) from error
     _check_type(api_version or expected.api_version, kind or expected.kind, expected)
     try:
-        reading = codec.read(tree, expected.type)
-    except codec.ReadProblem as error:
-        raise _unfit(expected, str(error)) from error
-    doubled = goyaml.duplicates(data) if media_type == negotiation.YAML and call.field_validation != "Ignore" else []
-    _judge(doubled[: codec.STRICT_LIMIT], reading.strict, expected, call)
+        reading = codec.decode_tree(tree, expected.type)
+    except codec.DecodeError as error:
+        raise _cannot_handle(expected, str(error)) from error
+    is_checked = media_type == negotiation.YAML and call.field_validation != "Ignore"
+    duplicates = goyaml.find_duplicates(data)[: codec.STRICT_LIMIT] if is_checked else []
+    _apply_field_validation(duplicates, reading.strict_errors, expected, call)
     return reading.object
 
 
-def read_options(data: bytes, media_type: str) -> objects.DeleteOptions:
-    """The options of a deletion, of any version. They are read by a scheme of their own, and nobody dresses up what it
-    says. Raises BadRequest.
+def decode_delete_options(data: bytes, media_type: str) -> objects.DeleteOptions:
+    """Decode DeleteOptions, of any version. kube-apiserver uses another scheme for them, whose errors have no prefix.
+    Raises BadRequest.
     """
     if media_type == negotiation.PROTOBUF:
-        decoded: objects.DeleteOptions = protobuf.decode(data, objects.DeleteOptions, "v1").object
-        return decoded
+        return protobuf.decode(data, objects.DeleteOptions, "v1").object
     try:
         tree = goyaml.parse(data) if media_type == negotiation.YAML else codec.parse_json(data)
         api_version, kind = type_of(tree)
         if kind not in ("", "DeleteOptions"):
             raise errors.BadRequest(_unregistered(api_version or "v1", kind, _OPTIONS_SCHEME))
-        found: objects.DeleteOptions = codec.read(tree, objects.DeleteOptions).object
-    except gojson.SyntaxProblem as error:
+        delete_options = codec.decode_tree(tree, objects.DeleteOptions).object
+    except gojson.JSONSyntaxError as error:
         raise errors.BadRequest(f"couldn't get version/kind; json parse error: {error}") from error
-    except (goyaml.Problem, codec.ReadProblem) as error:
+    except (goyaml.YAMLError, codec.DecodeError) as error:
         raise errors.BadRequest(str(error)) from error
-    return found
+    return delete_options
 
 
-def _judge(doubled: Sequence[str], strict: Sequence[str], expected: Expected, call: context.Call) -> None:
-    """Refuse or warn of what strict decoding found: keys that a YAML document has twice, and what does not belong."""
-    if call.field_validation == "Ignore" or not (doubled or strict):
+def _apply_field_validation(
+    duplicates: Sequence[str], strict_errors: Sequence[str], expected: Expected[Object], call: context.Call
+) -> None:
+    """Refuse duplicate YAML keys and strict decoding errors, or add them to the warnings, as fieldValidation says."""
+    if call.field_validation == "Ignore" or not (duplicates or strict_errors):
         return
     if call.field_validation == "Strict":
-        yaml = ["yaml: unmarshal errors:" + "".join(f"\n  {each}" for each in doubled)] if doubled else []
-        raise _unfit(expected, "strict decoding error: " + ", ".join([*yaml, *strict]))
-    call.warnings.extend([*doubled, *strict])
+        yaml = (
+            ["yaml: unmarshal errors:" + "".join(f"\n  {duplicate}" for duplicate in duplicates)] if duplicates else []
+        )
+        raise _cannot_handle(expected, "strict decoding error: " + ", ".join([*yaml, *strict_errors]))
+    call.warnings.extend([*duplicates, *strict_errors])
 
 
-def _unfit(expected: Expected, why: str) -> errors.BadRequest:
+def _cannot_handle(expected: Expected[Object], detail: str) -> errors.BadRequest:
     version = expected.api_version.rpartition("/")[2]
-    return errors.BadRequest(f'{expected.kind} in version "{version}" cannot be handled as a {expected.kind}: {why}')
+    return errors.BadRequest(f'{expected.kind} in version "{version}" cannot be handled as a {expected.kind}: {detail}')
 
 
-def _parse(data: bytes, media_type: str, expected: Expected) -> Any:
+def _parse(data: bytes, media_type: str, expected: Expected[Object]) -> object:
     try:
         if media_type == negotiation.YAML:
-            # It is made JSON first, by a writer that sorts.
-            return gojson.sorted_tree(goyaml.parse(data))
+            # kube-apiserver converts YAML to JSON first, which sorts the keys.
+            return gojson.sort_members(goyaml.parse(data))
         return codec.parse_json(data)
-    except gojson.SyntaxProblem as error:
+    except gojson.JSONSyntaxError as error:
         raise _unrecognised(expected, f"couldn't get version/kind; json parse error: {error}", data) from error
-    except goyaml.Problem as error:
+    except goyaml.YAMLError as error:
         raise _unrecognised(expected, str(error), data) from error
 
 
-def _unrecognised(expected: Expected, why: str, data: bytes) -> errors.BadRequest:
+def _unrecognised(expected: Expected[Object], detail: str, data: bytes) -> errors.BadRequest:
     return errors.BadRequest(
-        f"the object provided is unrecognized (must be of type {expected.kind}): {why} ({codec.summary(data)})"
+        f"the object provided is unrecognized (must be of type {expected.kind}): {detail} ({codec.summary(data)})"
     )
 
 
-def type_of(tree: Any) -> tuple[str, str]:
-    """The apiVersion and kind of a document, empty where it does not say. Raises codec.ReadProblem."""
+def type_of(tree: object) -> tuple[str, str]:
+    """The apiVersion and kind of a document; empty if absent. Raises codec.DecodeError."""
     if not isinstance(tree, gojson.Pairs | None):
         raise _no_type(f"{codec.go_kind(tree)} into Go value of type {_TYPE_META}")
-    found = {"apiVersion": "", "kind": ""}
+    type_meta = {"apiVersion": "", "kind": ""}
     for key, value in tree or ():
-        if key in found and value is not None:
+        if key in type_meta and value is not None:
             if type(value) is not str:
                 raise _no_type(f"{codec.go_kind(value)} into Go struct field .{key} of type string")
-            found[key] = value
-    if found["apiVersion"].count("/") > 1:
-        raise codec.ReadProblem(f"unexpected GroupVersion string: {found['apiVersion']}")
-    return found["apiVersion"], found["kind"]
+            type_meta[key] = value
+    if type_meta["apiVersion"].count("/") > 1:
+        raise codec.DecodeError(f"unexpected GroupVersion string: {type_meta['apiVersion']}")
+    return type_meta["apiVersion"], type_meta["kind"]
 
 
-def _no_type(what: str) -> codec.ReadProblem:
-    return codec.ReadProblem(f"couldn't get version/kind; json parse error: json: cannot unmarshal {what}")
+def _no_type(mismatch: str) -> codec.DecodeError:
+    return codec.DecodeError(f"couldn't get version/kind; json parse error: json: cannot unmarshal {mismatch}")
 
 
 def _unregistered(api_version: str, kind: str, scheme: str) -> str:
-    named = f"no kind {gotext.quote(kind)} is registered for version {gotext.quote(api_version)}"
-    return f"{named} in scheme {gotext.quote(scheme)}"
+    problem = f"no kind {formatting.quote(kind)} is registered for version {formatting.quote(api_version)}"
+    return f"{problem} in scheme {formatting.quote(scheme)}"
 
 
-def type_problem(api_version: str, kind: str, expected: Expected) -> str:
-    """Why a document of this type cannot be read as what is expected; empty if it can."""
+def type_problem(api_version: str, kind: str, expected: Expected[Object]) -> str:
+    """Why a document of this type cannot be decoded as the expected type; empty if it can."""
     if not expected.is_known(api_version, kind):
         return _unregistered(api_version, kind, _SCHEME)
     group, _, version = api_version.rpartition("/")
@@ -167,25 +178,25 @@ def type_problem(api_version: str, kind: str, expected: Expected) -> str:
     return f"converting ({version}.{kind}) to ({_package(expected.api_version)}.{expected.kind}): unknown conversion"
 
 
-def _check_type(api_version: str, kind: str, expected: Expected) -> None:
+def _check_type(api_version: str, kind: str, expected: Expected[Object]) -> None:
     if (api_version, kind) == (expected.api_version, expected.kind):
         return
-    why = type_problem(api_version, kind, expected)
-    if why:
-        version = gotext.quote(api_version.rpartition("/")[2])
-        raise errors.BadRequest(f"{kind} in version {version} cannot be handled as a {expected.kind}: {why}")
+    problem = type_problem(api_version, kind, expected)
+    if problem:
+        version = formatting.quote(api_version.rpartition("/")[2])
+        raise errors.BadRequest(f"{kind} in version {version} cannot be handled as a {expected.kind}: {problem}")
     raise errors.BadRequest(
         f"the API version in the data ({api_version}) does not match the expected API version ({expected.api_version})"
     )
 
 
 def _package(api_version: str) -> str:
-    """What the real server calls the package of a group's internal types: its first word."""
+    """The Go package of a group's internal types in kube-apiserver: the first word of the group."""
     group = api_version.rpartition("/")[0]
     return group.partition(".")[0] or "core"
 
 
-def _read_protobuf(data: bytes, expected: Expected) -> Any:
+def _decode_protobuf(data: bytes, expected: Expected[T]) -> T:
     decoded = protobuf.decode(data, expected.type, expected.api_version)
     _check_type(decoded.api_version or expected.api_version, decoded.kind or expected.kind, expected)
     return decoded.object

@@ -1,8 +1,8 @@
-"""What the server has, as documents: /api, /apis and below, /version, /openapi, and the list of paths at /.
+"""The discovery documents: /api, /apis and below, /version, /openapi, and the list of paths at /.
 
-All of it follows from the declarations of the kinds. Discovery is made when the server starts, because it is small;
-the OpenAPI documents are made when somebody first asks for one, because most servers are never asked right after they
-start. Nothing here changes while the server runs, so each document has one hash for life.
+All are generated from the declarations of the kinds. Discovery is generated at the start, because it is small; the
+OpenAPI documents at the first request for one, because few servers get such a request right after the start. Nothing
+here changes while the server runs, so each document has a constant hash.
 
 Sources: `k8s.io/apiserver/pkg/endpoints/discovery` and `.../discovery/aggregated`; `k8s.io/kube-openapi/pkg/handler`
 and `handler3` (paths, hashes, headers); the order of groups is the one of `pkg/controlplane/apiserver/aggregator.go`.
@@ -23,12 +23,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import certplane
-from certplane import clock as clocks
 from certplane import errors
-from certplane.meta import codec, goyaml, openapi_v2, protobuf, resource, schema
-from certplane.server import exchange, negotiation
+from certplane.clock import Clock
+from certplane.golang import goyaml
+from certplane.meta.resource import AnyAction, AnyKind, AnyResource
+from certplane.openapi import openapi2, openapi3
+from certplane.server import negotiation
+from certplane.server.exchange import Headers, Request
+from certplane.wire import codec, protobuf
 
-#: The Kubernetes version whose API this is. Clients compare it with their own.
+#: The Kubernetes version of the API. Clients compare it with their own.
 API_VERSION: Final = "1.36.2"
 _MINOR_VERSION: Final = API_VERSION.rpartition(".")[0]
 
@@ -36,10 +40,10 @@ _JSON: Final = "application/json"
 _TEXT: Final = "text/plain; charset=utf-8"
 _AGGREGATED: Final = "APIGroupDiscoveryList"
 _AGGREGATED_GROUP: Final = "apidiscovery.k8s.io"
-#: v2beta1 is gone since Kubernetes 1.35: clients that ask for nothing newer get the plain documents.
+#: v2beta1 was removed in Kubernetes 1.35: clients that accept nothing newer get the plain documents.
 _AGGREGATED_VERSIONS: Final = ("v2",)
-#: How clients ask for the binary form of OpenAPI 2, and what it is called in the answer.
-_BINARY_V2: Final = (
+#: The media types of OpenAPI 2 in protobuf: as clients accept it, and as the response has it.
+_PROTOBUF_V2: Final = (
     "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
     "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
 )
@@ -55,42 +59,42 @@ _YEAR: Final = datetime.timedelta(days=365)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Document:
-    """An answer. An empty content type means that the answer has none, and no body."""
+    """A document with its HTTP status and headers. An empty content type means that there is no body."""
 
     status: int
     content_type: str
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
 
-    def for_(self, asked: exchange.Headers) -> Document:
-        """The answer to a request with conditions: itself, or that it is still the same.
+    def for_conditional(self, request_headers: Headers) -> Document:
+        """The document, or 304 if the conditions of the request say that the client has it.
 
-        As Go's `http.ServeContent` does, RFC 9110 section 13: tags are compared weakly and count for more than times.
+        As in Go's `http.ServeContent`, RFC 9110 section 13: tags are compared weakly and take precedence over times.
         """
         if self.status != 200:
             return self
-        known = dict(self.headers)
-        tags = asked.get(b"if-none-match")
-        if tags:
-            # No tag of our own is like any tag, too.
-            offered = [tag.strip().removeprefix("W/") for tag in tags.split(",")]
-            same = "*" in offered or known.get("Etag", "") in offered
+        headers = dict(self.headers)
+        if_none_match = request_headers.get(b"if-none-match")
+        if if_none_match:
+            # A document without a tag matches the wildcard, too.
+            tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+            is_same = "*" in tags or headers.get("Etag", "") in tags
         else:
-            same = _is_since(known.get("Last-Modified", ""), asked.get(b"if-modified-since"))
-        if not same:
+            is_same = _is_unmodified(headers.get("Last-Modified", ""), request_headers.get(b"if-modified-since"))
+        if not is_same:
             return self
-        kept = [each for each in self.headers if each[0] != "Last-Modified" or "Etag" not in known]
+        kept = [field for field in self.headers if field[0] != "Last-Modified" or "Etag" not in headers]
         return Document(304, "", b"", tuple(kept))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _GroupVersion:
-    """What one version of a group has."""
+    """The resources and actions of one version of a group."""
 
     group: str
     version: str
-    resources: tuple[resource.Resource, ...]
-    actions: tuple[resource.Action, ...]
+    resources: tuple[AnyResource, ...]
+    actions: tuple[AnyAction, ...]
 
     @property
     def api_version(self) -> str:
@@ -102,8 +106,8 @@ class _GroupVersion:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Hashed:
-    """A finished document and the hash of its content."""
+class _HashedBody:
+    """An encoded document and the hash of its content."""
 
     body: bytes
     hash: str
@@ -116,17 +120,17 @@ class _Hashed:
 class Discovery:
     """The documents of one server.
 
-    `resources` and `actions` are the catalogue. `server_address` is the host and port under which clients reach the
-    server. The clock dates the OpenAPI documents. `others` are finished documents by path, such as an issuer's keys.
+    `resources` and `actions` are the catalogue. `server_address` is the host and port at which clients reach the
+    server. The clock dates the OpenAPI documents. `others` are further documents by path, such as an issuer's keys.
     """
 
     def __init__(
         self,
-        resources: Sequence[resource.Resource],
-        actions: Sequence[resource.Action],
+        resources: Sequence[AnyResource],
+        actions: Sequence[AnyAction],
         *,
         server_address: str,
-        clock: clocks.Clock,
+        clock: Clock,
         others: Mapping[str, Document] = types.MappingProxyType({}),
     ) -> None:
         self._clock = clock
@@ -136,38 +140,38 @@ class Discovery:
         self._plain = _plain_documents(self._versions, server_address)
         self._encoded: dict[tuple[str, negotiation.Form], bytes] = {}
         self._aggregated_documents = {
-            "/api": _tagged(_aggregated([each for each in self._versions if not each.group])),
-            "/apis": _tagged(_aggregated([each for each in self._versions if each.group])),
+            "/api": _with_etag(_aggregated([version for version in self._versions if not version.group])),
+            "/apis": _with_etag(_aggregated([version for version in self._versions if version.group])),
         }
-        self._unrouted = {"/apis", *(f"/apis/{each.group}" for each in self._versions if each.group)}
+        self._unrouted = {"/apis", *(f"/apis/{version.group}" for version in self._versions if version.group)}
 
-    def answer(self, of: exchange.Exchange) -> Document | None:
-        """The answer to a request; None if the path is none of ours.
+    def respond(self, request: Request) -> Document | None:
+        """The document for a request; None if there is none at the path.
 
-        Documents that are older than routes do not look at the method. Raises MethodNotAllowed, NotAcceptable, and
-        NoSuchPath for what would be in a group that there is.
+        As in kube-apiserver, documents without a go-restful route accept any method. Raises MethodNotAllowed,
+        NotAcceptable, and NoSuchPath for an unknown path in an existing group.
         """
-        if of.path == "/":
+        if request.path == "/":
             return self._root()
-        if of.path.startswith("/openapi/"):
-            return self._openapi(of)
-        path = of.path.removesuffix("/")
+        if request.path.startswith("/openapi/"):
+            return self._openapi(request)
+        path = request.path.removesuffix("/")
         if path not in self._unrouted:
             if not self._is_routed(path):
                 return None
-            if of.method != "GET":
+            if request.method != "GET":
                 raise errors.MethodNotAllowed
-            negotiation.check_route(of.headers.get(b"accept"), self._offered(path))
+            negotiation.check_media_types(request.headers.get(b"accept"), self._media_types(path))
         if path == "/version":
             return Document(200, _JSON, _indented(version_information()))
         if path in self._others:
             return self._others[path]
-        # With a slash behind it, the root of the groups does not know of the aggregated form.
-        form = _aggregated_form(of.headers.get(b"accept")) if path == "/api" or of.path == "/apis" else None
-        return self._discover(path, of) if form is None else self._aggregate(path, form, of)
+        # `/apis/` with a trailing slash has no aggregated form.
+        form = _aggregated_form(request.headers.get(b"accept")) if path == "/api" or request.path == "/apis" else None
+        return self._discover(path, request) if form is None else self._aggregate(path, form, request)
 
     def _is_routed(self, path: str) -> bool:
-        """Whether a route leads here. Raises NoSuchPath if one leads past: to another version of a group."""
+        """Whether there is a route for the path. Raises NoSuchPath for an unknown version of an existing group."""
         if path in self._plain or path in self._others or path == "/version":
             return True
         root, _, rest = path.removeprefix("/").partition("/")
@@ -175,10 +179,10 @@ class Discovery:
             raise errors.NoSuchPath
         return False
 
-    def _offered(self, path: str) -> str:
+    def _media_types(self, path: str) -> str:
         if path in self._others:
             return self._others[path].content_type
-        return _JSON if path == "/version" else negotiation.LISTED
+        return _JSON if path == "/version" else negotiation.MEDIA_TYPES
 
     def _root(self) -> Document:
         paths = sorted({*_OTHER_PATHS, *self._plain, *self._others, "/apis/"})
@@ -186,22 +190,22 @@ class Discovery:
 
     # --- discovery ------------------------------------------------------------------------------------------------
 
-    def _discover(self, path: str, of: exchange.Exchange) -> Document:
-        form = negotiation.negotiate(of.headers.get(b"accept"), negotiation.NO_TRANSFORMS)
-        if of.wants_pretty:
+    def _discover(self, path: str, request: Request) -> Document:
+        form = negotiation.negotiate(request.headers.get(b"accept"), negotiation.NO_TRANSFORMS)
+        if request.wants_pretty:
             form = dataclasses.replace(form, pretty=True)
         body = self._encoded.get((path, form))
         if body is None:
             body = self._encoded[path, form] = _encode(self._plain[path], form)
         return Document(200, form.media_type, body)
 
-    def _aggregate(self, path: str, form: negotiation.Form, of: exchange.Exchange) -> Document:
+    def _aggregate(self, path: str, form: negotiation.Form, request: Request) -> Document:
         document, etag = self._aggregated_documents[path]
         headers = (("Cache-Control", "public"), ("Etag", etag), ("Vary", "Accept"))
-        # Here the real server compares the whole field.
-        if of.headers.get(b"if-none-match") == etag:
+        # Here kube-apiserver compares the whole field.
+        if request.headers.get(b"if-none-match") == etag:
             return Document(304, "", b"", headers)
-        if of.wants_pretty:
+        if request.wants_pretty:
             form = dataclasses.replace(form, pretty=True)
         body = self._encoded.get((path, form))
         if body is None:
@@ -212,86 +216,91 @@ class Discovery:
     # --- OpenAPI --------------------------------------------------------------------------------------------------
 
     @functools.cached_property
-    def _v3_documents(self) -> dict[str, schema.Document]:
-        documents = schema.of_roots(_MINOR_VERSION)
-        for each in self._versions:
-            if each.group:
-                documents[f"apis/{each.group}"] = schema.of_group(each.group, _MINOR_VERSION)
-            documents[each.path[1:]] = schema.of_group_version(each.resources, each.actions, _MINOR_VERSION)
+    def _v3_documents(self) -> dict[str, openapi3.Document]:
+        documents = openapi3.root_documents(_MINOR_VERSION)
+        for version in self._versions:
+            if version.group:
+                documents[f"apis/{version.group}"] = openapi3.group_document(version.group, _MINOR_VERSION)
+            documents[version.path[1:]] = openapi3.group_version_document(
+                version.resources, version.actions, _MINOR_VERSION
+            )
         return documents
 
     @functools.cached_property
-    def _v3_bodies(self) -> dict[str, _Hashed]:
-        return {path: _hashed(document) for path, document in self._v3_documents.items()}
+    def _v3_bodies(self) -> dict[str, _HashedBody]:
+        return {path: _hash(document) for path, document in self._v3_documents.items()}
 
     @functools.cached_property
     def _v3_index(self) -> bytes:
-        paths = {path: {"serverRelativeURL": _v3_url(path, found)} for path, found in sorted(self._v3_bodies.items())}
+        paths = {path: {"serverRelativeURL": _v3_url(path, body)} for path, body in sorted(self._v3_bodies.items())}
         return codec.encode({"paths": paths})
 
     @functools.cached_property
-    def _v2_document(self) -> schema.Document:
-        return openapi_v2.merge(self._v3_documents.values())
+    def _v2_document(self) -> openapi3.Document:
+        return openapi2.from_openapi3(self._v3_documents.values())
 
     @functools.cached_property
-    def _v2_json(self) -> _Hashed:
-        return _hashed(self._v2_document)
+    def _v2_json(self) -> _HashedBody:
+        return _hash(self._v2_document)
 
     @functools.cached_property
-    def _v2_binary(self) -> _Hashed:
-        body = openapi_v2.encode(self._v2_document)
-        return _Hashed(body, schema.digest(body))
+    def _v2_protobuf(self) -> _HashedBody:
+        body = openapi2.encode(self._v2_document)
+        return _HashedBody(body, openapi3.digest(body))
 
-    def _openapi(self, of: exchange.Exchange) -> Document | None:
-        accept = of.headers.get(b"accept")
-        if of.path == "/openapi/v2":
-            return self._v2(accept).for_(of.headers)
-        if of.path == "/openapi/v3":
-            return Document(200, _TEXT, self._v3_index, (("Last-Modified", self._modified),)).for_(of.headers)
-        if of.path.startswith("/openapi/v3/"):
-            return self._v3(of.path.removeprefix("/openapi/v3/"), accept, of.parameter("hash")).for_(of.headers)
+    def _openapi(self, request: Request) -> Document | None:
+        accept = request.headers.get(b"accept")
+        if request.path == "/openapi/v2":
+            return self._v2(accept).for_conditional(request.headers)
+        if request.path == "/openapi/v3":
+            return Document(200, _TEXT, self._v3_index, (("Last-Modified", self._modified),)).for_conditional(
+                request.headers
+            )
+        if request.path.startswith("/openapi/v3/"):
+            document = self._v3(request.path.removeprefix("/openapi/v3/"), accept, request.parameter("hash"))
+            return document.for_conditional(request.headers)
         return None
 
-    def _v3(self, path: str, accept: str, asked: str) -> Document:
-        found = self._v3_bodies.get(path)
-        if found is None:
+    def _v3(self, path: str, accept: str, requested_hash: str) -> Document:
+        hashed = self._v3_bodies.get(path)
+        if hashed is None:
             return Document(404, "", b"")
         vary = ("Vary", "Accept")
-        if not _accepts(accept, (_JSON,)):
+        if not _select_media_type(accept, (_JSON,)):
             return Document(406, "", b"", (vary,))
-        headers: tuple[tuple[str, str], ...] = (("Etag", found.etag), vary)
-        if asked and asked != found.hash:
-            return Document(301, _JSON, b"", (*headers, ("Location", _v3_url(path, found))))
+        headers: tuple[tuple[str, str], ...] = (("Etag", hashed.etag), vary)
+        if requested_hash and requested_hash != hashed.hash:
+            return Document(301, _JSON, b"", (*headers, ("Location", _v3_url(path, hashed))))
         headers = (*headers, ("Last-Modified", self._modified))
-        if asked:
+        if requested_hash:
             expires = email.utils.format_datetime(self._clock.now() + _YEAR, usegmt=True)
             headers = (*headers, ("Cache-Control", "public, immutable"), ("Expires", expires))
-        return Document(200, _JSON, found.body, headers)
+        return Document(200, _JSON, hashed.body, headers)
 
     def _v2(self, accept: str) -> Document:
         vary = (("Vary", "Accept-Encoding"), ("Vary", "Accept"))
-        chosen = _accepts(accept, (_JSON, *_BINARY_V2))
-        if not chosen:
+        media_type = _select_media_type(accept, (_JSON, *_PROTOBUF_V2))
+        if not media_type:
             return Document(406, "", b"", vary)
-        found = self._v2_json if chosen == _JSON else self._v2_binary
-        headers = (("Etag", found.etag), ("Last-Modified", self._modified), *vary)
-        return Document(200, _JSON if chosen == _JSON else _BINARY_V2[-1], found.body, headers)
+        hashed = self._v2_json if media_type == _JSON else self._v2_protobuf
+        headers = (("Etag", hashed.etag), ("Last-Modified", self._modified), *vary)
+        return Document(200, _JSON if media_type == _JSON else _PROTOBUF_V2[-1], hashed.body, headers)
 
 
-def _v3_url(path: str, found: _Hashed) -> str:
-    return f"/openapi/v3/{path}?hash={found.hash}"
+def _v3_url(path: str, hashed: _HashedBody) -> str:
+    return f"/openapi/v3/{path}?hash={hashed.hash}"
 
 
-def _hashed(document: Mapping[str, Any]) -> _Hashed:
+def _hash(document: Mapping[str, object]) -> _HashedBody:
     body = codec.encode(document)
-    return _Hashed(body, schema.digest(body))
+    return _HashedBody(body, openapi3.digest(body))
 
 
-def _tagged(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
-    return document, f'"{schema.digest(codec.encode(document))}"'
+def _with_etag(document: Mapping[str, object]) -> tuple[Mapping[str, object], str]:
+    return document, f'"{openapi3.digest(codec.encode(document))}"'
 
 
-def _encode(document: Mapping[str, Any], form: negotiation.Form) -> bytes:
+def _encode(document: Mapping[str, object], form: negotiation.Form) -> bytes:
     if form.media_type == negotiation.PROTOBUF:
         return protobuf.encode_document(document)
     if form.media_type == negotiation.YAML:
@@ -299,73 +308,73 @@ def _encode(document: Mapping[str, Any], form: negotiation.Form) -> bytes:
     return _indented(document) if form.pretty else codec.encode(document) + b"\n"
 
 
-def _indented(document: Mapping[str, Any]) -> bytes:
+def _indented(document: Mapping[str, object]) -> bytes:
     return json.dumps(document, indent=2).encode("ascii")
 
 
-def _is_since(modified: str, moment: str) -> bool:
-    """Whether what was last modified then is no newer than a date that a client sent. Both may be empty or nonsense."""
+def _is_unmodified(last_modified: str, if_modified_since: str) -> bool:
+    """Whether Last-Modified is not after If-Modified-Since. Both may be empty; the client's may be invalid."""
     try:
-        return email.utils.parsedate_to_datetime(modified) <= email.utils.parsedate_to_datetime(moment)
+        return email.utils.parsedate_to_datetime(last_modified) <= email.utils.parsedate_to_datetime(if_modified_since)
     except (TypeError, ValueError):
         return False
 
 
-# --- what clients accept ------------------------------------------------------------------------------------------
+# --- content negotiation ------------------------------------------------------------------------------------------
 
 
 def _aggregated_form(accept: str) -> negotiation.Form | None:
-    """The form of aggregated discovery that is asked for, be it after plain ones; None if it is not."""
-    for clause in negotiation.clauses(accept):
+    """The accepted form of aggregated discovery, even if plain discovery comes first; None if it is not accepted."""
+    for clause in negotiation.parse_accept(accept):
         parameters = dict(clause.parameters)
         version = parameters.get("v", "")
         if (parameters.get("as"), parameters.get("g")) != (_AGGREGATED, _AGGREGATED_GROUP):
             continue
-        for media_type in negotiation.ACCEPTED:
-            if clause.takes(media_type) and version in _AGGREGATED_VERSIONS:
+        for media_type in negotiation.SUPPORTED:
+            if clause.matches(media_type) and version in _AGGREGATED_VERSIONS:
                 return negotiation.Form(media_type, _AGGREGATED, version)
     return None
 
 
-def _accepts(accept: str, offered: Sequence[str]) -> str:
-    """The first of the offered media types that is wanted most; empty if none is."""
-    for clause in negotiation.clauses(accept or "*/*"):
-        for each in offered:
-            if clause.takes(each):
-                return each
+def _select_media_type(accept: str, media_types: Sequence[str]) -> str:
+    """The first media type that matches the best clause of the Accept header; empty if none matches."""
+    for clause in negotiation.parse_accept(accept or "*/*"):
+        for media_type in media_types:
+            if clause.matches(media_type):
+                return media_type
     return ""
 
 
-# --- the catalogue, in order --------------------------------------------------------------------------------------
+# --- the order of groups, versions and resources ------------------------------------------------------------------
 
 
-def _group_versions(
-    resources: Iterable[resource.Resource], actions: Iterable[resource.Action]
-) -> tuple[_GroupVersion, ...]:
-    found: dict[tuple[str, str], tuple[list[resource.Resource], list[resource.Action]]] = {}
-    for each in resources:
-        found.setdefault((each.group, each.version), ([], []))[0].append(each)
+def _group_versions(resources: Iterable[AnyResource], actions: Iterable[AnyAction]) -> tuple[_GroupVersion, ...]:
+    by_version: dict[tuple[str, str], tuple[list[AnyResource], list[AnyAction]]] = {}
+    for resource in resources:
+        by_version.setdefault((resource.group, resource.version), ([], []))[0].append(resource)
     for action in actions:
         group, version, _, _ = action.path
-        found.setdefault((group, version), ([], []))[1].append(action)
+        by_version.setdefault((group, version), ([], []))[1].append(action)
     return tuple(
         _GroupVersion(
             group,
             version,
-            tuple(sorted(served, key=_by_plural)),
-            tuple(sorted(done, key=_by_plural)),
+            tuple(sorted(version_resources, key=_plural)),
+            tuple(sorted(version_actions, key=_plural)),
         )
-        for (group, version), (served, done) in sorted(found.items(), key=lambda each: _rank(*each[0]))
+        for (group, version), (version_resources, version_actions) in sorted(
+            by_version.items(), key=lambda item: _rank(*item[0])
+        )
     )
 
 
-def _by_plural(of: resource.Resource | resource.Action) -> str:
-    return of.plural
+def _plural(kind: AnyKind) -> str:
+    return kind.plural
 
 
 def _rank(group: str, version: str) -> tuple[int, str, tuple[int, int, int]]:
-    place = _GROUP_ORDER.index(group) if group in _GROUP_ORDER else len(_GROUP_ORDER)
-    return place, group, _version_rank(version)
+    index = _GROUP_ORDER.index(group) if group in _GROUP_ORDER else len(_GROUP_ORDER)
+    return index, group, _version_rank(version)
 
 
 def _version_rank(version: str) -> tuple[int, int, int]:
@@ -380,120 +389,127 @@ def _version_rank(version: str) -> tuple[int, int, int]:
 # --- plain discovery ----------------------------------------------------------------------------------------------
 
 
-def _plain_documents(versions: Sequence[_GroupVersion], server_address: str) -> dict[str, dict[str, Any]]:
-    """The plain documents by path. What is about the core group has no apiVersion: it is older than that field."""
+def _plain_documents(versions: Sequence[_GroupVersion], server_address: str) -> dict[str, dict[str, object]]:
+    """The plain documents by path. Those of the core group have no apiVersion: they are older than that field."""
     groups = _groups(versions)
-    documents: dict[str, dict[str, Any]] = {
+    documents: dict[str, dict[str, object]] = {
         "/api": {
             "kind": "APIVersions",
-            "versions": [each.version for each in versions if not each.group],
+            "versions": [version.version for version in versions if not version.group],
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server_address}],
         },
         "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups},
     }
     for group in groups:
         documents[f"/apis/{group['name']}"] = {"kind": "APIGroup", "apiVersion": "v1", **group}
-    for each in versions:
-        head = {"kind": "APIResourceList", "apiVersion": "v1"} if each.group else {"kind": "APIResourceList"}
-        documents[each.path] = {**head, "groupVersion": each.api_version, "resources": _resources(each)}
+    for version in versions:
+        head = {"kind": "APIResourceList", "apiVersion": "v1"} if version.group else {"kind": "APIResourceList"}
+        documents[version.path] = {**head, "groupVersion": version.api_version, "resources": _resources(version)}
     return documents
 
 
-def _groups(versions: Sequence[_GroupVersion]) -> list[dict[str, Any]]:
-    found: dict[str, list[dict[str, str]]] = {}
-    for each in versions:
-        if each.group:
-            found.setdefault(each.group, []).append({"groupVersion": each.api_version, "version": each.version})
-    return [{"name": name, "versions": each, "preferredVersion": each[0]} for name, each in found.items()]
+def _groups(versions: Sequence[_GroupVersion]) -> list[dict[str, object]]:
+    by_group: dict[str, list[dict[str, str]]] = {}
+    for version in versions:
+        if version.group:
+            entry = {"groupVersion": version.api_version, "version": version.version}
+            by_group.setdefault(version.group, []).append(entry)
+    return [{"name": name, "versions": entries, "preferredVersion": entries[0]} for name, entries in by_group.items()]
 
 
-def _resources(of: _GroupVersion) -> list[dict[str, Any]]:
-    found = [each for kind in of.resources for each in _resource_entries(kind)]
-    found.extend(map(_action_entry, of.actions))
-    return sorted(found, key=lambda each: str(each["name"]))
+def _resources(group_version: _GroupVersion) -> list[dict[str, object]]:
+    entries = [entry for resource in group_version.resources for entry in _resource_entries(resource)]
+    entries.extend(map(_action_entry, group_version.actions))
+    return sorted(entries, key=lambda entry: str(entry["name"]))
 
 
-def _entry(name: str, singular: str, namespaced: bool, kind: str, verbs: Sequence[str]) -> dict[str, Any]:
+def _entry(name: str, singular: str, namespaced: bool, kind: str, verbs: Sequence[str]) -> dict[str, object]:
     return {"name": name, "singularName": singular, "namespaced": namespaced, "kind": kind, "verbs": list(verbs)}
 
 
-def _action_entry(of: resource.Action) -> dict[str, Any]:
-    if of.parent is None:
-        return _entry(of.plural, of.kind.lower(), of.namespaced, of.kind, ("create",))
-    entry = _entry(f"{of.parent.plural}/{of.plural}", "", of.namespaced, of.kind, ("create",))
-    # Named where they are not those of the list.
-    return {**entry, "group": of.group, "version": of.version}
+def _action_entry(action: AnyAction) -> dict[str, object]:
+    if action.parent is None:
+        return _entry(action.plural, action.kind.lower(), action.namespaced, action.kind, ("create",))
+    entry = _entry(f"{action.parent.plural}/{action.plural}", "", action.namespaced, action.kind, ("create",))
+    # Group and version are given only if they differ from those of the list.
+    return {**entry, "group": action.group, "version": action.version}
 
 
-def _resource_entries(of: resource.Resource) -> Iterable[dict[str, Any]]:
-    entry = _entry(of.plural, of.singular_name, of.namespaced, of.kind, of.verbs)
-    if of.short_names:
-        entry["shortNames"] = list(of.short_names)
-    if of.categories:
-        entry["categories"] = list(of.categories)
-    entry["storageVersionHash"] = of.storage_version_hash
+def _resource_entries(resource: AnyResource) -> Iterable[dict[str, object]]:
+    entry = _entry(resource.plural, resource.singular_name, resource.namespaced, resource.kind, resource.verbs)
+    if resource.short_names:
+        entry["shortNames"] = list(resource.short_names)
+    if resource.categories:
+        entry["categories"] = list(resource.categories)
+    entry["storageVersionHash"] = resource.storage_version_hash
     yield entry
-    for door in of.subresources:
-        yield _entry(f"{of.plural}/{door.name}", "", of.namespaced, of.kind, door.verbs)
+    for subresource in resource.subresources:
+        name = f"{resource.plural}/{subresource.name}"
+        yield _entry(name, "", resource.namespaced, resource.kind, subresource.verbs)
 
 
 # --- aggregated discovery -----------------------------------------------------------------------------------------
 
 
-def _aggregated(versions: Sequence[_GroupVersion]) -> dict[str, Any]:
-    """Everything about some groups in one document, of kind APIGroupDiscoveryList."""
-    items: dict[str, list[dict[str, Any]]] = {}
-    for each in versions:
-        alone = [action for action in each.actions if action.parent is None]
-        entries = [_aggregated_resource(kind, each.actions) for kind in each.resources]
-        entries += map(_aggregated_action, alone)
+def _aggregated(versions: Sequence[_GroupVersion]) -> dict[str, object]:
+    """The APIGroupDiscoveryList of some groups."""
+    by_group: dict[str, list[dict[str, Any]]] = {}
+    for version in versions:
+        top_level_actions = [action for action in version.actions if action.parent is None]
+        entries = [_aggregated_resource(resource, version.actions) for resource in version.resources]
+        entries += map(_aggregated_action, top_level_actions)
         entries.sort(key=lambda entry: str(entry["resource"]))
-        items.setdefault(each.group, []).append({"version": each.version, "resources": entries, "freshness": "Current"})
+        version_entry = {"version": version.version, "resources": entries, "freshness": "Current"}
+        by_group.setdefault(version.group, []).append(version_entry)
     return {
         "kind": _AGGREGATED,
         "apiVersion": f"{_AGGREGATED_GROUP}/{_AGGREGATED_VERSIONS[-1]}",
         "metadata": {},
         "items": [
-            {"metadata": {"name": group} if group else {}, "versions": entries} for group, entries in items.items()
+            {"metadata": {"name": group} if group else {}, "versions": entries} for group, entries in by_group.items()
         ],
     }
 
 
 def _response_kind(kind: str) -> dict[str, str]:
-    # Group and version are empty where they are those of the list.
+    # Group and version are empty if they are those of the list.
     return {"group": "", "version": "", "kind": kind}
 
 
-def _aggregated_entry(of: resource.Resource | resource.Action, singular: str, verbs: Sequence[str]) -> dict[str, Any]:
+def _aggregated_entry(kind: AnyKind, singular: str, verbs: Sequence[str]) -> dict[str, object]:
     return {
-        "resource": of.plural,
-        "responseKind": _response_kind(of.kind),
-        "scope": "Namespaced" if of.namespaced else "Cluster",
+        "resource": kind.plural,
+        "responseKind": _response_kind(kind.kind),
+        "scope": "Namespaced" if kind.namespaced else "Cluster",
         "singularResource": singular,
         "verbs": list(verbs),
     }
 
 
-def _aggregated_action(of: resource.Action) -> dict[str, Any]:
-    return _aggregated_entry(of, of.kind.lower(), ("create",))
+def _aggregated_action(action: AnyAction) -> dict[str, object]:
+    return _aggregated_entry(action, action.kind.lower(), ("create",))
 
 
-def _aggregated_resource(of: resource.Resource, actions: Sequence[resource.Action]) -> dict[str, Any]:
-    entry = _aggregated_entry(of, of.singular_name, of.verbs)
-    if of.short_names:
-        entry["shortNames"] = list(of.short_names)
-    if of.categories:
-        entry["categories"] = list(of.categories)
-    below = [
-        {"subresource": door.name, "responseKind": _response_kind(of.kind), "verbs": list(door.verbs)}
-        for door in of.subresources
+def _aggregated_resource(resource: AnyResource, actions: Sequence[AnyAction]) -> dict[str, object]:
+    entry = _aggregated_entry(resource, resource.singular_name, resource.verbs)
+    if resource.short_names:
+        entry["shortNames"] = list(resource.short_names)
+    if resource.categories:
+        entry["categories"] = list(resource.categories)
+    subresources = [
+        {
+            "subresource": subresource.name,
+            "responseKind": _response_kind(resource.kind),
+            "verbs": list(subresource.verbs),
+        }
+        for subresource in resource.subresources
     ]
-    for each in actions:
-        if each.parent is not None and each.parent.plural == of.plural:
-            kind = {"group": each.group, "version": each.version, "kind": each.kind}
-            below.append({"subresource": each.plural, "responseKind": kind, "verbs": ["create"]})
-    if below:
-        entry["subresources"] = sorted(below, key=lambda each: str(each["subresource"]))
+    for action in actions:
+        if action.parent is not None and action.parent.plural == resource.plural:
+            kind = {"group": action.group, "version": action.version, "kind": action.kind}
+            subresources.append({"subresource": action.plural, "responseKind": kind, "verbs": ["create"]})
+    if subresources:
+        entry["subresources"] = sorted(subresources, key=lambda subresource: str(subresource["subresource"]))
     return entry
 
 
@@ -501,7 +517,7 @@ def _aggregated_resource(of: resource.Resource, actions: Sequence[resource.Actio
 
 
 def version_information() -> dict[str, str]:
-    """The document at /version. Clients read major, minor and gitVersion; our own version is behind the plus sign."""
+    """The document at /version. Clients read major, minor and gitVersion, which has our own version as a suffix."""
     major, minor = _MINOR_VERSION.split(".")
     return {
         "major": major,

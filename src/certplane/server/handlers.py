@@ -1,7 +1,7 @@
-"""Verb <-> HTTP, for every kind: options and body in, the registry's verbs, the answer in the form asked for.
+"""The HTTP handlers of the verbs, for every kind: read options and body, call the registry, render the response.
 
-Knows no kind; it is given the endpoints. The order in which a request is judged is the real server's: Accept, options
-of the query, body size, content type, decoding, names against the path, and then whatever the registry says.
+Knows no kind; it is given the endpoints. Requests are checked in the order of kube-apiserver: Accept header, query
+options, body size, content type, decoding, names against the path, and then the checks of the registry.
 """
 
 from __future__ import annotations
@@ -13,17 +13,23 @@ from typing import Any, Final
 import msgspec
 from msgspec import structs
 
-from certplane import clock as clocks
-from certplane import errors, gotext, offload
-from certplane.meta import codec, context, names, options, resource, selectors, shape
-from certplane.registry import document, ownership, reads, verbs
-from certplane.server import bodies, exchange, negotiation, patching, rendering, tables, watches
+from certplane import errors, offload
+from certplane.clock import Clock
+from certplane.golang import formatting
+from certplane.meta import context, names, options, selectors
+from certplane.meta.objects import Object
+from certplane.meta.resource import AnyAction, AnyKind, AnyObject, AnyResource, AnySubresource
+from certplane.registry import ownership, reads, verbs
+from certplane.registry.document import AnyDocument
+from certplane.server import bodies, negotiation, patching, rendering, tables, watches
+from certplane.server.exchange import Request, Response
+from certplane.wire import codec
 
-#: Answers an action: gets the decoded object and the call, returns the object to send.
-Answer = Callable[[Any, context.Call], Awaitable[Any]]
+#: Handles an action: takes the decoded object and the call, returns the object of the response.
+ActionHandler = Callable[[AnyObject, context.Call], Awaitable[Object]]
 
-#: The kinds that each group has in every version, and some that every Kubernetes server knows: what does not belong to
-#: this server, or not here, is told from what is not there at all.
+#: The kinds that each group has in every version, and some that every Kubernetes server knows. The error for a body of
+#: a known kind differs from the one for an unknown kind.
 _COMMON: Final = (
     "CreateOptions", "DeleteOptions", "GetOptions", "ListOptions", "PatchOptions", "UpdateOptions", "WatchEvent",
 )  # fmt: skip
@@ -32,51 +38,51 @@ _ELSEWHERE: Final = (("v1", "List"), ("v1", "Pod"), ("v1", "Service"), ("v1", "S
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A stored kind, as it is served."""
+    """A stored kind and its verbs."""
 
-    registry: verbs.Registry
-    reader: reads.Reader
+    registry: verbs.AnyRegistry
+    reader: reads.AnyReader
 
     @property
-    def resource(self) -> resource.Resource:
+    def resource(self) -> AnyResource:
         return self.registry.resource
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ActionEndpoint:
-    """A kind that is answered, not stored."""
+    """A kind that is not stored: a create returns a result."""
 
-    action: resource.Action
-    answer: Answer
+    action: AnyAction
+    handler: ActionHandler
 
 
-class Request(msgspec.Struct, frozen=True):
-    """What the verbs below share: the exchange, its endpoint, and the form of the answer."""
+class ResourceRequest(msgspec.Struct, frozen=True):
+    """A request on a stored kind: the HTTP request, its endpoint, and the negotiated form of the response."""
 
-    exchange: exchange.Exchange
+    http: Request
     endpoint: Endpoint
     form: negotiation.Form
     call: context.Call
 
     @property
     def info(self) -> context.RequestInfo:
-        return self.exchange.info
+        return self.http.info
 
     @property
     def view(self) -> rendering.View:
         include = ""
         if self.form.transform == "Table":
-            include = tables.check_include(self.exchange.parameter("includeObject"))
+            include = tables.check_include(self.http.parameter("includeObject"))
         return rendering.View(self.form, include, self.call.now)
 
     @property
     def target(self) -> verbs.Target:
-        """What the path names. Raises BadRequest for a name that no object can have."""
+        """The object that the path names. Raises BadRequest for an invalid name."""
         problems = names.path_segment_problems(self.info.name)
         if problems:
-            raise errors.BadRequest(f"Name parameter invalid: {gotext.quote(self.info.name)}: {';'.join(problems)}")
-        door = self.endpoint.resource.subresource(self.info.subresource) if self.info.subresource else None
-        return verbs.Target(self.info.namespace, self.info.name, door)
+            raise errors.BadRequest(f"Name parameter invalid: {formatting.quote(self.info.name)}: {';'.join(problems)}")
+        subresource = self.endpoint.resource.subresource(self.info.subresource) if self.info.subresource else None
+        return verbs.Target(self.info.namespace, self.info.name, subresource)
 
 
 class API:
@@ -86,20 +92,20 @@ class API:
         self,
         endpoints: Sequence[Endpoint],
         actions: Sequence[ActionEndpoint],
-        clock: clocks.Clock,
-        watching: watches.Watches,
+        clock: Clock,
+        open_watches: watches.Watches,
     ) -> None:
-        self._endpoints = {_path_key(each.resource): each for each in endpoints}
-        self._actions = {each.action.path: each for each in actions}
+        self._endpoints = {_path_key(endpoint.resource): endpoint for endpoint in endpoints}
+        self._actions = {endpoint.action.path: endpoint for endpoint in actions}
         self._versions = {key[:2] for key in (*self._endpoints, *self._actions)}
         self._known = set(_ELSEWHERE)
-        for each in endpoints:
-            kinds = (each.resource.kind, each.resource.list_kind, *_COMMON)
-            self._known |= {(version, kind) for version in each.resource.api_versions for kind in kinds}
-        self._known |= {(each.action.api_version, each.action.kind) for each in actions}
+        for endpoint in endpoints:
+            kinds = (endpoint.resource.kind, endpoint.resource.list_kind, *_COMMON)
+            self._known |= {(version, kind) for version in endpoint.resource.api_versions for kind in kinds}
+        self._known |= {(endpoint.action.api_version, endpoint.action.kind) for endpoint in actions}
         self._clock = clock
-        self._watches = watching
-        self._verbs: Mapping[str, Callable[[Request], Awaitable[exchange.Reply]]] = {
+        self._watches = open_watches
+        self._verbs: Mapping[str, Callable[[ResourceRequest], Awaitable[Response]]] = {
             "create": self._create,
             "get": self._get,
             "list": self._list,
@@ -110,15 +116,15 @@ class API:
             "deletecollection": self._delete_collection,
         }
 
-    async def handle(self, of: exchange.Exchange) -> exchange.Reply:
-        """Answer one request on a resource path."""
-        info = of.info
+    async def handle(self, request: Request) -> Response:
+        """Handle a request on a resource path."""
+        info = request.info
         key = (info.group, info.version, info.resource)
         if len(info.parts) > 3:
             raise errors.NoSuchPath
         action = self._actions.get((*key, info.subresource))
         if action is not None:
-            return await self._act(of, action)
+            return await self._act(request, action)
         endpoint = self._endpoints.get(key)
         if endpoint is None:
             if (*key, "") in self._actions:
@@ -126,314 +132,325 @@ class API:
             if any(group == info.group for group, _ in self._versions):
                 raise errors.NoSuchPath
             raise errors.PageNotFound
-        return await self._dispatch(of, endpoint)
+        return await self._dispatch(request, endpoint)
 
-    async def _dispatch(self, of: exchange.Exchange, endpoint: Endpoint) -> exchange.Reply:
-        info, kind = of.info, endpoint.resource
-        if not kind.namespaced and info.namespace and not _is_namespace_itself(info):
+    async def _dispatch(self, request: Request, endpoint: Endpoint) -> Response:
+        info, resource = request.info, endpoint.resource
+        if not resource.namespaced and info.namespace and not _is_namespace_itself(info):
             raise errors.NoSuchPath
         if (
-            kind.namespaced
+            resource.namespaced
             and not info.namespace
             and info.name
             and info.verb not in ("list", "watch", "deletecollection")
         ):
             raise errors.NoSuchPath
-        door = kind.subresource(info.subresource) if info.subresource else None
-        if info.subresource and (door is None or info.verb == "watch"):
+        subresource = resource.subresource(info.subresource) if info.subresource else None
+        if info.subresource and (subresource is None or info.verb == "watch"):
             raise errors.NoSuchPath
         verb = self._verbs.get(info.verb)
-        # HEAD is no read, and not all that comes to a path of watches is a watch.
-        reads_otherwise = info.verb in ("get", "list", "watch") and of.method != "GET"
-        if verb is None or reads_otherwise or not _is_served(kind, door, info):
+        # Reads must use GET: a HEAD request, or another method on a watch path, is refused.
+        is_wrong_method = info.verb in ("get", "list", "watch") and request.method != "GET"
+        if verb is None or is_wrong_method or not _is_served(resource, subresource, info):
             raise errors.MethodNotAllowed
         if info.verb == "patch":
-            # What is no patch at all is refused before anybody asks how to answer it.
-            patching.patch_type(of.headers.get(b"content-type"))
-        transforms = negotiation.ALL_TRANSFORMS if door is None or door.has_table else negotiation.PARTIAL
-        accept = of.headers.get(b"accept")
-        lists = info.verb in ("list", "watch")
-        negotiation.check_route(accept, negotiation.LISTED_WITH_STREAMS if lists else negotiation.LISTED)
+            # An unknown patch type is refused before the response is negotiated.
+            patching.patch_type(request.headers.get(b"content-type"))
+        transforms = negotiation.ALL_TRANSFORMS if subresource is None or subresource.has_table else negotiation.PARTIAL
+        accept = request.headers.get(b"accept")
+        is_list = info.verb in ("list", "watch")
+        media_types = negotiation.MEDIA_TYPES_WITH_STREAMS if is_list else negotiation.MEDIA_TYPES
+        negotiation.check_media_types(accept, media_types)
         form = negotiation.negotiate(accept, transforms)
-        if of.wants_pretty:
+        if request.wants_pretty:
             form = dataclasses.replace(form, pretty=True)
-        return await verb(Request(of, endpoint, form, self._call(of)))
+        return await verb(ResourceRequest(request, endpoint, form, self._call(request)))
 
-    def _call(self, of: exchange.Exchange) -> context.Call:
+    def _call(self, request: Request) -> context.Call:
         return context.Call(
-            user=of.user,
-            info=of.info,
+            user=request.user,
+            info=request.info,
             clock=self._clock,
-            now=of.received,
-            request_id=of.request_id,
-            user_agent=of.headers.get(b"user-agent"),
-            warnings=of.warnings,
-            annotations=of.annotations,
+            now=request.received,
+            request_id=request.request_id,
+            user_agent=request.headers.get(b"user-agent"),
+            warnings=request.warnings,
+            annotations=request.annotations,
         )
 
     # --- reads ----------------------------------------------------------------------------------------------------
 
-    async def _get(self, request: Request) -> exchange.Reply:
-        target, revision = request.target, request.exchange.parameter("resourceVersion")
-        found = await request.endpoint.reader.get(target.namespace, target.name, revision)
-        return await self._reply(200, found, request)
+    async def _get(self, request: ResourceRequest) -> Response:
+        target, revision = request.target, request.http.parameter("resourceVersion")
+        document = await request.endpoint.reader.get(target.namespace, target.name, revision)
+        return await self._respond(200, document, request)
 
-    async def _list(self, request: Request) -> exchange.Reply:
-        how = options.list_options(request.exchange.query)
+    async def _list(self, request: ResourceRequest) -> Response:
+        list_options = options.list_options(request.http.query)
         view = request.view
-        found = await request.endpoint.reader.list(request.info.namespace, how)
-        return await self._listed(found, view, request)
+        listing = await request.endpoint.reader.list(request.info.namespace, list_options)
+        return await self._respond_list(listing, view, request)
 
-    async def _watch(self, request: Request) -> exchange.Reply:
-        how = options.list_options(request.exchange.query)
-        negotiation.check_stream(request.form)
+    async def _watch(self, request: ResourceRequest) -> Response:
+        list_options = options.list_options(request.http.query)
+        negotiation.check_watch_form(request.form)
         if request.info.name:
-            how = _of_one(how, request.info.name)
+            list_options = _select_one(list_options, request.info.name)
         framer = rendering.Framer(request.endpoint.resource, request.view)
         content_type = rendering.stream_type(request.form)
         try:
-            stream = await request.endpoint.reader.watch(request.info.namespace, how)
+            stream = await request.endpoint.reader.watch(request.info.namespace, list_options)
         except errors.Expired as error:
-            return exchange.Reply(200, content_type, framer.error(error.status()))
+            return Response(200, content_type, framer.error(error.status()))
         except errors.Timeout as error:
-            # The watch may have had less time than the revision: then it just ends.
-            short = 0 < how.timeout_seconds <= reads.PATIENCE
-            return exchange.Reply(200, content_type, b"" if short else framer.error(error.status()))
-        feed = self._watches.feed(stream, framer, how, request.info)
-        return exchange.Reply(200, content_type, stream=feed)
+            # If timeoutSeconds has expired, the watch just ends.
+            has_timed_out = 0 < list_options.timeout_seconds <= reads.MAX_WAIT_SECONDS
+            return Response(200, content_type, b"" if has_timed_out else framer.error(error.status()))
+        events = self._watches.stream_events(stream, framer, list_options, request.info)
+        return Response(200, content_type, stream=events)
 
     # --- writes ---------------------------------------------------------------------------------------------------
 
-    async def _create(self, request: Request) -> exchange.Reply:
+    async def _create(self, request: ResourceRequest) -> Response:
         info = request.info
         if info.name:
             raise errors.MethodNotAllowed
-        kind = request.endpoint.resource
-        if kind.namespaced and not info.namespace:
+        resource = request.endpoint.resource
+        if resource.namespaced and not info.namespace:
             raise errors.MethodNotAllowed
-        media_type = negotiation.body_type(request.exchange.headers.get(b"content-type"))
-        body = await bodies.receive(request.exchange)
-        call = _apply_options(request.call, options.create_options(request.exchange.query))
-        call.size = bodies.weight(body, media_type)
-        new = await offload.run(call.size, bodies.read, body, media_type, self._expected(kind), call)
-        _note_object(request.exchange, kind, new)
-        _check_namespace(kind, info, new)
-        made = await request.endpoint.registry.create(call, info.namespace, new)
-        return await self._reply(201, made, request)
+        media_type = negotiation.body_media_type(request.http.headers.get(b"content-type"))
+        body = await bodies.receive(request.http)
+        call = _apply_options(request.call, options.create_options(request.http.query))
+        call.size = bodies.decoding_cost(body, media_type)
+        obj = await offload.run(call.size, bodies.decode, body, media_type, self._expected(resource), call)
+        _note_object(request.http, resource, obj)
+        _check_namespace(resource, info, obj)
+        document = await request.endpoint.registry.create(call, info.namespace, obj)
+        return await self._respond(201, document, request)
 
-    async def _update(self, request: Request) -> exchange.Reply:
-        info, kind = request.info, request.endpoint.resource
-        body = await bodies.receive(request.exchange)
-        call = _apply_options(request.call, options.update_options(request.exchange.query))
-        media_type = negotiation.body_type(request.exchange.headers.get(b"content-type"))
-        expected = self._expected(kind)
-        call.size = bodies.weight(body, media_type)
-        first = await offload.run(call.size, bodies.read, body, media_type, expected, call)
-        _note_object(request.exchange, kind, first)
-        _check_name(kind, info, first)
-        ready = [first]
+    async def _update(self, request: ResourceRequest) -> Response:
+        info, resource = request.info, request.endpoint.resource
+        body = await bodies.receive(request.http)
+        call = _apply_options(request.call, options.update_options(request.http.query))
+        media_type = negotiation.body_media_type(request.http.headers.get(b"content-type"))
+        expected = self._expected(resource)
+        call.size = bodies.decoding_cost(body, media_type)
+        first = await offload.run(call.size, bodies.decode, body, media_type, expected, call)
+        _note_object(request.http, resource, first)
+        _check_name(resource, info, first)
+        decoded = [first]
 
-        def make(_: document.Document | None) -> Any:
-            # Hooks change what they are given, so another try needs another copy.
-            return ready.pop() if ready else bodies.read(body, media_type, expected, _silent(call))
+        def next_object(_: AnyDocument | None) -> AnyObject:
+            # Hooks modify the object, so a retry needs a fresh copy.
+            return decoded.pop() if decoded else bodies.decode(body, media_type, expected, _silent(call))
 
-        outcome = await request.endpoint.registry.update(call, request.target, make, verbs.Style.REPLACE)
-        return await self._reply(201 if outcome.created else 200, outcome.document, request)
+        outcome = await request.endpoint.registry.update(call, request.target, next_object, verbs.Style.REPLACE)
+        return await self._respond(201 if outcome.created else 200, outcome.document, request)
 
-    async def _patch(self, request: Request) -> exchange.Reply:
-        kind = request.endpoint.resource
-        patch_type = patching.patch_type(request.exchange.headers.get(b"content-type"))
+    async def _patch(self, request: ResourceRequest) -> Response:
+        resource = request.endpoint.resource
+        patch_type = patching.patch_type(request.http.headers.get(b"content-type"))
         applies = patch_type == patching.APPLY
-        body = await bodies.receive(request.exchange)
-        call = _apply_options(request.call, options.patch_options(request.exchange.query, applies=applies))
-        _note(request.exchange, body)
-        call.size = bodies.weight(body, negotiation.YAML if applies else negotiation.JSON)
-        patch = patching.Patch(patch_type, body, self._expected(kind), kind, call)
+        body = await bodies.receive(request.http)
+        call = _apply_options(request.call, options.patch_options(request.http.query, is_apply=applies))
+        _note(request.http, body)
+        call.size = bodies.decoding_cost(body, negotiation.YAML if applies else negotiation.JSON)
+        patch = patching.Patch(patch_type, body, self._expected(resource), resource, call)
 
-        def make(stored: document.Document | None) -> Any:
-            new = patch.apply_to(stored, request.target)
-            _check_name(kind, request.info, new)
-            return new
+        def next_object(stored: AnyDocument | None) -> AnyObject:
+            obj = patch.apply_to(stored, request.target)
+            _check_name(resource, request.info, obj)
+            return obj
 
         style = verbs.Style.APPLY if applies else verbs.Style.PATCH
-        outcome = await request.endpoint.registry.update(call, request.target, make, style)
-        return await self._reply(201 if outcome.created else 200, outcome.document, request)
+        outcome = await request.endpoint.registry.update(call, request.target, next_object, style)
+        return await self._respond(201 if outcome.created else 200, outcome.document, request)
 
-    async def _delete(self, request: Request) -> exchange.Reply:
-        call, how = await self._deletion(request)
-        outcome = await request.endpoint.registry.delete(call, request.target, _conditions(how))
+    async def _delete(self, request: ResourceRequest) -> Response:
+        call, delete_options = await self._read_delete_options(request)
+        outcome = await request.endpoint.registry.delete(call, request.target, _deletion(delete_options))
         if not outcome.deleted:
-            return await self._reply(202 if how.is_patient else 200, outcome.document, request)
+            return await self._respond(202 if delete_options.is_legacy_cascade else 200, outcome.document, request)
         if request.endpoint.resource.returns_deleted:
-            return await self._reply(200, outcome.document, request)
-        return self._deleted(outcome.document, request)
+            return await self._respond(200, outcome.document, request)
+        return self._respond_deleted(outcome.document, request)
 
-    def _deleted(self, gone: document.Document, request: Request) -> exchange.Reply:
-        kind = request.endpoint.resource
-        details = {"name": gone.object.metadata.name, "group": kind.group, "kind": kind.plural}
-        details["uid"] = gone.object.metadata.uid
-        done = rendering.succeeded({key: value for key, value in details.items() if value})
-        # Forms are for objects: a Status comes in the type that was negotiated, as it is.
+    def _respond_deleted(self, deleted: AnyDocument, request: ResourceRequest) -> Response:
+        resource = request.endpoint.resource
+        details = {"name": deleted.object.metadata.name, "group": resource.group, "kind": resource.plural}
+        details["uid"] = deleted.object.metadata.uid
+        status = rendering.succeeded({key: value for key, value in details.items() if value})
+        # Transforms apply to objects: a Status is sent as it is, in the negotiated media type.
         form = dataclasses.replace(request.form, transform="")
-        return exchange.Reply(200, form.media_type, rendering.status(done, form), outcome=done)
+        return Response(200, form.media_type, rendering.render_status(status, form), outcome=status)
 
-    async def _delete_collection(self, request: Request) -> exchange.Reply:
+    async def _delete_collection(self, request: ResourceRequest) -> Response:
         if request.endpoint.resource.namespaced and not request.info.namespace:
             raise errors.MethodNotAllowed
-        which = options.list_options(request.exchange.query)
-        call, how = await self._deletion(request)
-        conditions = _conditions(how)
-        found = await request.endpoint.reader.list(request.info.namespace, which)
-        for each in found.documents:
-            meta = each.object.metadata
+        list_options = options.list_options(request.http.query)
+        call, delete_options = await self._read_delete_options(request)
+        deletion = _deletion(delete_options)
+        listing = await request.endpoint.reader.list(request.info.namespace, list_options)
+        for document in listing.documents:
+            meta = document.object.metadata
             try:
-                await request.endpoint.registry.delete(call, verbs.Target(meta.namespace, meta.name), conditions)
+                await request.endpoint.registry.delete(call, verbs.Target(meta.namespace, meta.name), deletion)
             except errors.NotFound:
                 continue
-        return await self._listed(found, request.view, request)
+        return await self._respond_list(listing, request.view, request)
 
-    async def _listed(self, found: reads.Listing, view: rendering.View, request: Request) -> exchange.Reply:
-        kind = request.endpoint.resource
-        _refuse_wrong_partial(request.form, kind.group, kind.list_kind, is_list=True)
-        if request.exchange.note_response is not None:
-            request.exchange.note_response(lambda: rendering.listing(kind, found, _as_json(view)))
-        body = await offload.run(rendering.weight(found.documents, view.form), rendering.listing, kind, found, view)
-        return exchange.Reply(200, request.form.media_type, body)
+    async def _respond_list(
+        self, listing: reads.AnyListing, view: rendering.View, request: ResourceRequest
+    ) -> Response:
+        resource = request.endpoint.resource
+        _refuse_wrong_partial(request.form, resource.group, resource.list_kind, is_list=True)
+        if request.http.note_response is not None:
+            request.http.note_response(lambda: rendering.render_list(resource, listing, _as_json(view)))
+        body = await offload.run(
+            rendering.rendering_cost(listing.documents, view.form), rendering.render_list, resource, listing, view
+        )
+        return Response(200, request.form.media_type, body)
 
-    async def _deletion(self, request: Request) -> tuple[context.Call, options.DeleteOptions]:
-        body = await bodies.receive(request.exchange)
-        sent = None
+    async def _read_delete_options(self, request: ResourceRequest) -> tuple[context.Call, options.DeleteOptions]:
+        body = await bodies.receive(request.http)
+        body_options = None
         if body:
-            media_type = negotiation.body_type(request.exchange.headers.get(b"content-type"))
-            sent = await offload.run(bodies.weight(body, media_type), bodies.read_options, body, media_type)
-            sent.kind, sent.api_version = "DeleteOptions", _INTERNAL
-            _note(request.exchange, sent)
-        how = options.delete_options(request.exchange.query, sent)
+            media_type = negotiation.body_media_type(request.http.headers.get(b"content-type"))
+            body_options = await offload.run(
+                bodies.decoding_cost(body, media_type), bodies.decode_delete_options, body, media_type
+            )
+            body_options.kind, body_options.api_version = "DeleteOptions", _INTERNAL
+            _note(request.http, body_options)
+        delete_options = options.delete_options(request.http.query, body_options)
         call = request.call
-        call.dry_run = how.dry_run
-        return call, how
+        call.dry_run = delete_options.dry_run
+        return call, delete_options
 
     # --- actions --------------------------------------------------------------------------------------------------
 
-    async def _act(self, of: exchange.Exchange, endpoint: ActionEndpoint) -> exchange.Reply:
-        action, info = endpoint.action, of.info
+    async def _act(self, request: Request, endpoint: ActionEndpoint) -> Response:
+        action, info = endpoint.action, request.info
         if bool(info.name) != (action.parent is not None) or bool(info.namespace) != action.namespaced:
             raise errors.NoSuchPath
         if info.verb != "create":
             raise errors.MethodNotAllowed
-        accept = of.headers.get(b"accept")
-        negotiation.check_route(accept, negotiation.LISTED)
+        accept = request.headers.get(b"accept")
+        negotiation.check_media_types(accept, negotiation.MEDIA_TYPES)
         form = negotiation.negotiate(accept, negotiation.PARTIAL)
-        if of.wants_pretty:
+        if request.wants_pretty:
             form = dataclasses.replace(form, pretty=True)
-        media_type = negotiation.body_type(of.headers.get(b"content-type"))
-        body = await bodies.receive(of)
-        call = _apply_options(self._call(of), options.create_options(of.query))
+        media_type = negotiation.body_media_type(request.headers.get(b"content-type"))
+        body = await bodies.receive(request)
+        call = _apply_options(self._call(request), options.create_options(request.query))
         expected = bodies.Expected(action.type, action.api_version, action.kind, self._is_known)
-        call.size = bodies.weight(body, media_type)
-        asked = await offload.run(call.size, bodies.read, body, media_type, expected, call)
-        _note_object(of, action, asked)
-        asked.kind, asked.api_version = action.kind, action.api_version
-        _check_namespace(action, info, asked)
-        asked.metadata.namespace = info.namespace
+        call.size = bodies.decoding_cost(body, media_type)
+        obj = await offload.run(call.size, bodies.decode, body, media_type, expected, call)
+        _note_object(request, action, obj)
+        obj.kind, obj.api_version = action.kind, action.api_version
+        _check_namespace(action, info, obj)
+        obj.metadata.namespace = info.namespace
         if action.parent is None:
-            verbs.clear_system_metadata(asked.metadata)
-        action.default(asked)
-        by = ownership.writer(call, action.api_version, info.subresource)
-        await offload.run(call.size, ownership.record, None, asked, shape.of(action.type), by)
-        answered = await endpoint.answer(asked, call)
-        if of.note_response is not None:
-            of.note_response(lambda: codec.encode(answered))
+            verbs.clear_system_metadata(obj.metadata)
+        action.default(obj)
+        writer = ownership.writer_of(call, action.api_version, info.subresource)
+        await offload.run(call.size, ownership.record, None, obj, action.shape, writer)
+        result = await endpoint.handler(obj, call)
+        if request.note_response is not None:
+            request.note_response(lambda: codec.encode(result))
         _refuse_wrong_partial(form, action.group, action.kind, is_list=False)
-        rendered = await offload.run(call.size, rendering.answer, answered, action, form)
-        return exchange.Reply(201, form.media_type, rendered)
+        rendered = await offload.run(call.size, rendering.render_result, result, action, form)
+        return Response(201, form.media_type, rendered)
 
-    # --- what they share ------------------------------------------------------------------------------------------
+    # --- shared ---------------------------------------------------------------------------------------------------
 
     def _is_known(self, api_version: str, kind: str) -> bool:
         return (api_version, kind) in self._known
 
-    def _expected(self, kind: resource.Resource) -> bodies.Expected:
-        return bodies.Expected(kind.type, kind.api_version, kind.kind, self._is_known)
+    def _expected(self, resource: AnyResource) -> bodies.Expected[Any]:
+        return bodies.Expected(resource.type, resource.api_version, resource.kind, self._is_known)
 
-    async def _reply(self, code: int, of: document.Document, request: Request) -> exchange.Reply:
-        _refuse_wrong_partial(request.form, of.resource.group, of.resource.kind, is_list=False)
+    async def _respond(self, code: int, document: AnyDocument, request: ResourceRequest) -> Response:
+        _refuse_wrong_partial(request.form, document.resource.group, document.resource.kind, is_list=False)
         view = request.view
-        if request.exchange.note_response is not None:
-            request.exchange.note_response(lambda: rendering.one(of, _as_json(view)))
-        body = await offload.run(rendering.weight((of,), view.form), rendering.one, of, view)
-        return exchange.Reply(code, request.form.media_type, body)
+        if request.http.note_response is not None:
+            request.http.note_response(lambda: rendering.render_object(document, _as_json(view)))
+        body = await offload.run(
+            rendering.rendering_cost((document,), view.form), rendering.render_object, document, view
+        )
+        return Response(code, request.form.media_type, body)
 
 
-#: The version under which Kubernetes records how something is to be deleted.
+#: The apiVersion of DeleteOptions in kube-apiserver's audit records.
 _INTERNAL: Final = "meta.k8s.io/__internal"
 
 
 def _as_json(view: rendering.View) -> rendering.View:
-    """The same view, for the record: in JSON, whatever was negotiated."""
+    """The same view in JSON, for the audit record."""
     return structs.replace(view, form=dataclasses.replace(view.form, media_type=negotiation.JSON, pretty=False))
 
 
-def _note_object(of: exchange.Exchange, kind: resource.Resource | resource.Action, sent: Any) -> None:
-    """Have an object recorded, where that is wanted, as Kubernetes reads it: with its type and what may be left out."""
-    if of.note_request is not None:
-        sent.kind, sent.api_version = kind.kind, kind.api_version
-        kind.default(sent)
-        of.note_request(sent)
+def _note_object(request: Request, resource: AnyKind, obj: Object) -> None:
+    """Add an object to the audit record, if there is one, as kube-apiserver does: with its type and its defaults."""
+    if request.note_request is not None:
+        obj.kind, obj.api_version = resource.kind, resource.api_version
+        resource.default(obj)
+        request.note_request(obj)
 
 
-def _note(of: exchange.Exchange, sent: Any) -> None:
-    """Have what was sent recorded, where that is wanted."""
-    if of.note_request is not None:
-        of.note_request(sent)
+def _note(request: Request, body: object) -> None:
+    """Add a body to the audit record, if there is one."""
+    if request.note_request is not None:
+        request.note_request(body)
 
 
-def _path_key(of: resource.Resource) -> tuple[str, str, str]:
-    return of.group, of.version, of.plural
+def _path_key(resource: AnyResource) -> tuple[str, str, str]:
+    return resource.group, resource.version, resource.plural
 
 
 def _is_namespace_itself(info: context.RequestInfo) -> bool:
     return info.resource == "namespaces" and not info.group
 
 
-def _is_served(kind: resource.Resource, door: resource.Subresource | None, info: context.RequestInfo) -> bool:
-    if door is not None:
-        return info.verb in door.verbs
+def _is_served(resource: AnyResource, subresource: AnySubresource | None, info: context.RequestInfo) -> bool:
+    if subresource is not None:
+        return info.verb in subresource.verbs
     if info.verb in ("update", "patch", "delete") and not info.name:
         return False
-    return info.verb in kind.verbs
+    return info.verb in resource.verbs
 
 
-def _of_one(how: options.ListOptions, name: str) -> options.ListOptions:
-    """The options of a watch on one object: access to others was not asked for. Raises BadRequest."""
-    selected = selectors.parse_fields(how.field_selector)
-    if not selected.terms:
-        return dataclasses.replace(how, field_selector=str(selectors.FieldSelector.of_one("metadata.name", name)))
-    if selected.exact("metadata.name") != name:
+def _select_one(list_options: options.ListOptions, name: str) -> options.ListOptions:
+    """The options of a watch on one object, which must not select others. Raises BadRequest."""
+    selector = selectors.parse_fields(list_options.field_selector)
+    if not selector.terms:
+        return dataclasses.replace(
+            list_options, field_selector=str(selectors.FieldSelector.equals("metadata.name", name))
+        )
+    if selector.required_value("metadata.name") != name:
         raise errors.BadRequest("fieldSelector metadata.name doesn't match requested name")
-    return how
+    return list_options
 
 
-def _conditions(how: options.DeleteOptions) -> verbs.Deletion:
-    return verbs.Deletion(how.uid, how.resource_version, how.propagation)
+def _deletion(delete_options: options.DeleteOptions) -> verbs.Deletion:
+    return verbs.Deletion(delete_options.uid, delete_options.resource_version, delete_options.propagation)
 
 
-def _apply_options(call: context.Call, how: options.WriteOptions) -> context.Call:
-    call.dry_run = how.dry_run
-    call.field_manager = how.field_manager
-    call.field_validation = how.field_validation
-    call.force = how.force
+def _apply_options(call: context.Call, write_options: options.WriteOptions) -> context.Call:
+    call.dry_run = write_options.dry_run
+    call.field_manager = write_options.field_manager
+    call.field_validation = write_options.field_validation
+    call.force = write_options.force
     return call
 
 
 def _silent(call: context.Call) -> context.Call:
-    """The same call, whose warnings nobody sees: they have been given once."""
+    """The same call with its warnings discarded: they were added in the first attempt."""
     return structs.replace(call, warnings=[])
 
 
-def _check_name(kind: resource.Resource, info: context.RequestInfo, new: Any) -> None:
-    _check_namespace(kind, info, new)
-    name = new.metadata.name
+def _check_name(resource: AnyResource, info: context.RequestInfo, obj: Object) -> None:
+    _check_namespace(resource, info, obj)
+    name = obj.metadata.name
     if not name:
         raise errors.BadRequest(
             f"the name of the object ({info.name} based on URL) was undeterminable: name must be provided"
@@ -442,9 +459,9 @@ def _check_name(kind: resource.Resource, info: context.RequestInfo, new: Any) ->
         raise errors.BadRequest(f"the name of the object ({name}) does not match the name on the URL ({info.name})")
 
 
-def _check_namespace(kind: resource.Resource | resource.Action, info: context.RequestInfo, new: Any) -> None:
-    sent = new.metadata.namespace
-    if kind.namespaced and sent and sent != info.namespace:
+def _check_namespace(resource: AnyKind, info: context.RequestInfo, obj: Object) -> None:
+    namespace = obj.metadata.namespace
+    if resource.namespaced and namespace and namespace != info.namespace:
         raise errors.BadRequest("the namespace of the provided object does not match the namespace sent on the request")
 
 

@@ -1,4 +1,4 @@
-"""/healthz, /livez and /readyz: named checks, alone or together.
+"""/healthz, /livez and /readyz: named checks, one or all.
 
 Source: `k8s.io/apiserver/pkg/server/healthz`; kubernetes.io, "Kubernetes API health endpoints".
 """
@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-#: A check tells what is wrong; None if nothing is.
+#: Returns why the check fails; None if it passes.
 Probe = Callable[[], str | None]
 
 
@@ -17,8 +17,8 @@ Probe = Callable[[], str | None]
 class Check:
     """One named check. `ready_only` checks do not count for /livez and /healthz.
 
-    An `advisory` check never fails the whole; ?verbose shows it, so that a person learns what does not work although
-    the server does. Reasons name files and programs, and are told to those only who are to know such things.
+    An `advisory` check never fails the whole; its failure shows in ?verbose only. Reasons name files and programs, so
+    they are shown to authorized clients only.
     """
 
     name: str
@@ -28,15 +28,15 @@ class Check:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Verdict:
-    """The answer of a health path: always plain text."""
+class Result:
+    """The response of a health path, in plain text. `is_single` says that it is about one check."""
 
     status: int
     text: str
-    single: bool = False
+    is_single: bool = False
 
 
-#: The word of kube-apiserver.
+#: The text of kube-apiserver.
 _WITHHELD: Final = "reason withheld"
 
 
@@ -46,41 +46,41 @@ class Health:
     def __init__(self, checks: Sequence[Check]) -> None:
         self._checks = tuple(checks)
 
-    def answer(self, path: str, query: Mapping[str, Sequence[str]], *, tells_reasons: bool = False) -> Verdict | None:
-        """The verdict for a path; None if there is no such check."""
-        root, below, name = path.removeprefix("/").partition("/")
-        checks = [each for each in self._checks if root == "readyz" or not each.ready_only]
-        if below:
-            return self._one(name, checks)
+    def run(self, path: str, query: Mapping[str, Sequence[str]], *, shows_reasons: bool = False) -> Result | None:
+        """Run the checks of a path; None if there is no such check."""
+        root, slash, name = path.removeprefix("/").partition("/")
+        checks = [check for check in self._checks if root == "readyz" or not check.ready_only]
+        if slash:
+            return self._run_one(name, checks)
         excluded = {item for value in query.get("exclude", ()) for item in value.split(",")}
         lines = []
-        failed = False
+        has_failed = False
         for check in checks:
             if check.name in excluded:
                 lines.append(f"[+]{check.name} excluded: ok")
                 continue
             problem = check.probe()
-            reason = (problem or "") if tells_reasons else _WITHHELD
+            reason = (problem or "") if shows_reasons else _WITHHELD
             if problem is None:
                 lines.append(f"[+]{check.name} ok")
             elif check.advisory:
-                lines.append(f"[!]{check.name} not working, tolerated: {reason}")
+                lines.append(f"[!]{check.name} failed, ignored: {reason}")
             else:
-                failed = True
+                has_failed = True
                 lines.append(f"[-]{check.name} failed: {reason}")
-        unknown = sorted(excluded - {each.name for each in checks})
+        unknown = sorted(excluded - {check.name for check in checks})
         if unknown:
             lines.append(f"warn: some health checks cannot be excluded: no matches for {', '.join(unknown)}")
-        if failed:
-            return Verdict(500, "\n".join([*lines, f"{root} check failed"]) + "\n")
-        return Verdict(200, "\n".join([*lines, f"{root} check passed"]) + "\n" if "verbose" in query else "ok")
+        if has_failed:
+            return Result(500, "\n".join([*lines, f"{root} check failed"]) + "\n")
+        return Result(200, "\n".join([*lines, f"{root} check passed"]) + "\n" if "verbose" in query else "ok")
 
     @staticmethod
-    def _one(name: str, checks: Sequence[Check]) -> Verdict | None:
+    def _run_one(name: str, checks: Sequence[Check]) -> Result | None:
         for check in checks:
             if check.name == name:
                 problem = check.probe()
                 if problem is None or check.advisory:
-                    return Verdict(200, "ok", single=True)
-                return Verdict(500, "internal server error: reason withheld\n", single=True)
+                    return Result(200, "ok", is_single=True)
+                return Result(500, "internal server error: reason withheld\n", is_single=True)
         return None

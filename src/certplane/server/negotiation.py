@@ -1,8 +1,8 @@
-"""Which form an answer takes, and in which form a body came.
+"""Content negotiation: the form of a response from the Accept header, and the media type of a request body.
 
 Sources: `k8s.io/apiserver/pkg/endpoints/handlers/negotiation`; `github.com/munnerz/goautoneg` for the header;
-`github.com/emicklei/go-restful`, `jsr311.go`, for what a route refuses before; api-concepts, "Alternate representations
-of resources".
+`github.com/emicklei/go-restful`, `jsr311.go`, for the check of the route before; api-concepts, "Alternate
+representations of resources".
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from certplane import boundedcache, errors
 JSON: Final = "application/json"
 YAML: Final = "application/yaml"
 PROTOBUF: Final = "application/vnd.kubernetes.protobuf"
-ACCEPTED: Final = (JSON, YAML, PROTOBUF)
-#: What routes offer, in the words of a refusal. Reads of a collection may become watches, so they offer streams, too.
-LISTED: Final = ", ".join(ACCEPTED)
+SUPPORTED: Final = (JSON, YAML, PROTOBUF)
+#: The media types of routes, as error texts list them. Reads of a collection may become watches, so they add streams.
+MEDIA_TYPES: Final = ", ".join(SUPPORTED)
 _STREAMS: Final = f"{JSON};stream=watch, {PROTOBUF};stream=watch"
-LISTED_WITH_STREAMS: Final = f"{LISTED}, {_STREAMS}"
+MEDIA_TYPES_WITH_STREAMS: Final = f"{MEDIA_TYPES}, {_STREAMS}"
 _META_VERSIONS: Final = ("v1", "v1beta1")
 
-#: What an endpoint can turn its objects into, besides sending them as they are.
+#: The kinds into which an endpoint can transform its objects.
 NO_TRANSFORMS: Final[tuple[str, ...]] = ()
 PARTIAL: Final = ("PartialObjectMetadata", "PartialObjectMetadataList")
 ALL_TRANSFORMS: Final = ("Table", *PARTIAL)
@@ -32,7 +32,7 @@ ALL_TRANSFORMS: Final = ("Table", *PARTIAL)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Form:
-    """The form of an answer. `transform` is empty, Table, PartialObjectMetadata or PartialObjectMetadataList."""
+    """The form of a response. `transform` is empty, Table, PartialObjectMetadata or PartialObjectMetadataList."""
 
     media_type: str = JSON
     transform: str = ""
@@ -42,20 +42,20 @@ class Form:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Clause:
-    """A media range of an Accept header. Case matters in all of it."""
+    """A media range of an Accept header, compared case-sensitively."""
 
     type: str
     subtype: str
     quality: float = 1.0
     parameters: tuple[tuple[str, str], ...] = ()
 
-    def takes(self, media_type: str) -> bool:
+    def matches(self, media_type: str) -> bool:
         """Whether a media type is in the range."""
         type_, _, subtype = media_type.partition("/")
         return self.type in (type_, "*") and self.subtype in (subtype, "*")
 
-    def comes_before(self, other: Clause) -> bool:
-        # No order in the mathematical sense: a range without a star comes forward whatever its quality is.
+    def precedes(self, other: Clause) -> bool:
+        # Not a total order: a range without a wildcard moves before one with a wildcard, whatever the qualities are.
         return (
             self.quality > other.quality
             or (self.type != "*" and other.type == "*")
@@ -63,31 +63,31 @@ class Clause:
         )
 
 
-#: So many ranges of an Accept header are looked at, and parameters of each; what follows is passed over. Browsers send
-#: ten at the most. The header is read before anybody has said who he is, and sorting by insertion costs a square.
-MOST_RANGES: Final = 32
-MOST_PARAMETERS: Final = 16
+#: Ranges of an Accept header, and parameters of a range, that are parsed; the rest is ignored. Browsers send up to ten
+#: ranges. Status responses need the header before authentication, and insertion sort has quadratic cost.
+MAX_RANGES: Final = 32
+MAX_PARAMETERS: Final = 16
 
 
 def _ranges(accept: str) -> Sequence[str]:
-    return accept.split(",", MOST_RANGES)[:MOST_RANGES]
+    return accept.split(",", MAX_RANGES)[:MAX_RANGES]
 
 
-@boundedcache.remember()
-def clauses(accept: str) -> tuple[Clause, ...]:
-    """The media ranges of an Accept header, best first. What is none is passed over."""
-    found: list[Clause] = []
+@boundedcache.memoize()
+def parse_accept(accept: str) -> tuple[Clause, ...]:
+    """The media ranges of an Accept header, best first. Invalid ones are ignored."""
+    parsed: list[Clause] = []
     for part in _ranges(accept):
-        media, *parameters = part.split(";", MOST_PARAMETERS + 1)[: MOST_PARAMETERS + 1]
+        media, *parameters = part.split(";", MAX_PARAMETERS + 1)[: MAX_PARAMETERS + 1]
         clause = _clause(media.strip(" "), parameters)
         if clause is None:
             continue
-        # The real server sorts by insertion, which decides what an order that is none comes to.
-        place = len(found)
-        while place and clause.comes_before(found[place - 1]):
-            place -= 1
-        found.insert(place, clause)
-    return tuple(found)
+        # Insertion sort, as in goautoneg: without a total order the result depends on the algorithm.
+        index = len(parsed)
+        while index and clause.precedes(parsed[index - 1]):
+            index -= 1
+        parsed.insert(index, clause)
+    return tuple(parsed)
 
 
 def _clause(media: str, parameters: Sequence[str]) -> Clause | None:
@@ -106,7 +106,7 @@ def _clause(media: str, parameters: Sequence[str]) -> Clause | None:
     return Clause(type_.strip(" "), subtype.strip(" "), quality, tuple(pairs))
 
 
-# Digits belong together, all of them: tried both ways, they would cost the square of their number.
+# The possessive ++ avoids backtracking, whose cost would be quadratic in the number of digits.
 _NUMBER: Final = re.compile(r"[+-]?([0-9]++\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
@@ -114,34 +114,31 @@ def _quality(text: str) -> float:
     return float(text) if _NUMBER.fullmatch(text) else 0.0
 
 
-@boundedcache.remember()
+@boundedcache.memoize()
 def negotiate(accept: str, transforms: tuple[str, ...]) -> Form:
-    """The form that the first acceptable clause of an Accept header asks for. An empty header means JSON.
-
-    Raises NoSuchForm.
-    """
+    """The form of the first acceptable clause of an Accept header; JSON if it is empty. Raises UnsupportedForm."""
     if not accept:
         return Form()
-    for clause in clauses(accept):
+    for clause in parse_accept(accept):
         form = _form(clause, transforms)
         if form is not None:
             return form
-    raise NoSuchForm(LISTED)
+    raise UnsupportedForm(MEDIA_TYPES)
 
 
-@boundedcache.remember()
-def check_route(accept: str, offered: str) -> None:
-    """Whether a route has anything to offer, by the names of media types alone. Raises NotAcceptable.
+@boundedcache.memoize()
+def check_media_types(accept: str, media_types: str) -> None:
+    """Check that a route has one of the accepted media types. Raises NotAcceptable.
 
-    That comes before ranges are looked at: of the stars only the one that takes everything counts here.
+    This check of go-restful comes before the negotiation. It compares names only; the one wildcard it knows is `*/*`.
     """
-    named = {part.partition(";")[0].strip(" ") for part in _ranges(accept or "*/*")}
-    if named.isdisjoint(("*/*", *offered.split(", "))):
-        raise errors.NotAcceptable(f"406: Not Acceptable\n\nAvailable representations: {offered}", {})
+    accepted = {part.partition(";")[0].strip(" ") for part in _ranges(accept or "*/*")}
+    if accepted.isdisjoint(("*/*", *media_types.split(", "))):
+        raise errors.NotAcceptable(f"406: Not Acceptable\n\nAvailable representations: {media_types}", {})
 
 
-class NoSuchForm(errors.APIError):
-    """The media type is served, but not transformed like that: the other of the two texts of a 406."""
+class UnsupportedForm(errors.APIError):
+    """The media type is served, but not in that form. A 406 with another text than the one of `check_media_types`."""
 
     code, reason = 406, "NotAcceptable"
 
@@ -149,15 +146,15 @@ class NoSuchForm(errors.APIError):
         super().__init__(f"only the following media types are accepted: {accepted}")
 
 
-def check_stream(form: Form) -> None:
-    """Whether a watch can be had in a form. Raises NoSuchForm."""
+def check_watch_form(form: Form) -> None:
+    """Check that a watch can be sent in a form. Raises UnsupportedForm."""
     if form.media_type == YAML:
-        raise NoSuchForm(_STREAMS)
+        raise UnsupportedForm(_STREAMS)
 
 
 def _form(clause: Clause, transforms: tuple[str, ...]) -> Form | None:
-    for media_type in ACCEPTED:
-        if clause.takes(media_type):
+    for media_type in SUPPORTED:
+        if clause.matches(media_type):
             form = _transformed(media_type, dict(clause.parameters), transforms)
             if form is not None:
                 return form
@@ -177,29 +174,29 @@ def _transformed(media_type: str, parameters: Mapping[str, str], transforms: tup
     return Form(media_type, transform, version or "v1", parameters.get("pretty") == "1")
 
 
-def status_form(accept: str, *, pretty: bool = False) -> Form:
-    """The form of a Status: the first one asked for that is not transformed, else JSON for people."""
-    for clause in clauses(accept):
+def negotiate_status(accept: str, *, pretty: bool = False) -> Form:
+    """The form of a Status: the first acceptable one without a transform, otherwise indented JSON."""
+    for clause in parse_accept(accept):
         form = _form(clause, NO_TRANSFORMS)
         if form is not None:
             return dataclasses.replace(form, pretty=form.pretty or pretty)
     return Form(pretty=pretty or bool(accept))
 
 
-_BODY_TYPES: Final = frozenset(ACCEPTED)
-#: RFC 9110 section 5.6.6, without the semicolon that comes before; there may be one behind.
+_BODY_TYPES: Final = frozenset(SUPPORTED)
+#: Parameters (RFC 9110 section 5.6.6) without the leading semicolon; a trailing one is allowed.
 _PARAMETERS: Final = re.compile(
     r"""\s*(?:[\w!#$%&'*+.^`|~-]+=(?:[\w!#$%&'*+.^`|~-]+|"(?:[^"\\]|\\.)*")\s*(?:;\s*|$))*""", re.ASCII
 )
 
 
-def body_type(content_type: str) -> str:
-    """The media type of a body; parameters only have to be such, nothing means JSON. Raises UnsupportedMediaType."""
+def body_media_type(content_type: str) -> str:
+    """The media type of a body; empty means JSON. Parameters must be well-formed. Raises UnsupportedMediaType."""
     if not content_type:
         return JSON
     media = content_type.partition(";")[0].strip().lower()
     if media not in _BODY_TYPES or not _PARAMETERS.fullmatch(content_type.partition(";")[2]):
         raise errors.UnsupportedMediaType(
-            f"the body of the request was in an unknown format - accepted media types include: {LISTED}"
+            f"the body of the request was in an unknown format - accepted media types include: {MEDIA_TYPES}"
         )
     return media

@@ -1,8 +1,8 @@
-"""PATCH: from a patch body and a stored document to the new object.
+"""PATCH: applies a patch to a stored document.
 
-Each patch is parsed once and applied as often as it takes to win the race for the object. The texts are those of
-`k8s.io/apiserver/pkg/endpoints/handlers/patch.go`, where a patch that leads to a wrong object is reported as a 422 of
-nothing in particular, with the patched document (JSON patch, merge patch) or the patch (strategic merge) as its value.
+Each patch is parsed once, and applied again after each conflict with another write. The error texts are those of
+`k8s.io/apiserver/pkg/endpoints/handlers/patch.go`, where a patch that results in an invalid object is a 422 without a
+kind, whose value is the patched document (JSON patch, merge patch) or the patch (strategic merge).
 """
 
 from __future__ import annotations
@@ -11,254 +11,266 @@ import copy
 import functools
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
-from certplane import errors, gotext
-from certplane.meta import apply, codec, context, gojson, goyaml, patches, resource, shape, strategic
-from certplane.registry import document, ownership, verbs
+from certplane import errors
+from certplane.golang import formatting, gojson, goyaml
+from certplane.meta import context
+from certplane.meta.objects import Object
+from certplane.meta.resource import Resource
+from certplane.patch import apply, jsonpatch, strategic
+from certplane.registry import ownership, verbs
+from certplane.registry.document import Document
 from certplane.server import bodies
+from certplane.wire import codec
+
+T = TypeVar("T", bound=Object)
 
 JSON_PATCH: Final = "application/json-patch+json"
 MERGE: Final = "application/merge-patch+json"
 STRATEGIC: Final = "application/strategic-merge-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
-_NO_PATCH: Final = "Invalid JSON Patch"
+_INVALID_JSON_PATCH: Final = "Invalid JSON Patch"
 _TYPES: Final = frozenset({JSON_PATCH, MERGE, STRATEGIC, APPLY})
 
 
-class _WrongPatchType(errors.UnsupportedMediaType):
+class _UnknownPatchType(errors.UnsupportedMediaType):
     def __init__(self) -> None:
         super().__init__("415: Unsupported Media Type", {})
 
 
 def patch_type(content_type: str) -> str:
-    """The kind of patch that a content type names. Raises UnsupportedMediaType."""
-    # Compared as it is: a media type in capitals is none of these.
-    media = content_type.partition(";")[0]
-    if media not in _TYPES:
-        raise _WrongPatchType
-    return media
+    """The media type of a patch. Raises UnsupportedMediaType."""
+    # Compared case-sensitively, as in kube-apiserver.
+    media_type = content_type.partition(";")[0]
+    if media_type not in _TYPES:
+        raise _UnknownPatchType
+    return media_type
 
 
-class Patch:
-    """One patch; it is parsed when there is something to apply it to."""
+class Patch(Generic[T]):
+    """One patch; it is parsed when it is first applied."""
 
     def __init__(
         self,
-        kind_of_patch: str,
+        patch_type: str,
         body: bytes,
-        expected: bodies.Expected,
-        kind: resource.Resource,
+        expected: bodies.Expected[T],
+        resource: Resource[T],
         call: context.Call,
     ) -> None:
-        self._type = kind_of_patch
+        self._type = patch_type
         self._body = body
         self._expected = expected
-        self._kind = kind
+        self._resource = resource
         self._call = call
-        self._strict: tuple[str, ...] = ()
-        self._warned = False
+        self._strict_errors: tuple[str, ...] = ()
+        self._has_warned = False
 
-    def apply_to(self, stored: document.Document | None, target: verbs.Target) -> Any:
-        """The new object. `stored` is None only for server-side apply, which then creates."""
+    def apply_to(self, stored: Document[T] | None, target: verbs.Target) -> T:
+        """The new object. `stored` is None only for server-side apply, which then creates the object."""
         if self._type == APPLY:
             return self._apply(stored, target)
         assert stored is not None  # noqa: S101 - other patches need something to patch
         if self._type == STRATEGIC:
-            return self._merge_strategically(codec.to_builtins(stored.object))
-        change = patches.json_patch if self._type == JSON_PATCH else patches.merge_patch
+            return self._strategic_merge(codec.to_builtins(stored.object))
+        change = jsonpatch.json_patch if self._type == JSON_PATCH else jsonpatch.merge_patch
         changed = change(codec.parse_json(stored.wire), self._content)
-        # Operations can nest what none of them has nested.
-        patches.check_depth(changed)
-        patched = patches.closed(changed)
+        # Several operations together can nest deeper than each of them.
+        jsonpatch.check_depth(changed)
+        patched = jsonpatch.sort_members(changed)
         try:
-            return self._read(patched)
-        except codec.ReadProblem as error:
-            raise _bad_patch(gojson.text(patched), str(error)) from error
+            return self._decode(patched)
+        except codec.DecodeError as error:
+            raise _invalid_result(gojson.encode(patched), str(error)) from error
 
     # --- the patch ------------------------------------------------------------------------------------------------
 
     @functools.cached_property
     def _content(self) -> Any:
-        """The patch as a tree; for a strategic merge and an apply, as builtins."""
+        """The parsed patch: a tree; for strategic merge and apply, builtins."""
         if self._type == APPLY:
             return self._parse_apply()
-        judged = self._call.field_validation != "Ignore"
-        read = {JSON_PATCH: _read_operations, MERGE: _read_merge, STRATEGIC: _read_strategic}[self._type]
-        tree, strict = read(self._body, judged=judged)
-        self._strict = tuple(itertools.islice(strict, codec.STRICT_LIMIT)) if judged else ()
+        is_checked = self._call.field_validation != "Ignore"
+        parse = {JSON_PATCH: _parse_operations, MERGE: _parse_merge, STRATEGIC: _parse_strategic}[self._type]
+        tree, strict_errors = parse(self._body, is_checked=is_checked)
+        self._strict_errors = tuple(itertools.islice(strict_errors, codec.STRICT_LIMIT)) if is_checked else ()
         return tree
 
-    def _parse_apply(self) -> Any:
+    def _parse_apply(self) -> object:
         try:
             tree = goyaml.parse(self._body)
-        except goyaml.Problem as error:
+        except goyaml.YAMLError as error:
             raise errors.BadRequest(f"error decoding YAML: error converting YAML to JSON: {error}") from error
         if tree is None:
             return {}
         if not isinstance(tree, gojson.Pairs):
             raise errors.BadRequest(
-                f"error decoding YAML: error unmarshaling JSON: while decoding JSON: {_no_map(tree)}"
+                f"error decoding YAML: error unmarshaling JSON: while decoding JSON: {_not_a_map(tree)}"
             )
-        doubled = goyaml.duplicates(self._body) if any(gojson.duplicates(tree)) else ()
-        self._strict = tuple(doubled[: codec.STRICT_LIMIT])
-        return gojson.plain(tree, numbers=True)
+        duplicates = goyaml.find_duplicates(self._body) if any(gojson.find_duplicates(tree)) else ()
+        self._strict_errors = tuple(duplicates[: codec.STRICT_LIMIT])
+        return gojson.to_builtins(tree, numbers=True)
 
     # --- the object -----------------------------------------------------------------------------------------------
 
-    def _read(self, patched: Any) -> Any:
-        """The patched document as an object. Raises codec.ReadProblem; the document may be anything by now."""
+    def _decode(self, patched: Any) -> T:
+        """Decode the patched document, which may be anything. Raises codec.DecodeError."""
         api_version, kind = bodies.type_of(patched)
         if not api_version:
-            # Go then reads it as its internal type, whose fields have no names in a document: nothing comes of it.
+            # Go decodes into its internal type, whose fields have no JSON names, so the object is empty.
             unknown = (f'unknown field "{key}"' for key, _ in patched if key not in ("apiVersion", "kind"))
-            self._judge(list(itertools.islice(unknown, codec.STRICT_LIMIT)))
-            return self._kind.type()
-        why = bodies.type_problem(api_version, kind or self._kind.kind, self._expected)
-        if why:
-            raise codec.ReadProblem(why)
-        reading = codec.read(patched, self._kind.type)
-        self._judge(reading.strict)
+            self._apply_field_validation(list(itertools.islice(unknown, codec.STRICT_LIMIT)))
+            return self._resource.type()
+        problem = bodies.type_problem(api_version, kind or self._resource.kind, self._expected)
+        if problem:
+            raise codec.DecodeError(problem)
+        reading = codec.decode_tree(patched, self._resource.type)
+        self._apply_field_validation(reading.strict_errors)
         return reading.object
 
-    def _merge_strategically(self, live: dict[str, Any]) -> Any:
-        patches.check_depth(self._content)
+    def _strategic_merge(self, live: dict[str, object]) -> T:
+        jsonpatch.check_depth(self._content)
         patch = copy.deepcopy(self._content)
-        merged = strategic.merge(live, patch, shape.of(self._kind.type))
+        merged = strategic.merge(live, patch, self._resource.shape)
         try:
-            reading = codec.restore(merged, self._kind.type)
-            self._judge(reading.strict)
-        except codec.ReadProblem as error:
-            raise _bad_patch(gotext.plain(patch), str(error)) from error
+            reading = codec.from_unstructured(merged, self._resource.type)
+            self._apply_field_validation(reading.strict_errors)
+        except codec.DecodeError as error:
+            raise _invalid_result(formatting.format_value(patch), str(error)) from error
         return reading.object
 
-    def _judge(self, strict: Sequence[str]) -> None:
-        """Refuse or warn of what strict decoding finds in the patch and in what it leads to."""
-        found = (*self._strict, *strict)
-        if found and self._call.field_validation == "Strict":
-            raise codec.ReadProblem("strict decoding error: " + ", ".join(found))
-        if self._call.field_validation == "Warn" and not self._warned:
-            self._warned = True
-            self._call.warnings.extend(found)
+    def _apply_field_validation(self, strict_errors: Sequence[str]) -> None:
+        """Refuse the strict decoding errors of the patch and of the patched object, or add them to the warnings."""
+        all_errors = (*self._strict_errors, *strict_errors)
+        if all_errors and self._call.field_validation == "Strict":
+            raise codec.DecodeError("strict decoding error: " + ", ".join(all_errors))
+        if self._call.field_validation == "Warn" and not self._has_warned:
+            self._has_warned = True
+            self._call.warnings.extend(all_errors)
 
     # --- server-side apply ----------------------------------------------------------------------------------------
 
-    def _apply(self, stored: document.Document | None, target: verbs.Target) -> Any:
-        kind, call = self._kind, self._call
+    def _apply(self, stored: Document[T] | None, target: verbs.Target) -> T:
+        resource, call = self._resource, self._call
         self._check_apply_type()
-        ignored = target.door.ignored_fields if target.door is not None else kind.ignored_fields
-        writer = ownership.writer(call, kind.api_version, target.subresource, ignored)
+        ignored = target.subresource.reset_fields if target.subresource is not None else resource.reset_fields
+        writer = ownership.writer_of(call, resource.api_version, target.subresource_name, ignored)
         live = codec.to_builtins(stored.object) if stored is not None else None
-        merged = apply.apply(live, self._content, shape.of(kind.type), writer, force=call.force)
-        self._judge_apply()
+        merged = apply.apply(live, self._content, resource.shape, writer, force=call.force)
+        self._validate_apply_fields()
         try:
-            return codec.restore(merged, kind.type).object
-        except codec.ReadProblem as error:
-            why = f"unable to convert unstructured object to {apply.type_text(self._content)}: {error}"
-            raise errors.UnreasonedError(
-                f"failed to convert new object ({apply.naming(self._content)}) to proper version: {why}"
+            return codec.from_unstructured(merged, resource.type).object
+        except codec.DecodeError as error:
+            detail = f"unable to convert unstructured object to {apply.format_type(self._content)}: {error}"
+            raise errors.UnknownReasonError(
+                f"failed to convert new object ({apply.format_identity(self._content)}) to proper version: {detail}"
             ) from error
 
-    def _judge_apply(self) -> None:
+    def _validate_apply_fields(self) -> None:
         call = self._call
-        if self._strict and call.field_validation == "Strict":
-            found = "".join(f"\n  {each}" for each in self._strict)
+        if self._strict_errors and call.field_validation == "Strict":
+            lines = "".join(f"\n  {error}" for error in self._strict_errors)
             raise errors.BadRequest(
-                f"error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:{found}"
+                f"error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:{lines}"
             )
-        if call.field_validation == "Warn" and not self._warned:
-            self._warned = True
-            call.warnings.extend(self._strict)
+        if call.field_validation == "Warn" and not self._has_warned:
+            self._has_warned = True
+            call.warnings.extend(self._strict_errors)
 
     def _check_apply_type(self) -> None:
-        if (self._content.get("apiVersion"), self._content.get("kind")) != (self._kind.api_version, self._kind.kind):
-            raise errors.BadRequest(f"invalid object type: {apply.type_text(self._content)}")
+        content, resource = self._content, self._resource
+        if (content.get("apiVersion"), content.get("kind")) != (resource.api_version, resource.kind):
+            raise errors.BadRequest(f"invalid object type: {apply.format_type(self._content)}")
 
 
-# --- reading patches: a tree, and what strict decoding finds in it ------------------------------------------------
+# --- parsing: each function returns the parsed patch and its strict decoding errors -------------------------------
 
 
-def _read_operations(body: bytes, *, judged: bool) -> tuple[Any, Iterable[str]]:
+def _parse_operations(body: bytes, *, is_checked: bool) -> tuple[object, Iterable[str]]:
     """The operations of a JSON patch. Raises BadRequest.
 
-    They are decoded twice, by a strict decoder if somebody cares, and by the one of the patch library.
+    kube-apiserver decodes them twice: with a strict decoder unless fieldValidation is Ignore, and in the patch library.
     """
-    tree = _parsed(body, "error decoding patch: " if judged else "")
+    tree = _parse_json(body, "error decoding patch: " if is_checked else "")
     if tree is None:
         return [], ()
     if isinstance(tree, gojson.Pairs) or not isinstance(tree, list):
-        where = "Go value of type []handlers.jsonPatchOp" if judged else "Go value of type jsonpatch.Patch"
-        raise _no_operations(tree, where, judged=judged)
-    strict: list[str] = []
-    for position, each in enumerate(tree):
-        if isinstance(each, gojson.Pairs):
-            if judged:
-                strict += _operation_problems(each, f"[{position}]", codec.STRICT_LIMIT - len(strict))
-        elif each is not None:
-            where = "handlers.jsonPatchOp" if judged else "jsonpatch.Operation"
-            raise _no_operations(each, f"Go value of type {where}", judged=judged)
-    return tree, strict
+        go_type = "[]handlers.jsonPatchOp" if is_checked else "jsonpatch.Patch"
+        raise _not_operations(tree, go_type, is_checked=is_checked)
+    strict_errors: list[str] = []
+    for index, operation in enumerate(tree):
+        if isinstance(operation, gojson.Pairs):
+            if is_checked:
+                room = codec.STRICT_LIMIT - len(strict_errors)
+                strict_errors += _operation_problems(operation, f"[{index}]", room)
+        elif operation is not None:
+            go_type = "handlers.jsonPatchOp" if is_checked else "jsonpatch.Operation"
+            raise _not_operations(operation, go_type, is_checked=is_checked)
+    return tree, strict_errors
 
 
-def _no_operations(found: Any, where: str, *, judged: bool) -> errors.BadRequest:
-    prefix = "error decoding patch: " if judged else ""
-    return errors.BadRequest(f"{prefix}json: cannot unmarshal {codec.go_kind(found)} into {where}")
+def _not_operations(value: object, go_type: str, *, is_checked: bool) -> errors.BadRequest:
+    prefix = "error decoding patch: " if is_checked else ""
+    return errors.BadRequest(f"{prefix}json: cannot unmarshal {codec.go_kind(value)} into Go value of type {go_type}")
 
 
-def _operation_problems(operation: gojson.Pairs, at: str, most: int) -> Sequence[str]:
-    """What a strict decoder finds in an operation, in its order, up to so many. Raises BadRequest for a wrong type."""
+def _operation_problems(operation: gojson.Pairs, path: str, limit: int) -> Sequence[str]:
+    """The strict decoding errors of an operation, in order, up to a limit. Raises BadRequest for a wrong type."""
     problems: list[str] = []
     seen: set[str] = set()
     for key, item in operation:
         if key in seen:
-            problems.append(f'json patch duplicate field "{at}.{key}"')
+            problems.append(f'json patch duplicate field "{path}.{key}"')
         seen.add(key)
         if key == "value":
-            doubled = gojson.duplicates(item, f"{at}.{key}")
-            problems += (f"json patch {each}" for each in itertools.islice(doubled, max(most - len(problems), 0)))
+            duplicates = gojson.find_duplicates(item, f"{path}.{key}")
+            problems += (
+                f"json patch {duplicate}" for duplicate in itertools.islice(duplicates, max(limit - len(problems), 0))
+            )
         elif key not in ("op", "path", "from"):
-            problems.append(f'json patch unknown field "{at}.{key}"')
+            problems.append(f'json patch unknown field "{path}.{key}"')
         elif item is not None and type(item) is not str:
-            why = f"cannot unmarshal {codec.go_kind(item)} into Go struct field jsonPatchOp.{key} of type string"
-            raise errors.BadRequest(f"error decoding patch: json: {why}")
-    return problems[:most]
+            detail = f"cannot unmarshal {codec.go_kind(item)} into Go struct field jsonPatchOp.{key} of type string"
+            raise errors.BadRequest(f"error decoding patch: json: {detail}")
+    return problems[:limit]
 
 
-def _read_merge(body: bytes, *, judged: bool) -> tuple[Any, Iterable[str]]:
-    """A merge patch: an object, or, where nobody looks, a list. Raises BadRequest."""
+def _parse_merge(body: bytes, *, is_checked: bool) -> tuple[object, Iterable[str]]:
+    """A merge patch: an object; or a list, if fieldValidation is Ignore. Raises BadRequest."""
     try:
         tree = codec.parse_json(body)
-    except gojson.SyntaxProblem as error:
-        raise errors.BadRequest(f"error decoding patch: {error}" if judged else _NO_PATCH) from error
+    except gojson.JSONSyntaxError as error:
+        raise errors.BadRequest(f"error decoding patch: {error}" if is_checked else _INVALID_JSON_PATCH) from error
     if isinstance(tree, gojson.Pairs):
-        return tree, gojson.duplicates(tree)
-    if judged and tree is not None:
-        raise errors.BadRequest(f"error decoding patch: {_no_map(tree)}")
+        return tree, gojson.find_duplicates(tree)
+    if is_checked and tree is not None:
+        raise errors.BadRequest(f"error decoding patch: {_not_a_map(tree)}")
     if isinstance(tree, list):
         return tree, ()
-    raise errors.BadRequest(_NO_PATCH)
+    raise errors.BadRequest(_INVALID_JSON_PATCH)
 
 
-def _read_strategic(body: bytes, *, judged: bool) -> tuple[Any, Iterable[str]]:
+def _parse_strategic(body: bytes, *, is_checked: bool) -> tuple[object, Iterable[str]]:
     """A strategic merge patch, as builtins. Raises BadRequest."""
-    tree = _parsed(body, "")
+    tree = _parse_json(body, "")
     if tree is None:
         return {}, ()
     if not isinstance(tree, gojson.Pairs):
-        raise errors.BadRequest(_no_map(tree))
-    return gojson.plain(tree, numbers=True), gojson.duplicates(tree) if judged else ()
+        raise errors.BadRequest(_not_a_map(tree))
+    return gojson.to_builtins(tree, numbers=True), gojson.find_duplicates(tree) if is_checked else ()
 
 
-def _parsed(body: bytes, prefix: str) -> Any:
+def _parse_json(body: bytes, prefix: str) -> object:
     try:
         return codec.parse_json(body)
-    except gojson.SyntaxProblem as error:
+    except gojson.JSONSyntaxError as error:
         raise errors.BadRequest(f"{prefix}{error}") from error
 
 
-def _no_map(tree: Any) -> str:
+def _not_a_map(tree: object) -> str:
     return f"json: cannot unmarshal {codec.go_kind(tree)} into Go value of type map[string]interface {{}}"
 
 
-def _bad_patch(value: str, why: str) -> errors.Invalid:
-    return errors.Invalid("", "", "", [errors.invalid("patch", value, why)])
+def _invalid_result(value: str, detail: str) -> errors.Invalid:
+    return errors.Invalid("", "", "", [errors.invalid("patch", value, detail)])

@@ -1,10 +1,10 @@
 """What happens to every request, in the order in which it happens. Start reading here.
 
-`STAGES` is a tuple in reading order; each stage gets the exchange and the rest of the way, and may answer itself, look
-at what comes back, or refuse by raising an `errors.APIError`. The outermost stage turns refusals into Statuses and
-whatever else is raised into an opaque 500 whose traceback goes to the log, once, under the request's id.
+`STAGES` is a tuple in reading order. Each stage gets the request and a handler for the remaining stages. It may respond
+itself, inspect the response, or refuse by raising an `errors.APIError`. The outermost stage turns an APIError into a
+Status response, and any other exception into an opaque 500 whose traceback is logged once, with the request's id.
 
-docs/life-of-a-request.md tells the same story; a test compares the two.
+docs/life-of-a-request.md describes the same stages; a test compares the two.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ import urllib.parse
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
-from certplane import clock as clocks
-from certplane import errors, gotext, loglimit, offload, telemetry
+from certplane import errors, loglimit, offload, telemetry
+from certplane.clock import Clock
+from certplane.golang import formatting
 from certplane.meta import context, objects, options
-from certplane.server import audit, exchange, manners, negotiation, rendering, requestinfo
+from certplane.server import audit, exchange, inflight, negotiation, rendering, requestinfo
+from certplane.server.exchange import ClientGone, Handler, Request, Response
 from certplane.x509 import privatekeys
 
 _log = logging.getLogger("certplane.server")
@@ -34,278 +36,279 @@ _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,64}\Z")
 
 @dataclasses.dataclass(slots=True)
 class Services:
-    """What the stages need of the rest of the house. The composition root fills it in.
+    """The dependencies of the stages. The composition root fills it in.
 
-    `authenticate` and `impersonate` raise Unauthorized and Forbidden; `impersonate` gives the user to go on as, and by
-    which right; `authorize` the reason, and the refusal if there is one. `route` answers what has passed all stages.
-    `audit` is None where nothing is recorded.
+    `authenticate` raises Unauthorized, `impersonate` Forbidden. `impersonate` returns the effective user and the
+    constraint under which impersonation was allowed; `authorize` returns the reason, and the error if access is denied.
+    `route` handles requests that have passed all stages. `audit` is None if auditing is disabled.
     """
 
-    clock: clocks.Clock
+    clock: Clock
     telemetry: telemetry.Telemetry
-    authenticate: Callable[[exchange.Exchange], context.User]
-    impersonate: Callable[[exchange.Exchange, Callable[[], context.Attributes]], tuple[context.User, str]]
+    authenticate: Callable[[Request], context.User]
+    impersonate: Callable[[Request, Callable[[], context.Attributes]], tuple[context.User, str]]
     authorize: Callable[[context.Attributes], tuple[str, errors.Forbidden | None]]
-    in_flight: manners.InFlight
-    route: exchange.Handler
-    audit: audit.Audit | None = None
-    #: What strangers make us log has a bound.
+    in_flight: inflight.InFlightLimiter
+    route: Handler
+    audit: audit.Auditor | None = None
+    #: Limits what unauthenticated clients can write to the log.
     log_limit: loglimit.LogLimit = dataclasses.field(default_factory=loglimit.LogLimit)
 
 
 class StageFunction(Protocol):
-    """Does its part, and has the rest done by `proceed`."""
+    """The work of one stage. `proceed` runs the remaining stages."""
 
-    def __call__(
-        self, services: Services, of: exchange.Exchange, proceed: exchange.Handler
-    ) -> Coroutine[Any, Any, exchange.Reply]: ...
+    def __call__(self, services: Services, request: Request, proceed: Handler) -> Coroutine[Any, Any, Response]: ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stage:
-    """One step. `name` is what the documentation calls it."""
+    """One stage. `name` is its name in the documentation."""
 
     name: str
     run: StageFunction
 
 
-async def _identify(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
-    """Give the request its id and its time; turn whatever goes wrong behind here into an answer."""
-    sent = of.headers.get(b"audit-id")
-    of.request_id = sent if sent and _REQUEST_ID.match(sent) else objects.new_uid()
-    of.received = services.clock.now()
+async def _identify(services: Services, request: Request, proceed: Handler) -> Response:
+    """Assign the request's id and time; turn errors of the later stages into responses."""
+    audit_id = request.headers.get(b"audit-id")
+    request.request_id = audit_id if audit_id and _REQUEST_ID.match(audit_id) else objects.new_uid()
+    request.received = services.clock.now()
     try:
-        reply = await proceed(of)
+        response = await proceed(request)
     except errors.APIError as error:
-        reply = refusal(error, of)
-    except exchange.ClientGone:
+        response = refusal(error, request)
+    except ClientGone:
         raise
     except Exception:
-        _log.exception("request failed", extra={"request_id": of.request_id, "path": of.path})
-        reply = refusal(errors.InternalError(f"the server's log has the reason under request {of.request_id}"), of)
-    reply.headers.append((b"audit-id", of.request_id.encode("ascii")))
-    if b"cache-control" not in [name for name, _ in reply.headers]:
-        reply.headers.append(_CACHE_CONTROL)
-    if of.classified:
-        reply.headers.extend(_FLOW)
-    for warning in _bounded(of.warnings):
-        reply.headers.append((b"warning", f"299 - {_quoted(warning)}".encode()))
-    return reply
+        _log.exception("request failed", extra={"request_id": request.request_id, "path": request.path})
+        response = refusal(errors.InternalError(f"see the server's log for request {request.request_id}"), request)
+    response.headers.append((b"audit-id", request.request_id.encode("ascii")))
+    if b"cache-control" not in [name for name, _ in response.headers]:
+        response.headers.append(_CACHE_CONTROL)
+    if request.classified:
+        response.headers.extend(_FLOW_HEADERS)
+    for warning in _truncate_warnings(request.warnings):
+        response.headers.append((b"warning", f"299 - {_quote_warning(warning)}".encode()))
+    return response
 
 
-#: Characters of all warnings of an answer together, and of each if they are more.
-_LONGEST_WARNINGS: Final = 4096
-_LONGEST_WARNING: Final = 256
+#: Maximum characters of all warnings of a response; above it, each warning is truncated.
+_MAX_WARNINGS_LENGTH: Final = 4096
+_TRUNCATED_WARNING_LENGTH: Final = 256
 
 
-def _bounded(warnings: Sequence[str]) -> list[str]:
-    """Each warning once; if they are too long together, the beginnings of as many as there is room for. Source:
-    `k8s.io/apiserver/pkg/endpoints/filters/warning.go`.
+def _truncate_warnings(warnings: Sequence[str]) -> list[str]:
+    """The distinct warnings; if they exceed the limit together, as many of them, truncated, as fit.
+
+    Source: `k8s.io/apiserver/pkg/endpoints/filters/warning.go`.
     """
-    different = list(dict.fromkeys(warnings))
-    if sum(map(len, different)) <= _LONGEST_WARNINGS:
-        return different
-    begun = []
-    room = _LONGEST_WARNINGS
-    for warning in different:
+    distinct = list(dict.fromkeys(warnings))
+    if sum(map(len, distinct)) <= _MAX_WARNINGS_LENGTH:
+        return distinct
+    truncated = []
+    room = _MAX_WARNINGS_LENGTH
+    for warning in distinct:
         if room <= 0:
             break
-        begun.append(warning[:_LONGEST_WARNING])
-        room -= len(begun[-1])
-    return begun
+        truncated.append(warning[:_TRUNCATED_WARNING_LENGTH])
+        room -= len(truncated[-1])
+    return truncated
 
 
-#: Which flow schema and priority level judged a request. There is one of each; clients only look whether they are
-#: there.
-_FLOW: Final = (
+#: The flow schema and priority level that classified a request. There is one of each; clients only check that the
+#: headers are present.
+_FLOW_HEADERS: Final = (
     (b"x-kubernetes-pf-flowschema-uid", objects.new_uid().encode("ascii")),
     (b"x-kubernetes-pf-prioritylevel-uid", objects.new_uid().encode("ascii")),
 )
 
 
-def _quoted(warning: str) -> str:
+def _quote_warning(warning: str) -> str:
     return (
-        gotext.quote(warning)
+        formatting.quote(warning)
         if not warning.isprintable()
         else '"{}"'.format(warning.replace("\\", "\\\\").replace('"', '\\"'))
     )
 
 
-async def _classify(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
-    """Read from method and path what the request is about."""
-    _refuse_private_keys(services, of)
-    of.query = exchange.parse_query(of.raw_query)
-    of.info = requestinfo.parse(of.method, of.path, of.query)
-    if of.info.verb != "watch":
-        options.timeout(of.query)
-    return await proceed(of)
+async def _classify(services: Services, request: Request, proceed: Handler) -> Response:
+    """Derive the verb, resource and name from method and path."""
+    _refuse_private_keys(services, request)
+    request.query = exchange.parse_query(request.raw_query)
+    request.info = requestinfo.parse(request.method, request.path, request.query)
+    if request.info.verb != "watch":
+        options.timeout(request.query)
+    return await proceed(request)
 
 
-#: Of the name of a header field, which may be as long as a head.
-_LONGEST_FIELD: Final = 64
+#: Characters of a header field's name that are logged: a name may be as long as the whole head.
+_MAX_LOGGED_FIELD_NAME: Final = 64
 
 
-def _refuse_private_keys(services: Services, of: exchange.Exchange) -> None:
-    """Refuse a private key in what would be recorded of a request, or quoted: its address and its headers."""
-    shortest = privatekeys.SHORTEST
-    suspects = [field for field in of.headers if len(field[1]) >= shortest]
-    if len(of.path) >= shortest:
-        suspects.append((b"path", of.path.encode("utf-8", "replace")))
-    if len(of.raw_path) >= shortest:
-        # Each part by itself as well: the slash before it could be one of base64.
-        parts = [part for part in of.raw_path.split("/") if len(part) >= shortest]
-        suspects += [(b"path", urllib.parse.unquote_to_bytes(part)) for part in parts]
-    if len(of.raw_query) >= shortest:
-        suspects.append((b"query", urllib.parse.unquote_to_bytes(of.raw_query)))
-    if not privatekeys.may_be_in([text for _, text in suspects]):
+def _refuse_private_keys(services: Services, request: Request) -> None:
+    """Refuse a private key in the URL or the headers, which logs, audit records and error messages would repeat."""
+    shortest = privatekeys.MIN_LENGTH
+    suspects = [field for field in request.headers if len(field[1]) >= shortest]
+    if len(request.path) >= shortest:
+        suspects.append((b"path", request.path.encode("utf-8", "replace")))
+    if len(request.raw_path) >= shortest:
+        # Check each segment by itself, too: the slash before it could be a base64 character.
+        segments = [segment for segment in request.raw_path.split("/") if len(segment) >= shortest]
+        suspects += [(b"path", urllib.parse.unquote_to_bytes(segment)) for segment in segments]
+    if len(request.raw_query) >= shortest:
+        suspects.append((b"query", urllib.parse.unquote_to_bytes(request.raw_query)))
+    if not privatekeys.may_contain_key([text for _, text in suspects]):
         return
-    for where, text in suspects:
-        if privatekeys.is_in(text):
-            field = where[:_LONGEST_FIELD].decode("latin-1")
-            left_out = services.log_limit.admit((of.source, field), of.received)
-            if left_out is not None:
-                told = {"request_id": of.request_id, "where": field, **left_out}
-                _log.warning("a private key was sent where none belongs", extra=told)
-            raise errors.BadRequest(privatekeys.FOUND)
+    for location, text in suspects:
+        if privatekeys.contains_key(text):
+            field = location[:_MAX_LOGGED_FIELD_NAME].decode("latin-1")
+            suppressed = services.log_limit.admit((request.source, field), request.received)
+            if suppressed is not None:
+                fields = {"request_id": request.request_id, "location": field, **suppressed}
+                _log.warning("request refused: it contains a private key", extra=fields)
+            raise errors.BadRequest(privatekeys.EXPOSED_MESSAGE)
 
 
-async def _authenticate(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
-    """Find out who asks. Calls from inside the process bring their identity along."""
+async def _authenticate(services: Services, request: Request, proceed: Handler) -> Response:
+    """Authenticate the client. In-process calls carry their identity."""
     try:
-        of.user = of.identity if of.identity is not None else services.authenticate(of)
+        request.user = request.identity if request.identity is not None else services.authenticate(request)
     except errors.Unauthorized as error:
         if services.audit is not None:
-            services.audit.refused(of, _attributes(of), error.status())
+            services.audit.authentication_failed(request, _attributes(request), error.status())
         raise
-    offload.asker.set(of.user.name)
-    return await proceed(of)
+    offload.current_user.set(request.user.name)
+    return await proceed(request)
 
 
-async def _audit(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
-    """Record what is asked, and how it ends, as the policy says."""
-    record = services.audit.begin(of, _attributes(of)) if services.audit is not None else None
+async def _audit(services: Services, request: Request, proceed: Handler) -> Response:
+    """Record the request and its outcome, as the audit policy demands."""
+    record = services.audit.begin(request, _attributes(request)) if services.audit is not None else None
     if services.audit is None or record is None:
-        return await proceed(of)
-    of.note_request, of.note_response = record.note_request, record.note_response
+        return await proceed(request)
+    request.note_request, request.note_response = record.note_request, record.note_response
     try:
-        reply = await proceed(of)
+        response = await proceed(request)
     except errors.APIError as error:
-        reply = refusal(error, of)
-    except exchange.ClientGone:
-        services.audit.finish(of, record, exchange.Reply(_GONE, "", outcome=_UNSENT))
+        response = refusal(error, request)
+    except ClientGone:
+        services.audit.finish(request, record, Response(_CLIENT_GONE, "", outcome=_CLIENT_GONE_STATUS))
         raise
     except asyncio.CancelledError:
-        # The process ends: nobody gets an answer, but what was asked for may be done.
-        services.audit.finish(of, record, refusal(errors.Timeout(_UNFINISHED), of))
+        # The process is shutting down: no response is sent, but the change may have been made.
+        services.audit.finish(request, record, refusal(errors.Timeout(_SHUT_DOWN), request))
         raise
     except Exception:
-        services.audit.panicked(of, record, {"metadata": {}, "status": "Failure", "code": 500})
+        services.audit.panicked(request, record, {"metadata": {}, "status": "Failure", "code": 500})
         raise
-    record.constraint = of.constraint
-    services.audit.finish(of, record, reply)
-    return reply
+    record.constraint = request.constraint
+    services.audit.finish(request, record, response)
+    return response
 
 
-_UNSENT: Final = {"status": "Failure", "message": "the client went away before it had sent all of its request"}
-_UNFINISHED: Final = "the server ended before the request did: what was asked for may be done"
+_CLIENT_GONE_STATUS: Final = {
+    "status": "Failure", "message": "the client disconnected before it had sent the whole request",
+}  # fmt: skip
+_SHUT_DOWN: Final = "the server shut down before the request completed; the change may have been made"
 
 
-async def _impersonate(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
-    """Go on as somebody else, for those who ask for it and may."""
+async def _impersonate(services: Services, request: Request, proceed: Handler) -> Response:
+    """Replace the user by the impersonated one, if impersonation is requested and allowed."""
     try:
-        of.user, of.constraint = services.impersonate(of, functools.partial(_attributes, of))
+        request.user, request.constraint = services.impersonate(request, functools.partial(_attributes, request))
     except (errors.Forbidden, errors.BadRequest) as error:
-        return _unsniffed(refusal(error, of))
-    of.classified = True
-    return await proceed(of)
+        return _with_nosniff(refusal(error, request))
+    request.classified = True
+    return await proceed(request)
 
 
-async def _account(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
-    """Count the request and its time; refuse it if too many are under way, end it if it takes too long."""
-    begun = services.clock.monotonic()
+async def _account(services: Services, request: Request, proceed: Handler) -> Response:
+    """Count and time the request; refuse it if too many are in flight, cancel it at its deadline."""
+    start = services.clock.monotonic()
     ticket = None
     code = 500
     try:
-        if of.info.verb != "watch":
-            ticket = services.in_flight.enter(of)
+        if request.info.verb != "watch":
+            ticket = services.in_flight.admit(request)
             if ticket is None:
                 code = 429
-                return _come_again()
-        reply = await proceed(of)
-        code = reply.status
-        return reply
+                return _too_many_requests()
+        response = await proceed(request)
+        code = response.status
+        return response
     except errors.APIError as error:
         code = error.code
         raise
-    except exchange.ClientGone:
-        code = _GONE
+    except ClientGone:
+        code = _CLIENT_GONE
         raise
     except asyncio.CancelledError:
         if ticket is None or not ticket.overdue or ticket.task is None:
             raise
         ticket.task.uncancel()
         code = errors.Timeout.code
-        why = "request did not complete within requested timeout - context deadline exceeded"
-        raise errors.Timeout(f"Timeout: {why}") from None
+        detail = "request did not complete within requested timeout - context deadline exceeded"
+        raise errors.Timeout(f"Timeout: {detail}") from None
     finally:
         if ticket is not None:
-            services.in_flight.leave(ticket)
-        services.telemetry.request(_labels(of), code, services.clock.monotonic() - begun)
+            services.in_flight.release(ticket)
+        services.telemetry.count_request(_labels(request), code, services.clock.monotonic() - start)
 
 
-#: The code under which requests are counted that never came whole; nobody gets it as an answer.
-_GONE: Final = 499
+#: The code in metrics and audit records of a request that was never received completely; it is never sent.
+_CLIENT_GONE: Final = 499
 
 
-def _come_again() -> exchange.Reply:
-    reply = plain(429, "Too many requests, please try again later.\n")
-    reply.headers.append((b"retry-after", b"1"))
-    return reply
+def _too_many_requests() -> Response:
+    response = plain(429, "Too many requests, please try again later.\n")
+    response.headers.append((b"retry-after", b"1"))
+    return response
 
 
-def _labels(of: exchange.Exchange) -> telemetry.RequestLabels:
-    """What a request is counted under: few values, whatever clients send."""
-    info = of.info
+def _labels(request: Request) -> telemetry.RequestLabels:
+    """The metric labels of a request. Their cardinality is bounded, whatever clients send."""
+    info = request.info
     verb = _METHODS.get(info.verb, "other")
     if not info.is_resource:
         return verb, "", "", "", "", "", "", ""
-    if verb == "PATCH" and of.headers.get(b"content-type").startswith(_APPLY):
+    if verb == "PATCH" and request.headers.get(b"content-type").startswith(_APPLY):
         verb = "APPLY"
-    dry_run = "All" if of.query and "All" in of.query.get("dryRun", ()) else ""
+    dry_run = "All" if request.query and "All" in request.query.get("dryRun", ()) else ""
     scope = requestinfo.scope(info)
     return verb, dry_run, info.group, info.version, info.resource, info.subresource, scope, telemetry.COMPONENT
 
 
 _APPLY: Final = "application/apply-patch+"
-#: The words under which kube-apiserver counts verbs.
+#: The values of the `verb` label in kube-apiserver's metrics.
 _METHODS: Final = {
     "create": "POST", "update": "PUT", "get": "GET", "post": "POST", "put": "PUT", "head": "HEAD", "options": "OPTIONS",
     "patch": "PATCH", "delete": "DELETE", "list": "LIST", "watch": "WATCH", "deletecollection": "DELETE",
 }  # fmt: skip
 
 
-async def _authorize(services: Services, of: exchange.Exchange, proceed: exchange.Handler) -> exchange.Reply:
-    """Ask whether they may."""
-    reason, no = services.authorize(_attributes(of))
-    of.annotations |= {_DECISION: "forbid" if no is not None else "allow", _REASON: reason}
-    return await proceed(of) if no is None else _unsniffed(refusal(no, of))
+async def _authorize(services: Services, request: Request, proceed: Handler) -> Response:
+    """Authorize the user for the request."""
+    reason, denial = services.authorize(_attributes(request))
+    request.annotations |= {_DECISION: "forbid" if denial is not None else "allow", _REASON: reason}
+    return await proceed(request) if denial is None else _with_nosniff(refusal(denial, request))
 
 
 _DECISION: Final = "authorization.k8s.io/decision"
 _REASON: Final = "authorization.k8s.io/reason"
 
 
-def _attributes(of: exchange.Exchange) -> context.Attributes:
-    """What an authorizer is asked; made once for each user that the request is judged under."""
-    if of.attributes is None or of.attributes.user is not of.user:
-        of.attributes = _make_attributes(of)
-    return of.attributes
+def _attributes(request: Request) -> context.Attributes:
+    """The authorizer attributes of the request, cached until the effective user changes."""
+    if request.attributes is None or request.attributes.user is not request.user:
+        request.attributes = _make_attributes(request)
+    return request.attributes
 
 
-def _make_attributes(of: exchange.Exchange) -> context.Attributes:
-    info = of.info
+def _make_attributes(request: Request) -> context.Attributes:
+    info = request.info
     return context.Attributes(
-        user=of.user,
+        user=request.user,
         verb=info.verb,
         group=info.group,
         version=info.version,
@@ -313,15 +316,15 @@ def _make_attributes(of: exchange.Exchange) -> context.Attributes:
         subresource=info.subresource,
         name=info.name,
         namespace=info.namespace,
-        path=of.path,
+        path=request.path,
         field_selector=info.field_selector,
         is_resource=info.is_resource,
     )
 
 
-def _unsniffed(reply: exchange.Reply) -> exchange.Reply:
-    reply.headers.append(_NOSNIFF)
-    return reply
+def _with_nosniff(response: Response) -> Response:
+    response.headers.append(_NOSNIFF)
+    return response
 
 
 STAGES: Final = (
@@ -335,28 +338,28 @@ STAGES: Final = (
 )
 
 
-def assemble(services: Services) -> exchange.Handler:
-    """The whole way, as one function: the stages in order, then `services.route`."""
+def assemble(services: Services) -> Handler:
+    """All stages as one handler: the stages in order, then `services.route`."""
     handler = services.route
     for stage in reversed(STAGES):
         handler = functools.partial(stage.run, services, proceed=handler)
     return handler
 
 
-def refusal(error: errors.APIError, of: exchange.Exchange) -> exchange.Reply:
-    """The answer that tells of an error."""
+def refusal(error: errors.APIError, request: Request) -> Response:
+    """The response for an error: a Status, or plain text for an unknown path."""
     if isinstance(error, errors.PageNotFound):
         return plain(error.code, error.message + "\n")
-    form = negotiation.status_form(of.headers.get(b"accept"), pretty=of.wants_pretty)
+    form = negotiation.negotiate_status(request.headers.get(b"accept"), pretty=request.wants_pretty)
     status = error.status()
-    # That nothing could be agreed on is told, and recorded by its code alone.
-    told = None if isinstance(error, errors.NotAcceptable) else status
-    reply = exchange.Reply(error.code, form.media_type, rendering.status(status, form), outcome=told)
+    # As in kube-apiserver, the audit record of a failed negotiation has the code only.
+    outcome = None if isinstance(error, errors.NotAcceptable) else status
+    response = Response(error.code, form.media_type, rendering.render_status(status, form), outcome=outcome)
     if error.retry_after:
-        reply.headers.append((b"retry-after", str(error.retry_after).encode("ascii")))
-    return reply
+        response.headers.append((b"retry-after", str(error.retry_after).encode("ascii")))
+    return response
 
 
-def plain(status: int, text: str) -> exchange.Reply:
-    """An answer in plain text, which browsers must not take for anything else."""
-    return exchange.Reply(status, _PLAIN, text.encode("utf-8"), headers=[_NOSNIFF])
+def plain(status: int, text: str) -> Response:
+    """A response in plain text, with the header that stops browsers from guessing another type."""
+    return Response(status, _PLAIN, text.encode("utf-8"), headers=[_NOSNIFF])

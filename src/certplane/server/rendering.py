@@ -1,7 +1,7 @@
-"""Documents, lists and events in the form that was negotiated.
+"""Renders objects, lists and watch events in the negotiated form.
 
-Plain JSON is the hot path: the bytes of each document are made once, by the registry, and joined here. The other
-forms are made from the object.
+Plain JSON is the hot path: the registry encodes each document once, and its bytes are joined here. The other forms are
+encoded from the object.
 """
 
 from __future__ import annotations
@@ -9,106 +9,112 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec import structs
 
-from certplane import gotext, offload
-from certplane.meta import codec, goyaml, objects, protobuf, resource
+from certplane import offload
+from certplane.golang import formatting, goyaml
+from certplane.meta import objects
+from certplane.meta.resource import AnyAction, AnyResource
 from certplane.registry import document, reads
+from certplane.registry.document import AnyDocument
 from certplane.server import negotiation, tables
+from certplane.wire import codec, protobuf
 
 INITIAL_END: Final = "k8s.io/initial-events-end"
 
 
 class View(msgspec.Struct, frozen=True):
-    """How one request wants to see objects: the form, what a table row embeds, and the time that ages count to."""
+    """How one request wants objects rendered: the form, the includeObject of tables, and the time for ages."""
 
     form: negotiation.Form
     include: str
     now: datetime.datetime
 
 
-def pretty(document_: bytes) -> bytes:
-    """JSON, indented by two spaces."""
-    return gotext.escape_html(json.dumps(json.loads(document_), indent=2, ensure_ascii=False).encode("utf-8"))
+def indent(encoded: bytes) -> bytes:
+    """JSON, indented by two spaces, as Go encodes it."""
+    return formatting.escape_html(json.dumps(json.loads(encoded), indent=2, ensure_ascii=False).encode("utf-8"))
 
 
-def encode_json(value: bytes, form: negotiation.Form) -> bytes:
-    """A finished JSON document as the body of an answer in JSON or YAML."""
+def encode_json(encoded: bytes, form: negotiation.Form) -> bytes:
+    """An encoded JSON document as the body of a response in JSON or YAML."""
     if form.media_type == negotiation.YAML:
-        return goyaml.dump(msgspec.json.decode(value)).encode("utf-8")
-    return pretty(value) if form.pretty else value + b"\n"
+        return goyaml.dump(msgspec.json.decode(encoded)).encode("utf-8")
+    return indent(encoded) if form.pretty else encoded + b"\n"
 
 
-def status(of: Mapping[str, Any], form: negotiation.Form) -> bytes:
-    """A Status, in whatever form."""
+def render_status(fields: Mapping[str, object], form: negotiation.Form) -> bytes:
+    """Render a Status."""
     if form.media_type == negotiation.PROTOBUF:
-        return protobuf.encode_status(of)
-    return encode_json(codec.encode(of), form)
+        return protobuf.encode_status(fields)
+    return encode_json(codec.encode(fields), form)
 
 
-def weight(documents: Sequence[document.Document], form: negotiation.Form) -> int:
-    """How long it takes to render documents, as `offload.run` counts. What is stored as it is sent takes no time."""
+def rendering_cost(documents: Sequence[AnyDocument], form: negotiation.Form) -> int:
+    """The cost of rendering, in the unit of `offload.run`. Plain JSON costs nothing: it is stored like that."""
     if form.media_type == negotiation.JSON and not form.transform and not form.pretty:
         return 0
-    size = sum([len(each.value) for each in documents])
-    return size * (offload.YAML if form.media_type == negotiation.YAML else 1)
+    size = sum([len(document.value) for document in documents])
+    return size * (offload.YAML_FACTOR if form.media_type == negotiation.YAML else 1)
 
 
-def one(of: document.Document, view: View) -> bytes:
-    """A single object."""
+def render_object(document: AnyDocument, view: View) -> bytes:
+    """Render a single object."""
     form = view.form
     if form.transform == "Table":
-        row = tables.row(of, view.include, form.meta_version, view.now)
-        meta = {"resourceVersion": str(of.revision)} if of.revision else {}
-        return encode_json(tables.table(tables.columns(of.resource), [row], form.meta_version, meta), form)
+        row = tables.row(document, view.include, form.meta_version, view.now)
+        meta = {"resourceVersion": str(document.revision)} if document.revision else {}
+        return encode_json(tables.table(tables.columns(document.resource), [row], form.meta_version, meta), form)
     if form.transform:
-        return _partial(of.object, form)
+        return _render_metadata(document.object, form)
     if form.media_type == negotiation.PROTOBUF:
-        return protobuf.encode(of.object, of.resource.api_version, of.resource.kind)
-    return encode_json(of.wire, form)
+        return protobuf.encode(document.object, document.resource.api_version, document.resource.kind)
+    return encode_json(document.wire, form)
 
 
-def _partial(of: objects.Object, form: negotiation.Form) -> bytes:
-    shown = tables.partial(of, form.meta_version)
+def _render_metadata(obj: objects.Object, form: negotiation.Form) -> bytes:
+    metadata = tables.partial(obj, form.meta_version)
     if form.media_type == negotiation.PROTOBUF:
-        return protobuf.encode(shown, shown.api_version, shown.kind)
-    return encode_json(codec.encode(shown), form)
+        return protobuf.encode(metadata, metadata.api_version, metadata.kind)
+    return encode_json(codec.encode(metadata), form)
 
 
-def answer(value: objects.Object, of: resource.Action, form: negotiation.Form) -> bytes:
-    """The answer of an action."""
+def render_result(obj: objects.Object, action: AnyAction, form: negotiation.Form) -> bytes:
+    """Render the result of an action."""
     if form.transform:
-        return _partial(value, form)
+        return _render_metadata(obj, form)
     if form.media_type == negotiation.PROTOBUF:
-        return protobuf.encode(value, of.api_version, of.kind)
-    return encode_json(codec.encode(value), form)
+        return protobuf.encode(obj, action.api_version, action.kind)
+    return encode_json(codec.encode(obj), form)
 
 
-def listing(kind: resource.Resource, of: reads.Listing, view: View) -> bytes:
-    """A list."""
+def render_list(resource: AnyResource, listing: reads.AnyListing, view: View) -> bytes:
+    """Render a list."""
     form = view.form
-    meta: dict[str, Any] = {"resourceVersion": str(of.revision)}
-    if of.continue_:
-        meta["continue"] = of.continue_
-        if of.remaining is not None:
-            meta["remainingItemCount"] = of.remaining
+    meta: dict[str, object] = {"resourceVersion": str(listing.revision)}
+    if listing.continue_:
+        meta["continue"] = listing.continue_
+        if listing.remaining is not None:
+            meta["remainingItemCount"] = listing.remaining
     if form.transform == "Table":
-        rows = [tables.row(each, view.include, form.meta_version, view.now) for each in of.documents]
-        return encode_json(tables.table(tables.columns(kind), rows, form.meta_version, meta), form)
+        rows = [tables.row(document, view.include, form.meta_version, view.now) for document in listing.documents]
+        return encode_json(tables.table(tables.columns(resource), rows, form.meta_version, meta), form)
     if form.transform:
-        items = [tables.partial(each.object, form.meta_version) for each in of.documents]
+        items = [tables.partial(document.object, form.meta_version) for document in listing.documents]
         head = {"kind": "PartialObjectMetadataList", "apiVersion": f"meta.k8s.io/{form.meta_version}"}
         if form.media_type == negotiation.PROTOBUF:
             return protobuf.encode_list(items, head["apiVersion"], head["kind"], meta)
-        # The real server writes null for no items here, and nowhere else.
+        # kube-apiserver encodes an empty list as null here, and nowhere else.
         return encode_json(codec.encode({**head, "metadata": meta, "items": items or None}), form)
     if form.media_type == negotiation.PROTOBUF:
-        return protobuf.encode_list([each.object for each in of.documents], kind.api_version, kind.list_kind, meta)
-    head_bytes = codec.encode({"kind": kind.list_kind, "apiVersion": kind.api_version, "metadata": meta})
-    body = b'%b,"items":[%b]}' % (head_bytes[:-1], b",".join([each.item for each in of.documents]))
+        return protobuf.encode_list(
+            [document.object for document in listing.documents], resource.api_version, resource.list_kind, meta
+        )
+    head_bytes = codec.encode({"kind": resource.list_kind, "apiVersion": resource.api_version, "metadata": meta})
+    body = b'%b,"items":[%b]}' % (head_bytes[:-1], b",".join([document.item for document in listing.documents]))
     return encode_json(body, form)
 
 
@@ -120,22 +126,22 @@ def stream_type(form: negotiation.Form) -> str:
     return f"{negotiation.PROTOBUF};stream=watch" if form.media_type == negotiation.PROTOBUF else form.media_type
 
 
-class NotShown(Exception):
-    """An event that the form of a watch has no room for: single objects are no lists."""
+class UnsupportedEvent(Exception):
+    """The negotiated form cannot render watch events: PartialObjectMetadataList is for lists only."""
 
 
 class Framer:
-    """Turns the notices of one watch into frames. Keeps what one watch must remember: whether columns were sent."""
+    """Encodes the notices of one watch as frames. Its state is whether the columns of a table have been sent."""
 
-    def __init__(self, kind: resource.Resource, view: View) -> None:
-        self._kind = kind
+    def __init__(self, resource: AnyResource, view: View) -> None:
+        self._resource = resource
         self._view = view
         self._columns_sent = False
-        plain = not view.form.transform and view.form.media_type == negotiation.JSON
-        #: Forms whose frames do not depend on the watch are shared by all watches, under this key.
-        self._shared = "json" if plain else ""
+        is_plain = not view.form.transform and view.form.media_type == negotiation.JSON
+        #: All watches share their frames in plain JSON, under this key of `notice.frames`.
+        self._shared = "json" if is_plain else ""
 
-    def frame(self, notice: reads.Notice) -> bytes:
+    def frame(self, notice: reads.AnyNotice) -> bytes:
         if self._shared:
             frame = notice.frames.get(self._shared)
             if frame is None:
@@ -144,67 +150,69 @@ class Framer:
             return frame
         return self.event(notice.type, notice.document)
 
-    def weight(self, documents: Sequence[document.Document]) -> int:
-        """How long the frames of these take."""
-        return weight(documents, self._view.form)
+    def cost(self, documents: Sequence[AnyDocument]) -> int:
+        """The cost of encoding the frames of these documents, in the unit of `offload.run`."""
+        return rendering_cost(documents, self._view.form)
 
-    def initial(self, documents: Sequence[document.Document]) -> bytes:
-        """The frames of what is there when a watch begins. Raises NotShown."""
-        return b"".join([self.event("ADDED", each) for each in documents])
+    def initial(self, documents: Sequence[AnyDocument]) -> bytes:
+        """The frames of the initial events of a watch. Raises UnsupportedEvent."""
+        return b"".join([self.event("ADDED", document) for document in documents])
 
-    def event(self, type_: str, of: document.Document) -> bytes:
-        """One object in one event. Raises NotShown."""
+    def event(self, type_: str, document: AnyDocument) -> bytes:
+        """The frame of one event. Raises UnsupportedEvent."""
         form = self._view.form
         if form.transform == "Table":
-            definitions = None if self._columns_sent else tables.columns(self._kind)
+            definitions = None if self._columns_sent else tables.columns(self._resource)
             self._columns_sent = True
-            row = tables.row(of, self._view.include, form.meta_version, self._view.now)
-            meta = {"resourceVersion": of.object.metadata.resource_version}
+            row = tables.row(document, self._view.include, form.meta_version, self._view.now)
+            meta = {"resourceVersion": document.object.metadata.resource_version}
             return self._json_event(type_, tables.table(definitions, [row], form.meta_version, meta))
         if form.transform == "PartialObjectMetadataList":
-            raise NotShown
+            raise UnsupportedEvent
         if form.transform:
-            shown = tables.partial(of.object, form.meta_version)
+            metadata = tables.partial(document.object, form.meta_version)
             if form.media_type == negotiation.PROTOBUF:
-                return protobuf.encode_watch_event(type_, shown, shown.api_version, shown.kind)
-            return self._json_event(type_, codec.encode(shown))
+                return protobuf.encode_watch_event(type_, metadata, metadata.api_version, metadata.kind)
+            return self._json_event(type_, codec.encode(metadata))
         if form.media_type == negotiation.PROTOBUF:
-            return protobuf.encode_watch_event(type_, of.object, of.resource.api_version, of.resource.kind)
-        return self._json_event(type_, of.wire)
+            return protobuf.encode_watch_event(
+                type_, document.object, document.resource.api_version, document.resource.kind
+            )
+        return self._json_event(type_, document.wire)
 
     def bookmark(self, revision: int, *, initial_end: bool) -> bytes:
-        """An empty object that tells how far the watch has come."""
-        blank = self._kind.type()
-        blank.kind, blank.api_version = self._kind.kind, self._kind.api_version
+        """A bookmark: an empty object with the current resourceVersion of the watch."""
+        blank = self._resource.type()
+        blank.kind, blank.api_version = self._resource.kind, self._resource.api_version
         blank.metadata.resource_version = str(revision)
         if initial_end:
             blank.metadata.annotations = {INITIAL_END: "true"}
         view = self._view
         if initial_end and view.include == "None":
-            # The mark is in the metadata, so this one row has some.
+            # The initial-events-end annotation is in the metadata, so this row needs it.
             self._view = structs.replace(view, include="Metadata")
-        frame = self.event("BOOKMARK", document.finished(self._kind, blank))
+        frame = self.event("BOOKMARK", document.from_complete_object(self._resource, blank))
         self._view = view
         return frame
 
-    def error(self, of: Mapping[str, Any]) -> bytes:
-        """The last event of a watch that cannot go on."""
+    def error(self, fields: Mapping[str, object]) -> bytes:
+        """The frame of an ERROR event, the last one of a failed watch."""
         if self._view.form.media_type == negotiation.PROTOBUF:
-            return protobuf.encode_watch_status("ERROR", of)
-        return self._json_event("ERROR", codec.encode(of))
+            return protobuf.encode_watch_status("ERROR", fields)
+        return self._json_event("ERROR", codec.encode(fields))
 
     def _json_event(self, type_: str, encoded: bytes) -> bytes:
-        # Never indented, whatever is asked for: readers go by lines.
+        # Never indented, even with pretty: clients read line by line.
         return b'{"type":"%b","object":%b}\n' % (type_.encode("ascii"), encoded)
 
 
-def succeeded(details: Mapping[str, Any]) -> dict[str, Any]:
-    """The Status that answers a deletion."""
+def succeeded(details: Mapping[str, object]) -> dict[str, object]:
+    """The Status in the response to a deletion."""
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
 
-def many(notices: Sequence[reads.Notice], framer: Framer) -> bytes:
-    """The frames of a batch, in one piece."""
+def frames(notices: Sequence[reads.AnyNotice], framer: Framer) -> bytes:
+    """The frames of a batch of notices."""
     if len(notices) == 1:
         return framer.frame(notices[0])
-    return b"".join([framer.frame(each) for each in notices])
+    return b"".join([framer.frame(notice) for notice in notices])

@@ -1,4 +1,4 @@
-"""Method and path to RequestInfo. Pure; looks nothing up, so it also answers for resources that do not exist.
+"""Parses method and path into a RequestInfo. Pure; the resource need not exist.
 
 Source: `k8s.io/apiserver/pkg/endpoints/request/requestinfo.go`.
 """
@@ -11,21 +11,21 @@ from typing import Final
 from certplane.meta import context, names, selectors
 
 _VERBS: Final = {"POST": "create", "GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-#: Segments below a namespace that name a part of the namespace, not a kind in it.
+#: Path segments below a namespace that are subresources of the namespace, not kinds in it.
 _NAMESPACE_SUBRESOURCES: Final = frozenset({"status", "finalize"})
 _COLLECTION_VERBS: Final = {"get": "list", "delete": "deletecollection"}
 
 
 def parse(method: str, path: str, query: Mapping[str, Sequence[str]]) -> context.RequestInfo:
-    """What a request is about. `path` is decoded; `query` has its values decoded, in order."""
+    """Parse a request. `path` is decoded; `query` has decoded values in order."""
     parts = path.strip("/").split("/")
     if len(parts) < 3 or parts[0] not in ("api", "apis") or (parts[0] == "apis" and len(parts) < 4):
         return context.RequestInfo(path, method.lower(), is_resource=False)
     group = parts[1] if parts[0] == "apis" else ""
     version, *rest = parts[2:] if parts[0] == "apis" else parts[1:]
     verb = _VERBS.get(method, "")
-    by_path = rest[0] == "watch"
-    if by_path:
+    is_watch_path = rest[0] == "watch"
+    if is_watch_path:
         verb = "watch"
         rest = rest[1:]
     if not rest:
@@ -37,11 +37,11 @@ def parse(method: str, path: str, query: Mapping[str, Sequence[str]]) -> context
             rest = rest[2:]
     resource = rest[0]
     name = rest[1] if len(rest) > 1 else ""
-    # A watch by path does not always heed a selector, so nobody may rely on it.
-    selected = selectors.EVERYTHING if name or by_path else _selected(query)
+    # A watch by path does not always apply its selector, so authorization must not depend on it.
+    field_selector = selectors.EVERYTHING if name or is_watch_path else _field_selector(query)
     if not name:
-        # Only lists and watches by query: a selector neither names what a deletion is about, nor a watch by path.
-        name = _selected_name(selected) if verb == "get" else ""
+        # Only for lists and watches by query: in a deletion, or a watch by path, the selector does not set the name.
+        name = _selected_name(field_selector) if verb == "get" else ""
         verb = _collection_verb(verb, query)
     return context.RequestInfo(
         path=path,
@@ -54,7 +54,7 @@ def parse(method: str, path: str, query: Mapping[str, Sequence[str]]) -> context
         subresource=rest[2] if len(rest) > 2 else "",
         name=name,
         parts=tuple(rest),
-        field_selector=selected,
+        field_selector=field_selector,
     )
 
 
@@ -64,8 +64,8 @@ def _collection_verb(verb: str, query: Mapping[str, Sequence[str]]) -> str:
     return _COLLECTION_VERBS.get(verb, verb)
 
 
-def _selected(query: Mapping[str, Sequence[str]]) -> selectors.FieldSelector:
-    """What the query asks of the objects of a collection; nothing if nobody can read it."""
+def _field_selector(query: Mapping[str, Sequence[str]]) -> selectors.FieldSelector:
+    """The field selector of a collection; everything if it cannot be parsed."""
     if "fieldSelector" not in query:
         return selectors.EVERYTHING
     try:
@@ -74,14 +74,14 @@ def _selected(query: Mapping[str, Sequence[str]]) -> selectors.FieldSelector:
         return selectors.EVERYTHING
 
 
-def _selected_name(by: selectors.FieldSelector) -> str:
-    """The name that a field selector pins a collection to, so that RBAC's resourceNames apply to it."""
-    name = by.exact("metadata.name")
+def _selected_name(field_selector: selectors.FieldSelector) -> str:
+    """The one name that a field selector selects, so that RBAC's resourceNames apply to it; empty if there is none."""
+    name = field_selector.required_value("metadata.name")
     return name if name and not names.path_segment_problems(name) else ""
 
 
-def scope(of: context.RequestInfo) -> str:
-    """How much a request is about, as it is counted: one object, a namespace, or everything."""
-    if of.name or of.verb == "create":
+def scope(info: context.RequestInfo) -> str:
+    """The scope label of metrics: resource, namespace or cluster."""
+    if info.name or info.verb == "create":
         return "resource"
-    return "namespace" if of.namespace else "cluster"
+    return "namespace" if info.namespace else "cluster"

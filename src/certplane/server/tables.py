@@ -1,4 +1,4 @@
-"""Objects as rows: what `kubectl get` prints is decided here, from the columns that each kind declares.
+"""Tables: the rows that `kubectl get` prints, from the columns that each kind declares.
 
 Source: api-concepts, "Receiving resources as Tables"; `k8s.io/apimachinery/pkg/apis/meta/v1.Table`.
 """
@@ -7,70 +7,75 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from certplane import errors, gotext
-from certplane.meta import answers, codec, objects, resource
-from certplane.registry import document
+from certplane import errors
+from certplane.golang import formatting
+from certplane.meta import objects, responses
+from certplane.meta.resource import AnyResource
+from certplane.registry.document import AnyDocument
+from certplane.wire import codec
 
 _INCLUDES: Final = ("", "Metadata", "Object", "None")
 
 
 def check_include(value: str) -> str:
-    """The includeObject parameter, judged. Raises BadRequest."""
+    """Check the includeObject parameter, and set its default. Raises BadRequest."""
     if value not in _INCLUDES:
-        problem = f"includeObject: Invalid value: {gotext.quote(value)}: must be 'Metadata', 'Object', 'None', or empty"
+        problem = (
+            f"includeObject: Invalid value: {formatting.quote(value)}: must be 'Metadata', 'Object', 'None', or empty"
+        )
         raise errors.BadRequest(f"Unable to convert to Table as requested: {problem}")
     return value or "Metadata"
 
 
-def columns(of: resource.Resource) -> Sequence[Mapping[str, Any]]:
+def columns(resource: AnyResource) -> Sequence[Mapping[str, object]]:
     """The column definitions of a kind."""
     return [
         {
-            "name": each.name,
-            "type": each.type,
-            "format": each.format,
-            "description": each.description,
-            "priority": each.priority,
+            "name": column.name,
+            "type": column.type,
+            "format": column.format,
+            "description": column.description,
+            "priority": column.priority,
         }
-        for each in of.columns
+        for column in resource.columns
     ]
 
 
-def row(of: document.Document, include: str, version: str, now: datetime.datetime) -> dict[str, Any]:
-    """One object as a row. `version` is the version of meta.k8s.io that was asked for."""
-    value = of.object
+def row(document: AnyDocument, include: str, version: str, now: datetime.datetime) -> dict[str, object]:
+    """One object as a row. `version` is the requested version of meta.k8s.io."""
+    obj = document.object
     return {
-        "cells": [each.cell(value, now) for each in of.resource.columns],
-        "object": _embedded(of, include, version),
+        "cells": [column.cell(obj, now) for column in document.resource.columns],
+        "object": _embedded(document, include, version),
     }
 
 
-def _embedded(of: document.Document, include: str, version: str) -> Any:
+def _embedded(document: AnyDocument, include: str, version: str) -> object:
     if include == "Object":
-        return msgspec.Raw(of.wire)
+        return msgspec.Raw(document.wire)
     if include == "None":
         return None
-    return partial(of.object, version)
+    return partial(document.object, version)
 
 
-def partial(of: objects.Object, version: str) -> answers.PartialObjectMetadata:
-    """The metadata alone."""
-    return answers.PartialObjectMetadata(
-        kind="PartialObjectMetadata", api_version=f"meta.k8s.io/{version}", metadata=of.metadata
+def partial(obj: objects.Object, version: str) -> responses.PartialObjectMetadata:
+    """The PartialObjectMetadata of an object."""
+    return responses.PartialObjectMetadata(
+        kind="PartialObjectMetadata", api_version=f"meta.k8s.io/{version}", metadata=obj.metadata
     )
 
 
 def table(
-    definitions: Sequence[Mapping[str, Any]] | None,
-    rows: Sequence[Mapping[str, Any]],
+    definitions: Sequence[Mapping[str, object]] | None,
+    rows: Sequence[Mapping[str, object]],
     version: str,
-    metadata: Mapping[str, Any],
+    metadata: Mapping[str, object],
 ) -> bytes:
-    """A Table, as JSON."""
+    """A Table as JSON. Without `definitions`, for later events of a watch, its columns are null."""
     return codec.encode(
         {
             "kind": "Table",

@@ -1,7 +1,7 @@
-"""Open watches: what feeds a stream, and what ends it.
+"""Open watches: their event streams, and what ends them.
 
-A watch ends when its time is up, when the server drains, when its client goes away, or when it falls too far behind.
-The first three are ends without a word; the last sends an ERROR event, upon which clients list again.
+A watch ends at its timeout, when the server drains, when its client disconnects, or when it falls too far behind. In
+the last case it sends an ERROR event, after which clients list again; in the others the stream just ends.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ import random
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
-from certplane import clock as clocks
 from certplane import errors, offload, telemetry
+from certplane.clock import Clock
 from certplane.meta import context, options
 from certplane.registry import reads
 from certplane.server import rendering, requestinfo
 from certplane.store import watchcache
 
-#: Seconds between bookmarks for those who want them; the last one comes so many seconds before the end.
+#: Seconds between bookmarks, if the client allows them; and between the last one and the end.
 _BOOKMARK_INTERVAL: Final = 60.0
 _LAST_BOOKMARK: Final = 2.0
-#: A watch without timeoutSeconds lasts this long, times a random factor between 1 and 2, as in kube-apiserver.
-_SHORTEST: Final = 1800.0
-#: No watch lasts longer, whatever is asked for: clients that begin anew every hour at the latest are spread over the
-#: copies of a server again, and what a lost connection left behind goes.
-_LONGEST: Final = 2 * _SHORTEST
+#: Without timeoutSeconds a watch lasts this long, times a random factor between 1 and 2, as in kube-apiserver.
+_MIN_TIMEOUT: Final = 1800.0
+#: The maximum of timeoutSeconds. Reconnecting at least once an hour spreads the clients over the replicas of a server,
+#: and frees what a lost connection has left behind.
+_MAX_TIMEOUT: Final = 2 * _MIN_TIMEOUT
 
 
 class Watches:
-    """All watches of a server, so that they can be ended together."""
+    """All open watches of a server."""
 
-    def __init__(self, clock: clocks.Clock) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._open: dict[watchcache.Watcher, context.RequestInfo] = {}
         self._draining = False
@@ -41,72 +41,75 @@ class Watches:
         return len(self._open)
 
     def count(self) -> Mapping[telemetry.WatchLabels, int]:
-        """How many there are, by what they are about."""
+        """The number of open watches by metric labels."""
         return collections.Counter(
-            (of.group, of.version, of.resource, of.subresource, requestinfo.scope(of), telemetry.COMPONENT)
-            for of in self._open.values()
+            (info.group, info.version, info.resource, info.subresource, requestinfo.scope(info), telemetry.COMPONENT)
+            for info in self._open.values()
         )
 
     def drain(self) -> None:
-        """End all watches, and those that are begun from now on, as if their time were up."""
+        """End all watches, and each new one at once, as at their timeout."""
         self._draining = True
         for watcher in list(self._open):
             watcher.close()
 
-    async def feed(
-        self, stream: reads.Stream, framer: rendering.Framer, how: options.ListOptions, about: context.RequestInfo
+    async def stream_events(
+        self,
+        stream: reads.AnyStream,
+        framer: rendering.Framer,
+        list_options: options.ListOptions,
+        info: context.RequestInfo,
     ) -> AsyncIterator[bytes]:
-        """The body of one watch."""
+        """The response body of one watch, in chunks."""
         watcher = stream.watcher
-        if how.timeout_seconds < 0:
-            # Its time was up before it began.
+        if list_options.timeout_seconds < 0:
+            # A negative timeoutSeconds has expired before the watch begins, as in kube-apiserver.
             watcher.close()
             return
-        self._open[watcher] = about
-        keeper = asyncio.ensure_future(self._keep(watcher, how))
+        self._open[watcher] = info
+        timer = asyncio.ensure_future(self._time(watcher, list_options))
         try:
-            begin = await offload.run(framer.weight(stream.initial), framer.initial, stream.initial)
+            frames = await offload.run(framer.cost(stream.initial), framer.initial, stream.initial)
             if stream.initial_end:
-                begin += framer.bookmark(stream.revision, initial_end=True)
-            yield begin
+                frames += framer.bookmark(stream.revision, initial_end=True)
+            yield frames
             if self._draining:
                 return
             async for notices in stream.notices:
                 if notices:
-                    yield rendering.many(notices, framer)
-                # No notices are the keeper's reminder that a bookmark is due; one that says where the watch began
-                # would say nothing.
+                    yield rendering.frames(notices, framer)
+                # An empty batch means that a bookmark is due; one with the initial resourceVersion would be useless.
                 elif watcher.revision > stream.revision:
                     yield framer.bookmark(watcher.revision, initial_end=False)
             if watcher.overflowed:
                 yield framer.error(errors.Expired("too old resource version: the watch fell behind").status())
-        except rendering.NotShown:
-            # The answer has begun and cannot become a refusal.
+        except rendering.UnsupportedEvent:
+            # The response has begun, so an error can no longer be sent.
             return
         finally:
-            keeper.cancel()
+            timer.cancel()
             watcher.close()
             del self._open[watcher]
 
-    async def _keep(self, watcher: watchcache.Watcher, how: options.ListOptions) -> None:
-        """Remind the watch of its bookmarks, and end it when its time is up."""
-        end = self._clock.monotonic() + _lifetime(how)
-        if how.allow_watch_bookmarks:
-            await self._remind(watcher, end - _LAST_BOOKMARK)
+    async def _time(self, watcher: watchcache.Watcher, list_options: options.ListOptions) -> None:
+        """Trigger the bookmarks of the watch, and end it at its timeout."""
+        end = self._clock.monotonic() + _timeout(list_options)
+        if list_options.allow_watch_bookmarks:
+            await self._trigger_bookmarks(watcher, end - _LAST_BOOKMARK)
         await self._clock.sleep(max(end - self._clock.monotonic(), 0.0))
         watcher.close()
 
-    async def _remind(self, watcher: watchcache.Watcher, last: float) -> None:
-        """Wake the watch at each interval, and at the time of the last bookmark."""
+    async def _trigger_bookmarks(self, watcher: watchcache.Watcher, last: float) -> None:
+        """Wake the watch for a bookmark after each interval, and for the last one at `last`."""
         left = last - self._clock.monotonic()
         while left > 0:
             await self._clock.sleep(min(left, _BOOKMARK_INTERVAL))
             watcher.wake()
-            # Clocks may wake early by a trifle, for which nobody needs another bookmark.
+            # sleep() may return slightly early, which must not cause an extra bookmark.
             left = last - self._clock.monotonic() if left > _BOOKMARK_INTERVAL else 0.0
 
 
-def _lifetime(how: options.ListOptions) -> float:
-    if how.timeout_seconds:
-        return min(float(how.timeout_seconds), _LONGEST)
-    return _SHORTEST * (1.0 + random.random())  # noqa: S311 - spreads reconnections, no secret
+def _timeout(list_options: options.ListOptions) -> float:
+    if list_options.timeout_seconds:
+        return min(float(list_options.timeout_seconds), _MAX_TIMEOUT)
+    return _MIN_TIMEOUT * (1.0 + random.random())  # noqa: S311 - spreads reconnections, no secret

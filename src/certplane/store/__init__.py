@@ -1,1 +1,1 @@
-"""Bytes under keys, with revisions. Knows nothing of objects."""
+"""Key-value stores with revisions, and the watch cache. They do not know objects."""

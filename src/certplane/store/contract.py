@@ -1,20 +1,19 @@
 """The contract of a store: etcd's semantics, in prose.
 
-A store holds bytes under text keys. Every write, to whatever key, gets the next number of one counter for the whole
-store, its *revision*; revisions have no gaps and never fall, also across a restart. Keys are ordered by the bytes of
-their UTF-8 encoding. The empty store is at revision 1, as etcd's is.
+A store holds bytes under text keys. One counter for the whole store numbers all writes; the number of a write is its
+*revision*. Revisions have no gaps and never decrease, also across a restart. Keys are ordered by the bytes of their
+UTF-8 encoding. An empty store is at revision 1, as etcd is.
 
-Atomicity: each write is one compare-and-swap on one key. Durability: when a write returns, it survives kill -9 and
-power loss (the memory store alone is excused). Failure: a write that raises anything but the errors below, or that is
-cancelled, may or may not have happened; callers reconcile from what is stored, not from what was sent. Nobody retries
-inside a store.
+Atomicity: each write is one compare-and-swap on one key. Durability: a write that returned survives kill -9 and power
+loss (except in the memory store). Failure: a write that raises any other error than those below, or that is cancelled,
+may or may not have happened; callers reconcile from what is stored, not from what was sent. A store does not retry.
 
 Ordering: a watch delivers every change under its prefix after its start, once, in revision order, with the previous
-value (None where compaction forgot it). A change is delivered only after it is durable. In-process stores deliver a
-change before the write that made it returns, so that a cache in front of them is never behind its own writer.
+value (None if it was compacted). A change is delivered only after it is durable. In-process stores deliver a change
+before the write returns, so that a cache in front of them is never behind its own writer.
 
-History: what was superseded or deleted at or before the compaction revision may be forgotten. Reads below it and
-watches that would have to begin at or below it raise `Compacted`. Mapping to etcd v3: create = Txn(ModRevision(key) ==
+History: values that were superseded or deleted at or before the compaction revision may be removed. Reads below it, and
+watches that would have to start at or below it, raise `Compacted`. Mapping to etcd v3: create = Txn(ModRevision(key) ==
 0, Put), update and delete = Txn(ModRevision(key) == expected, ...), list = Range with limit and revision, watch = Watch
 with prev_kv.
 """
@@ -29,11 +28,11 @@ from certplane import errors
 
 
 class StoreError(errors.CertplaneError):
-    """What a store raises; translated once, in `registry`."""
+    """The errors of a store; `registry` translates them to API errors."""
 
 
 class KeyExists(StoreError):
-    """create: the key is there already; `current` is what it holds."""
+    """create: the key exists; `current` is its value."""
 
     def __init__(self, current: KeyValue) -> None:
         super().__init__(current.key)
@@ -41,7 +40,7 @@ class KeyExists(StoreError):
 
 
 class RevisionMismatch(StoreError):
-    """update, delete: the key's last revision is not the expected one; `current` is what it holds, None if nothing."""
+    """update, delete: the key's mod_revision is not the expected one; `current` is its value, None if it is absent."""
 
     def __init__(self, key: str, current: KeyValue | None) -> None:
         super().__init__(key)
@@ -49,30 +48,30 @@ class RevisionMismatch(StoreError):
 
 
 class Compacted(StoreError):
-    """get, list, watch: the revision lies before `oldest`, the compaction revision."""
+    """get, list, watch: the revision is below `oldest`, the compaction revision."""
 
     def __init__(self, revision: int, oldest: int) -> None:
-        super().__init__(f"revision {revision} is compacted; the oldest is {oldest}")
+        super().__init__(f"revision {revision} is compacted; the oldest revision is {oldest}")
         self.revision = revision
         self.oldest = oldest
 
 
 class FutureRevision(StoreError):
-    """get, list: the revision has not happened yet."""
+    """get, list: the revision is higher than the current one."""
 
     def __init__(self, revision: int, current: int) -> None:
-        super().__init__(f"revision {revision} has not happened yet; the current one is {current}")
+        super().__init__(f"revision {revision} is in the future; the current revision is {current}")
         self.revision = revision
         self.current = current
 
 
 class StoreClosed(StoreError):
-    """The store was closed, or cannot be read or written (disk full, file gone). The message says why."""
+    """The store was closed, or cannot be read or written (disk full, file removed). The message gives the reason."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class KeyValue:
-    """What a key holds. `version` counts the writes since creation, from 1."""
+    """A key and its value. `version` counts the writes since creation, from 1."""
 
     key: str
     value: bytes
@@ -93,21 +92,21 @@ class Change:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Page:
-    """A part of a listing, in key order, read at `revision`. `remaining` counts the items after the last one."""
+    """A part of a list, in key order, read at `revision`. `remaining` counts the items after the last one."""
 
     items: Sequence[KeyValue]
     revision: int
     remaining: int
 
 
-#: Takes a batch of changes, in order.
+#: Receives a batch of changes, in order.
 Deliver = Callable[[Sequence[Change]], None]
-#: Told why there will be no more changes.
+#: Receives the reason why a watch delivers no more changes.
 Ended = Callable[[StoreError], None]
 
 
 class Watch(Protocol):
-    """A watch under way."""
+    """A running watch."""
 
     def close(self) -> None:
         """No deliveries after this. Idempotent."""
@@ -119,15 +118,15 @@ class Store(Protocol):
 
     @property
     def problem(self) -> str | None:
-        """Why the store took no writes when it was last asked to; None if it did, or was not asked yet."""
+        """Why the last write or check failed; None if it succeeded, or there was none yet."""
         ...
 
     async def check(self) -> None:
-        """Try whether writes are possible, and would be kept. Raises what a write would raise; sets `problem`."""
+        """Test whether a write would succeed and be durable. Raises what a write would raise; sets `problem`."""
         ...
 
     async def create(self, key: str, value: bytes) -> KeyValue:
-        """Write a key that does not exist. Raises KeyExists."""
+        """Create a key. Raises KeyExists."""
         ...
 
     async def update(self, key: str, value: bytes, expected: int) -> KeyValue:
@@ -139,11 +138,11 @@ class Store(Protocol):
         ...
 
     async def get(self, key: str, revision: int = 0) -> KeyValue | None:
-        """What the key holds (held at `revision`, if not 0). Raises Compacted, FutureRevision."""
+        """The value of a key, at `revision` if not 0; None if it is absent. Raises Compacted, FutureRevision."""
         ...
 
     async def list(self, prefix: str, *, start: str = "", limit: int = 0, revision: int = 0) -> Page:
-        """Keys with `prefix`, from `start` (inclusive) on, at most `limit` if positive, at `revision` (0: the newest).
+        """Keys with `prefix`, from `start` (inclusive), at most `limit` if positive, at `revision` (0: the newest).
 
         Raises Compacted, FutureRevision.
         """
@@ -154,20 +153,20 @@ class Store(Protocol):
         ...
 
     async def oldest(self) -> int:
-        """The compaction revision: the first one that can still be read, and the first one to watch after."""
+        """The compaction revision: the oldest one that can be read, and the oldest one that a watch can start after."""
         ...
 
     async def watch(self, prefix: str, after: int, deliver: Deliver, ended: Ended) -> Watch:
-        """Have every change under `prefix` with a revision above `after` delivered, in batches, until closed.
+        """Deliver every change under `prefix` with a revision above `after`, in batches, until the watch is closed.
 
-        Returns when changes up to now have been delivered. `after` may lie in the future: changes up to it are then
-        skipped. `deliver` is called on the event loop, must not block and must not raise; `ended` is called once,
-        instead of further deliveries, when the store can deliver no more. Raises Compacted.
+        Returns when changes up to now have been delivered. `after` may be in the future: changes up to it are then
+        skipped. `deliver` is called on the event loop; it must not block and must not raise. `ended` is called once if
+        the store can deliver no more changes. Raises Compacted.
         """
         ...
 
     async def compact(self, revision: int) -> None:
-        """Forget values superseded at or before `revision`. Later reads before it raise Compacted. Idempotent."""
+        """Remove values superseded at or before `revision`. Later reads below it raise Compacted. Idempotent."""
         ...
 
     async def close(self) -> None:

@@ -1,7 +1,7 @@
-"""The reference store: a dictionary with a history. Everything but durability, and a place to inject faults.
+"""The reference store: a dictionary with a history. It is not durable, and can inject faults.
 
-Tests hand in a fault: a function that is asked before each write and may make it fail before it is written, or after
-it *was written*. The second is what a broken connection looks like to the one who wrote.
+Tests pass a function that is called before each write. It may let the write fail before it is written, or after it *was
+written*, as a broken connection does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from certplane.store import contract
 
 
 class Fault(enum.Enum):
-    """What becomes of a write."""
+    """How a write fails."""
 
     NONE = "none"
     BEFORE = "fails, and is not written"
@@ -22,10 +22,10 @@ class Fault(enum.Enum):
 
 
 class InjectedFault(Exception):
-    """A write that failed because a test wanted it to."""
+    """A write failed because of a fault that a test injected."""
 
 
-#: Asked before each write: operation (create, update, delete) and key. Also before compact and check, without a key.
+#: Called before each write with operation (create, update, delete) and key; before compact and check with an empty key.
 Faults = Callable[[str, str], Fault]
 
 
@@ -43,9 +43,9 @@ class _Watch:
         self.closed = False
 
     def offer(self, changes: Sequence[contract.Change]) -> None:
-        wanted = [each for each in changes if each.revision > self.after and each.key.startswith(self.prefix)]
-        if wanted and not self.closed:
-            self._deliver(wanted)
+        matching = [change for change in changes if change.revision > self.after and change.key.startswith(self.prefix)]
+        if matching and not self.closed:
+            self._deliver(matching)
 
     def close(self) -> None:
         self.closed = True
@@ -130,11 +130,12 @@ class MemoryStore:
         state = self._at(revision)
         keys = sorted(key for key in state if key.startswith(prefix))
         keys = keys[bisect.bisect_left(keys, start) :]
-        shown = keys[:limit] if limit > 0 else keys
-        return contract.Page([state[key] for key in shown], revision or self._revision, len(keys) - len(shown))
+        page_keys = keys[:limit] if limit > 0 else keys
+        items = [state[key] for key in page_keys]
+        return contract.Page(items, revision or self._revision, len(keys) - len(items))
 
     def _at(self, revision: int) -> dict[str, contract.KeyValue]:
-        """The state at a revision: today's, with later changes undone."""
+        """The values at a revision: the current ones, with later changes undone."""
         if revision in (0, self._revision):
             return self._current
         if revision > self._revision:
@@ -176,7 +177,7 @@ class MemoryStore:
             raise contract.FutureRevision(revision, self._revision)
         if revision > self._compacted:
             self._compacted = revision
-            self._changes = [each for each in self._changes if each.revision > revision]
+            self._changes = [change for change in self._changes if change.revision > revision]
 
     async def close(self) -> None:
         if not self._closed:

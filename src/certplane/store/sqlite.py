@@ -1,14 +1,14 @@
 """A store in one SQLite file: one writer, write-ahead log, group commit.
 
-All writes go through one thread (`sqlitewriter`), which answers them after one commit: with synchronous=FULL a commit
-is one fsync, and a write that was answered survives kill -9 and power loss, whatever other processes do with the file
-meanwhile (`files`). The table is append-only (a row a revision, as in kine), so that pages can be read at a revision
-and watches resume from one after a restart; `compact` removes what was superseded.
+One thread (`sqlitewriter`) does all writes, and completes a group of them after one commit. With synchronous=FULL a
+commit is one fsync, and an acknowledged write survives kill -9 and power loss, whatever other processes do with the
+file (`files`). The table is append-only, one row per revision, as in kine: lists can be read at a revision, and watches
+can be resumed after a restart. `compact` removes superseded rows.
 
-The newest values are in memory as well, on the event loop's side, where reads of them cost nothing. They are replaced
-only after the commit, in the order of revisions; nobody ever sees a value that is not durable.
+The newest values are also in memory on the event loop's side, where reads do not wait. They are replaced only after the
+commit, in the order of revisions; readers never see a value that is not durable.
 
-What this module does not know: objects, and when to compact.
+This module does not know objects, and does not decide when to compact.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from certplane import errors
-from certplane.store import contract, files, sqlitewriter
+from certplane.store import contract, sqlitewriter
+from certplane.store.files import Files
 
 _SCHEMA_VERSION: Final = 1
-#: "cpln": marks the file as ours, so that no other database is taken for a store.
+#: "cpln": marks the file as a certplane store, so that no other database is opened as one.
 _APPLICATION_ID: Final = 0x63706C6E
 _SCHEMA: Final = """
 CREATE TABLE revisions (
@@ -42,7 +43,7 @@ CREATE INDEX revisions_by_key ON revisions (key, revision);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO facts VALUES ('compacted', 1);
 """
-#: How long a write waits for a lock that another process holds: what etcd takes to call a request timed out.
+#: How long a write waits for another process's lock: as long as etcd's request timeout.
 _BUSY_MILLISECONDS: Final = 5000
 _COLUMNS: Final = sqlitewriter.COLUMNS
 
@@ -53,41 +54,41 @@ class _Watch:
     after: int
     deliver: contract.Deliver
     ended: contract.Ended
-    #: While history is read, live changes wait here; None once they flow.
-    waiting: list[contract.Change] | None
+    #: Live changes that arrived while history is read; None when changes are delivered directly.
+    held_back: list[contract.Change] | None
     closed: bool = False
 
     def offer(self, changes: Sequence[contract.Change]) -> None:
-        wanted = [each for each in changes if each.revision > self.after and each.key.startswith(self.prefix)]
-        if not wanted or self.closed:
+        matching = [change for change in changes if change.revision > self.after and change.key.startswith(self.prefix)]
+        if not matching or self.closed:
             return
-        if self.waiting is not None:
-            self.waiting.extend(wanted)
+        if self.held_back is not None:
+            self.held_back.extend(matching)
         else:
-            self.deliver(wanted)
+            self.deliver(matching)
 
     def close(self) -> None:
         self.closed = True
 
 
 class SQLiteStore:
-    """Implements `contract.Store`. Make one with `open_store`."""
+    """Implements `contract.Store`. Open one with `open_store`."""
 
-    def __init__(self, writer: sqlite3.Connection, reader: sqlite3.Connection, opened: files.Files) -> None:
+    def __init__(self, writer: sqlite3.Connection, reader: sqlite3.Connection, store_files: Files) -> None:
         self._loop = asyncio.get_running_loop()
         self._reader = reader
-        self._reading = threading.Lock()
-        self._files = opened
+        self._reader_lock = threading.Lock()
+        self._files = store_files
         state = sqlitewriter.read(writer)
         self._current = state.heads
         self._keys = sorted(self._current)
         self._compacted = state.compacted
-        #: What is read at an older revision than this may miss what a compaction is forgetting at the moment.
+        #: Reads at an older revision are incomplete: a compaction that is not finished may already have removed rows.
         self._readable_from = state.compacted
         self._revision = state.revision
         self._watches: list[_Watch] = []
         self._closed = False
-        self._writer = sqlitewriter.Writer(writer, opened, state, self._finish)
+        self._writer = sqlitewriter.Writer(writer, store_files, state, self._finish)
         self._thread = threading.Thread(target=self._writer.run, name="certplane-store", daemon=True)
         self._thread.start()
 
@@ -115,7 +116,7 @@ class SQLiteStore:
 
     def _submit(self, key: str, value: bytes | None, expected: int | None) -> asyncio.Future[Any]:
         self._refuse_if_closed()
-        # Keys are ordered by their UTF-8: one that has none is refused alone, not with all that are written beside it.
+        # A key that cannot be encoded fails here, before it fails all writes of its group.
         key.encode("utf-8")
         return self._writer.write(key, value, expected)
 
@@ -124,7 +125,7 @@ class SQLiteStore:
             raise contract.StoreClosed("the store is closed")
 
     def _finish(self, done: Sequence[tuple[sqlitewriter.Write, sqlitewriter.Outcome]]) -> None:
-        """On the event loop, after the commit: make the changes visible, tell the watches, then answer."""
+        """Runs on the event loop after a commit: apply the changes, notify the watches, then complete the futures."""
         changes = [outcome for _, outcome in done if isinstance(outcome, contract.Change)]
         for change in changes:
             self._apply(change)
@@ -133,8 +134,8 @@ class SQLiteStore:
                 for watch in list(self._watches):
                     watch.offer(changes)
         finally:
-            # A watch that raises, against the contract, must not keep the answers from those who wait for them.
-            _answer(done)
+            # Writers get their results even if a watch raises, against the contract.
+            _complete(done)
 
     def _apply(self, change: contract.Change) -> None:
         self._revision = change.revision
@@ -182,23 +183,23 @@ class SQLiteStore:
         return contract.Page(items, self._revision, max(last - stop, 0))
 
     def _check(self, revision: int) -> None:
-        """Refuse what cannot be read. Call it again when something was read: a compaction may have overtaken it."""
+        """Refuse revisions that cannot be read. Call it before and after a read: a compaction may run meanwhile."""
         if revision and revision < self._readable_from:
             raise contract.Compacted(revision, self._readable_from)
         if revision > self._revision:
             raise contract.FutureRevision(revision, self._revision)
 
-    async def _query(self, sql: str, parameters: Sequence[Any]) -> Sequence[Any]:
+    async def _query(self, sql: str, parameters: Sequence[object]) -> Sequence[Any]:
         return await self._loop.run_in_executor(None, self._query_now, sql, parameters)
 
-    def _query_now(self, sql: str, parameters: Sequence[Any]) -> Sequence[Any]:
-        with self._reading:
+    def _query_now(self, sql: str, parameters: Sequence[object]) -> Sequence[Any]:
+        with self._reader_lock:
             if self._closed:
                 raise contract.StoreClosed("the store is closed")
             try:
                 return self._reader.execute(sql, parameters).fetchall()
             except sqlite3.Error as error:
-                raise contract.StoreClosed(f"the store cannot be read: {error}") from error
+                raise contract.StoreClosed(f"cannot read the store: {error}") from error
 
     async def revision(self) -> int:
         return self._revision
@@ -209,7 +210,7 @@ class SQLiteStore:
     # --- watches --------------------------------------------------------------------------------------------------
 
     async def watch(self, prefix: str, after: int, deliver: contract.Deliver, ended: contract.Ended) -> contract.Watch:
-        watch = _Watch(prefix, after, deliver, ended, waiting=[])
+        watch = _Watch(prefix, after, deliver, ended, held_back=[])
         self._watches.append(watch)
         try:
             history = await self._history(prefix, after, self._revision)
@@ -218,25 +219,26 @@ class SQLiteStore:
             raise
         if history and not watch.closed:
             watch.deliver(history)
-        waiting, watch.waiting = watch.waiting, None
-        if waiting and not watch.closed:
-            watch.deliver(waiting)
+        held_back, watch.held_back = watch.held_back, None
+        if held_back and not watch.closed:
+            watch.deliver(held_back)
         return watch
 
-    async def _history(self, prefix: str, after: int, upto: int) -> Sequence[contract.Change]:
-        self._refuse_forgotten(after)
-        if after >= upto:
+    async def _history(self, prefix: str, after: int, last: int) -> Sequence[contract.Change]:
+        """The changes under `prefix` after the revision `after`, up to and including `last`."""
+        self._refuse_compacted(after)
+        if after >= last:
             return ()
         rows = await self._query(
             f"SELECT {_COLUMNS} FROM revisions WHERE revision > ? AND revision <= ? AND key >= ? AND key < ? "  # noqa: S608 - constant column names
             "ORDER BY revision",
-            (after, upto, prefix, _after_prefix(prefix)),
+            (after, last, prefix, _after_prefix(prefix)),
         )
         history = await self._loop.run_in_executor(None, self._changes, rows)
-        self._refuse_forgotten(after)
+        self._refuse_compacted(after)
         return history
 
-    def _refuse_forgotten(self, after: int) -> None:
+    def _refuse_compacted(self, after: int) -> None:
         if after < self._readable_from:
             raise contract.Compacted(after, self._readable_from)
 
@@ -245,8 +247,8 @@ class SQLiteStore:
         for row in rows:
             previous = None
             if row[3]:
-                found = self._query_now(f"SELECT {_COLUMNS} FROM revisions WHERE revision = ?", (row[3],))  # noqa: S608 - constant column names
-                previous = sqlitewriter.key_value(found[0]) if found and found[0][5] is not None else None
+                old_rows = self._query_now(f"SELECT {_COLUMNS} FROM revisions WHERE revision = ?", (row[3],))  # noqa: S608 - constant column names
+                previous = sqlitewriter.key_value(old_rows[0]) if old_rows and old_rows[0][5] is not None else None
             current = sqlitewriter.key_value(row) if row[5] is not None else None
             changes.append(contract.Change(row[0], row[1], current, previous))
         return changes
@@ -267,32 +269,32 @@ class SQLiteStore:
         self._closed = True
         self._writer.stop()
         await self._loop.run_in_executor(None, self._thread.join)
-        # What the writer answered last is still on its way through the loop.
+        # Let the loop run the writer's last callback.
         await asyncio.sleep(0)
         watches, self._watches = self._watches, []
         for watch in watches:
             if not watch.closed:
                 watch.ended(contract.StoreClosed("the store is closed"))
-        with self._reading:
-            if not self._writer.ended:
-                # What somebody else has put in the place of our files is not SQLite's to tidy up.
+        with self._reader_lock:
+            if not self._writer.stopped:
+                # If files were replaced, keep the locks: SQLite must not remove the log of another database.
                 self._files.release()
             self._reader.close()
         self._files.close()
 
 
-def _answer(done: Sequence[tuple[sqlitewriter.Write, sqlitewriter.Outcome]]) -> None:
+def _complete(done: Sequence[tuple[sqlitewriter.Write, sqlitewriter.Outcome]]) -> None:
     for write, outcome in done:
-        if write.answer.done():
+        if write.result.done():
             continue
         if isinstance(outcome, contract.Change):
-            write.answer.set_result(outcome if write.value is None else outcome.current)
+            write.result.set_result(outcome if write.value is None else outcome.current)
         else:
-            write.answer.set_exception(outcome)
+            write.result.set_exception(outcome)
 
 
 def _after_prefix(prefix: str) -> str:
-    """The first text that sorts behind everything that begins with `prefix`."""
+    """The first text that sorts after all texts with `prefix`."""
     return prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else chr(0x10FFFF)
 
 
@@ -300,47 +302,47 @@ def _after_prefix(prefix: str) -> str:
 
 
 def open_store(path: pathlib.Path) -> SQLiteStore:
-    """Open a store, or make one. Call it on the event loop that will use it.
+    """Open a store; create it if the file does not exist. Call this on the event loop that will use the store.
 
-    Raises SetupError when the file is in use, cannot be opened, or is not a store.
+    Raises SetupError if the file is in use, cannot be opened, or is not a store.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise errors.SetupError(
-            f"the directory {path.parent} cannot be made: {error.strerror}",
-            ("name another one with --data-dir, or another file with --store sqlite:PATH",),
+            f"cannot create directory {path.parent}: {error.strerror}",
+            ("choose another directory with --data-dir, or another file with --store sqlite:PATH",),
         ) from error
-    opened = files.Files(path)
+    store_files = Files(path)
     connections: list[sqlite3.Connection] = []
     try:
-        opened.claim()
+        store_files.claim()
         writer = _connect(path, connections)
         _prepare(writer, path)
         reader = _connect(path, connections)
-        opened.guard()
-        return SQLiteStore(writer, reader, opened)
+        store_files.guard()
+        return SQLiteStore(writer, reader, store_files)
     except BaseException as error:
-        opened.release()
+        store_files.release()
         for connection in connections:
             connection.close()
-        opened.close()
+        store_files.close()
         if isinstance(error, sqlite3.Error | ValueError):
-            raise errors.SetupError(f"the store {path} cannot be opened: {error}", (_hint(error),)) from error
+            raise errors.SetupError(f"cannot open the store {path}: {error}", (_hint(error),)) from error
         raise
 
 
 def _hint(error: Exception) -> str:
     if getattr(error, "sqlite_errorname", "") == "SQLITE_BUSY":
-        return "another program has it open and locked: end that one"
-    return "restore it from a backup, or move it away to begin with an empty one"
+        return "another program has locked the database; stop that program"
+    return "restore the file from a backup, or move it away to start with an empty store"
 
 
 def _connect(path: pathlib.Path, connections: list[sqlite3.Connection]) -> sqlite3.Connection:
-    """A connection; it is among `connections` before anything can fail."""
+    """Open a connection, and add it to `connections` before anything can fail."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=32)
     connections.append(connection)
-    # A key that somebody has damaged is no reason not to read the others.
+    # A damaged key must not prevent reading the others.
     connection.text_factory = _text
     connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
     connection.execute("PRAGMA journal_mode = WAL")
@@ -364,11 +366,11 @@ def _prepare(connection: sqlite3.Connection, path: pathlib.Path) -> None:
             connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
     elif application != _APPLICATION_ID:
         raise errors.SetupError(
-            f"{path} is an SQLite database, but not a store of certplane",
-            ("name another file with --store sqlite:PATH",),
+            f"{path} is an SQLite database, but not a certplane store",
+            ("choose another file with --store sqlite:PATH",),
         )
     elif version != _SCHEMA_VERSION:
         raise errors.SetupError(
-            f"the store {path} has format {version}, this program knows {_SCHEMA_VERSION}",
-            ("use the version of certplane that wrote it",),
+            f"the store {path} has format version {version}; this certplane supports version {_SCHEMA_VERSION}",
+            ("use the certplane version that created the store",),
         )

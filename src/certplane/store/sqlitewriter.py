@@ -1,15 +1,14 @@
-"""The thread that writes a store in SQLite: group commit, and the proof before each answer that nobody interfered.
+"""The thread that writes an SQLite store: group commit, and a check before each reply that no other process interfered.
 
-The thread owns the writing connection and knows the newest value of every key as of its last commit. It takes whatever
-has queued up, compares and writes each in order inside one transaction, and answers all of it after one commit.
+The thread owns the writing connection and has the newest value of every key as of its last commit. It takes all queued
+writes, compares and writes them in order in one transaction, and completes all their futures after one commit.
 
-Before each commit it looks whether another process has committed anything (`PRAGMA data_version`); what others did is
-harmless if the contents are still those that are known here (a checkpoint, a vacuum), and the end of all writes
-otherwise. After each commit, and before anybody is answered, `files` tells whether it went into the files that a
-restart will find.
+Before each commit it checks whether another process has committed anything (`PRAGMA data_version`). That is harmless if
+the contents are unchanged (a checkpoint, a vacuum); otherwise all writes stop. After each commit, and before any future
+is completed, `files` checks that the commit went into the files that a restart will open.
 
-Failures are of two kinds. A full disk or a lock held by somebody fails the writes that meet it; the next ones are tried
-again. Once the files or their contents are not this process's any more, nothing is written until a restart.
+There are two kinds of failures. A full disk or a lock of another process fails the current writes; later writes are
+tried again. If the files or their contents were changed by another process, all writes fail until a restart.
 """
 
 from __future__ import annotations
@@ -22,46 +21,47 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from certplane.store import contract, files
+from certplane.store import contract
+from certplane.store.files import Files
 
 _log = logging.getLogger("certplane.store")
 
 _BATCH: Final = 512
-#: What is written to see whether there is space again: more than most objects have.
+#: Size of the test write after a failure: larger than most objects, so that it fails while they would.
 _TRIAL_BYTES: Final = 65536
-#: Values of whatever type somebody may have put there are read as what they have to be.
+#: The casts make rows readable into which another program has written values of another type.
 COLUMNS: Final = (
     "revision, CAST(key AS TEXT), CAST(create_revision AS INTEGER), CAST(previous AS INTEGER), "
     "CAST(version AS INTEGER), CAST(value AS BLOB)"
 )
-_INTERFERED: Final = "another process has written into it, which is read at the next start"
-#: What SQLite says in its own words, as an operator would.
+_INTERFERED: Final = "another process modified the database"
+#: Operators' words for SQLite's errors.
 _REASONS: Final = {
-    "SQLITE_FULL": "no space is left for it",
-    "SQLITE_BUSY": "another process holds a lock on it",
+    "SQLITE_FULL": "no space left on the disk",
+    "SQLITE_BUSY": "another process has locked the database",
 }
 
 
 @dataclasses.dataclass(slots=True)
 class Write:
-    """A write that waits for its turn. `value` None deletes, `expected` None creates."""
+    """A queued write. `value` None deletes, `expected` None creates. `result` is completed after the commit."""
 
     key: str
     value: bytes | None
     expected: int | None
-    answer: asyncio.Future[Any]
+    result: asyncio.Future[Any]
 
 
 @dataclasses.dataclass(slots=True)
 class Task:
-    """Something else for the thread to do: `work` is called there, and may raise StoreClosed."""
+    """A queued task that is not a write: the thread calls `work`, which may raise StoreClosed."""
 
     work: Callable[[], None]
-    answer: asyncio.Future[None]
+    result: asyncio.Future[None]
 
 
-class _Ended(Exception):
-    """Nothing more may be written. The message says why."""
+class _WritesStopped(Exception):
+    """All writes have to stop until a restart. The message gives the reason."""
 
 
 Outcome = contract.Change | BaseException
@@ -75,11 +75,11 @@ class Transaction:
         self._connection = connection
 
     def __enter__(self) -> None:
-        # One whose rollback failed, too, would stand in the way of all others.
+        # An earlier transaction is still open if its rollback failed as well; it would block all later ones.
         self._rollback()
         self._connection.execute("BEGIN IMMEDIATE")
 
-    def __exit__(self, kind: object, value: object, trace: object) -> None:
+    def __exit__(self, kind: object, value: object, traceback: object) -> None:
         if kind is None:
             try:
                 self._connection.execute("COMMIT")
@@ -96,8 +96,8 @@ class Transaction:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class State:
-    """What is stored: the newest value of each key, the newest revision, the one of the last compaction, the number of
-    rows; and at which of its own commits SQLite was then, as the connection that asked counts the commits of others.
+    """The contents of a store: the newest value of each key, the newest and the compaction revision, the number of
+    rows, and SQLite's `data_version`, by which the writing connection detects commits of other connections.
     """
 
     heads: dict[str, contract.KeyValue]
@@ -108,21 +108,21 @@ class State:
 
 
 def read(connection: sqlite3.Connection) -> State:
-    """What is stored at one moment. Raises sqlite3.Error, and ValueError for what is no store."""
+    """The contents of a store at one moment. Raises sqlite3.Error; ValueError if the database is not a valid store."""
     with Transaction(connection):
-        heads = {each.key: each for each in _newest(connection)}
+        heads = {stored.key: stored for stored in _newest(connection)}
         compacted = _compacted(connection)
         rows, last = connection.execute("SELECT count(*), max(revision) FROM revisions").fetchone()
         return State(heads, max(last or 1, compacted), compacted, rows, _data_version(connection))
 
 
 class Writer:
-    """What the thread runs, and the queue in front of it."""
+    """The code of the thread, and its queue."""
 
-    def __init__(self, connection: sqlite3.Connection, guarded: files.Files, state: State, finish: Finish) -> None:
+    def __init__(self, connection: sqlite3.Connection, store_files: Files, state: State, finish: Finish) -> None:
         self._loop = asyncio.get_running_loop()
         self._connection = connection
-        self._files = guarded
+        self._files = store_files
         self._finish = finish
         self._heads = dict(state.heads)
         self._revision = state.revision
@@ -130,60 +130,60 @@ class Writer:
         self._rows = state.rows
         self._data_version = state.data_version
         self._pending: queue.SimpleQueue[Write | Task | None] = queue.SimpleQueue()
-        #: Why the last attempt to write failed; None if it did not. Set by the thread, read by anybody.
+        #: Why the last write failed; None if it succeeded. Set by the thread, read by other threads.
         self.problem: str | None = None
-        #: Nothing can be written until a restart.
-        self.ended = False
+        #: All writes fail until a restart.
+        self.stopped = False
 
     # --- called on the event loop -----------------------------------------------------------------------------------
 
     def write(self, key: str, value: bytes | None, expected: int | None) -> asyncio.Future[Any]:
-        """Have something written. The future fails with KeyExists, RevisionMismatch or StoreClosed."""
-        answer: asyncio.Future[Any] = self._loop.create_future()
-        self._pending.put(Write(key, value, expected, answer))
-        return answer
+        """Queue a write. The future fails with KeyExists, RevisionMismatch or StoreClosed."""
+        result: asyncio.Future[Any] = self._loop.create_future()
+        self._pending.put(Write(key, value, expected, result))
+        return result
 
     def compact(self, revision: int) -> asyncio.Future[None]:
-        """Have what was superseded forgotten. The future fails with StoreClosed."""
-        return self._have_done(lambda: self._compact(revision))
+        """Queue a compaction. The future fails with StoreClosed."""
+        return self._queue_task(lambda: self._compact(revision))
 
     def check(self) -> asyncio.Future[None]:
-        """Have it tried whether writes are possible. The future fails with StoreClosed."""
-        return self._have_done(self._check)
+        """Queue a test whether writes are possible. The future fails with StoreClosed."""
+        return self._queue_task(self._check)
 
     def stop(self) -> None:
-        """Have the thread end when it has done what is queued up."""
+        """End the thread after everything that is queued."""
         self._pending.put(None)
 
-    def _have_done(self, work: Callable[[], None]) -> asyncio.Future[None]:
-        answer: asyncio.Future[None] = self._loop.create_future()
-        self._pending.put(Task(work, answer))
-        return answer
+    def _queue_task(self, work: Callable[[], None]) -> asyncio.Future[None]:
+        result: asyncio.Future[None] = self._loop.create_future()
+        self._pending.put(Task(work, result))
+        return result
 
     # --- the thread -------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Until `stop`; everything queued before it is written."""
+        """The body of the thread: runs until `stop`, and writes everything that was queued before it."""
         following: tuple[Write | Task | None] | None = None
         while (first := following[0] if following is not None else self._pending.get()) is not None:
             following = None
             if isinstance(first, Task):
-                self._do(first)
+                self._run_task(first)
                 continue
             batch, following = self._batch(first)
             self._loop.call_soon_threadsafe(self._finish, self._write(batch))
         self._connection.close()
 
-    def _do(self, task: Task) -> None:
+    def _run_task(self, task: Task) -> None:
         try:
             task.work()
         except contract.StoreClosed as error:
-            self._loop.call_soon_threadsafe(_fail, task.answer, error)
+            self._loop.call_soon_threadsafe(_fail, task.result, error)
         else:
-            self._loop.call_soon_threadsafe(_succeed, task.answer)
+            self._loop.call_soon_threadsafe(_succeed, task.result)
 
     def _batch(self, first: Write) -> tuple[list[Write], tuple[Task | None] | None]:
-        """What has queued up behind a write, and the first thing behind that which is not a write."""
+        """A write with all writes queued after it, and the first queued item after those that is not a write."""
         batch = [first]
         while len(batch) < _BATCH:
             try:
@@ -201,7 +201,7 @@ class Writer:
         revision = self._revision
         rows = []
         for write in batch:
-            outcome = self._judge(write, heads, revision + 1)
+            outcome = self._outcome(write, heads, revision + 1)
             outcomes.append((write, outcome))
             if isinstance(outcome, contract.Change):
                 revision += 1
@@ -222,7 +222,8 @@ class Writer:
                 self._heads[key] = head
         return outcomes
 
-    def _judge(self, write: Write, heads: dict[str, contract.KeyValue | None], revision: int) -> Outcome:
+    def _outcome(self, write: Write, heads: dict[str, contract.KeyValue | None], revision: int) -> Outcome:
+        """The change that a write makes, or its error. `heads` are the values that this transaction has written."""
         key = write.key
         head = heads[key] if key in heads else self._heads.get(key)
         if write.expected is None:
@@ -237,52 +238,52 @@ class Writer:
         return contract.Change(revision, key, contract.KeyValue(key, write.value, created, revision, version), head)
 
     def _compact(self, revision: int) -> None:
-        gone = 0
+        removed = 0
 
-        def forget() -> None:
-            nonlocal gone
+        def remove_superseded() -> None:
+            nonlocal removed
             self._connection.execute("UPDATE facts SET value = ? WHERE name = 'compacted'", (revision,))
-            gone = self._connection.execute(
+            removed = self._connection.execute(
                 "DELETE FROM revisions WHERE revision <= ?1 "
                 "AND (value IS NULL OR EXISTS (SELECT 1 FROM revisions n "
                 "WHERE n.key = revisions.key AND n.revision > revisions.revision AND n.revision <= ?1))",
                 (revision,),
             ).rowcount
 
-        self._commit(forget)
-        self._rows -= gone
+        self._commit(remove_superseded)
+        self._rows -= removed
         self._compacted = revision
 
     def _check(self) -> None:
         if self.problem is None:
-            # To begin is proof enough as long as all is well, and costs no write.
-            self._commit(self._look_at_locks)
+            # BEGIN IMMEDIATE takes the write lock; nothing needs to be written while there is no problem.
+            self._commit(self._check_files)
             return
-        # What is small may find room where objects do not.
+        # After a failure, write and remove a value as large as an object.
         self._commit(lambda: self._execute("INSERT OR REPLACE INTO facts VALUES ('trial', zeroblob(?))", _TRIAL_BYTES))
         self._commit(lambda: self._execute("DELETE FROM facts WHERE name = 'trial'"))
 
     # --- inside a transaction ---------------------------------------------------------------------------------------
 
-    def _look_at_locks(self) -> None:
-        misplaced = self._files.problem()
-        if misplaced:
-            raise _Ended(misplaced)
+    def _check_files(self) -> None:
+        problem = self._files.find_problem()
+        if problem:
+            raise _WritesStopped(problem)
 
     def _execute(self, statement: str, *parameters: int) -> None:
         self._connection.execute(statement, parameters)
 
-    def _insert(self, rows: Sequence[tuple[Any, ...]]) -> None:
+    def _insert(self, rows: Sequence[tuple[object, ...]]) -> None:
         self._connection.executemany("INSERT INTO revisions VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     # --- one commit -------------------------------------------------------------------------------------------------
 
     def _commit(self, work: Callable[[], None]) -> None:
-        """Do something in a transaction of its own. Raises StoreClosed, and remembers why."""
-        problem = self.problem if self.ended else self._try(work)
+        """Run `work` in its own transaction. Raises StoreClosed, and sets `problem`."""
+        problem = self.problem if self.stopped else self._try(work)
         if problem != self.problem:
             if problem is None:
-                _log.info("the store can be written again")
+                _log.info("store writes recovered")
             else:
                 _log.error("%s", problem)
             self.problem = problem
@@ -292,28 +293,28 @@ class Writer:
     def _try(self, work: Callable[[], None]) -> str | None:
         try:
             with Transaction(self._connection):
-                if self._has_changed():
-                    raise _Ended(_INTERFERED)
+                if self._was_modified():
+                    raise _WritesStopped(_INTERFERED)
                 work()
-        except _Ended as error:
-            return self._end(str(error))
+        except _WritesStopped as error:
+            return self._stop_writes(str(error))
         except sqlite3.Error as error:
-            return f"the store cannot write: {_REASONS.get(error.sqlite_errorname, str(error))}"
+            return f"cannot write to the store: {_REASONS.get(error.sqlite_errorname, str(error))}"
         except Exception:
-            # Whatever it is: those who wait have to be answered, and the thread has to go on.
-            _log.exception("the store cannot write")
-            return "the store cannot write: the log says why"
-        misplaced = self._files.misplaced()
-        if misplaced:
-            return self._end(misplaced)
+            # The callers have to get a result, and the thread has to continue.
+            _log.exception("cannot write to the store")
+            return "cannot write to the store: internal error, see the log"
+        replaced = self._files.find_replaced()
+        if replaced:
+            return self._stop_writes(replaced)
         return None
 
-    def _end(self, why: str) -> str:
-        self.ended = True
-        return f"the store takes no more writes: {why}"
+    def _stop_writes(self, reason: str) -> str:
+        self.stopped = True
+        return f"store writes stopped, restart required: {reason}"
 
-    def _has_changed(self) -> bool:
-        """Whether the store holds anything else than what this thread has written, or has read at its start."""
+    def _was_modified(self) -> bool:
+        """Whether the store contains anything that this thread did not write, or read at its start."""
         version = _data_version(self._connection)
         if version == self._data_version:
             return False
@@ -332,11 +333,11 @@ class Writer:
 
 
 def key_value(row: Any) -> contract.KeyValue:
-    """What a row of COLUMNS says."""
+    """The value in a row of COLUMNS."""
     return contract.KeyValue(row[1], row[5], row[2], row[0], row[4])
 
 
-def _row(change: contract.Change) -> tuple[Any, ...]:
+def _row(change: contract.Change) -> tuple[object, ...]:
     current, previous = change.current, change.previous
     before = previous.mod_revision if previous is not None else 0
     if current is None:
@@ -355,12 +356,12 @@ def _newest(connection: sqlite3.Connection) -> Iterable[contract.KeyValue]:
 def _compacted(connection: sqlite3.Connection) -> int:
     row = connection.execute("SELECT value FROM facts WHERE name = 'compacted'").fetchone()
     if row is None:
-        raise ValueError("it does not say up to where it is compacted")
+        raise ValueError("the compaction revision is missing")
     return int(row[0])
 
 
 def _data_version(connection: sqlite3.Connection) -> int:
-    """A number that changes when anybody but this connection commits."""
+    """A number that changes when another connection commits."""
     (version,) = connection.execute("PRAGMA data_version").fetchone()
     return int(version)
 

@@ -1,12 +1,12 @@
-"""Everything of a store, in memory: reads without waiting, and one change fanned out to all who watch.
+"""The contents of a store in memory: reads do not wait, and one change is distributed to all watchers.
 
-One watch feeds the cache. Each prefix is a `Collection`: its entries, sorted keys, and a window of recent events from
-which a watch can be resumed. Entries and events have a `memo` where readers keep what they made of them, so that an
-object is decoded and encoded once, however many ask.
+One watch on the store feeds the cache. Each prefix is a `Collection`: its entries, sorted keys, and a window of recent
+events from which a watch can be resumed. Readers store results in the `memo` of entries and events, so that an object
+is decoded and encoded once for all readers.
 
-An idle watcher costs one future. An event is put into the list of each watcher it concerns, and the future is resolved
-at the first one; the watcher takes all that has come together in the meantime. A watcher that does not take its events
-is cut off when it has too many: it learns that it `overflowed`, and nobody else learns anything.
+An idle watcher costs one future. An event is appended to the list of each watcher that it concerns, and the first one
+resolves the future; the watcher then takes all events that have arrived. A watcher that does not take its events is
+closed when its backlog is full, and finds `overflowed` set; other watchers are not affected.
 """
 
 from __future__ import annotations
@@ -19,34 +19,35 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from certplane import clock as clocks
+from certplane.clock import Clock
 from certplane.store import contract
 
 _log = logging.getLogger("certplane.store")
 
-#: What is wrong with a value, by the prefix of its collection and its key; empty if nothing is.
-Damage = Callable[[str, str, bytes], str]
+#: Why a value cannot be read, from the prefix of its collection, its key and the value; empty if it can.
+FindDamage = Callable[[str, str, bytes], str]
 
+#: Events in the window of a collection, and events that may wait for a watcher.
 WINDOW: Final = 10_000
 BACKLOG: Final = 10_000
 
 
 class Entry:
-    """What a key holds. `memo` belongs to readers."""
+    """A key and its value. `memo` is for readers."""
 
     __slots__ = ("create_revision", "key", "memo", "mod_revision", "value", "version")
 
-    def __init__(self, of: contract.KeyValue) -> None:
-        self.key = of.key
-        self.value = of.value
-        self.create_revision = of.create_revision
-        self.mod_revision = of.mod_revision
-        self.version = of.version
+    def __init__(self, stored: contract.KeyValue) -> None:
+        self.key = stored.key
+        self.value = stored.value
+        self.create_revision = stored.create_revision
+        self.mod_revision = stored.mod_revision
+        self.version = stored.version
         self.memo: Any = None
 
 
 class Event:
-    """One change. `current` is None for a deletion, `previous` None for a creation. `memo` belongs to readers."""
+    """One change. `current` is None for a deletion, `previous` None for a creation. `memo` is for readers."""
 
     __slots__ = ("current", "key", "memo", "previous", "revision")
 
@@ -59,9 +60,9 @@ class Event:
 
 
 class Watcher:
-    """A watch on a collection. Iterate over it: each step gives the events since the last one, or none if it was woken.
+    """A watch on a collection. Each step of the iteration gives the events since the last one; none after `wake`.
 
-    `overflowed` tells, after the end, that events were lost because they were not taken in time.
+    If `overflowed` is set at the end of the iteration, events were lost because they were not taken in time.
     """
 
     def __init__(self, collection: Collection, prefix: str, backlog: int, after: int = 0) -> None:
@@ -77,7 +78,7 @@ class Watcher:
 
     @property
     def revision(self) -> int:
-        """How far this watch has come, if it has taken all events."""
+        """The revision up to which this watch is complete, if it has taken all events."""
         return self._collection.revision
 
     def __aiter__(self) -> Watcher:
@@ -97,9 +98,9 @@ class Watcher:
         return events
 
     def offer(self, events: Sequence[Event]) -> None:
-        """Events that concern this watch. Called by the collection."""
+        """Add events that concern this watch. Called by the collection."""
         if events[0].revision <= self._after:
-            events = [each for each in events if each.revision > self._after]
+            events = [event for event in events if event.revision > self._after]
         if len(self._events) + len(events) > self._backlog:
             self.overflowed = True
             self._events = []
@@ -109,17 +110,17 @@ class Watcher:
         self._notify()
 
     def wake(self) -> None:
-        """Make the iteration step, even if there is nothing new: if the watch has come to where it begins."""
+        """Make the iteration step without an event, unless the watch starts at a revision that is still to come."""
         if self._collection.revision < self._after:
             return
         self._woken = True
         self._notify()
 
     def close(self) -> None:
-        """End the watch: the events that have come are still given, then the iteration stops. Idempotent."""
+        """End the watch: the iteration stops after the events that have arrived. Idempotent."""
         if not self._closed:
             self._closed = True
-            self._collection.forget(self)
+            self._collection.remove_watcher(self)
             self._notify()
 
     def _notify(self) -> None:
@@ -138,10 +139,10 @@ class Collection:
         self._window: collections.deque[Event] = collections.deque(maxlen=window)
         #: Every change after this revision is in the window.
         self._complete_after = 0
-        # A dict keeps the order in which watchers came, and forgets one at once.
+        # A dict keeps the order of arrival, and removes a watcher in constant time.
         self._watchers: dict[Watcher, None] = {}
         self._subscribers: list[Callable[[Sequence[Event]], None]] = []
-        #: Keys whose values cannot be read, and why. They are in no listing and no watch.
+        #: Keys whose values cannot be read, with the reason. Lists and watches skip them.
         self.damaged: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -149,17 +150,15 @@ class Collection:
 
     @property
     def revision(self) -> int:
-        """The newest revision of the whole store that this collection takes into account."""
+        """The newest revision of the whole store that this collection has seen."""
         return self._cache.revision
 
     def get(self, key: str) -> Entry | None:
-        """What a key holds."""
+        """The entry of a key; None if there is none."""
         return self._entries.get(key)
 
     def list(self, prefix: str = "", start: str = "", limit: int = 0) -> tuple[Sequence[Entry], int]:
-        """Entries in key order: those under `prefix`, from `start` on, at most `limit` if positive; and how many
-        follow.
-        """
+        """Entries under `prefix` in key order, from `start` on, at most `limit` if positive; and how many follow."""
         prefix = prefix or self.prefix
         first = bisect.bisect_left(self._keys, max(prefix, start))
         last = bisect.bisect_left(self._keys, _after_prefix(prefix)) if prefix != self.prefix else len(self._keys)
@@ -167,14 +166,13 @@ class Collection:
         return [self._entries[key] for key in self._keys[first:stop]], max(last - stop, 0)
 
     def subscribe(self, callback: Callable[[Sequence[Event]], None]) -> None:
-        """Have a function called with every batch of events, before any writer is answered. It must not raise."""
+        """Call a function with every batch of events, before their writers get their results. It must not raise."""
         self._subscribers.append(callback)
 
     def watch(self, after: int | None = None, prefix: str = "", *, backlog: int = BACKLOG) -> Watcher:
-        """A watch on what comes from now on; or on everything after a revision, if the window reaches back that far.
-        The revision may be one that is yet to come.
+        """Start a watch: for changes from now on, or for all changes after a revision, which may be in the future.
 
-        Raises Compacted if it does not.
+        Raises Compacted if the revision is older than the window.
         """
         watcher = Watcher(self, prefix or self.prefix, backlog, after or 0)
         if after is not None and after < self._cache.revision:
@@ -188,38 +186,38 @@ class Collection:
         self._watchers[watcher] = None
         return watcher
 
-    def forget(self, watcher: Watcher) -> None:
-        """A watcher is done."""
+    def remove_watcher(self, watcher: Watcher) -> None:
+        """Stop adding events to a watcher."""
         self._watchers.pop(watcher, None)
 
     # --- called by the cache --------------------------------------------------------------------------------------
 
     def load(self, items: Sequence[contract.KeyValue], revision: int) -> builtins.list[Event]:
-        """Take a listing for the truth. Returns what it changed, as events at its revision."""
-        items = [item for item in items if not self.judge(item)]
-        found = {item.key: item for item in items}
-        events = [Event(revision, key, None, self._entries[key]) for key in self._keys if key not in found]
+        """The events that lead from the current entries to the items of a list at `revision`."""
+        items = [item for item in items if not self.check_damage(item)]
+        listed = {item.key for item in items}
+        events = [Event(revision, key, None, self._entries[key]) for key in self._keys if key not in listed]
         for item in items:
-            before = self._entries.get(item.key)
-            if before is None or before.mod_revision != item.mod_revision:
-                events.append(Event(item.mod_revision, item.key, Entry(item), before))
+            previous = self._entries.get(item.key)
+            if previous is None or previous.mod_revision != item.mod_revision:
+                events.append(Event(item.mod_revision, item.key, Entry(item), previous))
         return events
 
-    def judge(self, item: contract.KeyValue) -> bool:
-        """Whether a value is damaged. If it is, it is left out, and its key remembered."""
-        why = self._cache.damage(self.prefix, item.key, item.value)
-        if why:
-            _log.error("a stored value cannot be read and is left out", extra={"key": item.key, "problem": why})
-            self.damaged[item.key] = why
-        return bool(why)
+    def check_damage(self, item: contract.KeyValue) -> bool:
+        """Whether a value cannot be read. If so, log it and add its key to `damaged`."""
+        problem = self._cache.find_damage(self.prefix, item.key, item.value)
+        if problem:
+            _log.error("cannot read stored object; skipping it", extra={"key": item.key, "problem": problem})
+            self.damaged[item.key] = problem
+        return bool(problem)
 
-    def begin(self, revision: int) -> None:
-        """The window is complete from this revision on."""
+    def start_window(self, revision: int) -> None:
+        """Clear the window. It has all changes after this revision from now on."""
         self._window.clear()
         self._complete_after = revision
 
     def apply(self, events: Sequence[Event]) -> None:
-        """Events, in order: into the entries, the window, and to everybody who is interested."""
+        """Apply events, in order, to the entries and the window, and pass them to subscribers and watchers."""
         for event in events:
             if event.current is None:
                 if self._entries.pop(event.key, None) is not None:
@@ -237,28 +235,32 @@ class Collection:
             if watcher.prefix == self.prefix:
                 watcher.offer(events)
             else:
-                wanted = [event for event in events if event.key.startswith(watcher.prefix)]
-                if wanted:
-                    watcher.offer(wanted)
+                matching = [event for event in events if event.key.startswith(watcher.prefix)]
+                if matching:
+                    watcher.offer(matching)
 
-    def end(self) -> None:
-        """There will be no more events."""
+    def close_watchers(self) -> None:
+        """End all watches, because there will be no more events."""
         for watcher in list(self._watchers):
             watcher.close()
 
 
 class WatchCache:
-    """A cache in front of a store, for keys under the given prefixes. Other keys move the revision only.
+    """A cache in front of a store, for keys under the given prefixes. Changes of other keys advance the revision only.
 
-    What is in the store at the start is judged by `damage`, so that one value that nobody can read costs its own object
-    alone. What is written afterwards is not: it comes from this process.
+    `find_damage` checks the values that are in the store at the start, so that a damaged value affects no other object.
+    Later values come from this process and are not checked.
     """
 
     def __init__(
-        self, store: contract.Store, prefixes: Sequence[str], window: int = WINDOW, damage: Damage = lambda *_: ""
+        self,
+        store: contract.Store,
+        prefixes: Sequence[str],
+        window: int = WINDOW,
+        find_damage: FindDamage = lambda *_: "",
     ) -> None:
         self._store = store
-        self.damage = damage
+        self.find_damage = find_damage
         self._window = window
         self._collections = {prefix: Collection(self, prefix, window) for prefix in prefixes}
         self._revision = 0
@@ -273,44 +275,44 @@ class WatchCache:
 
     @property
     def damaged(self) -> int:
-        """How many values cannot be read."""
-        return sum(len(each.damaged) for each in self._collections.values())
+        """The number of values that cannot be read."""
+        return sum(len(collection.damaged) for collection in self._collections.values())
 
     def collection(self, prefix: str) -> Collection:
         """The collection of one of the prefixes."""
         return self._collections[prefix]
 
     async def start(self) -> None:
-        """Fill the cache and follow the store from there.
+        """Fill the cache and watch the store.
 
-        Begins a window's length in the past, as far as the store remembers it, so that watches can be resumed that were
-        begun before a restart.
+        Starts a window's length in the past, or at the compaction revision, so that clients can resume watches that
+        they started before a restart.
         """
         newest = await self._store.revision()
         base = max(await self._store.oldest(), newest - self._window)
         for collection in self._collections.values():
             page = await self._store.list(collection.prefix, revision=base)
             collection.apply(collection.load(page.items, base))
-            collection.begin(base)
+            collection.start_window(base)
         self._revision = base
         self._watch = await self._store.watch("", base, self._deliver, self._ended)
         self._advance(max(self._revision, newest))
 
     def close(self) -> None:
-        """Follow the store no longer; end all watches."""
+        """Stop watching the store; end all watches."""
         if self._watch is not None:
             self._watch.close()
         for collection in self._collections.values():
-            collection.end()
+            collection.close_watchers()
 
     async def fresh(self) -> None:
-        """Return when the cache shows everything that was written before this call."""
+        """Return when the cache has everything that was written before this call."""
         newest = await self._store.revision()
         while newest > self._revision:
             await self._arrival(newest)
 
-    async def wait_for(self, revision: int, clock: clocks.Clock, seconds: float) -> bool:
-        """Wait until the cache has seen a revision, at most so long; tell whether it has."""
+    async def wait_for(self, revision: int, clock: Clock, seconds: float) -> bool:
+        """Wait up to `seconds` until the cache has seen a revision. Returns whether it has."""
         if revision <= self._revision:
             return True
         arrived = asyncio.ensure_future(self._arrival(revision))
@@ -327,7 +329,7 @@ class WatchCache:
         self._arrivals.append((revision, future))
         await future
 
-    # --- fed by the store -----------------------------------------------------------------------------------------
+    # --- called by the store --------------------------------------------------------------------------------------
 
     def _deliver(self, changes: Sequence[contract.Change]) -> None:
         batches: dict[str, list[Event]] = {}
@@ -335,20 +337,20 @@ class WatchCache:
             prefix = self._prefix_of(change.key)
             if prefix is not None:
                 batches.setdefault(prefix, []).append(self._event(prefix, change, batches.get(prefix, ())))
-        # Before the watchers are told, so that whoever is told can read what he was told about.
+        # Before the watchers get the events, so that they can read at this revision.
         self._revision = max(self._revision, changes[-1].revision)
         for prefix, events in batches.items():
             self._collections[prefix].apply(events)
         self._advance(self._revision)
 
-    def _event(self, prefix: str, change: contract.Change, before: Sequence[Event]) -> Event:
-        """The event of a change; entries that are known already are shared, with what readers made of them."""
+    def _event(self, prefix: str, change: contract.Change, earlier: Sequence[Event]) -> Event:
+        """The event of a change, after the `earlier` events of its batch. Known entries are reused with their memo."""
         collection = self._collections[prefix]
         was_damaged = collection.damaged.pop(change.key, None) is not None
-        is_damaged = self._watch is None and change.current is not None and collection.judge(change.current)
+        is_damaged = self._watch is None and change.current is not None and collection.check_damage(change.current)
         previous: Entry | None = None
         if change.previous is not None and not was_damaged:
-            known = next((each.current for each in reversed(before) if each.key == change.key), None)
+            known = next((event.current for event in reversed(earlier) if event.key == change.key), None)
             known = known or collection.get(change.key)
             matches = known is not None and known.mod_revision == change.previous.mod_revision
             previous = known if matches else Entry(change.previous)
@@ -364,16 +366,16 @@ class WatchCache:
     def _advance(self, revision: int) -> None:
         self._revision = revision
         if self._arrivals:
-            due = [future for wanted, future in self._arrivals if wanted <= revision]
-            self._arrivals = [each for each in self._arrivals if each[0] > revision]
-            for future in due:
+            arrived = [future for awaited, future in self._arrivals if awaited <= revision]
+            self._arrivals = [(awaited, future) for awaited, future in self._arrivals if awaited > revision]
+            for future in arrived:
                 if not future.done():
                     future.set_result(None)
 
     def _ended(self, reason: contract.StoreError) -> None:
         self.failure = str(reason)
         for collection in self._collections.values():
-            collection.end()
+            collection.close_watchers()
 
 
 def _after_prefix(prefix: str) -> str:

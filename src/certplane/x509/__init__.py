@@ -1,1 +1,1 @@
-"""PKI. Pure: bytes, values and a time in; knows nothing of Kubernetes objects."""
+"""PKI. Pure: the input is bytes, values and a time; nothing here knows Kubernetes objects."""

@@ -1,8 +1,8 @@
-"""The public key of a request, as Go's crypto/x509 reads it, and what its crypto packages say of odd ones.
+"""Public keys of requests and certificates, as Go's crypto/x509 parses them, with Go's errors.
 
-Three answers are told apart: a key that is malformed, so that the request is refused as it is read (`KeyProblem`); one
-that can be read, but that no signature is ever checked with, which is told when the signature would be (`problem`); and
-one of a kind that nothing is verified with, which comes with no name of a kind.
+There are three cases beside a usable key. A malformed key raises `PublicKeyError`, and the request is refused. A key
+that Go parses but refuses to verify with has a `problem`, which is reported when a signature is verified. A key of a
+kind that is not used for signatures here has an empty `kind`.
 
 Source: RFC 3279 section 2.3, RFC 5480 section 2, RFC 8410; Go `crypto/x509`, `crypto/rsa`, `crypto/ecdsa`.
 """
@@ -14,21 +14,18 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from certplane.x509 import der
+from certplane.golang import asn1, dertags
+from certplane.x509 import oids
 
-_RSA: Final = "1.2.840.113549.1.1.1"
-_EC: Final = "1.2.840.10045.2.1"
-_ED25519: Final = "1.3.101.112"
-_DSA: Final = "1.2.840.10040.4.1"
-_NULL: Final = b"\x05\x00"
-_SMALLEST_RSA: Final = 1024
-_LARGEST_EXPONENT: Final = 2**31 - 1
-_ED25519_SIZE: Final = 32
+#: Bits: Go verifies no signature with a smaller key.
+_MIN_RSA_BITS: Final = 1024
+_MAX_EXPONENT: Final = 2**31 - 1
+_ED25519_BYTES: Final = 32
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Curve:
-    """A curve: what Go calls it and what it calls a number of its field, and the prime of that field."""
+    """A curve: Go's names of the curve and of its field elements, for errors, and the prime of the field."""
 
     type: type[ec.EllipticCurve]
     name: str
@@ -38,29 +35,30 @@ class _Curve:
 
 #: SEC 2 section 2.
 _CURVES: Final = {
-    "1.3.132.0.33": _Curve(ec.SECP224R1, "P224", "P224Element", 2**224 - 2**96 + 1),
-    "1.2.840.10045.3.1.7": _Curve(ec.SECP256R1, "P256", "P256 element", 2**256 - 2**224 + 2**192 + 2**96 - 1),
-    "1.3.132.0.34": _Curve(ec.SECP384R1, "P384", "P384Element", 2**384 - 2**128 - 2**96 + 2**32 - 1),
-    "1.3.132.0.35": _Curve(ec.SECP521R1, "P521", "P521Element", 2**521 - 1),
+    oids.SECP224R1: _Curve(ec.SECP224R1, "P224", "P224Element", 2**224 - 2**96 + 1),
+    oids.SECP256R1: _Curve(ec.SECP256R1, "P256", "P256 element", 2**256 - 2**224 + 2**192 + 2**96 - 1),
+    oids.SECP384R1: _Curve(ec.SECP384R1, "P384", "P384Element", 2**384 - 2**128 - 2**96 + 2**32 - 1),
+    oids.SECP521R1: _Curve(ec.SECP521R1, "P521", "P521Element", 2**521 - 1),
 }
 
 RSA: Final = "RSA"
 ECDSA: Final = "ECDSA"
 ED25519: Final = "Ed25519"
-#: What Go calls the types of the keys.
+#: Go's types of the keys, for errors.
 GO_TYPES: Final = {RSA: "*rsa.PublicKey", ECDSA: "*ecdsa.PublicKey", ED25519: "ed25519.PublicKey"}
 
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 
-class KeyProblem(ValueError):
-    """A public key that cannot be read. The text is Go's."""
+class PublicKeyError(ValueError):
+    """A public key that cannot be parsed. The text is Go's."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Key:
-    """A public key: of which kind, empty for those that nothing is verified with; None if `cryptography` cannot have
-    it; the bits of the modulus of an RSA key; and why no signature is checked with it, empty if there is no reason.
+class ParsedKey:
+    """A public key. `kind` is RSA, ECDSA or ED25519, or empty for kinds that verify no signatures. `public` is None if
+    `cryptography` cannot load the key. `size` is the bits of an RSA modulus. `problem` is why no signature is verified
+    with the key, empty if there is no reason.
     """
 
     kind: str = ""
@@ -69,73 +67,73 @@ class Key:
     problem: str = ""
 
 
-def parts(of: der.Element) -> tuple[str, bytes, bytes]:
-    """What a SubjectPublicKeyInfo consists of, for `read`: the OID of the algorithm, its parameters as they stand, the
-    bits of the key. Raises DERProblem.
+def split_spki(element: asn1.Element) -> tuple[str, bytes, bytes]:
+    """The arguments of `parse`, from a SubjectPublicKeyInfo: the OID of the algorithm, the encoding of its parameters,
+    and the bits of the key. Raises DERError.
     """
-    reader = der.Reader(of.content)
-    algorithm, parameters = der.algorithm(reader)
-    return algorithm, parameters, der.bits(reader.read(der.BIT_STRING, "BitString", compound=False))
+    reader = asn1.Reader(element.content)
+    algorithm, parameters = asn1.read_algorithm(reader)
+    return algorithm, parameters, asn1.decode_bit_string(reader.read(asn1.TAG_BIT_STRING, "BitString", compound=False))
 
 
-def read(algorithm: str, parameters: bytes, bits: bytes) -> Key:
-    """The key of an algorithm, by its OID, from the parameters and the bits of a SubjectPublicKeyInfo. Raises
-    KeyProblem.
+def parse(algorithm: str, parameters: bytes, bits: bytes) -> ParsedKey:
+    """A key, from the fields of a SubjectPublicKeyInfo: the OID of the algorithm, the encoding of its parameters, and
+    the bits of the key. Raises PublicKeyError.
     """
-    if algorithm == _RSA:
-        return _rsa_key(parameters, bits)
-    if algorithm == _EC:
-        return Key(ECDSA, _ec_key(parameters, bits))
-    if algorithm == _ED25519:
-        return Key(ED25519, _ed25519_key(parameters, bits))
-    if algorithm == _DSA:
+    if algorithm == oids.RSA_ENCRYPTION:
+        return _parse_rsa(parameters, bits)
+    if algorithm == oids.EC_PUBLIC_KEY:
+        return ParsedKey(ECDSA, _parse_ec(parameters, bits))
+    if algorithm == oids.ED25519:
+        return ParsedKey(ED25519, _parse_ed25519(parameters, bits))
+    if algorithm == oids.DSA:
         _check_dsa(parameters, bits)
-    return Key()
+    return ParsedKey()
 
 
-def _integer(of: der.Reader, complaint: str) -> int:
+def _read_integer(reader: asn1.Reader, error_text: str) -> int:
     try:
-        return der.integer(of.read(der.INTEGER, ""))
-    except der.DERProblem as error:
-        raise KeyProblem(complaint) from error
+        return asn1.decode_integer(reader.read(asn1.TAG_INTEGER, ""))
+    except asn1.DERError as error:
+        raise PublicKeyError(error_text) from error
 
 
-def _sequence(data: bytes, complaint: str) -> der.Reader:
+def _open_sequence(data: bytes, error_text: str) -> asn1.Reader:
     try:
-        return der.Reader(der.Reader(data).read(der.SEQUENCE, "").content)
-    except der.DERProblem as error:
-        raise KeyProblem(complaint) from error
+        return asn1.Reader(asn1.Reader(data).read(asn1.TAG_SEQUENCE, "").content)
+    except asn1.DERError as error:
+        raise PublicKeyError(error_text) from error
 
 
 # --- RSA ----------------------------------------------------------------------------------------------------------
 
 
-def _rsa_key(parameters: bytes, bits: bytes) -> Key:
-    if parameters != _NULL:
-        raise KeyProblem("x509: RSA key missing NULL parameters")
-    parts = _sequence(bits, "x509: invalid RSA public key")
-    modulus = _integer(parts, "x509: invalid RSA modulus")
-    exponent = _integer(parts, "x509: invalid RSA public exponent")
+def _parse_rsa(parameters: bytes, bits: bytes) -> ParsedKey:
+    if parameters != dertags.ENCODED_NULL:
+        raise PublicKeyError("x509: RSA key missing NULL parameters")
+    fields = _open_sequence(bits, "x509: invalid RSA public key")
+    modulus = _read_integer(fields, "x509: invalid RSA modulus")
+    exponent = _read_integer(fields, "x509: invalid RSA public exponent")
     if not -(1 << 63) <= exponent < 1 << 63:
-        raise KeyProblem("x509: invalid RSA public exponent")
+        raise PublicKeyError("x509: invalid RSA public exponent")
     if modulus <= 0:
-        raise KeyProblem("x509: RSA modulus is not a positive number")
+        raise PublicKeyError("x509: RSA modulus is not a positive number")
     if exponent <= 0:
-        raise KeyProblem("x509: RSA public exponent is not a positive number")
+        raise PublicKeyError("x509: RSA public exponent is not a positive number")
     size = modulus.bit_length()
     problem = _rsa_problem(modulus, exponent)
     if problem:
-        return Key(RSA, size=size, problem=problem)
+        return ParsedKey(RSA, size=size, problem=problem)
     try:
-        return Key(RSA, rsa.RSAPublicNumbers(exponent, modulus).public_key(), size)
+        return ParsedKey(RSA, rsa.RSAPublicNumbers(exponent, modulus).public_key(), size)
     except ValueError:
-        # Numbers that the library does not take: whatever the signature is, it cannot be verified.
-        return Key(RSA, size=size, problem="crypto/rsa: verification error")
+        # The library refuses these numbers, so no signature can be verified with them.
+        return ParsedKey(RSA, size=size, problem="crypto/rsa: verification error")
 
 
 def _rsa_problem(modulus: int, exponent: int) -> str:
-    """Why no signature is checked with the numbers of an RSA key; empty if there is no reason."""
-    if (size := modulus.bit_length()) < _SMALLEST_RSA:
+    """Why Go verifies no signature with an RSA key; empty if there is no reason."""
+    if (size := modulus.bit_length()) < _MIN_RSA_BITS:
         return f"crypto/rsa: {size}-bit keys are insecure (see https://go.dev/pkg/crypto/rsa#hdr-Minimum_key_size)"
     if not modulus & 1:
         return "crypto/rsa: public modulus is even"
@@ -143,7 +141,7 @@ def _rsa_problem(modulus: int, exponent: int) -> str:
         return "crypto/rsa: public exponent too small or negative"
     if not exponent & 1:
         return "crypto/rsa: public exponent is even"
-    if exponent > _LARGEST_EXPONENT:
+    if exponent > _MAX_EXPONENT:
         return "crypto/rsa: public exponent too large"
     return ""
 
@@ -151,40 +149,40 @@ def _rsa_problem(modulus: int, exponent: int) -> str:
 # --- curves -------------------------------------------------------------------------------------------------------
 
 
-def _ec_key(parameters: bytes, bits: bytes) -> ec.EllipticCurvePublicKey:
+def _parse_ec(parameters: bytes, bits: bytes) -> ec.EllipticCurvePublicKey:
     try:
-        curve = _CURVES.get(der.oid(der.Reader(parameters).read(der.OID, "")))
-    except der.DERProblem as error:
-        raise KeyProblem("x509: invalid ECDSA parameters") from error
+        curve = _CURVES.get(asn1.decode_oid(asn1.Reader(parameters).read(asn1.TAG_OID, "")))
+    except asn1.DERError as error:
+        raise PublicKeyError("x509: invalid ECDSA parameters") from error
     if curve is None:
-        raise KeyProblem("x509: unsupported elliptic curve")
+        raise PublicKeyError("x509: unsupported elliptic curve")
     if bits[:1] != b"\x04":
-        raise KeyProblem("ecdsa: invalid uncompressed public key")
+        raise PublicKeyError("ecdsa: invalid uncompressed public key")
     size = (curve.prime.bit_length() + 7) // 8
     if len(bits) != 1 + 2 * size:
-        raise KeyProblem(f"invalid {curve.name} point encoding")
+        raise PublicKeyError(f"invalid {curve.name} point encoding")
     try:
         return ec.EllipticCurvePublicKey.from_encoded_point(curve.type(), bits)
     except ValueError as error:
-        x, y = (int.from_bytes(each, "big") for each in (bits[1 : 1 + size], bits[1 + size :]))
+        x, y = (int.from_bytes(coordinate, "big") for coordinate in (bits[1 : 1 + size], bits[1 + size :]))
         if max(x, y) >= curve.prime:
-            raise KeyProblem(f"invalid {curve.element} encoding") from error
-        raise KeyProblem(f"{curve.name} point not on curve") from error
+            raise PublicKeyError(f"invalid {curve.element} encoding") from error
+        raise PublicKeyError(f"{curve.name} point not on curve") from error
 
 
-def _ed25519_key(parameters: bytes, bits: bytes) -> ed25519.Ed25519PublicKey:
+def _parse_ed25519(parameters: bytes, bits: bytes) -> ed25519.Ed25519PublicKey:
     if parameters:
-        raise KeyProblem("x509: Ed25519 key encoded with illegal parameters")
-    if len(bits) != _ED25519_SIZE:
-        raise KeyProblem("x509: wrong Ed25519 public key size")
+        raise PublicKeyError("x509: Ed25519 key encoded with illegal parameters")
+    if len(bits) != _ED25519_BYTES:
+        raise PublicKeyError("x509: wrong Ed25519 public key size")
     return ed25519.Ed25519PublicKey.from_public_bytes(bits)
 
 
 def _check_dsa(parameters: bytes, bits: bytes) -> None:
-    """Nothing is verified with such a key, but it has to be one."""
-    wrong = "x509: invalid DSA parameters"
-    numbers = [_integer(der.Reader(bits), "x509: invalid DSA public key")]
-    parts = _sequence(parameters, wrong)
-    numbers += [_integer(parts, wrong) for _ in range(3)]
+    """DSA keys verify no signatures, but must be well-formed. Raises PublicKeyError."""
+    parameters_error = "x509: invalid DSA parameters"
+    numbers = [_read_integer(asn1.Reader(bits), "x509: invalid DSA public key")]
+    fields = _open_sequence(parameters, parameters_error)
+    numbers += [_read_integer(fields, parameters_error) for _ in range(3)]
     if min(numbers) <= 0:
-        raise KeyProblem("x509: zero or negative DSA parameter")
+        raise PublicKeyError("x509: zero or negative DSA parameter")

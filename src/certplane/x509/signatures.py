@@ -1,8 +1,9 @@
-"""Signatures over requests and certificates, as Go's crypto/x509 checks them, in its words.
+"""Signatures over requests and certificates, as Go's crypto/x509 verifies them, with Go's errors.
 
-RSA (PKCS #1 v1.5, and PSS with the parameters that Go knows), ECDSA and Ed25519. MD5 is always refused. SHA-1 is
-refused for certificates, and accepted for PKCS#10 requests, where a signature proves no more than that whoever made it
-has the key. Source: RFC 3279, RFC 4055, RFC 5758, RFC 8410; Go `crypto/x509`, `checkSignature`.
+RSA (PKCS #1 v1.5, and PSS with the parameters that Go supports), ECDSA and Ed25519. MD5 is always refused. SHA-1 is
+refused for certificates and accepted for PKCS#10 requests, where a signature only proves possession of the key.
+
+Source: RFC 3279, RFC 4055, RFC 5758, RFC 8410; Go `crypto/x509`, `checkSignature`.
 """
 
 from __future__ import annotations
@@ -13,21 +14,19 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
-from certplane.x509 import der, publickeys
+from certplane.golang import asn1, dertags
+from certplane.x509 import oids, publickeys
 
 _DSA: Final = "DSA"
-_PSS: Final = "1.2.840.113549.1.1.10"
-_MGF1: Final = "1.2.840.113549.1.1.8"
-_NULL: Final = b"\x05\x00"
 _UNIMPLEMENTED: Final = "x509: cannot verify signature: algorithm unimplemented"
 
 
-class SignatureProblem(ValueError):
-    """A signature that proves nothing. The text is Go's."""
+class SignatureError(ValueError):
+    """A signature that cannot be verified, or does not verify. The text is Go's."""
 
 
 class Signature(NamedTuple):
-    """A signature: the OID of its algorithm, the parameters as they stand, and its bytes."""
+    """A signature: the OID of its algorithm, the encoding of the parameters, and its bytes."""
 
     oid: str
     parameters: bytes
@@ -35,39 +34,38 @@ class Signature(NamedTuple):
 
 
 class _Scheme(NamedTuple):
-    """How a signature is made: the kind of key, the hash (None: there is none), and whether RSA's padding is PSS."""
+    """A signature algorithm: the kind of key, the hash (None for Ed25519), and whether the RSA padding is PSS."""
 
     kind: str
     hash: type[hashes.HashAlgorithm] | None
     is_pss: bool = False
 
 
-#: Algorithms that are refused where they are not allowed, with Go's names for them.
+#: Algorithms that are refused unless SHA-1 is allowed, with Go's names of them.
 _INSECURE: Final = {
-    "1.2.840.113549.1.1.5": "SHA1-RSA",
-    "1.3.14.3.2.29": "SHA1-RSA",
-    "1.2.840.10040.4.3": "DSA-SHA1",
-    "1.2.840.10045.4.1": "ECDSA-SHA1",
+    oids.SHA1_WITH_RSA: "SHA1-RSA",
+    oids.ISO_SHA1_WITH_RSA: "SHA1-RSA",
+    oids.DSA_WITH_SHA1: "DSA-SHA1",
+    oids.ECDSA_WITH_SHA1: "ECDSA-SHA1",
 }
-_MD5_RSA: Final = "1.2.840.113549.1.1.4"
 _SCHEMES: Final = {
-    "1.2.840.113549.1.1.5": _Scheme(publickeys.RSA, hashes.SHA1),
-    "1.3.14.3.2.29": _Scheme(publickeys.RSA, hashes.SHA1),
-    "1.2.840.113549.1.1.11": _Scheme(publickeys.RSA, hashes.SHA256),
-    "1.2.840.113549.1.1.12": _Scheme(publickeys.RSA, hashes.SHA384),
-    "1.2.840.113549.1.1.13": _Scheme(publickeys.RSA, hashes.SHA512),
-    "1.2.840.10040.4.3": _Scheme(_DSA, hashes.SHA1),
-    "2.16.840.1.101.3.4.3.2": _Scheme(_DSA, hashes.SHA256),
-    "1.2.840.10045.4.1": _Scheme(publickeys.ECDSA, hashes.SHA1),
-    "1.2.840.10045.4.3.2": _Scheme(publickeys.ECDSA, hashes.SHA256),
-    "1.2.840.10045.4.3.3": _Scheme(publickeys.ECDSA, hashes.SHA384),
-    "1.2.840.10045.4.3.4": _Scheme(publickeys.ECDSA, hashes.SHA512),
-    "1.3.101.112": _Scheme(publickeys.ED25519, None),
+    oids.SHA1_WITH_RSA: _Scheme(publickeys.RSA, hashes.SHA1),
+    oids.ISO_SHA1_WITH_RSA: _Scheme(publickeys.RSA, hashes.SHA1),
+    oids.SHA256_WITH_RSA: _Scheme(publickeys.RSA, hashes.SHA256),
+    oids.SHA384_WITH_RSA: _Scheme(publickeys.RSA, hashes.SHA384),
+    oids.SHA512_WITH_RSA: _Scheme(publickeys.RSA, hashes.SHA512),
+    oids.DSA_WITH_SHA1: _Scheme(_DSA, hashes.SHA1),
+    oids.DSA_WITH_SHA256: _Scheme(_DSA, hashes.SHA256),
+    oids.ECDSA_WITH_SHA1: _Scheme(publickeys.ECDSA, hashes.SHA1),
+    oids.ECDSA_WITH_SHA256: _Scheme(publickeys.ECDSA, hashes.SHA256),
+    oids.ECDSA_WITH_SHA384: _Scheme(publickeys.ECDSA, hashes.SHA384),
+    oids.ECDSA_WITH_SHA512: _Scheme(publickeys.ECDSA, hashes.SHA512),
+    oids.ED25519: _Scheme(publickeys.ED25519, None),
 }
 _PSS_HASHES: Final[dict[str, type[hashes.HashAlgorithm]]] = {
-    "2.16.840.1.101.3.4.2.1": hashes.SHA256,
-    "2.16.840.1.101.3.4.2.2": hashes.SHA384,
-    "2.16.840.1.101.3.4.2.3": hashes.SHA512,
+    oids.SHA256: hashes.SHA256,
+    oids.SHA384: hashes.SHA384,
+    oids.SHA512: hashes.SHA512,
 }
 _FAILURES: Final = {
     publickeys.RSA: "crypto/rsa: verification error",
@@ -76,34 +74,36 @@ _FAILURES: Final = {
 }
 
 
-def verify(signature: Signature, signed: bytes, key: publickeys.Key, *, allow_sha1: bool) -> None:
-    """Check that a key made a signature over some bytes. Raises SignatureProblem; never returns a verdict."""
-    insecure = "MD5-RSA" if signature.oid == _MD5_RSA else "" if allow_sha1 else _INSECURE.get(signature.oid, "")
+def verify(signature: Signature, signed: bytes, key: publickeys.ParsedKey, *, allow_sha1: bool) -> None:
+    """Check that a key made a signature over `signed`. Raises SignatureError; there is no result to ignore."""
+    insecure = "" if allow_sha1 else _INSECURE.get(signature.oid, "")
+    if signature.oid == oids.MD5_WITH_RSA:
+        insecure = "MD5-RSA"
     if insecure:
-        raise SignatureProblem(f"x509: cannot verify signature: insecure algorithm {insecure}")
-    scheme = _scheme(signature)
+        raise SignatureError(f"x509: cannot verify signature: insecure algorithm {insecure}")
+    scheme = _find_scheme(signature)
     if scheme is None or not key.kind:
-        raise SignatureProblem(_UNIMPLEMENTED)
+        raise SignatureError(_UNIMPLEMENTED)
     if scheme.kind != key.kind:
-        raise SignatureProblem(
+        raise SignatureError(
             f"x509: signature algorithm specifies an {scheme.kind} public key, "
             f"but have public key of type {publickeys.GO_TYPES[key.kind]}"
         )
     if key.problem:
-        raise SignatureProblem(key.problem)
+        raise SignatureError(key.problem)
     try:
         _verify_with(scheme, signature.value, signed, key.public)
     except (InvalidSignature, ValueError, UnsupportedAlgorithm) as error:
-        raise SignatureProblem(_FAILURES[key.kind]) from error
+        raise SignatureError(_FAILURES[key.kind]) from error
 
 
-def _scheme(signature: Signature) -> _Scheme | None:
-    if signature.oid == _PSS:
-        return _pss_scheme(signature.parameters)
-    found = _SCHEMES.get(signature.oid)
-    if found is not None and found.kind == publickeys.ED25519 and signature.parameters:
+def _find_scheme(signature: Signature) -> _Scheme | None:
+    if signature.oid == oids.RSASSA_PSS:
+        return _parse_pss_scheme(signature.parameters)
+    scheme = _SCHEMES.get(signature.oid)
+    if scheme is not None and scheme.kind == publickeys.ED25519 and signature.parameters:
         return None
-    return found
+    return scheme
 
 
 def _verify_with(scheme: _Scheme, value: bytes, signed: bytes, key: publickeys.PublicKey | None) -> None:
@@ -119,23 +119,27 @@ def _verify_with(scheme: _Scheme, value: bytes, signed: bytes, key: publickeys.P
         raise InvalidSignature
 
 
-def _pss_scheme(parameters: bytes) -> _Scheme | None:
-    """PSS, if its parameters are of the only form that Go knows: one hash throughout, salt as long as it."""
+def _parse_pss_scheme(parameters: bytes) -> _Scheme | None:
+    """PSS from its parameters; None unless they are of the only form that Go supports: the same hash for message and
+    mask, and a salt of the length of the hash.
+    """
     try:
-        fields = der.Reader(der.Reader(parameters).read(der.SEQUENCE, "").content)
-        name, hash_parameters = der.algorithm(der.Reader(fields.read_context(0).content))
-        mask, mask_parameters = der.algorithm(der.Reader(fields.read_context(1).content))
-        inner, inner_parameters = der.algorithm(der.Reader(mask_parameters))
-        salt = _explicit_integer(fields, 2)
-        trailer = _explicit_integer(fields, 3) if fields.peek_context() == 3 else 1
-    except der.DERProblem:
+        fields = asn1.Reader(asn1.Reader(parameters).read(asn1.TAG_SEQUENCE, "").content)
+        hash_oid, hash_parameters = asn1.read_algorithm(asn1.Reader(fields.read_context(0).content))
+        mask_oid, mask_parameters = asn1.read_algorithm(asn1.Reader(fields.read_context(1).content))
+        mask_hash_oid, mask_hash_parameters = asn1.read_algorithm(asn1.Reader(mask_parameters))
+        salt_length = _read_explicit_integer(fields, 2)
+        trailer = _read_explicit_integer(fields, 3) if fields.peek_context() == 3 else 1
+    except asn1.DERError:
         return None
-    found = _PSS_HASHES.get(name)
-    odd = any(each not in (b"", _NULL) for each in (hash_parameters, inner_parameters))
-    if found is None or odd or (mask, inner, salt, trailer) != (_MGF1, name, found().digest_size, 1):
+    algorithm = _PSS_HASHES.get(hash_oid)
+    if algorithm is None or not {hash_parameters, mask_hash_parameters} <= {b"", dertags.ENCODED_NULL}:
         return None
-    return _Scheme(publickeys.RSA, found, is_pss=True)
+    expected = (oids.MGF1, hash_oid, algorithm().digest_size, 1)
+    if (mask_oid, mask_hash_oid, salt_length, trailer) != expected:
+        return None
+    return _Scheme(publickeys.RSA, algorithm, is_pss=True)
 
 
-def _explicit_integer(fields: der.Reader, tag: int) -> int:
-    return der.integer(der.Reader(fields.read_context(tag).content).read(der.INTEGER, ""))
+def _read_explicit_integer(fields: asn1.Reader, tag: int) -> int:
+    return asn1.decode_integer(asn1.Reader(fields.read_context(tag).content).read(asn1.TAG_INTEGER, ""))

@@ -1,4 +1,4 @@
-"""Client certificates, whatever was sent: who is let in, what is remembered, and what is told of the rest."""
+"""Authentication by client certificates: users, caches, log lines and metrics."""
 
 from __future__ import annotations
 
@@ -8,48 +8,50 @@ import pytest
 
 from certplane import errors
 from certplane.access import authn
+from certplane.golang import pem
 from certplane.meta import context
-from certplane.x509 import certificates, pem, signatures
+from certplane.x509 import signatures
+from certplane.x509.trust import clientcertificates
 from tests.unit.x509 import chains
 
 AUTHORITY = {"subject": "ca", "issuer": "ca", "key": 0, "signer": 0, "ca": True}
 LEAF = {"subject": "jane", "issuer": "ca", "key": 8, "signer": 0, "purposes": ["client"]}
-GOOD = chains.certificate(LEAF)
-STRANGE = chains.certificate(LEAF | {"signer": 9})
+VALID = chains.certificate(LEAF)
+UNTRUSTED = chains.certificate(LEAF | {"signer": 9})
 MINUTE = datetime.timedelta(minutes=1)
 
 
-class Given:
-    """An authenticator, and what it tells."""
+class Server:
+    """An authenticator, with what its metrics get."""
 
     def __init__(self, *, anonymous=True):
         self.refusals, self.remaining = [], []
-        verifier = certificates.ClientVerifier(pem.encode("CERTIFICATE", chains.certificate(AUTHORITY)))
+        verifier = clientcertificates.ClientVerifier(pem.encode("CERTIFICATE", chains.certificate(AUTHORITY)))
         self.certificates = authn.ClientCertificates(verifier, self.remaining.append, self.refusals.append)
         tokens = authn.BearerTokens((), authn.StaticTokens({"secret": context.User("bob")}))
-        self._all = authn.Authenticator([self.certificates, tokens], anonymous=anonymous)
+        self._authenticator = authn.Authenticator([self.certificates, tokens], anonymous=anonymous)
 
-    def come(self, *chain, token="", source="192.0.2.1", now=chains.NOW):
-        offered = authn.Credentials(chain, f"Bearer {token}" if token else "", source)
-        return self._all.authenticate(offered, now).name
+    def authenticate(self, *chain, token="", source="192.0.2.1", now=chains.NOW):
+        credentials = authn.Credentials(chain, f"Bearer {token}" if token else "", source)
+        return self._authenticator.authenticate(credentials, now).name
 
 
 def lines(caplog):
     return [record for record in caplog.records if record.getMessage() == "unauthorized"]
 
 
-def test_a_good_certificate_is_its_owner():
-    """And it is told how long it is still good."""
-    given = Given()
-    assert given.come(GOOD) == "jane"
-    assert given.remaining == [9 * 86400]
-    assert given.refusals == []
+def test_a_valid_certificate_authenticates():
+    """The metric gets its remaining seconds."""
+    server = Server()
+    assert server.authenticate(VALID) == "jane"
+    assert server.remaining == [9 * 86400]
+    assert server.refusals == []
 
 
 @pytest.mark.parametrize(
     ("chain", "reason"),
     [
-        pytest.param([STRANGE], "unknown_authority", id="another authority"),
+        pytest.param([UNTRUSTED], "unknown_authority", id="another authority"),
         pytest.param(
             [chains.certificate(LEAF | {"issuer": "jane", "signer": 8})], "unknown_authority", id="self-signed"
         ),
@@ -57,134 +59,160 @@ def test_a_good_certificate_is_its_owner():
         pytest.param([chains.certificate(LEAF | {"from": 1})], "not_yet_valid", id="not yet valid"),
         pytest.param([chains.certificate(LEAF | {"purposes": ["server"]})], "usage", id="for servers only"),
         pytest.param([b"garbage"], "malformed", id="garbage"),
-        pytest.param([GOOD] * 17, "other", id="too many"),
+        pytest.param([VALID] * 17, "other", id="too many"),
     ],
 )
-def test_a_bad_certificate_is_refused_told_and_counted(chain, reason, caplog):
-    """401, a line with the reason and what is known of the certificate, and a count."""
-    given = Given()
+def test_an_invalid_certificate_is_refused_logged_and_counted(chain, reason, caplog):
+    """401, a log line with reason, subject and serial number, and a count."""
+    server = Server()
     with pytest.raises(errors.Unauthorized):
-        given.come(*chain)
+        server.authenticate(*chain)
     (line,) = lines(caplog)
     assert (line.cause, line.source) == (reason, "192.0.2.1")
     assert line.reason.startswith("client certificate: ")
-    assert given.refusals == [reason]
+    assert server.refusals == [reason]
     if reason not in ("malformed", "other"):
         assert (line.subject, line.serial) == ("CN=jane", "1")
 
 
-def test_a_good_token_beside_a_bad_certificate_is_good(caplog):
-    """The next method is asked, as in Kubernetes; the certificate is counted all the same."""
-    given = Given()
-    assert given.come(STRANGE, token="secret") == "bob"
-    assert given.refusals == ["unknown_authority"]
+def test_a_valid_token_authenticates_despite_an_invalid_certificate(caplog):
+    """The next method is tried, as in Kubernetes; the refused certificate is counted."""
+    server = Server()
+    assert server.authenticate(UNTRUSTED, token="secret") == "bob"
+    assert server.refusals == ["unknown_authority"]
     assert not lines(caplog)
 
 
-def test_nobody_in_particular_has_no_certificate():
-    """A certificate that is refused does not become an anonymous request."""
-    given = Given()
-    assert given.come() == "system:anonymous"
+def test_an_invalid_certificate_does_not_become_anonymous():
+    """Only a request without credentials is anonymous."""
+    server = Server()
+    assert server.authenticate() == "system:anonymous"
     with pytest.raises(errors.Unauthorized):
-        given.come(STRANGE)
+        server.authenticate(UNTRUSTED)
 
 
-def test_a_certificate_without_a_name_is_nobody():
-    """It is good, and names nobody: the request is an anonymous one, as in Kubernetes."""
-    assert Given().come(chains.certificate(LEAF | {"subject": "O=dev"})) == "system:anonymous"
+def test_a_certificate_without_a_common_name_is_anonymous():
+    """As in Kubernetes."""
+    assert Server().authenticate(chains.certificate(LEAF | {"subject": "O=dev"})) == "system:anonymous"
 
 
-def test_a_stranger_does_not_fill_the_log(caplog):
-    """One line a minute for the same reason and source; the next one says how many were left out."""
-    given = Given()
+def test_repeated_failures_do_not_fill_the_log(caplog):
+    """One line a minute for the same reason and source; the next line has the number of suppressed ones."""
+    server = Server()
     for second in range(90):
         for source in ("192.0.2.1", "192.0.2.2"):
             with pytest.raises(errors.Unauthorized):
-                given.come(STRANGE, source=source, now=chains.NOW + datetime.timedelta(seconds=second))
-    told = [(line.source, getattr(line, "repeated", 0)) for line in lines(caplog)]
-    assert told == [("192.0.2.1", 0), ("192.0.2.2", 0), ("192.0.2.1", 59), ("192.0.2.2", 59)]
-    assert len(given.refusals) == 180
+                server.authenticate(UNTRUSTED, source=source, now=chains.NOW + datetime.timedelta(seconds=second))
+    logged = [(line.source, getattr(line, "repeated", 0)) for line in lines(caplog)]
+    assert logged == [("192.0.2.1", 0), ("192.0.2.2", 0), ("192.0.2.1", 59), ("192.0.2.2", 59)]
+    assert len(server.refusals) == 180
 
 
-def test_a_stranger_does_not_write_lines_of_the_log(caplog):
-    """A name is quoted where it is printed, and cut."""
-    given = Given()
+def test_certificate_names_do_not_forge_log_lines(caplog):
+    """Names in the log are quoted and shortened."""
+    server = Server()
     with pytest.raises(errors.Unauthorized):
-        given.come(chains.certificate(LEAF | {"subject": "x\n2026-01-01 INFO forged " * 500, "signer": 9}))
+        server.authenticate(chains.certificate(LEAF | {"subject": "x\n2026-01-01 INFO forged " * 500, "signer": 9}))
     (line,) = lines(caplog)
     assert len(line.subject) <= 128
     assert len(line.reason) <= 1024
 
 
-def counted(monkeypatch):
-    """The signatures that are checked from now on."""
-    checked, real = [], signatures.verify
+def count_verifications(monkeypatch):
+    """A list that gets an item for each signature that is verified from now on."""
+    verified, real = [], signatures.verify
 
     def verify(*arguments, **options):
-        checked.append(arguments)
+        verified.append(arguments)
         real(*arguments, **options)
 
     monkeypatch.setattr(signatures, "verify", verify)
-    return checked
+    return verified
 
 
-@pytest.mark.parametrize("chain", [(GOOD,), (STRANGE,), (STRANGE, chains.certificate(AUTHORITY))], ids=len)
-def test_a_chain_is_judged_once(chain, monkeypatch):
-    """Whether good or bad, as long as no certificate begins or ends."""
-    given, checked = Given(), counted(monkeypatch)
+@pytest.mark.parametrize("chain", [(VALID,), (UNTRUSTED,), (UNTRUSTED, chains.certificate(AUTHORITY))], ids=len)
+def test_a_chain_is_verified_once(chain, monkeypatch):
+    """Whether valid or not, until a certificate of the chain becomes valid or expires."""
+    server, verified = Server(), count_verifications(monkeypatch)
     for hour in range(20):
         try:
-            given.come(*chain, now=chains.NOW + datetime.timedelta(hours=hour))
+            server.authenticate(*chain, now=chains.NOW + datetime.timedelta(hours=hour))
         except errors.Unauthorized:
-            assert chain[0] == STRANGE
-    assert len(checked) <= 3
+            assert chain[0] == UNTRUSTED
+    assert len(verified) <= 3
 
 
-def test_time_passes_over_what_is_remembered():
-    """A certificate that was not valid yet is good later, and over in the end; a refusal is not for ever."""
-    given = Given()
+def test_cached_results_expire():
+    """A certificate that was not valid yet becomes valid, and expires later."""
+    server = Server()
     later = chains.certificate(LEAF | {"from": 1, "to": 3})
     answers = []
     for day in (0, 2, 4):
         try:
-            answers.append(given.come(later, now=chains.NOW + datetime.timedelta(days=day)))
+            answers.append(server.authenticate(later, now=chains.NOW + datetime.timedelta(days=day)))
         except errors.Unauthorized:
-            answers.append(given.refusals[-1])
+            answers.append(server.refusals[-1])
     assert answers == ["not_yet_valid", "jane", "expired"]
 
 
-def test_another_way_to_the_pool_is_taken_when_one_ends():
-    """Of two certificates of one authority the first ends tomorrow."""
+def test_another_path_is_used_when_one_expires():
+    """The pool has two certificates of one CA; the first expires tomorrow."""
     short = chains.certificate(AUTHORITY | {"to": 1})
     long = chains.certificate(AUTHORITY | {"to": 8, "skid": "x"})
-    pool = b"".join(pem.encode("CERTIFICATE", each) for each in (short, long))
-    own = authn.ClientCertificates(certificates.ClientVerifier(pool))
-    offered = authn.Credentials((GOOD,))
-    found = [own.recognise(offered, chains.NOW + datetime.timedelta(days=day)).name for day in (0, 2)]
-    assert found == ["jane", "jane"]
+    pool = b"".join(pem.encode("CERTIFICATE", certificate) for certificate in (short, long))
+    method = authn.ClientCertificates(clientcertificates.ClientVerifier(pool))
+    credentials = authn.Credentials((VALID,))
+    names = [method.authenticate(credentials, chains.NOW + datetime.timedelta(days=day)).name for day in (0, 2)]
+    assert names == ["jane", "jane"]
 
 
-def test_what_is_remembered_is_bounded(monkeypatch):
-    """In bytes for those who are let in, in number for those who are not; and neither pushes the other out."""
-    given = Given()
-    given.come(GOOD)
+def test_the_caches_are_bounded(monkeypatch):
+    """Valid chains by bytes, refusals by number; refusals do not evict valid chains."""
+    server = Server()
+    server.authenticate(VALID)
     for number in range(5000):
         with pytest.raises(errors.Unauthorized):
-            given.come(b"garbage %d" % number)
-    checked = counted(monkeypatch)
-    assert given.come(GOOD) == "jane"
-    assert not checked
-    assert len(given.certificates._refused) <= 4096
+            server.authenticate(b"garbage %d" % number)
+    verified = count_verifications(monkeypatch)
+    assert server.authenticate(VALID) == "jane"
+    assert not verified
+    assert len(server.certificates._refused) <= 4096
 
 
-def test_another_pool_forgets_what_was_found():
-    """In both directions."""
-    given = Given()
-    given.come(GOOD)
+def test_a_new_pool_clears_the_caches():
+    """Of valid chains and of refusals."""
+    server = Server()
+    server.authenticate(VALID)
     with pytest.raises(errors.Unauthorized):
-        given.come(STRANGE)
+        server.authenticate(UNTRUSTED)
     other = chains.certificate(AUTHORITY | {"key": 9, "signer": 9})
-    given.certificates.replace(certificates.ClientVerifier(pem.encode("CERTIFICATE", other)))
-    assert given.come(STRANGE) == "jane"
+    server.certificates.replace(clientcertificates.ClientVerifier(pem.encode("CERTIFICATE", other)))
+    assert server.authenticate(UNTRUSTED) == "jane"
     with pytest.raises(errors.Unauthorized):
-        given.come(GOOD)
+        server.authenticate(VALID)
+
+
+def test_a_token_file_has_a_user_in_each_line():
+    """Groups are optional; every user is authenticated. Empty lines are nothing."""
+    users = authn.parse_tokens(b'secret,jane,1\n\nother, john ,2,"makers, testers,"\n')
+    assert users == {
+        "secret": context.User("jane", "1", ("system:authenticated",)),
+        "other": context.User("john", "2", ("makers", "testers", "system:authenticated")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(b"secret,jane\n", "a line has 2 fields; the format is", id="too short"),
+        pytest.param(b",jane,1\n", "a line has no token or no user; the format is", id="no token"),
+        pytest.param(b"secret,,1\n", "a line has no token or no user; the format is", id="no user"),
+        pytest.param(b"secret,\xff,1\n", "not UTF-8", id="not text"),
+    ],
+)
+def test_a_wrong_token_file_is_refused_without_a_word_of_its_tokens(content, message):
+    """One wrong line is enough, so that no empty token and no nameless user is accepted."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        authn.parse_tokens(b"first,john,2\n" + content)
+    assert str(caught.value).startswith(message)
+    assert "secret" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Which permissions of some rules others do not have, and how long it takes to find out."""
+"""Comparing granted with held permissions, and its limits."""
 
 import itertools
 
@@ -9,35 +9,40 @@ from certplane.resources import rbac
 
 
 def _rule(verbs="", groups="", resources="", names="", paths=""):
-    lists = [each.split() for each in (verbs, groups, resources, names, paths)]
+    lists = [text.split() for text in (verbs, groups, resources, names, paths)]
     return rbac.PolicyRule(
         verbs=lists[0],
-        api_groups=["" if each == "core" else each for each in lists[1]],
+        api_groups=["" if group == "core" else group for group in lists[1]],
         resources=lists[2],
         resource_names=lists[3],
         non_resource_urls=lists[4],
     )
 
 
-def _covered_one_by_one(rule, atom):
-    """The rule of Kubernetes, read aloud."""
+def _covers(rule, permission):
+    """Whether a rule covers a permission, as Kubernetes defines it."""
     verbs = rule.verbs
-    if "*" not in verbs and atom.verb not in verbs:
+    if "*" not in verbs and permission.verb not in verbs:
         return False
-    if atom.path is not None:
-        held = rule.non_resource_urls
+    if permission.path is not None:
+        paths = rule.non_resource_urls
         return any(
-            each in ("*", atom.path) or (each.endswith("*") and atom.path.startswith(each[:-1])) for each in held
+            path in ("*", permission.path) or (path.endswith("*") and permission.path.startswith(path[:-1]))
+            for path in paths
         )
-    sub = atom.resource.partition("/")[2]
+    subresource = permission.resource.partition("/")[2]
     return (
-        ("*" in rule.api_groups or atom.group in rule.api_groups)
-        and ("*" in rule.resources or atom.resource in rule.resources or (bool(sub) and f"*/{sub}" in rule.resources))
-        and (not rule.resource_names or (atom.name is not None and atom.name in rule.resource_names))
+        ("*" in rule.api_groups or permission.group in rule.api_groups)
+        and (
+            "*" in rule.resources
+            or permission.resource in rule.resources
+            or (bool(subresource) and f"*/{subresource}" in rule.resources)
+        )
+        and (not rule.resource_names or (permission.name is not None and permission.name in rule.resource_names))
     )
 
 
-WANTED = (
+GRANTED = (
     _rule("get list get", "core a", "p p/s q", "x y"),
     _rule("put", "b", "q/s *", ""),
     _rule("get put", paths="/a /a/b /b *"),
@@ -52,25 +57,25 @@ HELD = (
 
 
 @pytest.mark.parametrize("held", [HELD[:count] for count in range(len(HELD) + 1)], ids=len)
-def test_the_rest_is_what_no_rule_covers(held):
-    """In the order of the rules, and as often as it is asked for."""
-    everything = list(escalation.missing(WANTED, ()))
+def test_missing_permissions_are_those_that_no_rule_covers(held):
+    """In the order of the rules, with repetitions."""
+    everything = list(escalation.missing(GRANTED, ()))
     assert len(everything) == 3 * 2 * 3 * 2 + 1 * 1 * 2 + 2 * 4
-    expected = [atom for atom in everything if not any(_covered_one_by_one(rule, atom) for rule in held)]
-    assert list(escalation.missing(WANTED, held)) == expected
+    expected = [permission for permission in everything if not any(_covers(rule, permission) for rule in held)]
+    assert list(escalation.missing(GRANTED, held)) == expected
 
 
-def test_a_rule_of_a_thousand_bytes_is_not_multiplied_out():
-    """It has ten million permissions: covered by one rule, or by none, they are one."""
+def test_a_rule_with_millions_of_permissions_is_compared_quickly():
+    """Ten million permissions that are all covered by one rule, or by none, are not enumerated."""
     many = " ".join(f"{number:x}" for number in range(56))
-    wanted = [_rule(many, many, many, many)]
-    assert list(escalation.missing(wanted, [_rule("*", "*", "*")])) == []
-    assert len(list(itertools.islice(escalation.missing(wanted, [_rule("get", "*", "*")]), 1_001))) == 1_001
+    granted = [_rule(many, many, many, many)]
+    assert list(escalation.missing(granted, [_rule("*", "*", "*")])) == []
+    assert len(list(itertools.islice(escalation.missing(granted, [_rule("get", "*", "*")]), 1_001))) == 1_001
     assert list(escalation.missing([_rule("0 1", many, many, many)], [_rule("0 1", "*", "*")])) == []
 
 
-def test_what_tells_all_values_apart_is_given_up():
-    """Who holds a rule for each of them could not write such a role before, either."""
+def test_too_many_combinations_are_refused():
+    """If the held rules distinguish all values of the granted rule."""
     many = [f"{number:x}" for number in range(100)]
     held = [_rule(verb, group, resource) for verb, group, resource in zip(many, many[1:], many[2:], strict=False)]
     held += [_rule(verb, " ".join(many[at:]), " ".join(many[at:])) for at, verb in enumerate(many)]
@@ -78,5 +83,5 @@ def test_what_tells_all_values_apart_is_given_up():
     text = " ".join(many)
     with pytest.raises(escalation.TooManyCombinations):
         list(
-            escalation.missing([_rule(text, text, text, text)], [*held, *(_rule("*", "*", "*", each) for each in many)])
+            escalation.missing([_rule(text, text, text, text)], [*held, *(_rule("*", "*", "*", name) for name in many)])
         )

@@ -1,4 +1,4 @@
-"""Who may act as whom: one table, and never more than was granted."""
+"""Impersonation: which permissions allow what, and the headers."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from certplane import errors
 from certplane.access import impersonation, rbac
 from certplane.meta import context
 
-ASKER = context.User("asker", groups=("system:authenticated",))
-TARGET = context.Attributes(ASKER, "list", group="certificates.k8s.io", resource="certificatesigningrequests")
+CALLER = context.User("caller", groups=("system:authenticated",))
+TARGET = context.Attributes(CALLER, "list", group="certificates.k8s.io", resource="certificatesigningrequests")
 
 
-def judge(grants, wanted, asker=ASKER):
-    """Judge with an authorizer that knows exactly these (verb, resource[/sub], name)."""
+def impersonate(grants, impersonated, caller=CALLER):
+    """The result with an authorizer that allows exactly these (verb, resource[/subresource], name)."""
 
-    def authorize(of):
-        resource = f"{of.resource}/{of.subresource}" if of.subresource else of.resource
-        return rbac.Decision((of.verb, resource, of.name) in grants)
+    def authorize(request):
+        resource = f"{request.resource}/{request.subresource}" if request.subresource else request.resource
+        return rbac.Decision((request.verb, resource, request.name) in grants)
 
-    attributes = context.Attributes(asker, TARGET.verb, group=TARGET.group, resource=TARGET.resource)
-    return impersonation.Impersonation(authorize).judge(wanted, attributes)[0]
+    attributes = context.Attributes(caller, TARGET.verb, group=TARGET.group, resource=TARGET.resource)
+    return impersonation.Impersonation(authorize).authorize(impersonated, attributes)[0]
 
 
 def on(mode):
@@ -33,7 +33,7 @@ ROBOT = context.User("system:serviceaccount:ns:robot")
 
 
 @pytest.mark.parametrize(
-    ("grants", "wanted", "groups"),
+    ("grants", "impersonated", "groups"),
     [
         ({("impersonate", "users", "jane")}, JANE, ("system:authenticated",)),
         ({on("user-info"), ("impersonate:user-info", "users", "jane")}, JANE, ("system:authenticated",)),
@@ -65,14 +65,14 @@ ROBOT = context.User("system:serviceaccount:ns:robot")
         ),
     ],
 )
-def test_who_may_becomes_the_other(grants, wanted, groups):
-    """With the groups that were asked for, or those that go with the name."""
-    user = judge(grants, wanted)
-    assert (user.name, user.groups, user.extra) == (wanted.name, groups, wanted.extra)
+def test_an_allowed_impersonation_gives_the_user_and_groups(grants, impersonated, groups):
+    """With the groups in the headers, or those that the name implies."""
+    user = impersonate(grants, impersonated)
+    assert (user.name, user.groups, user.extra) == (impersonated.name, groups, impersonated.extra)
 
 
 @pytest.mark.parametrize(
-    ("grants", "wanted"),
+    ("grants", "impersonated"),
     [
         (set(), JANE),
         ({("impersonate", "users", "bob")}, JANE),
@@ -89,32 +89,109 @@ def test_who_may_becomes_the_other(grants, wanted, groups):
         ({on("associated-node"), ("impersonate:associated-node", "nodes", "*")}, NODE),
     ],
 )
-def test_who_may_not_does_not(grants, wanted):
-    """Every part that is asked for needs its own right."""
+def test_a_missing_permission_refuses_the_impersonation(grants, impersonated):
+    """Every part of the identity needs its own permission."""
     with pytest.raises(errors.Forbidden):
-        judge(grants, wanted)
+        impersonate(grants, impersonated)
 
 
-def test_an_agent_may_act_as_its_own_node_only():
-    """The node that its token is bound to, whatever its name, and no other."""
+def permissions(impersonated, *verbs):
+    """What is asked for with these verbs, if they are allowed and no other is."""
+    asked = []
+
+    def authorize(request):
+        if request.verb in verbs:
+            asked.append((request.verb, request.group, request.resource, request.subresource, request.name))
+        return rbac.Decision(request.verb in verbs)
+
+    impersonation.Impersonation(authorize).authorize(impersonated, TARGET)
+    return asked
+
+
+AUTHENTICATION = "authentication.k8s.io"
+EVERYTHING = context.User("jane", "1", ("dev",), {"acme.io/key": ("x",)})
+
+
+def test_the_legacy_mode_asks_for_users_groups_and_accounts_in_the_core_group():
+    """UIDs and extra are in the group of authentication."""
+    assert permissions(EVERYTHING, "impersonate") == [
+        ("impersonate", "", "users", "", "jane"),
+        ("impersonate", AUTHENTICATION, "uids", "", "1"),
+        ("impersonate", "", "groups", "", "dev"),
+        ("impersonate", AUTHENTICATION, "userextras", "acme.io/key", "x"),
+    ]
+    assert permissions(ROBOT, "impersonate") == [("impersonate", "", "serviceaccounts", "", "robot")]
+    assert permissions(NODE, "impersonate") == [("impersonate", "", "users", "", NODE.name)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "impersonated", "parts"),
+    [
+        (
+            "user-info",
+            EVERYTHING,
+            [("users", "", "jane"), ("uids", "", "1"), ("groups", "", "dev"), ("userextras", "acme.io/key", "x")],
+        ),
+        ("serviceaccount", ROBOT, [("serviceaccounts", "", "robot")]),
+        ("arbitrary-node", NODE, [("nodes", "", "n1")]),
+    ],
+)
+def test_a_constrained_mode_asks_in_the_group_of_authentication(mode, impersonated, parts):
+    """After the right to do what the request does."""
+    verb, on_request = f"impersonate:{mode}", f"impersonate-on:{mode}:list"
+    assert permissions(impersonated, verb, on_request) == [
+        (on_request, TARGET.group, TARGET.resource, "", ""),
+        *((verb, AUTHENTICATION, *part) for part in parts),
+    ]
+
+
+@pytest.mark.parametrize(
+    "impersonated",
+    [
+        context.User("jane", groups=("a", "b", "c", "d")),
+        context.User("jane", extra={"acme.io/key": ("a", "b", "c", "d")}),
+        context.User("jane", extra={f"acme.io/{key}": ("x",) for key in "abcd"}),
+    ],
+)
+def test_many_groups_or_values_need_a_permission_like_few(impersonated):
+    """Without the one for all of them, each is checked."""
+    user = {on("user-info"), ("impersonate:user-info", "users", "jane")}
+    groups = {("impersonate:user-info", "groups", group) for group in impersonated.groups}
+    values = {
+        ("impersonate:user-info", f"userextras/{key}", value)
+        for key, values in impersonated.extra.items()
+        for value in values
+    }
+    with pytest.raises(errors.Forbidden):
+        impersonate(user, impersonated)
+    parts = groups | values
+    with pytest.raises(errors.Forbidden):
+        impersonate(user | parts - {max(parts)}, impersonated)
+    assert impersonate(user | parts, impersonated).name == "jane"
+    everything = {("impersonate:user-info", "groups", "*"), ("impersonate:user-info", "userextras/*", "*")}
+    assert impersonate(user | everything, impersonated).name == "jane"
+
+
+def test_a_service_account_impersonates_its_associated_node_only():
+    """The node that its token is bound to."""
     grants = {on("associated-node"), ("impersonate:associated-node", "nodes", "*")}
     agent = context.User(ROBOT.name, extra={"authentication.kubernetes.io/node-name": ("n1",)})
-    assert judge(grants, NODE, agent).groups == ("system:nodes", "system:authenticated")
+    assert impersonate(grants, NODE, agent).groups == ("system:nodes", "system:authenticated")
     with pytest.raises(errors.Forbidden):
-        judge(grants, context.User("system:node:n2"), agent)
+        impersonate(grants, context.User("system:node:n2"), agent)
 
 
 def test_headers_without_a_user_are_refused():
-    """Groups, UID or extra alone are a mistake, and none of them is no request at all."""
-    assert impersonation.requested([(b"accept", b"x")]) is None
+    """Groups, UID or extra without a user name. Without all of them there is no impersonation."""
+    assert impersonation.parse_headers([(b"accept", b"x")]) is None
     for field in (b"impersonate-group", b"impersonate-uid", b"impersonate-extra-scopes"):
         with pytest.raises(errors.BadRequest, match="without impersonating a user name"):
-            impersonation.requested([(field, b"x")])
+            impersonation.parse_headers([(field, b"x")])
 
 
-def test_headers_say_who_is_wanted():
+def test_headers_give_the_impersonated_user():
     """Keys of extra are unescaped and in lower case; several fields are several values."""
-    wanted = impersonation.requested(
+    impersonated = impersonation.parse_headers(
         [
             (b"impersonate-user", b"jane"),
             (b"impersonate-group", b"a"),
@@ -122,7 +199,7 @@ def test_headers_say_who_is_wanted():
             (b"impersonate-extra-acme.io%2fkey", b"x"),
         ]
     )
-    assert wanted == context.User("jane", groups=("a", "b"), extra={"acme.io/key": ("x",)})
+    assert impersonated == context.User("jane", groups=("a", "b"), extra={"acme.io/key": ("x",)})
 
 
 @pytest.mark.parametrize(
@@ -138,30 +215,30 @@ def test_headers_say_who_is_wanted():
         ("acme.io/a", "", "impersonating the empty string value in extra is not allowed"),
     ],
 )
-def test_what_is_wrong_with_extra(key, value, why):
-    """Whoever may act as the user only hears what is wrong with the rest."""
+def test_invalid_extra_keys_are_refused(key, value, why):
+    """Even if the caller may impersonate the user."""
     grants = {on("user-info"), ("impersonate:user-info", "users", "jane")}
     with pytest.raises(errors.Forbidden) as caught:
-        judge(grants, context.User("jane", extra={key: (value,)}))
+        impersonate(grants, context.User("jane", extra={key: (value,)}))
     assert why in caught.value.message
 
 
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
-        ([(b"impersonate-user", b"")], "the header Impersonate-User is empty: there is no user to act as"),
-        ([(b"impersonate-user", b" \t")], "the header Impersonate-User is empty: there is no user to act as"),
-        ([(b"impersonate-user", b""), (b"impersonate-group", b"g")], "the header Impersonate-User is empty"),
-        ([(b"impersonate-user", b"a"), (b"impersonate-user", b"b")], "the header Impersonate-User is there more than"),
-        ([(b"impersonate-user", b"a"), (b"impersonate-user", b"a")], "the header Impersonate-User is there more than"),
-        ([(b"impersonate-user", b""), (b"impersonate-user", b"a")], "the header Impersonate-User is there more than"),
+        ([(b"impersonate-user", b"")], "header Impersonate-User is empty"),
+        ([(b"impersonate-user", b" \t")], "header Impersonate-User is empty"),
+        ([(b"impersonate-user", b""), (b"impersonate-group", b"g")], "header Impersonate-User is empty"),
+        ([(b"impersonate-user", b"a"), (b"impersonate-user", b"b")], "header Impersonate-User occurs more than"),
+        ([(b"impersonate-user", b"a"), (b"impersonate-user", b"a")], "header Impersonate-User occurs more than"),
+        ([(b"impersonate-user", b""), (b"impersonate-user", b"a")], "header Impersonate-User occurs more than"),
         (
             [(b"impersonate-user", b"a"), (b"impersonate-uid", b"1"), (b"impersonate-uid", b"2")],
-            "the header Impersonate-Uid is there more than once",
+            "header Impersonate-Uid occurs more than once",
         ),
     ],
 )
-def test_a_name_that_is_empty_or_there_twice_is_refused(fields, why):
-    """Whoever looked at the request before may have read another one; and nobody means himself by an empty name."""
+def test_empty_or_repeated_headers_are_refused(fields, why):
+    """A proxy may have checked another value, and an empty name is not the caller."""
     with pytest.raises(errors.BadRequest, match=why):
-        impersonation.requested(fields)
+        impersonation.parse_headers(fields)

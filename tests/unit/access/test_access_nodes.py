@@ -1,4 +1,4 @@
-"""Who is a node."""
+"""The node authorizer."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from certplane.meta import context, selectors
         ("system:bootstrap:abc", ("system:nodes",), False),
     ],
 )
-def test_name_and_group_make_a_node(name, groups, expected):
-    """Neither alone does."""
+def test_a_node_has_the_name_prefix_and_the_group(name, groups, expected):
+    """Neither is enough alone."""
     assert nodes.is_node(context.User(name, groups=groups)) is expected
 
 
-class Nobody:
-    """A collection in which nothing is."""
+class EmptyCollection:
+    """A collection without entries."""
 
     def subscribe(self, callback):
         pass
@@ -34,7 +34,7 @@ class Nobody:
 
 
 def _authorizer(*kinds):
-    return nodes.Authorizer(lambda _: Nobody(), lambda _: None, lambda *_: None, kinds)
+    return nodes.Authorizer(lambda _: EmptyCollection(), lambda _: None, lambda *_: None, kinds)
 
 
 NODE = context.User("system:node:n1", groups=("system:nodes",))
@@ -103,12 +103,12 @@ NODE = context.User("system:node:n1", groups=("system:nodes",))
         ("delete", "certificates.k8s.io", "certificatesigningrequests", "", "x", ""),
     ],
 )
-def test_what_a_node_may(verb, group, resource, namespace, name, why):
-    """Its own, what everybody may, and for the rest it hears why not."""
+def test_node_authorizer_decisions(verb, group, resource, namespace, name, why):
+    """A node may access its own objects; a refusal gives the reason."""
     authorizer = _authorizer()
     resource, _, subresource = resource.partition("/")
-    asked = context.Attributes(NODE, verb, group, "v1", resource, subresource, name, namespace)
-    decision = authorizer.authorize(asked)
+    attributes = context.Attributes(NODE, verb, group, "v1", resource, subresource, name, namespace)
+    decision = authorizer.authorize(attributes)
     assert (decision.allowed, decision.reason) == (why is None, why or "")
 
 
@@ -120,7 +120,7 @@ def test_what_a_node_may(verb, group, resource, namespace, name, why):
         ("spec.nodeName=n2", False),
         ("spec.nodeName!=n1", False),
         ("", False),
-        # One condition, on the name: its value only looks as if there were a second.
+        # A single condition on the name; its value contains the text of another one.
         (r"metadata.name!=x\,spec.nodeName=n1", False),
         (r"metadata.name!=x\,spec.nodeName\=n1", False),
     ],
@@ -129,21 +129,21 @@ def test_what_a_node_may(verb, group, resource, namespace, name, why):
     ("group", "resource"),
     [("", "pods"), ("certificates.k8s.io", "podcertificaterequests"), ("resource.k8s.io", "resourceslices")],
 )
-def test_a_node_lists_what_it_selects_as_its_own(group, resource, selector, allowed):
-    """By the condition itself, not by what the text of a selector contains."""
+def test_a_node_lists_with_a_selector_for_itself(group, resource, selector, allowed):
+    """The parsed conditions count, not the text of the selector."""
     authorizer = _authorizer("podcertificaterequests")
     try:
-        selected = selectors.parse_fields(selector)
+        field_selector = selectors.parse_fields(selector)
     except Exception:
-        selected = selectors.EVERYTHING
-    asked = context.Attributes(NODE, "list", group, "v1", resource, field_selector=selected)
-    assert authorizer.authorize(asked).allowed is allowed
+        field_selector = selectors.EVERYTHING
+    attributes = context.Attributes(NODE, "list", group, "v1", resource, field_selector=field_selector)
+    assert authorizer.authorize(attributes).allowed is allowed
 
 
 @pytest.mark.parametrize(("verb", "resource"), [("create", "podcertificaterequests"), ("get", "clustertrustbundles")])
-def test_rights_on_optional_kinds_come_with_the_kinds(verb, resource):
-    """Where they are not served, nodes have no right to them, and hear nothing about them."""
-    asked = context.Attributes(NODE, verb, "certificates.k8s.io", "v1beta1", resource, namespace="ns", name="x")
-    assert _authorizer(resource).authorize(asked).allowed
-    assert _authorizer().authorize(asked).reason == ""
-    assert not _authorizer().authorize(asked).allowed
+def test_permissions_on_optional_kinds_depend_on_the_served_kinds(verb, resource):
+    """If a kind is not served, the refusal has no reason."""
+    attributes = context.Attributes(NODE, verb, "certificates.k8s.io", "v1beta1", resource, namespace="ns", name="x")
+    assert _authorizer(resource).authorize(attributes).allowed
+    assert _authorizer().authorize(attributes).reason == ""
+    assert not _authorizer().authorize(attributes).allowed

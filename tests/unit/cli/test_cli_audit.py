@@ -1,4 +1,4 @@
-"""What `certplane audit approvals` reads out of audit records, and how it says so."""
+"""What `certplane audit approvals` reads from audit records, and its output."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _issued(uid="u1", serial="0a1b", **more):
 
 
 def _lines(*events):
-    return [json.dumps(each).encode() + b"\n" for each in events]
+    return [json.dumps(event).encode() + b"\n" for event in events]
 
 
 def _run(*arguments):
@@ -56,8 +56,8 @@ def _run(*arguments):
 
 def test_an_approval_is_told_with_everything_known_of_it():
     """Who, when, for whom, why, and what came out; the moment is that of the decision, not of the certificate."""
-    (found,) = audit.approvals(_lines(_decision(), _issued(minute=1)))
-    assert found == audit.Approval(
+    (approval,) = audit.approvals(_lines(_decision(), _issued(minute=1)))
+    assert approval == audit.Approval(
         when="2026-01-01T00:00:00.546147Z",
         decision="Approved",
         csr="a",
@@ -98,14 +98,19 @@ def test_an_approval_is_told_with_everything_known_of_it():
 )
 def test_decisions_and_certificates_are_joined_by_the_uid_of_the_request(events, expected):
     """Decisions stay in their order; a certificate without a decision, and a decision not carried out, are none."""
-    assert [(each.uid, each.decision, each.serial) for each in audit.approvals(_lines(*events))] == expected
+    assert [
+        (approval.uid, approval.decision, approval.serial) for approval in audit.approvals(_lines(*events))
+    ] == expected
 
 
 def test_requests_of_one_name_are_told_apart():
     """A name may be used again after its request is gone; the uid may not."""
     events = [_decision("old"), _issued("old", "01"), _decision("new", minute=5), _issued("new", "02", minute=6)]
-    found = audit.approvals(_lines(*events))
-    assert [(each.csr, each.uid, each.serial) for each in found] == [("a", "old", "01"), ("a", "new", "02")]
+    approvals = audit.approvals(_lines(*events))
+    assert [(approval.csr, approval.uid, approval.serial) for approval in approvals] == [
+        ("a", "old", "01"),
+        ("a", "new", "02"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -118,8 +123,8 @@ def test_requests_of_one_name_are_told_apart():
 )
 def test_the_one_who_decided_is_named(who, expected):
     """Somebody who acted as somebody else with both names."""
-    (found,) = audit.approvals(_lines(_decision(**who)))
-    assert found.by == expected
+    (approval,) = audit.approvals(_lines(_decision(**who)))
+    assert approval.by == expected
 
 
 @pytest.mark.parametrize(
@@ -129,9 +134,9 @@ def test_the_one_who_decided_is_named(who, expected):
 def test_what_is_older_is_left_out(minutes, expected):
     """By the moment of the decision; the certificate of a decision may come any time later."""
     events = [_decision("u0"), _decision("u5", minute=5), _issued("u5", minute=59)]
-    found = audit.approvals(_lines(*events), since=NEW_YEAR + datetime.timedelta(minutes=minutes))
-    assert [each.uid for each in found] == expected
-    assert all(each.serial for each in found if each.uid == "u5")
+    approvals = audit.approvals(_lines(*events), since=NEW_YEAR + datetime.timedelta(minutes=minutes))
+    assert [approval.uid for approval in approvals] == expected
+    assert all(approval.serial for approval in approvals if approval.uid == "u5")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +146,7 @@ def test_what_is_older_is_left_out(minutes, expected):
 def test_what_is_no_json_is_passed_over(line):
     """A damaged line costs nothing but itself."""
     first, last = _lines(_decision("u1"), _decision("u2"))
-    assert [each.uid for each in audit.approvals([first, line, last])] == ["u1", "u2"]
+    assert [approval.uid for approval in audit.approvals([first, line, last])] == ["u1", "u2"]
 
 
 @pytest.mark.parametrize(
@@ -157,8 +162,8 @@ def test_what_is_no_json_is_passed_over(line):
 )
 def test_what_is_no_record_is_passed_over(wrong):
     """What an event of Kubernetes cannot be was not written by a server."""
-    found = audit.approvals(_lines(_decision("u1"), _decision("u2") | wrong), since=NEW_YEAR)
-    assert [each.uid for each in found] == ["u1"]
+    approvals = audit.approvals(_lines(_decision("u1"), _decision("u2") | wrong), since=NEW_YEAR)
+    assert [approval.uid for approval in approvals] == ["u1"]
 
 
 def test_what_is_nested_too_deep_is_passed_over():
@@ -185,15 +190,15 @@ def test_files_that_were_turned_over_are_read_first(log):
     """Oldest first, so that the certificate in one file finds its decision in another."""
     done = _run("--log", str(log), "-o", "json")
     assert done.exit_code == 0
-    found = [(each["uid"], each["serial"]) for each in json.loads(done.output)]
-    assert found == [("u1", ""), ("u2", "02"), ("u3", "")]
+    serials = [(record["uid"], record["serial"]) for record in json.loads(done.output)]
+    assert serials == [("u1", ""), ("u2", "02"), ("u3", "")]
 
 
 def test_the_table_has_a_line_for_each_decision(log):
     """With a dash for what is not known."""
     lines = _run("--log", str(log)).output.splitlines()
     assert lines[0].split() == ["WHEN", "DECISION", "CSR", "BY", "FOR", "SIGNER", "SERIAL", "NOT", "AFTER"]
-    assert [each.split() for each in lines[1:]] == [
+    assert [line.split() for line in lines[1:]] == [
         ["2026-01-01T00:01:00Z", "Approved", "a", "jane", "bob", "example.com/s", "-", "-"],
         ["2026-01-01T00:02:00Z", "Approved", "a", "jane", "bob", "example.com/s", "02", "2027-01-01T00:00:00Z"],
         ["2026-01-01T00:03:00Z", "Denied", "a", "jane", "bob", "example.com/s", "-", "-"],
@@ -253,7 +258,7 @@ def test_since_is_a_moment_or_a_duration(tmp_path, since, expected):
         _decision("late", stageTimestamp="9000-01-01T00:00:00.000000Z"),
     )))  # fmt: skip
     done = _run("--log", str(path), "--since", since, "-o", "json")
-    assert [each["uid"] for each in json.loads(done.output)] == expected
+    assert [record["uid"] for record in json.loads(done.output)] == expected
 
 
 @pytest.mark.parametrize(
@@ -267,11 +272,11 @@ def test_a_since_that_means_nothing_is_refused(log, since):
     assert done.exception.hints
 
 
-@pytest.mark.parametrize("what", ["missing", "folder"])
-def test_a_log_that_cannot_be_read_is_an_error(tmp_path, what):
+@pytest.mark.parametrize("kind", ["missing", "folder"])
+def test_a_log_that_cannot_be_read_is_an_error(tmp_path, kind):
     """With its name: an empty answer would say that nobody has approved anything."""
     path = tmp_path / "audit.log"
-    if what == "folder":
+    if kind == "folder":
         path.mkdir()
     done = _run("--log", str(path))
     assert isinstance(done.exception, errors.SetupError)
@@ -286,14 +291,14 @@ def test_the_approvals_beside_the_log_are_read_too(tmp_path):
     (tmp_path / "audit-approvals.log").write_bytes(new)
     (tmp_path / "audit.log").write_bytes(b"".join(_lines(_decision(minute=1, uid="u3"))) + new)
     answer = _run("--data-dir", str(tmp_path), "-o", "json")
-    assert [each["uid"] for each in json.loads(answer.stdout)] == ["u1", "u3", "u2"]
+    assert [record["uid"] for record in json.loads(answer.stdout)] == ["u1", "u3", "u2"]
     (tmp_path / "audit.log").unlink()
     answer = _run("--data-dir", str(tmp_path), "-o", "json")
-    assert [each["uid"] for each in json.loads(answer.stdout)] == ["u1", "u2"]
+    assert [record["uid"] for record in json.loads(answer.stdout)] == ["u1", "u2"]
 
 
 def test_nobody_hides_a_decision_behind_the_id_of_another():
     """Whoever asks may choose the auditID."""
     same = {"auditID": "chosen"}
-    found = audit.approvals(_lines(_decision(**same), _decision(uid="u2", decision="Denied", **same)))
-    assert [each.decision for each in found] == ["Approved", "Denied"]
+    approvals = audit.approvals(_lines(_decision(**same), _decision(uid="u2", decision="Denied", **same)))
+    assert [approval.decision for approval in approvals] == ["Approved", "Denied"]

@@ -20,9 +20,9 @@ def test_a_private_key_among_the_arguments_is_not_repeated(arguments, monkeypatc
     monkeypatch.setattr(sys, "argv", ["certplane", *arguments, key])
     with pytest.raises(SystemExit) as ended:
         main.main()
-    told = capsys.readouterr()
+    output = capsys.readouterr()
     assert ended.value.code == 2
-    assert told.err.startswith("error: an argument is a private key, or holds one")
-    assert "hint: consider it exposed, and make a new one" in told.err
-    assert "PRIVATE" not in told.err + told.out
-    assert key.splitlines()[1][:20] not in told.err + told.out
+    assert output.err.startswith("error: an argument is or contains a private key")
+    assert "hint: the key is compromised: create a new one" in output.err
+    assert "PRIVATE" not in output.err + output.out
+    assert key.splitlines()[1][:20] not in output.err + output.out

@@ -37,11 +37,11 @@ PROXY = "http://proxy.example:3128"
 )
 def test_exceptions(host, excepted, is_excepted):
     """NO_PROXY names hosts, those below them, addresses, networks, and ports of these."""
-    found = proxies.chosen(host, 6443, {"HTTPS_PROXY": PROXY, "NO_PROXY": excepted})
-    assert found == ("" if is_excepted else PROXY)
+    proxy = proxies.proxy_url(host, 6443, {"HTTPS_PROXY": PROXY, "NO_PROXY": excepted})
+    assert proxy == ("" if is_excepted else PROXY)
 
 
 def test_no_proxy_is_used_where_none_is_named():
     """Names in lower case count, too; a proxy without a scheme speaks HTTP."""
-    assert proxies.chosen("api.example.com", 443, {"HTTP_PROXY": PROXY}) == ""
-    assert proxies.chosen("api.example.com", 443, {"https_proxy": "proxy:1"}) == "http://proxy:1"
+    assert proxies.proxy_url("api.example.com", 443, {"HTTP_PROXY": PROXY}) == ""
+    assert proxies.proxy_url("api.example.com", 443, {"https_proxy": "proxy:1"}) == "http://proxy:1"

@@ -11,8 +11,8 @@ from certplane.client import remote
 def test_a_connection_is_asked_whether_anybody_is_there():
     """After half a minute of silence, so that a watch that something between has forgotten is begun anew."""
     address = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", 443))
-    with contextlib.closing(remote._socket(address)) as made:
-        assert (made.family, made.type) == (socket.AF_INET, socket.SOCK_STREAM)
-        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    with contextlib.closing(remote._socket(address)) as connection:
+        assert (connection.family, connection.type) == (socket.AF_INET, socket.SOCK_STREAM)
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         if hasattr(socket, "TCP_KEEPIDLE"):
-            assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30

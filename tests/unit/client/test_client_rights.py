@@ -1,4 +1,4 @@
-"""A right that is missing is said with the rule that grants it."""
+"""A missing permission is logged with the rule that grants it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from certplane import testing
-from certplane.client import rights
+from certplane.client import api, rights
 
 
 @pytest.mark.parametrize(
@@ -63,27 +63,20 @@ def test_a_refusal_names_its_rule(message, rule, namespace):
     assert not rule or {"apiGroups", "resources", "verbs"} <= set(yaml.safe_load(rule)[0])
 
 
-class Refusing:
+class RefusingTransport:
     """A server that refuses everything."""
-
-    status = 403
-    headers: dict[str, str] = {}  # noqa: RUF012 - never changed
 
     def __init__(self, message):
         self.body = json.dumps({"kind": "Status", "message": message}).encode()
 
-    async def request(self, *arguments, **named):
-        return self
+    async def send(self, request):
+        return api.Response(403, {}, self.body)
 
     @contextlib.asynccontextmanager
-    async def stream(self, *arguments, **named):
-        yield self
+    async def stream(self, request):
+        yield api.Response(403, {}, chunks=self._chunks())
 
-    @property
-    def chunks(self):
-        return self._pieces()
-
-    async def _pieces(self):
+    async def _chunks(self):
         yield self.body[:10]
         yield self.body[10:]
 
@@ -95,44 +88,46 @@ class Refusing:
 async def test_it_is_said_once(place, more, caplog):
     """However often it is refused; and in which namespace, if it was refused in one."""
     clock = testing.FakeClock()
-    refusing = Refusing(f'User "a" cannot list resource "secrets" in API group "" {place}')
-    transport = rights.Watchful(refusing, clock)
+    refusing = RefusingTransport(f'User "a" cannot list resource "secrets" in API group "" {place}')
+    transport = rights.PermissionReportingTransport(refusing, clock)
     with caplog.at_level(logging.ERROR):
         for _ in range(5):
-            await transport.request("GET", "/api/v1/secrets")
+            await transport.send(api.Request("GET", "/api/v1/secrets"))
             await clock.advance(3)
-    (said,) = caplog.records
-    assert said.rule == "- {apiGroups: [''], resources: [secrets], verbs: [list]}"
-    assert {name: value for name, value in vars(said).items() if name == "namespace"} == more
+    (record,) = caplog.records
+    assert record.rule == "- {apiGroups: [''], resources: [secrets], verbs: [list]}"
+    assert {name: value for name, value in vars(record).items() if name == "namespace"} == more
 
 
 @pytest.mark.parametrize(("pauses", "times"), [((1, 1, 1), 0), ((8000, 1), 0), ((3600,), 1), ((8000, 10), 1)])
 async def test_a_refusal_that_does_not_come_again_is_not_told(pauses, times, caplog):
     """A server that has just begun may not know its roles yet; that happens again when it is begun again."""
     clock = testing.FakeClock()
-    transport = rights.Watchful(Refusing('User "a" cannot list resource "nodes" in API group "" at'), clock)
-    await transport.request("GET", "/api/v1/nodes")
-    for each in pauses:
-        await clock.advance(each)
-        await transport.request("GET", "/api/v1/nodes")
+    refusing = RefusingTransport('User "a" cannot list resource "nodes" in API group "" at')
+    transport = rights.PermissionReportingTransport(refusing, clock)
+    await transport.send(api.Request("GET", "/api/v1/nodes"))
+    for pause in pauses:
+        await clock.advance(pause)
+        await transport.send(api.Request("GET", "/api/v1/nodes"))
     assert len(caplog.records) == times
 
 
 async def test_a_watch_that_is_refused_is_told_too(caplog):
     """And whoever wanted it learns the reason as before."""
     clock = testing.FakeClock()
-    refusing = Refusing('User "a" cannot watch resource "nodes" in API group "" at the cluster scope')
-    transport = rights.Watchful(refusing, clock)
+    refusing = RefusingTransport('User "a" cannot watch resource "nodes" in API group "" at the cluster scope')
+    transport = rights.PermissionReportingTransport(refusing, clock)
     for _ in range(2):
-        async with transport.stream("GET", "/api/v1/nodes") as answer:
-            assert b"".join([chunk async for chunk in answer.chunks]) == refusing.body
+        async with transport.stream(api.Request("GET", "/api/v1/nodes")) as response:
+            assert await response.read() == refusing.body
         await clock.advance(10)
-    assert [each.rule for each in caplog.records] == ["- {apiGroups: [''], resources: [nodes], verbs: [watch]}"]
+    assert [record.rule for record in caplog.records] == ["- {apiGroups: [''], resources: [nodes], verbs: [watch]}"]
 
 
 async def test_a_refusal_that_is_no_status_is_passed_on(caplog):
     """Such as the page of a proxy."""
-    refusing = Refusing("")
+    refusing = RefusingTransport("")
     refusing.body = b"<html>no</html>"
-    assert await rights.Watchful(refusing, testing.FakeClock()).request("GET", "/") is refusing
+    transport = rights.PermissionReportingTransport(refusing, testing.FakeClock())
+    assert (await transport.send(api.Request("GET", "/"))).body == refusing.body
     assert not caplog.records

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from certplane.client import credentials, kubeconfig
-from certplane.x509 import pem
+from certplane.golang import pem
 from tests.unit.x509 import chains
 
 ROOT = {"subject": "root", "issuer": "root", "key": 0, "signer": 0, "ca": True, "skid": "r"}
@@ -52,7 +52,7 @@ def server(tmp_path, leaf, *others):
     return settings
 
 
-def shake_hands(client, serving):
+def handshake(client, serving):
     """Raises ssl.SSLError if the client does not trust the server."""
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = [
@@ -67,7 +67,7 @@ def shake_hands(client, serving):
 
 
 def client(*trusted):
-    access = kubeconfig.Access("https://localhost", credentials.Held())
+    access = kubeconfig.ClientConfig("https://localhost", credentials.StoredCredentials())
     return access.tls_context(b"".join(map(certificate, trusted)), b"", b"")
 
 
@@ -84,7 +84,7 @@ def client(*trusted):
 )
 def test_a_server_is_trusted_as_by_kubectl(tmp_path, leaf, sent, trusted):
     """Whatever is in the CA file is an anchor."""
-    shake_hands(client(*trusted), server(tmp_path, leaf, *sent))
+    handshake(client(*trusted), server(tmp_path, leaf, *sent))
 
 
 @pytest.mark.parametrize(
@@ -99,4 +99,4 @@ def test_a_server_is_trusted_as_by_kubectl(tmp_path, leaf, sent, trusted):
 def test_other_servers_are_not_trusted(tmp_path, leaf, trusted):
     """An anchor vouches for what it signed, and for nothing else."""
     with pytest.raises(ssl.SSLError):
-        shake_hands(client(*trusted), server(tmp_path, leaf))
+        handshake(client(*trusted), server(tmp_path, leaf))

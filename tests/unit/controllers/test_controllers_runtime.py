@@ -1,18 +1,20 @@
-"""What every controller is made of."""
+"""The work queue, and the parts of single controllers that need no server."""
 
 from __future__ import annotations
 
 import asyncio
 
 from certplane import telemetry, testing
-from certplane.controllers import emptier, publisher, runtime
+from certplane.controllers.cleanup import namespacedeletion
+from certplane.controllers.publishing import rootcacertpublisher
+from certplane.controllers.runtime import controller
 from certplane.resources import configmaps, namespaces
 
 
-async def test_a_name_comes_back_once_at_its_earliest_time():
-    """However often it is to come back: each time anew would be one more time, for ever."""
+async def test_a_delayed_key_is_added_once_at_its_earliest_time():
+    """However often `add_after` is called: otherwise each call would add one more timer."""
     clock = testing.FakeClock()
-    queue = runtime.Queue(clock, telemetry.Telemetry().queue("test"))
+    queue = controller.WorkQueue(clock, telemetry.Telemetry().queue("test"))
     for seconds in (30, 10, 20):
         queue.add_after("a", seconds)
     await clock.advance(9)
@@ -27,25 +29,29 @@ async def test_a_name_comes_back_once_at_its_earliest_time():
 
 
 def test_the_root_ca_is_published_with_its_description():
-    """Another description is left alone while the content is right, and replaced when it is mended."""
-    made = publisher.decide(None, "team", "bundle")
-    ours = made.metadata.annotations["kubernetes.io/description"]
-    made.metadata.annotations = {"kubernetes.io/description": "mine", "example.com/a": "b"}
-    assert publisher.decide(made, "team", "bundle") is None
-    mended = publisher.decide(made, "team", "other")
-    assert mended.data == {"ca.crt": "other"}
-    assert mended.metadata.annotations == {"kubernetes.io/description": ours, "example.com/a": "b"}
-    made.metadata.annotations = {}
-    assert publisher.decide(made, "team", "bundle").metadata.annotations == {"kubernetes.io/description": ours}
+    """Another description is kept while the data are correct, and replaced when they are not."""
+    config_map = rootcacertpublisher.decide(None, "team", "bundle")
+    standard = config_map.metadata.annotations["kubernetes.io/description"]
+    config_map.metadata.annotations = {"kubernetes.io/description": "mine", "example.com/a": "b"}
+    assert rootcacertpublisher.decide(config_map, "team", "bundle") is None
+    changed = rootcacertpublisher.decide(config_map, "team", "other")
+    assert changed.data == {"ca.crt": "other"}
+    assert changed.metadata.annotations == {"kubernetes.io/description": standard, "example.com/a": "b"}
+    config_map.metadata.annotations = {}
+    assert rootcacertpublisher.decide(config_map, "team", "bundle").metadata.annotations == {
+        "kubernetes.io/description": standard
+    }
 
 
-def test_conditions_keep_their_time_and_those_of_others():
-    """A condition that says the same keeps its time; one that nobody here keeps stays as it is."""
+def test_conditions_keep_their_transition_time():
+    """While their status is the same; conditions of other controllers are not changed."""
     foreign = namespaces.NamespaceCondition(type="Foreign", status="True")
-    first = emptier.conditions([foreign], {"configmaps.": [configmaps.ConfigMap()]}, "2026-01-01T00:00:00Z")
-    later = emptier.conditions(first, {}, "2026-01-01T00:00:08Z")
+    first = namespacedeletion.updated_conditions(
+        [foreign], {"configmaps.": [configmaps.ConfigMap()]}, "2026-01-01T00:00:00Z"
+    )
+    later = namespacedeletion.updated_conditions(first, {}, "2026-01-01T00:00:08Z")
     assert later[0] == foreign
-    assert {each.type: (each.status, each.last_transition_time) for each in later[1:]} == {
+    assert {condition.type: (condition.status, condition.last_transition_time) for condition in later[1:]} == {
         "NamespaceDeletionDiscoveryFailure": ("False", "2026-01-01T00:00:00Z"),
         "NamespaceDeletionGroupVersionParsingFailure": ("False", "2026-01-01T00:00:00Z"),
         "NamespaceDeletionContentFailure": ("False", "2026-01-01T00:00:00Z"),
@@ -54,9 +60,9 @@ def test_conditions_keep_their_time_and_those_of_others():
     }
 
 
-async def test_a_name_whose_worker_is_ended_is_taken_by_another():
-    """A name wakes one of those who wait; if that one is cancelled at this moment, the next has it."""
-    queue = runtime.Queue(testing.FakeClock(), telemetry.Telemetry().queue("test"))
+async def test_a_key_of_a_cancelled_worker_is_taken_by_another():
+    """A key wakes one waiting worker; if that one is cancelled at this moment, the next one gets the key."""
+    queue = controller.WorkQueue(testing.FakeClock(), telemetry.Telemetry().queue("test"))
     workers = [asyncio.ensure_future(queue.get()) for _ in range(3)]
     await testing.settle(3)
     queue.add("a")
@@ -70,23 +76,23 @@ async def test_a_name_whose_worker_is_ended_is_taken_by_another():
     assert await workers[2] == "b"
 
 
-async def test_a_worker_outlives_what_it_waits_for():
-    """Something that it awaits is cancelled, and not the worker: the name is tried again like after any failure."""
+async def test_a_cancelled_subtask_does_not_end_the_worker():
+    """The key is retried as after any other failure."""
     clock = testing.FakeClock()
-    queue = runtime.Queue(clock, telemetry.Telemetry().queue("test"))
-    tried = []
+    queue = controller.WorkQueue(clock, telemetry.Telemetry().queue("test"))
+    handled = []
 
-    async def handle(name):
-        tried.append(name)
-        if len(tried) == 1:
+    async def handle(key):
+        handled.append(key)
+        if len(handled) == 1:
             raise asyncio.CancelledError
 
-    running = asyncio.ensure_future(runtime.Controller("test", queue, handle, workers=1).run())
+    running = asyncio.ensure_future(controller.Controller("test", queue, handle, workers=1).run())
     queue.add("a")
     await testing.settle(3)
-    assert tried == ["a"]
+    assert handled == ["a"]
     await clock.advance(60)
     await testing.settle(3)
-    assert tried == ["a", "a"]
+    assert handled == ["a", "a"]
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

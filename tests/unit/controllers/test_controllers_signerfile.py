@@ -8,8 +8,8 @@ import os
 import pytest
 
 from certplane import errors
-from certplane.controllers import signerfile
-from certplane.x509 import profiles
+from certplane.controllers.signing import signerfile
+from certplane.x509.issuance import profiles
 
 HEAD = f"apiVersion: {signerfile.API_VERSION}\nkind: {signerfile.KIND}\nsigners:\n"
 MINIMAL = """\
@@ -40,7 +40,7 @@ def test_a_whole_declaration():
   approval:
   - {users: [jane], groups: [makers]}
 """)
-    assert signerfile.profile_of(document.signers[0]) == profiles.Profile(
+    assert signerfile.profile_from(document.signers[0]) == profiles.Profile(
         signer="example.com/web",
         description="Web servers.",
         keys=("ECDSA-P256", "RSA-3072"),
@@ -53,21 +53,21 @@ def test_a_whole_declaration():
         email=(),
         uri=("spiffe://example.com/*",),
         required_names=("dns",),
-        most_names=5,
-        wildcards=True,
-        shortest=datetime.timedelta(hours=1),
-        default=datetime.timedelta(hours=24),
-        longest=datetime.timedelta(days=7),
-        authority=True,
+        max_names=5,
+        allow_wildcards=True,
+        min_lifetime=datetime.timedelta(hours=1),
+        default_lifetime=datetime.timedelta(hours=24),
+        max_lifetime=datetime.timedelta(days=7),
+        allow_ca=True,
         approval=(profiles.Approval(("jane",), ("makers",)),),
     )
 
 
 def test_what_is_not_said_is_free_but_for_what_is_dangerous():
     """No CA certificates, no wildcards, nobody approved without a person."""
-    profile = signerfile.profile_of(parse(MINIMAL).signers[0])
+    profile = signerfile.profile_from(parse(MINIMAL).signers[0])
     assert (profile.keys, profile.dns, profile.common_name) == (None, None, None)
-    assert (profile.authority, profile.wildcards, profile.approval) == (False, False, ())
+    assert (profile.allow_ca, profile.allow_wildcards, profile.approval) == (False, False, ())
 
 
 def changed(old, new):
@@ -79,33 +79,36 @@ def changed(old, new):
     ("text", "why"),
     [
         (changed("example.com/web", "web"), "signers[0].name: Invalid value"),
-        (changed("example.com/web", "kubernetes.io/web"), "is Kubernetes' own"),
-        (changed("example.com/web", "signers.k8s.io/web"), "is Kubernetes' own"),
-        (changed("certFile: ca.crt, ", ""), "signers[0].authority.certFile: must be there"),
-        (changed("[server auth]", "[]"), "signers[0].usages.allowed: must name at least one"),
-        (changed("[server auth]", "[serving]"), "signers[0].usages.allowed: there is no usage serving"),
-        (changed("[server auth]", "[server auth], required: [any]"), "signers[0].usages.required: any is not allowed"),
-        (MINIMAL + MINIMAL, "signers[1].name: example.com/web is there twice"),
-        (MINIMAL + "  keys: [DSA]", "signers[0].keys: DSA is none"),
-        (MINIMAL + "  names: {dns: [a.*.b]}", "signers[0].names.dns: a.*.b is no pattern"),
-        (MINIMAL + "  names: {dns: [a*.b]}", "signers[0].names.dns: a*.b is no pattern"),
+        (changed("example.com/web", "kubernetes.io/web"), "is in a domain of Kubernetes"),
+        (changed("example.com/web", "signers.k8s.io/web"), "is in a domain of Kubernetes"),
+        (changed("certFile: ca.crt, ", ""), "signers[0].authority.certFile: required"),
+        (changed("[server auth]", "[]"), "signers[0].usages.allowed: at least one usage is required"),
+        (changed("[server auth]", "[serving]"), 'signers[0].usages.allowed: unknown usage "serving"'),
+        (
+            changed("[server auth]", "[server auth], required: [any]"),
+            'signers[0].usages.required: "any" is not in usages.allowed',
+        ),
+        (MINIMAL + MINIMAL, "signers[1].name: duplicate signer example.com/web"),
+        (MINIMAL + "  keys: [DSA]", 'signers[0].keys: unknown kind of key "DSA"'),
+        (MINIMAL + "  names: {dns: [a.*.b]}", 'signers[0].names.dns: invalid pattern "a.*.b"'),
+        (MINIMAL + "  names: {dns: [a*.b]}", 'signers[0].names.dns: invalid pattern "a*.b"'),
         (MINIMAL + "  names: {ip: [10.0.0.1/8]}", "names.ip: 10.0.0.1/8 has host bits set; did you mean 10.0.0.0/8?"),
         (MINIMAL + "  names: {ip: [10.0.0.0/33]}", "signers[0].names.ip: '10.0.0.0/33' does not appear to be"),
-        (MINIMAL + "  names: {required: [name]}", "signers[0].names.required: there is no kind name"),
+        (MINIMAL + "  names: {required: [name]}", 'signers[0].names.required: unknown kind of name "name"'),
         (MINIMAL + "  names: {most: -1}", "signers[0].names.most: must be 0 or more"),
-        (MINIMAL + "  lifetime: {longest: long}", "signers[0].lifetime.longest: long is no duration"),
-        (MINIMAL + "  lifetime: {longest: 5m}", "signers[0].lifetime.longest: must be 10m at least"),
+        (MINIMAL + "  lifetime: {longest: long}", 'signers[0].lifetime.longest: invalid duration "long"'),
+        (MINIMAL + "  lifetime: {longest: 5m}", "signers[0].lifetime.longest: must be at least 10m"),
         (
             MINIMAL + "  lifetime: {longest: 1h, shortest: 2h}",
-            "signers[0].lifetime.shortest: is more than the longest",
+            "signers[0].lifetime.shortest: must not be more than lifetime.longest",
         ),
-        (MINIMAL + "  approval: [{}]", "signers[0].approval[0]: names nobody"),
+        (MINIMAL + "  approval: [{}]", "signers[0].approval[0]: users or groups are required"),
         (MINIMAL + "  colour: red", "colour"),
     ],
 )
 def test_mistakes(text, why):
     """Each with its path."""
-    with pytest.raises(signerfile.SignersProblem) as caught:
+    with pytest.raises(signerfile.SignerFileError) as caught:
         parse(text)
     assert why in str(caught.value)
 
@@ -113,7 +116,7 @@ def test_mistakes(text, why):
 @pytest.mark.parametrize("data", [b"", b"a: [", b"[]", b"\xff", b"apiVersion: v1\nkind: List\n"])
 def test_what_is_no_such_file(data):
     """Is said to be none."""
-    with pytest.raises(signerfile.SignersProblem):
+    with pytest.raises(signerfile.SignerFileError):
         signerfile.parse(data)
 
 
@@ -126,23 +129,23 @@ def test_a_changed_file_is_read_again(tmp_path):
     """A bad one changes nothing and is told of; a good one mends it."""
     path = tmp_path / "signers.yaml"
     write(path, MINIMAL)
-    found = signerfile.SignerFile(path, YEAR)
-    found.load()
-    assert list(found.signers) == ["example.com/web"]
-    assert not found.look()
+    signers = signerfile.SignerFile(path, YEAR)
+    signers.load()
+    assert list(signers.signers) == ["example.com/web"]
+    assert not signers.reload()
     write(path, MINIMAL.replace("/web", "/mail"))
-    assert found.look()
-    assert list(found.signers) == ["example.com/mail"]
+    assert signers.reload()
+    assert list(signers.signers) == ["example.com/mail"]
     write(path, "- name: bad")
-    assert not found.look()
-    assert list(found.signers) == ["example.com/mail"]
-    assert "signers[0].name" in found.problem
+    assert not signers.reload()
+    assert list(signers.signers) == ["example.com/mail"]
+    assert "signers[0].name" in signers.problem
     path.unlink()
-    assert not found.look()
-    assert found.problem == "it cannot be read: No such file or directory"
+    assert not signers.reload()
+    assert signers.problem == "cannot read the file: No such file or directory"
     write(path, MINIMAL)
-    assert found.look()
-    assert (list(found.signers), found.problem) == (["example.com/web"], "")
+    assert signers.reload()
+    assert (list(signers.signers), signers.problem) == (["example.com/web"], "")
 
 
 def test_a_bad_file_is_refused_at_the_start(tmp_path):

@@ -1,4 +1,4 @@
-"""Quantities have one canonical spelling."""
+"""The canonical spelling of quantities."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from certplane.meta import quantity
         ("16391228Ki", "16391228Ki"), ("1n", "1n"), ("0.1n", "1n"), ("100000E", "9223372036854775807"),
     ],
 )  # fmt: skip
-def test_the_largest_unit_that_leaves_no_fraction(text, canonical):
-    """As the real server prints it; smaller than a billionth is rounded up, larger than can be is cut."""
+def test_the_canonical_spelling_has_no_fraction(text, canonical):
+    """The largest unit without a fraction, as kube-apiserver prints it; limited to billionths and 2**63 - 1."""
     assert quantity.canonical(text) == canonical
 
 
 @pytest.mark.parametrize("text", ["", "a", "1 ", "1x", "1.2.3", "1KiB", "--1", "1ee3", "0x10", "1e", "٣"])
-def test_what_is_no_quantity_is_refused(text):
+def test_an_invalid_quantity_is_refused(text):
     """With Go's text."""
     with pytest.raises(ValueError, match="quantit"):
         quantity.canonical(text)
@@ -34,9 +34,9 @@ def test_what_is_no_quantity_is_refused(text):
 
 @example("11.70063Mi")
 @given(st.from_regex(r"[+-]?[0-9]{1,12}([.][0-9]{1,9})?(|n|u|m|k|M|G|T|Ki|Mi|Gi|Ti|e3|e-3)", fullmatch=True))
-def test_a_canonical_quantity_stays(text):
-    """Whatever it was made from; but what is left of a binary unit is a plain number, and read as a decimal one, as in
-    Kubernetes.
+def test_canonical_is_idempotent(text):
+    """Except that a binary quantity below 1Ki is printed as a plain number, which is then parsed as a decimal one, as
+    in Kubernetes.
     """
     once = quantity.canonical(text)
     twice = quantity.canonical(once)
@@ -44,8 +44,8 @@ def test_a_canonical_quantity_stays(text):
     assert twice == quantity.canonical(twice)
 
 
-def test_digits_are_read_once():
-    """Those of a number that is none were tried in all ways: a megabyte would have taken a day."""
+def test_long_quantities_are_parsed_in_linear_time():
+    """Backtracking over the digits of a megabyte would take a day."""
     with pytest.raises(ValueError, match="must match the regular expression"):
         quantity.canonical("1" * 200_000 + "!")
     with pytest.raises(ValueError, match="numeric part"):

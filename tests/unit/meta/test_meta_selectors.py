@@ -1,4 +1,4 @@
-"""Selectors, and what is said of those that are none."""
+"""Parsing of selectors, and the errors of invalid ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from certplane.meta import selectors
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "error"),
     [
         ("a in b", "found 'b' expected: '('"),
         ("a in", "found '' expected: '('"),
@@ -21,11 +21,11 @@ from certplane.meta import selectors
         ("a in (b,!)", "found '!', expected: ',', or identifier"),
     ],
 )
-def test_broken_lists_of_values(text, why):
-    """Each place in a list has its own words."""
+def test_an_invalid_list_of_values_is_refused(text, error):
+    """The error depends on the position in the list."""
     with pytest.raises(errors.BadRequest) as caught:
         selectors.parse_labels(text)
-    assert caught.value.message == f"unable to parse requirement: {why}"
+    assert caught.value.message == f"unable to parse requirement: {error}"
 
 
 @pytest.mark.parametrize(
@@ -36,8 +36,8 @@ def test_lists_of_values(text, values):
     assert selectors.parse_labels(text).requirements[0].values == values
 
 
-def test_all_bad_values_are_told():
-    """Two bad values are two errors; so are the two faults of one."""
+def test_all_invalid_values_are_reported():
+    """Two invalid values are two errors, and so are two errors of one value."""
     for text, paths in (("a in (_,-)", ("values[0][a]", "values[1][a]")), ("a > -", ("values[0]", "values[0][a]"))):
         with pytest.raises(errors.BadRequest) as caught:
             selectors.parse_labels(text)
@@ -48,25 +48,25 @@ def test_all_bad_values_are_told():
 
 
 def test_terms_of_field_selectors_are_sorted():
-    """The first of two names is the one that sorts first, and so is the first bad term."""
-    assert selectors.parse_fields("metadata.name=b,metadata.name=a").exact("metadata.name") == "a"
+    """Of two names the one that sorts first counts, and of two invalid terms the one that sorts first is reported."""
+    assert selectors.parse_fields("metadata.name=b,metadata.name=a").required_value("metadata.name") == "a"
     with pytest.raises(errors.BadRequest, match="can't understand 'a'"):
         selectors.parse_fields("b,a")
 
 
-@pytest.mark.parametrize(("parse", "condition"), [(selectors.parse_labels, "a=b"), (selectors.parse_fields, "a=b")])
-def test_selectors_have_so_many_conditions_at_the_most(parse, condition):
-    """Each is looked at for each object that there is."""
-    parse(",".join([condition] * selectors.MOST_CONDITIONS))
+@pytest.mark.parametrize(("parse", "requirement"), [(selectors.parse_labels, "a=b"), (selectors.parse_fields, "a=b")])
+def test_the_number_of_requirements_is_limited(parse, requirement):
+    """Each requirement is evaluated for each object."""
+    parse(",".join([requirement] * selectors.MAX_REQUIREMENTS))
     with pytest.raises(errors.BadRequest, match="selector may have at most 100 requirements"):
-        parse(",".join([condition] * (selectors.MOST_CONDITIONS + 1)))
+        parse(",".join([requirement] * (selectors.MAX_REQUIREMENTS + 1)))
 
 
-def test_one_of_many_values_is_found():
-    """And what is between two of them is none."""
-    chosen = selectors.parse_labels(f"a in ({','.join(f'v{number}' for number in range(0, 2_000, 2))})")
-    assert [number for number in range(1_000, 1_006) if chosen.matches({"a": f"v{number}"})] == [1_000, 1_002, 1_004]
-    assert not chosen.matches({})
+def test_a_value_is_found_among_many():
+    """And a value between two of them is not."""
+    selector = selectors.parse_labels(f"a in ({','.join(f'v{number}' for number in range(0, 2_000, 2))})")
+    assert [number for number in range(1_000, 1_006) if selector.matches({"a": f"v{number}"})] == [1_000, 1_002, 1_004]
+    assert not selector.matches({})
 
 
 @pytest.mark.parametrize(
@@ -81,10 +81,10 @@ def test_one_of_many_values_is_found():
         ("a=b=c", None),
     ],
 )
-def test_what_a_backslash_does(text, terms):
-    """It takes the meaning from what follows, which must be one of three."""
+def test_a_backslash_escapes_a_special_character(text, terms):
+    """Only backslash, comma and equals sign can be escaped."""
     if terms is None:
         with pytest.raises(errors.BadRequest, match="invalid field selector"):
             selectors.parse_fields(text)
     else:
-        assert [(each.field, each.operator, each.value) for each in selectors.parse_fields(text).terms] == terms
+        assert [(term.field, term.operator, term.value) for term in selectors.parse_fields(text).terms] == terms

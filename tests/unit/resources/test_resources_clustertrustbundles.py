@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from certplane.meta import codec, objects, protobuf
+from certplane.meta import objects
 from certplane.resources import clustertrustbundles as bundles
+from certplane.wire import codec, protobuf
 
 BEGINS = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 SIGNER = "example.com/foo"
@@ -54,7 +55,7 @@ def bundle(name="b", signer="", text=None, prefix=""):
 
 
 def texts(problems):
-    return [str(each) for each in problems]
+    return [str(problem) for problem in problems]
 
 
 def named_with_prefix(signer, prefix):
@@ -78,7 +79,7 @@ def named_with_prefix(signer, prefix):
 def test_names_follow_from_signers(signer, name, expected):
     """The bundle of a signer begins with its name; that of nobody has no colon."""
     assert texts(bundles.validate(bundle(name, signer))) == [
-        f'metadata.name: Invalid value: "{name}": {each}' for each in expected
+        f'metadata.name: Invalid value: "{name}": {detail}' for detail in expected
     ]
 
 
@@ -96,7 +97,7 @@ def test_names_follow_from_signers(signer, name, expected):
 def test_prefixes_of_names_may_end_in_a_hyphen(signer, prefix, expected):
     """A generateName is judged like a name, but letters will follow it."""
     assert texts(bundles.validate(bundle("", signer, prefix=prefix))) == [
-        f'metadata.generateName: Invalid value: "{prefix}": {each}' for each in expected
+        f'metadata.generateName: Invalid value: "{prefix}": {detail}' for detail in expected
     ]
 
 
@@ -118,16 +119,16 @@ def test_prefixes_of_names_may_end_in_a_hyphen(signer, prefix, expected):
         (
             f"{'a' * 63}A.com/foo",
             [
-                f'Invalid value: "{"a" * 63}A.com": validating label "{"a" * 63}A": {each}'
-                for each in ("must be no more than 63 characters", LABEL)
+                f'Invalid value: "{"a" * 63}A.com": validating label "{"a" * 63}A": {detail}'
+                for detail in ("must be no more than 63 characters", LABEL)
             ],
         ),
     ],
 )
 def test_signers_have_a_domain_and_a_path(signer, expected):
     """A signer that is named is named well."""
-    found = bundles.validate(bundle(signer.replace("/", ":") + ":x", signer))
-    assert texts(found) == [f"spec.signerName: {each}" for each in expected]
+    problems = bundles.validate(bundle(signer.replace("/", ":") + ":x", signer))
+    assert texts(problems) == [f"spec.signerName: {detail}" for detail in expected]
 
 
 @pytest.mark.parametrize(
@@ -149,8 +150,8 @@ def test_signers_have_a_domain_and_a_path(signer, expected):
 )
 def test_bundles_hold_trust_anchors(make, expected):
     """Up to a mebibyte of them; the bundle itself is not repeated in errors."""
-    found = bundles.validate(bundle(text=make()))
-    assert texts(found) == [f"spec.trustBundle: {each}" for each in expected]
+    problems = bundles.validate(bundle(text=make()))
+    assert texts(problems) == [f"spec.trustBundle: {detail}" for detail in expected]
 
 
 def test_an_unchanged_bundle_is_not_read_again():
@@ -162,8 +163,8 @@ def test_an_unchanged_bundle_is_not_read_again():
 
 def test_the_signer_cannot_be_changed():
     """Its bundle would have to be renamed as well."""
-    found = bundles.validate_update(bundle("b", SIGNER), bundle("b"))
-    assert texts(found) == [
+    problems = bundles.validate_update(bundle("b", SIGNER), bundle("b"))
+    assert texts(problems) == [
         f'metadata.name: Invalid value: "b": {named_with_prefix(SIGNER, "example.com:foo:")}',
         f'spec.signerName: Invalid value: "{SIGNER}": field is immutable',
     ]
@@ -172,18 +173,20 @@ def test_the_signer_cannot_be_changed():
 def test_on_the_wire():
     """The bundle is always written, the signer if there is one; and protobuf says the same as JSON."""
     assert json.loads(codec.encode(bundles.ClusterTrustBundle()))["spec"] == {"trustBundle": ""}
-    made = bundle("example.com:foo:x", SIGNER)
-    made.kind, made.api_version = "ClusterTrustBundle", "certificates.k8s.io/v1beta1"
-    body = protobuf.encode(made, made.api_version, made.kind)
-    assert protobuf.decode(body, bundles.ClusterTrustBundle, made.api_version).object == made
+    obj = bundle("example.com:foo:x", SIGNER)
+    obj.kind, obj.api_version = "ClusterTrustBundle", "certificates.k8s.io/v1beta1"
+    body = protobuf.encode(obj, obj.api_version, obj.kind)
+    assert protobuf.decode(body, bundles.ClusterTrustBundle, obj.api_version).object == obj
 
 
 def test_the_declaration():
     """What discovery, tables and selectors say, in both versions."""
-    for of, version in ((bundles.RESOURCE, "v1beta1"), (bundles.RESOURCE_V1, "v1")):
-        assert (of.version, of.namespaced, of.unconditional_update) == (version, False, False)
-        cells = {each.name: each.cell(bundle(), BEGINS) for each in of.columns}
+    for kind, version in ((bundles.RESOURCE, "v1beta1"), (bundles.RESOURCE_V1, "v1")):
+        assert (kind.version, kind.namespaced, kind.unconditional_update) == (version, False, False)
+        cells = {column.name: column.cell(bundle(), BEGINS) for column in kind.columns}
         assert cells == {"Name": "b", "SignerName": "<none>"}
-        assert {name: get(bundle(signer=SIGNER)) for name, get in of.selectable.items()} == {"spec.signerName": SIGNER}
-        assert of.unknown_selector("spec.x") == "field label not supported: spec.x"
+        assert {name: get(bundle(signer=SIGNER)) for name, get in kind.selectable.items()} == {
+            "spec.signerName": SIGNER
+        }
+        assert kind.unknown_selector("spec.x") == "field label not supported: spec.x"
     assert bundles.RESOURCE.storage_version_hash == "v5yhuVertL4="

@@ -19,16 +19,16 @@ def event(**values):
         reporting_instance="i",
         **{"action": "Act", "reason": "Reason", "message": "note", "type": "Normal", **values},
     )
-    return NEW.hub.outward(stored)
+    return NEW.hub.from_hub(stored)
 
 
 def test_what_happened_is_not_changed_afterwards():
-    """Each field is told under its stored name and printed as Go prints it; the reason is looked at twice."""
+    """Each field is reported by its stored name and printed as Go prints it; the reason is checked twice."""
     other = objects.ObjectReference(kind="Node", name="n2", namespace="default", uid="u")
     new = event(about=other, reason="Other", message="other", source=events.EventSource(component="c"), related=other)
     named = '{"Kind":"Node","Namespace":"default","Name":"n2","UID":"u",'
     reference = named + '"APIVersion":"","ResourceVersion":"","FieldPath":""}'
-    assert [str(each) for each in NEW.validate_update(new, event())] == [
+    assert [str(problem) for problem in NEW.validate_update(new, event())] == [
         f"{path}: Invalid value: {value}: field is immutable"
         for path, value in (
             ("involvedObject", reference),
@@ -43,6 +43,6 @@ def test_what_happened_is_not_changed_afterwards():
 
 
 def test_errors_name_the_group_that_was_asked():
-    """The newer form is found, and not found, under its own group; the Kind belongs to the older one."""
+    """Errors of events.k8s.io have its group, but the Kind of the stored form."""
     assert NEW.identity == ("events", "events.k8s.io")
     assert (NEW.stored.group, events.RESOURCE.identity) == ("", ("events", ""))

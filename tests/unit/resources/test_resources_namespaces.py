@@ -20,16 +20,16 @@ def namespace(phase="Active", finalizers=("kubernetes",), deleted=None):
 
 def problems(door, new):
     validate = namespaces.RESOURCE.subresource(door).validate
-    return [str(each) for each in validate(new, namespace(), NOW)]
+    return [str(problem) for problem in validate(new, namespace(), NOW)]
 
 
 UNKNOWN = "name is neither a standard finalizer name nor is it fully qualified"
 
 
 def test_finalizers_are_names():
-    """Of the list as a whole when a namespace is made; of the one in question through its own door."""
+    """Reported for the list on create, and for the index through /finalize."""
     new = namespace(finalizers=("kubernetes", "mine"))
-    assert [str(each) for each in namespaces.RESOURCE.validate(new)] == [
+    assert [str(problem) for problem in namespaces.RESOURCE.validate(new)] == [
         f'spec.finalizers: Invalid value: "mine": {UNKNOWN}'
     ]
     assert problems("finalize", new) == [f'spec.finalizers[1]: Invalid value: "mine": {UNKNOWN}']
@@ -55,5 +55,5 @@ def test_the_finalizers_are_replaced_and_never_read_alone():
 
 def test_the_first_deletion_only_marks():
     """Whoever empties namespaces sees it go, even if nothing keeps it."""
-    assert namespaces.RESOURCE.holds(namespace(finalizers=()))
-    assert not namespaces.RESOURCE.holds(namespace(finalizers=(), deleted="2026-01-01T00:00:00Z"))
+    assert namespaces.RESOURCE.blocks_deletion(namespace(finalizers=()))
+    assert not namespaces.RESOURCE.blocks_deletion(namespace(finalizers=(), deleted="2026-01-01T00:00:00Z"))

@@ -7,8 +7,9 @@ import json
 
 import pytest
 
-from certplane.meta import codec, objects, protobuf
+from certplane.meta import objects
 from certplane.resources import nodes
+from certplane.wire import codec, protobuf
 
 NOW = datetime.datetime(2026, 1, 1, 1, tzinfo=datetime.UTC)
 LATER = "2026-01-01T00:00:00Z"
@@ -24,17 +25,17 @@ def node(spec=None, labels=None, **status):
 
 def read(document):
     """A document as the server takes it, with what clients leave out."""
-    found = codec.read(codec.parse_json(json.dumps(document).encode()), nodes.Node).object
-    nodes.RESOURCE.default(found)
-    return found
+    obj = codec.decode_tree(codec.parse_json(json.dumps(document).encode()), nodes.Node).object
+    nodes.RESOURCE.default(obj)
+    return obj
 
 
-def cells(of):
-    return {each.name: each.cell(of, NOW) for each in nodes.RESOURCE.columns}
+def cells(node):
+    return {column.name: column.cell(node, NOW) for column in nodes.RESOURCE.columns}
 
 
 def texts(problems):
-    return [str(each) for each in problems]
+    return [str(problem) for problem in problems]
 
 
 # --- columns ------------------------------------------------------------------------------------------------------
@@ -70,8 +71,8 @@ def test_a_node_shows_what_it_said():
     )
     pairs = [("Hostname", "n1"), ("InternalIP", "10.0.0.1"), ("InternalIP", "fd00::1"), ("ExternalIP", "192.0.2.1")]
     addresses = [nodes.NodeAddress(type=type_, address=address) for type_, address in pairs]
-    found = cells(node(node_info=info, addresses=addresses))
-    assert list(found.values())[4:] == ["v1.36.2", "10.0.0.1", "192.0.2.1", "Debian", "6.1", "containerd://2"]
+    values = cells(node(node_info=info, addresses=addresses))
+    assert list(values.values())[4:] == ["v1.36.2", "10.0.0.1", "192.0.2.1", "Debian", "6.1", "containerd://2"]
 
 
 @pytest.mark.parametrize(
@@ -108,13 +109,13 @@ def test_roles_come_from_labels():
 
 def test_five_columns_are_for_wide_tables():
     """As kubectl knows them."""
-    assert [each.priority for each in nodes.RESOURCE.columns] == [0] * 5 + [1] * 5
+    assert [column.priority for column in nodes.RESOURCE.columns] == [0] * 5 + [1] * 5
 
 
 def test_nodes_are_selected_by_being_schedulable():
     """`spec.unschedulable` is true or false."""
     select = nodes.RESOURCE.selectable["spec.unschedulable"]
-    assert [select(node({"unschedulable": each})) for each in (True, False)] == ["true", "false"]
+    assert [select(node({"unschedulable": value})) for value in (True, False)] == ["true", "false"]
 
 
 # --- defaults -----------------------------------------------------------------------------------------------------
@@ -132,8 +133,8 @@ def test_nodes_are_selected_by_being_schedulable():
 )
 def test_pod_cidr_is_the_first_of_all(one, all_, expected):
     """Where the two differ, the older field wins, for the sake of those who know no other."""
-    found = read({"spec": {"podCIDR": one, "podCIDRs": all_}})
-    assert (found.spec.pod_cidr, found.spec.pod_cidrs) == expected
+    obj = read({"spec": {"podCIDR": one, "podCIDRs": all_}})
+    assert (obj.spec.pod_cidr, obj.spec.pod_cidrs) == expected
 
 
 def test_what_pods_can_have_is_all_there_is():
@@ -148,9 +149,9 @@ def test_what_pods_can_have_is_all_there_is():
 
 def test_amounts_are_written_canonically():
     """From strings and numbers, with spaces around them; null is nothing of it."""
-    given = {"cpu": 2, "memory": "1024Ki", "pods": " 110 ", "example.com/half": 0.5, "example.com/none": None}
-    found = read({"status": {"capacity": given}}).status.capacity
-    assert found == {
+    quantities = {"cpu": 2, "memory": "1024Ki", "pods": " 110 ", "example.com/half": 0.5, "example.com/none": None}
+    capacity = read({"status": {"capacity": quantities}}).status.capacity
+    assert capacity == {
         "cpu": "2", "memory": "1Mi", "pods": "110", "example.com/half": "500m", "example.com/none": "0",
     }  # fmt: skip
 
@@ -158,14 +159,14 @@ def test_amounts_are_written_canonically():
 @pytest.mark.parametrize("amount", ["a lot", "1KiB", "", True, [], {}])
 def test_what_is_no_amount_is_refused(amount):
     """With the reason that Go gives."""
-    with pytest.raises(codec.ReadProblem, match="quantit"):
+    with pytest.raises(codec.DecodeError, match="quantit"):
         read({"status": {"capacity": {"cpu": amount}}})
 
 
 def test_images_without_names_say_so():
     """Null, as in Kubernetes, where the list is always written."""
-    of = node(images=[nodes.ContainerImage(size_bytes=1), nodes.ContainerImage(names=["a"])])
-    assert json.loads(codec.encode(of))["status"]["images"] == [{"names": None, "sizeBytes": 1}, {"names": ["a"]}]
+    obj = node(images=[nodes.ContainerImage(size_bytes=1), nodes.ContainerImage(names=["a"])])
+    assert json.loads(codec.encode(obj))["status"]["images"] == [{"names": None, "sizeBytes": 1}, {"names": ["a"]}]
 
 
 def field(number, content):
@@ -186,16 +187,16 @@ def test_the_numbers_of_the_messages_are_those_of_kubernetes():
     spec = field(2, b"e") + field(3, b"x://1") + b"\x20\x01" + field(5, field(1, b"k") + field(3, b"NoExecute"))
     raw = field(1, field(1, b"n1")) + field(2, spec) + field(3, status)
     body = protobuf.PREFIX + field(1, field(1, b"v1") + field(2, b"Node")) + field(2, raw)
-    found = protobuf.decode(body, nodes.Node, "v1").object
-    assert found.status.capacity == {"cpu": "500m"}
-    assert found.status.addresses == [nodes.NodeAddress(type="InternalIP", address="10.0.0.1")]
-    assert found.status.daemon_endpoints.kubelet_endpoint.port == 10250
-    assert (found.status.node_info.kubelet_version, found.status.node_info.swap.capacity) == ("v1.36.2", 5)
-    assert found.status.declared_features == ["X"]
-    assert (found.spec.external_id, found.spec.provider_id, found.spec.unschedulable) == ("e", "x://1", True)
-    assert found.spec.taints == [nodes.Taint(key="k", effect="NoExecute")]
-    again = protobuf.decode(protobuf.encode(found, "v1", "Node"), nodes.Node, "v1").object
-    assert again == found
+    decoded = protobuf.decode(body, nodes.Node, "v1").object
+    assert decoded.status.capacity == {"cpu": "500m"}
+    assert decoded.status.addresses == [nodes.NodeAddress(type="InternalIP", address="10.0.0.1")]
+    assert decoded.status.daemon_endpoints.kubelet_endpoint.port == 10250
+    assert (decoded.status.node_info.kubelet_version, decoded.status.node_info.swap.capacity) == ("v1.36.2", 5)
+    assert decoded.status.declared_features == ["X"]
+    assert (decoded.spec.external_id, decoded.spec.provider_id, decoded.spec.unschedulable) == ("e", "x://1", True)
+    assert decoded.spec.taints == [nodes.Taint(key="k", effect="NoExecute")]
+    again = protobuf.decode(protobuf.encode(decoded, "v1", "Node"), nodes.Node, "v1").object
+    assert again == decoded
 
 
 # --- validation ---------------------------------------------------------------------------------------------------
@@ -245,7 +246,7 @@ def test_pods_have_addresses_of_each_family_once(cidrs, expected):
 
 
 def test_what_nobody_uses_any_more_is_taken_with_a_warning():
-    """An external id is kept, and said to mean nothing."""
+    """An externalID is stored, with a warning that it is unused."""
     assert nodes.RESOURCE.warnings(node({"external_id": "x"})) == (
         "spec.externalID: this field is deprecated, and is unused by Kubernetes",
     )
@@ -263,13 +264,13 @@ def test_taints_are_judged():
     ]
     again = f'{{"Key":"a","Value":"x","Effect":"NoExecute","TimeAdded":"{LATER}"}}'
     known = '"NoSchedule", "PreferNoSchedule", "NoExecute"'
-    found = texts(nodes.RESOURCE.validate(node({"taints": taints})))
-    assert found[0].startswith('metadata.taints[0].value: Invalid value: "b c": a valid label must be')
-    assert found[1:3] == [
+    problems = texts(nodes.RESOURCE.validate(node({"taints": taints})))
+    assert problems[0].startswith('metadata.taints[0].value: Invalid value: "b c": a valid label must be')
+    assert problems[1:3] == [
         f"metadata.taints[2]: Duplicate value: {again}: taints must be unique by key and effect pair",
         f'metadata.taints[3].effect: Unsupported value: "Never": supported values: {known}',
     ]
-    assert [each.partition(":")[0] for each in found[3:]] == ["metadata.taints[4].key"] * 2 + [
+    assert [problem.partition(":")[0] for problem in problems[3:]] == ["metadata.taints[4].key"] * 2 + [
         "metadata.taints[4].effect"
     ]
 
@@ -294,8 +295,8 @@ def test_some_things_are_said_once():
     """Who provides a machine, and its pods' addresses: set once, never changed, not taken back."""
     old = node({"provider_id": "x://1", "pod_cidrs": ["10.0.0.0/24"], "external_id": "e"})
     assert texts(nodes.RESOURCE.validate_update(old, old)) == []
-    found = texts(nodes.RESOURCE.validate_update(node(), old))
-    assert found == [
+    problems = texts(nodes.RESOURCE.validate_update(node(), old))
+    assert problems == [
         'spec.podCIDRs: Forbidden: node updates may not change podCIDR except from "" to valid',
         'spec.providerID: Forbidden: node updates may not change providerID except from "" to valid',
         "spec.externalID: Forbidden: may not be updated",
@@ -318,6 +319,6 @@ def test_an_address_is_reported_once():
 def test_each_door_owns_its_part():
     """The spec is others', the status is the node's own."""
     door = nodes.RESOURCE.subresource("status")
-    assert (nodes.RESOURCE.owns, nodes.RESOURCE.ignored_fields) == (("spec",), ("status",))
-    assert (door.owns, door.ignored_fields) == (("status",), ("spec",))
+    assert (nodes.RESOURCE.owns, nodes.RESOURCE.reset_fields) == (("spec",), ("status",))
+    assert (door.owns, door.reset_fields) == (("status",), ("spec",))
     assert (nodes.RESOURCE.namespaced, nodes.RESOURCE.short_names) == (False, ("no",))

@@ -14,10 +14,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from certplane import clock, testing
-from certplane.meta import codec, context, objects, protobuf
+from certplane import testing, timestamps
+from certplane.golang import pem
+from certplane.meta import context, objects
 from certplane.resources import podcertificaterequests as pcrs
-from certplane.x509 import pem
+from certplane.wire import codec, protobuf
 
 NOW = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
 SECOND = datetime.timedelta(seconds=1)
@@ -51,8 +52,10 @@ def key(number=0, curve=ec.SECP256R1):
     return generate(curve, number)
 
 
-def spki(of):
-    return of.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+def spki(private_key):
+    return private_key.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
 
 
 @functools.cache
@@ -96,14 +99,14 @@ def invalid(path, value, why):
 
 
 def texts(problems):
-    return [str(each) for each in problems]
+    return [str(problem) for problem in problems]
 
 
 # --- what may be asked --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "made",
+    "build",
     [
         request,
         pkix,
@@ -114,9 +117,9 @@ def texts(problems):
         lambda: request(pod_uid="u" * 128),
     ],
 )
-def test_good_requests_pass(made):
+def test_good_requests_pass(build):
     """Of both forms, and at the limits."""
-    assert texts(pcrs.validate(made())) == []
+    assert texts(pcrs.validate(build())) == []
 
 
 ANNOTATIONS = "spec.unverifiedUserAnnotations"
@@ -248,7 +251,7 @@ def test_a_request_never_changes():
 
 
 def condition(type_="Issued", **changes):
-    values = {"status": "True", "reason": "Because", "last_transition_time": clock.rfc3339(NOW)}
+    values = {"status": "True", "reason": "Because", "last_transition_time": timestamps.rfc3339(NOW)}
     return objects.Condition(type=type_, **{**values, **changes})
 
 
@@ -265,25 +268,25 @@ def certificate(begins=NOW, ends=NOW + 24 * HOUR, names=(), subject_key=None):
     )
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    made = builder.sign(key(1), hashes.SHA256())
-    return made.public_bytes(serialization.Encoding.PEM).decode()
+    certificate = builder.sign(key(1), hashes.SHA256())
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
-def answered(*conditions, of=None, **status):
-    new = copy.copy(of or request())
+def answered(*conditions, base=None, **status):
+    new = copy.copy(base or request())
     new.status = pcrs.PodCertificateRequestStatus(conditions=list(conditions), **status)
     return new
 
 
-def issued(begins=NOW, ends=NOW + 24 * HOUR, of=None, names=(), **status):
+def issued(begins=NOW, ends=NOW + 24 * HOUR, base=None, names=(), **status):
     """A good answer, for a certificate of this validity, changed in some fields of its status."""
     values = {
         "certificate_chain": certificate(begins, ends, names),
-        "not_before": clock.rfc3339(begins),
-        "begin_refresh_at": clock.rfc3339(begins + 30 * MINUTE),
-        "not_after": clock.rfc3339(ends),
+        "not_before": timestamps.rfc3339(begins),
+        "begin_refresh_at": timestamps.rfc3339(begins + 30 * MINUTE),
+        "not_after": timestamps.rfc3339(ends),
     }
-    return answered(condition(), of=of, **{**values, **status})
+    return answered(condition(), base=base, **{**values, **status})
 
 
 DOTTED = "status.conditions.[0]"
@@ -364,9 +367,9 @@ IDLE = ['status: Invalid value: status is immutable unless transitioning to "Iss
         (request, lambda: answered(condition("Failed")), []),
         (request, issued, []),
         (request, lambda: answered(certificate_chain="x"), IDLE),
-        (request, lambda: answered(not_before=clock.rfc3339(NOW)), IDLE),
+        (request, lambda: answered(not_before=timestamps.rfc3339(NOW)), IDLE),
         (request, lambda: answered(condition("Denied"), certificate_chain="x"), ONLY_CONDITIONS),
-        (request, lambda: answered(condition("Failed"), not_after=clock.rfc3339(NOW)), ONLY_CONDITIONS),
+        (request, lambda: answered(condition("Failed"), not_after=timestamps.rfc3339(NOW)), ONLY_CONDITIONS),
         (lambda: answered(condition("Denied")), lambda: answered(condition("Denied")), []),
         (lambda: answered(condition("Denied")), lambda: answered(condition("Denied", message="x")), FINAL),
         (lambda: answered(condition("Failed")), issued, FINAL),
@@ -381,7 +384,7 @@ def test_a_request_is_answered_once(old, new, expected):
 CHAIN = "status.certificateChain"
 
 
-def of_chain(chain, why):
+def chain_problem(chain, why):
     return invalid(CHAIN, json.dumps(chain), why)
 
 
@@ -395,17 +398,17 @@ GOOD = certificate()
     ("chain", "expected"),
     [
         ("x" * 102401, "status.certificateChain: Too long: may not be more than 102400 bytes"),
-        ("", of_chain("", "issued certificate chain must contain at least one certificate")),
-        (NO_KEY, of_chain(NO_KEY, "issued certificate chain must consist entirely of CERTIFICATE PEM blocks")),
-        (NO_CERTIFICATE, of_chain(NO_CERTIFICATE, "leaf certificate does not parse as valid X.509")),
-        (OTHERS, of_chain(OTHERS, "leaf certificate was not issued to the requested public key")),
+        ("", chain_problem("", "issued certificate chain must contain at least one certificate")),
+        (NO_KEY, chain_problem(NO_KEY, "issued certificate chain must consist entirely of CERTIFICATE PEM blocks")),
+        (NO_CERTIFICATE, chain_problem(NO_CERTIFICATE, "leaf certificate does not parse as valid X.509")),
+        (OTHERS, chain_problem(OTHERS, "leaf certificate was not issued to the requested public key")),
         (
             GOOD + NO_KEY,
-            of_chain(GOOD + NO_KEY, "issued certificate chain must consist entirely of CERTFICATE PEM blocks"),
+            chain_problem(GOOD + NO_KEY, "issued certificate chain must consist entirely of CERTFICATE PEM blocks"),
         ),
         (
             GOOD + NO_CERTIFICATE,
-            of_chain(GOOD + NO_CERTIFICATE, "intermediate certificate does not parse as valid X.509"),
+            chain_problem(GOOD + NO_CERTIFICATE, "intermediate certificate does not parse as valid X.509"),
         ),
     ],
 )
@@ -416,8 +419,8 @@ def test_a_chain_is_for_the_key_that_was_asked_for(chain, expected):
 
 @pytest.mark.parametrize("make", [request, pkix])
 def test_intermediates_may_follow(make):
-    """Whichever way the key was given."""
-    assert pcrs.status_problems(issued(of=make(), certificate_chain=GOOD + OTHERS), make(), NOW) == []
+    """For both ways to send the key."""
+    assert pcrs.status_problems(issued(base=make(), certificate_chain=GOOD + OTHERS), make(), NOW) == []
 
 
 @pytest.mark.parametrize(
@@ -439,8 +442,8 @@ def test_intermediates_may_follow(make):
 )
 def test_names_in_a_leaf_are_names(names, expected):
     """Every name that is none is listed."""
-    found = pcrs.status_problems(issued(names=names), request(), NOW)
-    assert texts(found) == [of_chain(value, why) for value, why in expected]
+    problems = pcrs.status_problems(issued(names=names), request(), NOW)
+    assert texts(problems) == [chain_problem(value, why) for value, why in expected]
 
 
 CONSISTENT = "Required value: must be present and consistent with the issued certificate"
@@ -511,7 +514,7 @@ def call():
 
 def test_a_new_request_has_no_answer():
     """Whatever the body says; and it asks for a day if it does not say otherwise."""
-    new = answered(condition(), of=request(max_expiration_seconds=None), certificate_chain="x")
+    new = answered(condition(), base=request(max_expiration_seconds=None), certificate_chain="x")
     pcrs.RESOURCE.default(new)
     pcrs.RESOURCE.prepare_create(new, call())
     assert (new.spec.max_expiration_seconds, new.status) == (86400, pcrs.PodCertificateRequestStatus())
@@ -546,18 +549,18 @@ def test_on_the_wire():
     ]
     empty = b'{"type":"","status":"","lastTransitionTime":null,"reason":"","message":""}'
     assert codec.encode(objects.Condition()) == empty
-    made = issued(of=request(unverified_user_annotations={"a.io/b": "c"}))
-    made.kind, made.api_version = "PodCertificateRequest", "certificates.k8s.io/v1beta1"
-    read = codec.read(json.loads(codec.encode(made)), pcrs.PodCertificateRequest).object
-    assert read == made
-    body = protobuf.encode(made, made.api_version, made.kind)
-    decoded = protobuf.decode(body, pcrs.PodCertificateRequest, made.api_version).object
-    assert (decoded.metadata, decoded.status) == (made.metadata, made.status)
-    assert pcrs.validate_update(decoded, made) == []
+    obj = issued(base=request(unverified_user_annotations={"a.io/b": "c"}))
+    obj.kind, obj.api_version = "PodCertificateRequest", "certificates.k8s.io/v1beta1"
+    read = codec.decode_tree(json.loads(codec.encode(obj)), pcrs.PodCertificateRequest).object
+    assert read == obj
+    body = protobuf.encode(obj, obj.api_version, obj.kind)
+    decoded = protobuf.decode(body, pcrs.PodCertificateRequest, obj.api_version).object
+    assert (decoded.metadata, decoded.status) == (obj.metadata, obj.status)
+    assert pcrs.validate_update(decoded, obj) == []
 
 
 @pytest.mark.parametrize(
-    ("made", "expected"),
+    ("build", "expected"),
     [
         (request, "Pending"),
         (lambda: answered(condition("Denied")), "Denied"),
@@ -565,17 +568,17 @@ def test_on_the_wire():
         (lambda: answered(condition("Issued"), condition("Failed")), "Failed"),
     ],
 )
-def test_the_state_is_the_last_known_condition(made, expected):
+def test_the_state_is_the_last_known_condition(build, expected):
     """In one word."""
-    assert pcrs.state_text(made()) == expected
+    assert pcrs.state_text(build()) == expected
 
 
 def test_the_declaration():
     """What discovery, tables and selectors say, in both versions."""
-    made = request(unverified_user_annotations={"b.io/b": "2", "a.io/a": "1"})
-    for of, version in ((pcrs.RESOURCE, "v1beta1"), (pcrs.RESOURCE_V1, "v1")):
-        assert (of.version, of.namespaced, of.unconditional_update) == (version, True, False)
-        assert {each.name: each.cell(made, NOW) for each in of.columns} == {
+    obj = request(unverified_user_annotations={"b.io/b": "2", "a.io/a": "1"})
+    for kind, version in ((pcrs.RESOURCE, "v1beta1"), (pcrs.RESOURCE_V1, "v1")):
+        assert (kind.version, kind.namespaced, kind.unconditional_update) == (version, True, False)
+        assert {column.name: column.cell(obj, NOW) for column in kind.columns} == {
             "Name": "r",
             "PodName": "pod",
             "ServiceAccountName": "account",
@@ -584,9 +587,9 @@ def test_the_declaration():
             "State": "Pending",
             "UnverifiedUserAnnotations": "a.io/a=1,b.io/b=2",
         }
-        assert of.columns[-1].cell(request(), NOW) == "<none>"
-        selected = {name: get(made) for name, get in of.selectable.items()}
+        assert kind.columns[-1].cell(request(), NOW) == "<none>"
+        selected = {name: get(obj) for name, get in kind.selectable.items()}
         assert selected == {"spec.signerName": "example.com/foo", "spec.podName": "pod", "spec.nodeName": "node"}
-        assert of.selects_namespace is False
-        assert of.unknown_selector("spec.x") == "field label not supported: spec.x"
+        assert kind.selects_namespace is False
+        assert kind.unknown_selector("spec.x") == "field label not supported: spec.x"
     assert pcrs.RESOURCE.storage_version_hash == "wYA9yXQH8fg="

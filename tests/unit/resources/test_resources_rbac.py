@@ -30,5 +30,7 @@ _BAD = "a b"
 def test_a_selector_with_a_wrong_part_is_wrong_as_a_whole_too(selector, paths):
     """Each part is named, keys and values of labels among them, and then the selector."""
     role = rbac.ClusterRole(rules=[], aggregation_rule=rbac.AggregationRule(cluster_role_selectors=[selector]))
-    found = rbac.CLUSTER_ROLES.validate(role)
-    assert [each.path for each in found] == [f"aggregationRule.clusterRoleSelectors[0]{path}" for path in paths]
+    problems = rbac.CLUSTER_ROLES.validate(role)
+    assert [problem.path for problem in problems] == [
+        f"aggregationRule.clusterRoleSelectors[0]{path}" for path in paths
+    ]

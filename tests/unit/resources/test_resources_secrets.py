@@ -30,22 +30,24 @@ WRONG_TYPE = "into Go value of type map[string]interface {}"
     ],
 )
 def test_credentials_of_registries_are_an_object(text, expected):
-    """What is wrong with the text is told in Go's words, and nothing of it is quoted."""
-    made = secrets.Secret(type="kubernetes.io/dockercfg", data={".dockercfg": text})
-    assert [str(each) for each in secrets.RESOURCE.validate(made)] == ([REDACTED + expected] if expected else [])
+    """The problem is reported in the words of Go, without any part of the text."""
+    secret = secrets.Secret(type="kubernetes.io/dockercfg", data={".dockercfg": text})
+    assert [str(problem) for problem in secrets.RESOURCE.validate(secret)] == (
+        [REDACTED + expected] if expected else []
+    )
 
 
 def test_a_certificate_without_its_key_is_taken_with_a_warning():
     """A Secret of type TLS is kept whatever is in it; other types may hold what they like."""
     data = {"tls.crt": b"", "tls.key": b""}
-    made = secrets.Secret(type="kubernetes.io/tls", data=data)
-    assert secrets.RESOURCE.validate(made) == []
-    assert secrets.RESOURCE.warnings(made) == ("tls: failed to find any PEM data in certificate input",)
+    secret = secrets.Secret(type="kubernetes.io/tls", data=data)
+    assert secrets.RESOURCE.validate(secret) == []
+    assert secrets.RESOURCE.warnings(secret) == ("tls: failed to find any PEM data in certificate input",)
     assert secrets.RESOURCE.warnings(secrets.Secret(type="Opaque", data=data)) == ()
 
 
 def test_a_key_may_be_wrong_in_several_ways():
-    """Each of them is told."""
+    """Each of them is reported."""
     assert names.config_key_problems("..a b" + "x" * 250) == [
         "must be no more than 253 characters",
         KEYS,
@@ -55,8 +57,8 @@ def test_a_key_may_be_wrong_in_several_ways():
 
 
 def test_the_size_of_a_config_map_is_that_of_all_its_values():
-    """It is told of no field in particular."""
-    made = configmaps.ConfigMap(data={"a": "x" * 2**20}, binary_data={"b": b"x"})
-    assert [str(each) for each in configmaps.RESOURCE.validate(made)] == [
+    """It is reported without a field."""
+    config_map = configmaps.ConfigMap(data={"a": "x" * 2**20}, binary_data={"b": b"x"})
+    assert [str(problem) for problem in configmaps.RESOURCE.validate(config_map)] == [
         "[]: Too long: may not be more than 1048576 bytes"
     ]

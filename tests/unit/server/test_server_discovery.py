@@ -1,4 +1,4 @@
-"""Documents that a server has besides its own."""
+"""Further documents of a server, such as an issuer's keys."""
 
 import pytest
 
@@ -8,31 +8,31 @@ from certplane.server import discovery, exchange
 KEYS = discovery.Document(200, "application/jwk-set+json", b"{}")
 
 
-def ask(path, method="GET", accept=""):
+def respond(path, method="GET", accept=""):
     others = {"/keys": KEYS}
-    found = discovery.Discovery((), (), server_address="a:1", clock=testing.FakeClock(), others=others)
-    return found.answer(exchange.Exchange(method, path, "", exchange.Headers([(b"accept", accept.encode())])))
+    documents = discovery.Discovery((), (), server_address="a:1", clock=testing.FakeClock(), others=others)
+    return documents.respond(exchange.Request(method, path, "", exchange.Headers([(b"accept", accept.encode())])))
 
 
 @pytest.mark.parametrize("path", ["/keys", "/keys/"])
 @pytest.mark.parametrize("accept", ["", "*/*", "text/html,application/jwk-set+json"])
-def test_one_form_for_who_takes_it(path, accept):
-    """Others have routes of their own, with the one type that they come in."""
-    assert ask(path, accept=accept) is KEYS
+def test_other_documents_are_served(path, accept):
+    """If their media type is accepted."""
+    assert respond(path, accept=accept) is KEYS
 
 
-def test_who_takes_no_such_form():
-    """The refusal names the one that there is."""
+def test_other_documents_have_one_media_type():
+    """The error names it."""
     with pytest.raises(errors.NotAcceptable, match=r"Available representations: application/jwk-set\+json$"):
-        ask("/keys", accept="application/*")
+        respond("/keys", accept="application/*")
 
 
-def test_other_methods():
-    """They are judged before the form is."""
+def test_other_documents_take_get_only():
+    """The method is checked before the Accept header."""
     with pytest.raises(errors.MethodNotAllowed):
-        ask("/keys", "HEAD", "text/html")
+        respond("/keys", "HEAD", "text/html")
 
 
-def test_what_is_none_of_ours():
-    """A path that leads nowhere has no document."""
-    assert ask("/nope") is None
+def test_unknown_path():
+    """There is no document."""
+    assert respond("/nope") is None

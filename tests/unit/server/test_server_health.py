@@ -14,44 +14,44 @@ def checks(problem=None, advice=None):
     )
 
 
-def test_all_well():
-    """If nothing is wrong, the answer is a bare ok."""
-    assert health.Verdict(200, "ok") == checks().answer("/readyz", {})
+def test_all_checks_pass():
+    """The response is a bare ok."""
+    assert health.Result(200, "ok") == checks().run("/readyz", {})
 
 
 def test_failure_withholds_the_reason():
-    """A failing check makes the whole 500 and does not tell strangers why."""
-    verdict = checks("disk full").answer("/livez", {})
+    """The response is a 500 without the reason."""
+    result = checks("disk full").run("/livez", {})
 
-    assert 500 == verdict.status
-    assert "[-]store failed: reason withheld" in verdict.text
-    assert "disk full" not in verdict.text
-
-
-def test_excluded():
-    """An excluded check does not count."""
-    assert 200 == checks("disk full").answer("/livez", {"exclude": ["store"]}).status
+    assert 500 == result.status
+    assert "[-]store failed: reason withheld" in result.text
+    assert "disk full" not in result.text
 
 
-def test_advisory():
-    """What does not work, though the server does, is told by ?verbose and fails nothing."""
-    verdict = checks(advice="/etc/ca.key is missing").answer("/readyz", {"verbose": [""]})
-
-    assert 200 == verdict.status
-    assert "[!]signing not working, tolerated: reason withheld" in verdict.text
+def test_excluded_check():
+    """It does not count."""
+    assert 200 == checks("disk full").run("/livez", {"exclude": ["store"]}).status
 
 
-def test_reasons_are_for_those_who_may_know():
+def test_advisory_check():
+    """Its failure shows in ?verbose and does not fail the whole."""
+    result = checks(advice="/etc/ca.key is missing").run("/readyz", {"verbose": [""]})
+
+    assert 200 == result.status
+    assert "[!]signing failed, ignored: reason withheld" in result.text
+
+
+def test_reasons_are_shown_if_allowed():
     """They name files of the machine."""
-    health_ = checks("disk full", "/etc/ca.key is missing")
-    text = health_.answer("/readyz", {"verbose": [""]}, tells_reasons=True).text
+    health_checks = checks("disk full", "/etc/ca.key is missing")
+    text = health_checks.run("/readyz", {"verbose": [""]}, shows_reasons=True).text
 
     assert "[-]store failed: disk full" in text
-    assert "[!]signing not working, tolerated: /etc/ca.key is missing" in text
+    assert "[!]signing failed, ignored: /etc/ca.key is missing" in text
 
 
 def test_single_check():
-    """A check can be asked alone; an unknown one is no path."""
-    assert health.Verdict(200, "ok", single=True) == checks().answer("/livez/store", {})
-    assert checks().answer("/livez/nope", {}) is None
-    assert checks().answer("/livez/synced", {}) is None
+    """Each check has a path; an unknown one does not."""
+    assert health.Result(200, "ok", is_single=True) == checks().run("/livez/store", {})
+    assert checks().run("/livez/nope", {}) is None
+    assert checks().run("/livez/synced", {}) is None

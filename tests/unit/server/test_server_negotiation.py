@@ -3,7 +3,7 @@
 import pytest
 
 from certplane import errors
-from certplane.meta import goyaml
+from certplane.golang import goyaml
 from certplane.server import negotiation
 from certplane.server.negotiation import ALL_TRANSFORMS, JSON, NO_TRANSFORMS, PROTOBUF, YAML, Form
 
@@ -26,33 +26,33 @@ TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
     ],
 )
 def test_first_acceptable_clause(accept, transforms, expected):
-    """The clause with the highest quality that can be served decides; its order breaks ties."""
+    """The clause with the highest quality that can be served wins; the order breaks ties."""
     assert expected == negotiation.negotiate(accept, transforms)
 
 
 @pytest.mark.parametrize(
     "accept", ["text/html", "application/*", "application/cbor", "*", "APPLICATION/JSON", "application/", "/", ","]
 )
-def test_unserved_types(accept):
-    """What names no type that a route has is refused with the list of those; the only star that counts takes all."""
+def test_unsupported_media_types(accept):
+    """The error lists the media types of the route; the only wildcard is */*."""
     with pytest.raises(errors.NotAcceptable, match="Available representations: application/json, application/yaml"):
-        negotiation.check_route(accept, negotiation.LISTED)
+        negotiation.check_media_types(accept, negotiation.MEDIA_TYPES)
 
 
 @pytest.mark.parametrize(
     "accept", ["", "text/html;q=1, */*;q=0.1", "application/json;q=0", "text/html, application/yaml"]
 )
-def test_served_types(accept):
-    """One that a route has is enough, wherever it stands and however little it is wanted."""
-    negotiation.check_route(accept, negotiation.LISTED)
+def test_supported_media_types(accept):
+    """One supported type is enough, at any place and quality."""
+    negotiation.check_media_types(accept, negotiation.MEDIA_TYPES)
 
 
 def test_watch_has_no_yaml():
-    """A watch cannot be had in YAML, and the refusal lists the streams."""
-    negotiation.check_stream(Form(JSON))
+    """The error lists the stream types."""
+    negotiation.check_watch_form(Form(JSON))
 
     with pytest.raises(errors.APIError, match="application/json;stream=watch, application/vnd"):
-        negotiation.check_stream(Form(YAML))
+        negotiation.check_watch_form(Form(YAML))
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,13 @@ def test_watch_has_no_yaml():
     ],
 )
 def test_order_of_ranges(accept, expected):
-    """The best quality first, but a range with a star behind one without; a quality that is none is the lowest."""
+    """By quality, but ranges with a wildcard come last; an invalid quality is 0."""
     assert expected == negotiation.negotiate(accept, NO_TRANSFORMS).media_type
 
 
-def test_unknown_transformation():
-    """A known type in an unknown shape gets the other text of a 406."""
-    with pytest.raises(negotiation.NoSuchForm, match="only the following media types are accepted"):
+def test_unsupported_transform():
+    """A supported media type in an unsupported form has another error text."""
+    with pytest.raises(negotiation.UnsupportedForm, match="only the following media types are accepted"):
         negotiation.negotiate("application/json;as=Table;v=v1;g=example.com", ALL_TRANSFORMS)
 
 
@@ -90,13 +90,13 @@ def test_unknown_transformation():
         "AS=Table;v=v1;g=meta.k8s.io",
     ],
 )
-def test_parameters_that_ask_for_something_else(parameters):
-    """A clause is skipped that names a version but no form, another stream than that of a watch, or another server."""
-    with pytest.raises(negotiation.NoSuchForm):
+def test_unsupported_parameters(parameters):
+    """The clause is skipped: a version without a kind, another stream than watch, another group."""
+    with pytest.raises(negotiation.UnsupportedForm):
         negotiation.negotiate(f"application/json;{parameters}", ALL_TRANSFORMS)
 
-    found = negotiation.negotiate(f"application/json;{parameters},{YAML};stream=watch", ALL_TRANSFORMS)
-    assert found == Form(YAML)
+    form = negotiation.negotiate(f"application/json;{parameters},{YAML};stream=watch", ALL_TRANSFORMS)
+    assert form == Form(YAML)
 
 
 @pytest.mark.parametrize(
@@ -109,25 +109,25 @@ def test_parameters_that_ask_for_something_else(parameters):
         ('application/json;a="b;c\\"" ;d=e;', JSON),
     ],
 )
-def test_body_types(content_type, expected):
-    """Parameters and case do not matter; nothing means JSON."""
-    assert expected == negotiation.body_type(content_type)
+def test_body_media_types(content_type, expected):
+    """Parameters and case do not matter; empty means JSON."""
+    assert expected == negotiation.body_media_type(content_type)
 
 
 @pytest.mark.parametrize(
     "content_type", ["*/*", "text/plain", "application/cbor", ";", "application/json;x", 'application/json;a="b']
 )
-def test_unknown_body_types(content_type):
-    """Other bodies are refused before they are read."""
+def test_unsupported_body_media_types(content_type):
+    """They are refused before the body is read."""
     with pytest.raises(errors.UnsupportedMediaType, match="unknown format"):
-        negotiation.body_type(content_type)
+        negotiation.body_media_type(content_type)
 
 
 def test_status_falls_back_to_json():
-    """A Status comes in the first plain type of the header, else as JSON."""
+    """A Status has the first acceptable type without a transform, otherwise JSON."""
     assert (YAML, JSON) == (
-        negotiation.status_form("text/html,application/yaml").media_type,
-        negotiation.status_form("text/html").media_type,
+        negotiation.negotiate_status("text/html,application/yaml").media_type,
+        negotiation.negotiate_status("text/html").media_type,
     )
 
 
@@ -144,38 +144,38 @@ def test_status_falls_back_to_json():
     ],
 )
 def test_form_of_a_status(accept, expected):
-    """The first clause that asks for no transformation decides; without one it is JSON for people."""
-    assert expected == negotiation.status_form(accept)
+    """By the first clause without a transform; otherwise indented JSON."""
+    assert expected == negotiation.negotiate_status(accept)
 
 
 def test_long_texts_in_yaml():
-    """They are folded at the first space behind 80 columns, as Go does."""
+    """They are folded at the first space after 80 columns, as in Go."""
     text = goyaml.dump({"message": "ab " * 30})
     assert [len(line) for line in text.splitlines()] == [81, 21]
 
 
-def test_so_many_ranges_are_looked_at_and_no_more():
-    """Sixteen thousand of them took ten seconds, before anybody had said who he was."""
-    ranges = [f"a/{number}" for number in range(negotiation.MOST_RANGES - 1)]
+def test_the_number_of_ranges_is_limited():
+    """Sorting sixteen thousand took ten seconds, before authentication."""
+    ranges = [f"a/{number}" for number in range(negotiation.MAX_RANGES - 1)]
     assert negotiation.negotiate(",".join([*ranges, YAML]), NO_TRANSFORMS) == Form(YAML)
-    with pytest.raises(negotiation.NoSuchForm):
+    with pytest.raises(negotiation.UnsupportedForm):
         negotiation.negotiate(",".join([*ranges, "a/b", YAML]), NO_TRANSFORMS)
     with pytest.raises(errors.NotAcceptable):
-        negotiation.check_route(",".join([*ranges, "a/b", YAML]), negotiation.LISTED)
-    assert len(negotiation.clauses(",".join(["a/*"] * 5_000 + ["a/b"] * 5_000))) == negotiation.MOST_RANGES
+        negotiation.check_media_types(",".join([*ranges, "a/b", YAML]), negotiation.MEDIA_TYPES)
+    assert len(negotiation.parse_accept(",".join(["a/*"] * 5_000 + ["a/b"] * 5_000))) == negotiation.MAX_RANGES
 
 
-def test_so_many_parameters_are_looked_at_and_no_more():
-    """Those behind count for nothing."""
-    parameters = ";a=b" * (negotiation.MOST_PARAMETERS - 1)
-    assert negotiation.clauses(f"a/b{parameters};q=0.5")[0].quality == 0.5
-    assert negotiation.clauses(f"a/b{parameters};a=b;q=0.5")[0].quality == 1.0
+def test_the_number_of_parameters_is_limited():
+    """Further ones are ignored."""
+    parameters = ";a=b" * (negotiation.MAX_PARAMETERS - 1)
+    assert negotiation.parse_accept(f"a/b{parameters};q=0.5")[0].quality == 0.5
+    assert negotiation.parse_accept(f"a/b{parameters};a=b;q=0.5")[0].quality == 1.0
 
 
-def test_digits_of_a_quality_are_read_once():
-    """What is none counts as 0, and is not tried in all ways: sixty thousand digits would have taken a minute."""
-    assert negotiation.clauses("a/b;q=" + "0" * 60_000 + "@")[0].quality == 0.0
-    assert [each.quality for each in negotiation.clauses("a/b;q=1.50,a/b;q=2.,a/b;q=.5,a/b;q=1e-1")] == [
+def test_the_cost_of_a_quality_is_linear():
+    """Backtracking over sixty thousand digits would take a minute; an invalid quality is 0."""
+    assert negotiation.parse_accept("a/b;q=" + "0" * 60_000 + "@")[0].quality == 0.0
+    assert [clause.quality for clause in negotiation.parse_accept("a/b;q=1.50,a/b;q=2.,a/b;q=.5,a/b;q=1e-1")] == [
         2,
         1.5,
         0.5,

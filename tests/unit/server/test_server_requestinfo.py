@@ -7,7 +7,7 @@ from certplane.server import requestinfo
 CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 
 
-def facts(info):
+def _fields(info):
     return info.verb, info.group, info.version, info.namespace, info.resource, info.subresource, info.name
 
 
@@ -77,14 +77,14 @@ def test_resource_paths(method, path, query, expected):
     info = requestinfo.parse(method, path, query)
 
     assert info.is_resource
-    assert expected == facts(info)
+    assert expected == _fields(info)
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/api", "/apis", "/api/v1", "/apis/certificates.k8s.io/v1", "/healthz", "/x/y/z"]
 )
-def test_other_paths(path):
-    """Everything else is a path with the method as its verb."""
+def test_non_resource_paths(path):
+    """The verb is the method."""
     info = requestinfo.parse("GET", path, {})
 
     assert (False, "get", path) == (info.is_resource, info.verb, info.path)
@@ -100,7 +100,7 @@ def test_other_paths(path):
     ],
 )
 def test_selected_name(method, path, query, expected):
-    """A selector for one name makes a list or watch by query one of that object, and nothing else."""
+    """A field selector for one name sets the name of a list or watch by query only."""
     info = requestinfo.parse(method, path, {**query, "fieldSelector": ["metadata.name=a"]})
     assert (info.verb, info.name) == expected
     assert requestinfo.parse("GET", CSRS, {"fieldSelector": ["metadata.name=.."]}).name == ""
@@ -115,7 +115,6 @@ def test_selected_name(method, path, query, expected):
     ],
 )
 def test_the_field_selector_of_a_collection(path, expected):
-    """It is read once, condition by condition; where a single object or an old path is asked for, it says nothing."""
-    selected = requestinfo.parse("GET", path, {"fieldSelector": [r"metadata.name=a,spec.x=b\=c"]}).field_selector
-    found = tuple(term.value for term in selected.terms)
-    assert found == (expected or ())
+    """It is parsed into its terms; for a single object or a watch path it is ignored."""
+    selector = requestinfo.parse("GET", path, {"fieldSelector": [r"metadata.name=a,spec.x=b\=c"]}).field_selector
+    assert tuple(term.value for term in selector.terms) == (expected or ())

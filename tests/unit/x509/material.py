@@ -13,7 +13,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
-from certplane.x509 import authority, csr, der, issue, mint, pem, template
+from certplane.golang import asn1, pem
+from certplane.x509 import certificatenames
+from certplane.x509.issuance import authority, issue, selfsigned
+from certplane.x509.pkcs10 import certificaterequest
+from certplane.x509.tbs import template
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 SMALL = math.prod(each for each in range(3, 2000, 2) if all(each % other for other in range(3, 45, 2) if other < each))
@@ -56,8 +60,8 @@ def new_authority(kind="P-256", number=0):
 @functools.cache
 def _authority(kind, number):
     private = key(kind, number + 100)
-    made = mint.self_signed_ca(f"ca-{number}", private, NOW, 10 * YEAR)
-    return authority.Authority(pem.first(made).data, private)
+    certificate = selfsigned.self_signed_ca(f"ca-{number}", private, NOW, 10 * YEAR)
+    return authority.Authority(pem.first_block(certificate).data, private)
 
 
 def new_issuer(kind="P-256", number=0, **options):
@@ -66,13 +70,15 @@ def new_issuer(kind="P-256", number=0, **options):
 
 def renewed(own, private):
     """An authority with the name of another, and a key of its own."""
-    made = mint.self_signed_ca(own.certificate.subject.rfc4514_string().removeprefix("CN="), private, NOW, 10 * YEAR)
-    return authority.Authority(pem.first(made).data, private)
+    certificate = selfsigned.self_signed_ca(
+        own.certificate.subject.rfc4514_string().removeprefix("CN="), private, NOW, 10 * YEAR
+    )
+    return authority.Authority(pem.first_block(certificate).data, private)
 
 
 def ca_certificate(private, raw_serial=b"\x01", **changes):
     """A CA certificate in DER. `changes` are fields of a Template, `raw_serial` is any DER content."""
-    name = template.name(csr.Subject(common_name="odd"))
+    name = template.encode_name(certificatenames.Subject(common_name="odd"))
     fields = {
         "serial": 1,
         "issuer": name,
@@ -83,9 +89,9 @@ def ca_certificate(private, raw_serial=b"\x01", **changes):
         "extensions": [template.key_usage(("key_cert_sign",)), template.basic_constraints(ca=True)],
         "algorithm": authority.signature_algorithm(private),
     }
-    parts = list(der.Reader(der.Reader(template.Template(**(fields | changes)).to_be_signed()).any().content))
-    serial = der.encode(0x02, raw_serial)
-    to_be_signed = der.encode(0x30, parts[0].raw + serial + b"".join(each.raw for each in parts[2:]))
+    parts = list(asn1.Reader(asn1.Reader(template.Template(**(fields | changes)).to_be_signed()).read_any().content))
+    serial = asn1.encode(0x02, raw_serial)
+    to_be_signed = asn1.encode(0x30, parts[0].raw + serial + b"".join(each.raw for each in parts[2:]))
     return template.assemble(to_be_signed, fields["algorithm"], authority.signature(private, to_be_signed))
 
 
@@ -97,31 +103,31 @@ def public_der(private):
 
 def own(findings):
     """Those of our own rules: with pkilint installed there are more."""
-    return tuple(each for each in findings if each.citation != "pkilint")
+    return tuple(finding for finding in findings if finding.citation != "pkilint")
 
 
 # --- requests -----------------------------------------------------------------------------------------------------
 
 
 def request(private=None, common_name="jane", organizations=(), dns=(), addresses=()):
-    """A parsed request of an ordinary kind."""
+    """A verified request of an ordinary kind."""
     private = private or key()
-    attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, each) for each in organizations]
+    attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, name) for name in organizations]
     if common_name:
         attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, common_name))
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(attributes))
     names = [*map(x509.DNSName, dns), *(x509.IPAddress(ipaddress.ip_address(each)) for each in addresses)]
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    made = builder.sign(private, hash_for(private))
-    return csr.parse(made.public_bytes(serialization.Encoding.PEM))
+    pkcs10 = builder.sign(private, hash_for(private))
+    return certificaterequest.verified(pkcs10.public_bytes(serialization.Encoding.PEM))
 
 
 def odd_request(subject=b"\x30\x00", attributes=b"", private=None, spki=None):
     """A request, in PEM, from the DER of its name and of its attributes, which no library would write."""
     private = private or key()
     public = spki or public_der(private)
-    information = der.encode(0x30, der.encode(0x02, b"\0") + subject + public + der.encode(0xA0, attributes))
+    information = asn1.encode(0x30, asn1.encode(0x02, b"\0") + subject + public + asn1.encode(0xA0, attributes))
     algorithm = authority.signature_algorithm(private)
     return pem.encode(
         "CERTIFICATE REQUEST", template.assemble(information, algorithm, authority.signature(private, information))
@@ -129,19 +135,21 @@ def odd_request(subject=b"\x30\x00", attributes=b"", private=None, spki=None):
 
 
 def attribute(dotted, *values):
-    return der.encode(0x30, template.oid(dotted) + der.encode(0x31, b"".join(values)))
+    return asn1.encode(0x30, template.encode_oid(dotted) + asn1.encode(0x31, b"".join(values)))
 
 
 def requested(*extensions):
     """The attribute that requests some extensions."""
     encoded = b"".join(
-        der.encode(
+        asn1.encode(
             0x30,
-            template.oid(each.oid) + (b"\x01\x01\xff" if each.critical else b"") + der.encode(0x04, each.value),
+            template.encode_oid(extension.oid)
+            + (b"\x01\x01\xff" if extension.critical else b"")
+            + asn1.encode(0x04, extension.value),
         )
-        for each in extensions
+        for extension in extensions
     )
-    return attribute("1.2.840.113549.1.9.14", der.encode(0x30, encoded))
+    return attribute("1.2.840.113549.1.9.14", asn1.encode(0x30, encoded))
 
 
 # --- weak keys ----------------------------------------------------------------------------------------------------
@@ -183,6 +191,6 @@ def _roca_prime():
     product = math.prod(each for each in range(2, 702) if all(each % other for other in range(2, each)))
     while True:
         power = pow(65537, secrets.randbits(64), product)
-        found = ((3 << 1022) // product + secrets.randbits(40)) * product + power
-        if is_prime(found):
-            return found
+        prime = ((3 << 1022) // product + secrets.randbits(40)) * product + power
+        if is_prime(prime):
+            return prime

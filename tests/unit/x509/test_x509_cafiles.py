@@ -7,13 +7,19 @@ import os
 import threading
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from certplane.x509 import authority, cafiles, csr, keys, mint, pem, template, weak
+from certplane.golang import pem
+from certplane.x509 import keys
+from certplane.x509.issuance import authority, cafiles, selfsigned
+from certplane.x509.pkcs10 import certificaterequest, weakkeys
+from certplane.x509.tbs import template
 from tests.unit.x509 import material
 
 NOW = material.NOW
-LATER = NOW + 2 * cafiles.LOOK
-NO_CA = "the certificate is not one of an authority"
+LATER = NOW + 2 * cafiles.CHECK_INTERVAL
+NO_CA = "the certificate is not a CA certificate"
 
 
 @pytest.fixture
@@ -39,13 +45,13 @@ class Place:
     def put_key(self, text):
         _replace(self.key, text, 0o600)
 
-    def put_ca(self, number=0, kind="P-256", lifetime=10 * material.YEAR, made=NOW):
+    def put_ca(self, number=0, kind="P-256", lifetime=10 * material.YEAR, not_before=NOW):
         private = material.key(kind, number)
-        self.put(mint.self_signed_ca(f"ca-{number}", private, made, lifetime), private)
+        self.put(selfsigned.self_signed_ca(f"ca-{number}", private, not_before, lifetime), private)
 
     def name(self, now=None):
         """The common name of the authority that signs now, and what is wrong."""
-        self.now += cafiles.LOOK
+        self.now += cafiles.CHECK_INTERVAL
         now = now or self.now
         state = self.files.current(now)
         signs = state.issuer and state.issuer.authority.certificate.subject.rfc4514_string().removeprefix("CN=")
@@ -86,14 +92,34 @@ def test_a_good_pair_signs(place):
     place.put_ca()
     issuer = place.files.load()
     assert issuer.authority.is_authority
-    assert place.files.current(NOW) == cafiles.State(issuer, "")
-    assert place.files.current(NOW + cafiles.RELOAD).issuer is issuer
+    assert place.files.current(NOW) == cafiles.IssuerState(issuer, "")
+    assert place.files.current(NOW + cafiles.REREAD_INTERVAL).issuer is issuer
+
+
+def test_an_authority_is_loaded_from_two_files(place):
+    """A problem names the file that it is in, and quotes no key."""
+    place.put_ca(3)
+    loaded = authority.load(place.certificate, place.key)
+    loaded.certificate.public_key().verify(loaded.sign(b"x"), b"x", ec.ECDSA(hashes.SHA256()))
+    place.put_key(keys.to_pem(material.key("P-256", 4)))
+    with pytest.raises(authority.AuthorityError) as caught:
+        authority.load(place.certificate, place.key)
+    assert str(caught.value).startswith(place.wrong)
+    place.put_key(b"secret")
+    with pytest.raises(authority.AuthorityError) as caught:
+        authority.load(place.certificate, place.key)
+    assert str(caught.value).startswith(f'error reading CA key file "{place.key}": ')
+    assert "secret" not in str(caught.value)
+    place.certificate.unlink()
+    with pytest.raises(authority.AuthorityError) as caught:
+        authority.load(place.certificate, place.key)
+    assert str(caught.value) == f"{place.wrong}: open {place.certificate}: no such file or directory"
 
 
 def refused_at_start(place):
-    with pytest.raises(cafiles.CAProblem) as caught:
+    with pytest.raises(cafiles.CAFilesError) as caught:
         place.files.load()
-    assert place.files.current(NOW) == cafiles.State(None, str(caught.value))
+    assert place.files.current(NOW) == cafiles.IssuerState(None, str(caught.value))
     return str(caught.value)
 
 
@@ -108,7 +134,7 @@ def test_files_that_are_missing(place):
 def test_names_that_are_missing(tmp_path):
     """As kube-controller-manager says it."""
     files = cafiles.CAFiles(type(tmp_path)(), tmp_path / "ca.key", material.YEAR)
-    with pytest.raises(cafiles.CAProblem, match="missing filename for serving cert"):
+    with pytest.raises(cafiles.CAFilesError, match="missing filename for serving cert"):
         files.load()
 
 
@@ -131,7 +157,9 @@ def test_a_key_that_others_can_read(place):
     place.put_ca()
     place.key.chmod(0o644)
     problem = refused_at_start(place)
-    assert problem == (f"others can read the CA key {place.key}: mode 0644 gives access to its group and everybody")
+    assert problem == (
+        f"other users can read the CA key {place.key}: mode 0644 gives access to its group and everybody"
+    )
 
 
 def test_two_certificates(place):
@@ -199,7 +227,7 @@ def test_content_that_is_no_authority(place, certificate, key, expected):
         place.put_key(key(place.key.read_bytes()))
     fresh = cafiles.CAFiles(place.certificate, place.key, material.YEAR)
     expected = f"{place.wrong}: {expected.format(pair=place.pair)}"
-    with pytest.raises(cafiles.CAProblem) as caught:
+    with pytest.raises(cafiles.CAFilesError) as caught:
         fresh.load()
     assert str(caught.value) == expected
     assert place.name() == (good[0], expected)
@@ -223,7 +251,7 @@ def test_a_renewed_pair_is_taken_within_a_second(place):
     place.put_ca(1)
     assert place.name() == ("ca-1", "")
     other = material.key("RSA-2048", 2)
-    place.certificate.write_bytes(mint.self_signed_ca("ca-2", other, NOW, material.YEAR))
+    place.certificate.write_bytes(selfsigned.self_signed_ca("ca-2", other, NOW, material.YEAR))
     place.key.write_bytes(keys.to_pem(other))
     assert place.name() == ("ca-2", "")
 
@@ -233,7 +261,7 @@ def test_between_two_files_the_old_pair_signs(place):
     place.put_ca(0)
     place.files.load()
     new = material.key("P-256", 1)
-    place.put_certificate(mint.self_signed_ca("ca-1", new, NOW, material.YEAR))
+    place.put_certificate(selfsigned.self_signed_ca("ca-1", new, NOW, material.YEAR))
     assert place.name() == ("ca-0", f"{place.wrong}: tls: private key does not match public key")
     place.put_key(keys.to_pem(new))
     assert place.name() == ("ca-1", "")
@@ -261,7 +289,7 @@ def test_the_last_good_one_signs_only_while_it_is_valid(place):
     assert place.name(over - datetime.timedelta(seconds=1)) == ("ca-0", bad)
     assert place.name(over) == (None, f"{bad}; {expired}")
     place.put_ca(1)
-    assert place.name(over + cafiles.LOOK) == ("ca-1", "")
+    assert place.name(over + cafiles.CHECK_INTERVAL) == ("ca-1", "")
 
 
 def test_an_authority_that_is_over_does_not_sign(place):
@@ -286,15 +314,15 @@ def test_an_authority_that_is_over_replaces_no_valid_one(place):
 def test_an_authority_of_tomorrow_waits_for_its_day(place):
     """Until it begins the one before signs, if there is one; then the new one does, with nobody's help."""
     tomorrow = NOW + datetime.timedelta(days=1)
-    begins = tomorrow - mint.BACKDATE
+    begins = tomorrow - selfsigned.BACKDATE
     too_early = "the signer is not valid yet: NotBefore=2026-01-01 23:55:00 +0000 UTC"
-    place.put_ca(0, made=tomorrow)
+    place.put_ca(0, not_before=tomorrow)
     place.files.load()
     assert place.name() == (None, too_early)
     assert place.name(begins) == ("ca-0", "")
     place.put_ca(1)
-    assert place.name(begins + cafiles.LOOK) == ("ca-1", "")
-    place.put_ca(2, made=tomorrow)
+    assert place.name(begins + cafiles.CHECK_INTERVAL) == ("ca-1", "")
+    place.put_ca(2, not_before=tomorrow)
     assert place.name() == ("ca-1", f"{place.wrong}: {too_early}")
     assert place.name(begins) == ("ca-2", "")
 
@@ -305,10 +333,10 @@ def test_a_change_without_a_trace_is_found_within_a_minute(place):
     place.files.load()
     assert place.name() == ("ca-0", "")
     place.put_ca(1)
-    # As if nothing were to be seen: the trace of the new files counts as the one that is known.
-    place.files._traces = tuple(map(cafiles._trace, (place.certificate, place.key)))
+    # As if the status of the files had not changed.
+    place.files._statuses = tuple(map(cafiles._file_status, (place.certificate, place.key)))
     assert place.name(LATER) == ("ca-0", "")
-    assert place.name(NOW + cafiles.LOOK + cafiles.RELOAD) == ("ca-1", "")
+    assert place.name(NOW + cafiles.CHECK_INTERVAL + cafiles.REREAD_INTERVAL) == ("ca-1", "")
 
 
 def test_the_file_system_is_asked_once_a_second(place):
@@ -317,8 +345,8 @@ def test_the_file_system_is_asked_once_a_second(place):
     place.files.load()
     assert place.name(NOW) == ("ca-0", "")
     place.put_ca(1)
-    assert place.name(NOW + cafiles.LOOK - datetime.timedelta(microseconds=1)) == ("ca-0", "")
-    assert place.name(NOW + cafiles.LOOK) == ("ca-1", "")
+    assert place.name(NOW + cafiles.CHECK_INTERVAL - datetime.timedelta(microseconds=1)) == ("ca-0", "")
+    assert place.name(NOW + cafiles.CHECK_INTERVAL) == ("ca-1", "")
 
 
 def test_a_clock_that_goes_back_stops_nothing(place):
@@ -343,7 +371,7 @@ def test_an_odd_authority_signs(place, certificate):
     place.put(certificate(), material.key())
     issuer = place.files.load()
     prepared = issuer.prepare(material.request(dns=["a.example"]), ["client auth"], None, NOW)
-    assert pem.first(issuer.issue(prepared)).label == "CERTIFICATE"
+    assert pem.first_block(issuer.issue(prepared)).label == "CERTIFICATE"
 
 
 def test_threads_that_look_at_once_see_one_issuer(place):
@@ -351,14 +379,14 @@ def test_threads_that_look_at_once_see_one_issuer(place):
     place.put_ca(0)
     place.files.load()
     place.put_ca(1)
-    found = []
-    threads = [threading.Thread(target=lambda: found.append(place.files.current(NOW).issuer)) for _ in range(8)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert len(found) == 8
-    assert len(set(map(id, found))) == 1
+    issuers = []
+    threads = [threading.Thread(target=lambda: issuers.append(place.files.current(NOW).issuer)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(issuers) == 8
+    assert len(set(map(id, issuers))) == 1
 
 
 def test_nothing_of_the_key_is_printed(place):
@@ -373,14 +401,16 @@ def test_nothing_of_the_key_is_printed(place):
 
 def test_the_signers_terms_are_those_of_its_issuer(place):
     """Whichever authority is in the files."""
-    terms = {"smallest_rsa": 3072, "issues_authorities": True}
+    terms = {"min_rsa_bits": 3072, "issues_ca": True}
     files = cafiles.CAFiles(place.certificate, place.key, datetime.timedelta(hours=9), **terms)
     for number in (0, 1):
         place.put_ca(number)
         issuer = files.current(NOW).issuer
-        wanted = csr.parse(material.odd_request(attributes=material.requested(template.basic_constraints(ca=True))))
+        wanted = certificaterequest.verified(
+            material.odd_request(attributes=material.requested(template.basic_constraints(ca=True)))
+        )
         made = issuer.prepare(wanted, ["cert sign"], None, NOW).template
         assert made.not_after - made.not_before == datetime.timedelta(hours=9)
         assert template.basic_constraints(ca=True, path_length=0) in made.extensions
-        with pytest.raises(weak.WeakKey):
+        with pytest.raises(weakkeys.WeakKey):
             issuer.prepare(material.request(material.key("RSA-2048")), ["client auth"], None, NOW)

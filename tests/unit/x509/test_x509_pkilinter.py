@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from certplane.x509 import issue, lint, pkilinter
+from certplane.x509.issuance import issue
+from certplane.x509.lint import linter, pkilinter
 from tests.unit.x509 import material
 
 pytestmark = [
@@ -13,10 +14,10 @@ pytestmark = [
 ]
 
 
-def findings(**of):
-    prepared = material.new_issuer().prepare(material.request(**of), ["client auth"], None, material.NOW)
+def findings(**fields):
+    prepared = material.new_issuer().prepare(material.request(**fields), ["client auth"], None, material.NOW)
     assert isinstance(prepared, issue.Prepared)
-    return [each for each in prepared.findings if each.citation == "pkilint"]
+    return [finding for finding in prepared.findings if finding.citation == "pkilint"]
 
 
 def test_nothing_is_said_of_an_ordinary_certificate():
@@ -26,9 +27,9 @@ def test_nothing_is_said_of_an_ordinary_certificate():
 
 def test_what_it_finds_is_told_and_stops_nothing():
     """It does not know what Kubernetes signers issue."""
-    found = findings(dns=["a..example"])
-    assert found
-    assert {each.severity for each in found} == {lint.Severity.WARNING}
+    warnings = findings(dns=["a..example"])
+    assert warnings
+    assert {warning.severity for warning in warnings} == {linter.Severity.WARNING}
 
 
 def test_bytes_that_it_cannot_read_are_a_finding():

@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
-from certplane.x509 import csr, profiles
+from certplane.x509.issuance import profiles
+from certplane.x509.pkcs10 import certificaterequest
 
 P256 = ec.generate_private_key(ec.SECP256R1())
 _GENERAL = {
@@ -32,20 +33,20 @@ def request(common_name="a", organizations=(), key=P256, *, is_ca=False, **names
     if is_ca:
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
-    return csr.parse(builder.sign(key, algorithm).public_bytes(serialization.Encoding.PEM))
+    return certificaterequest.parse(builder.sign(key, algorithm).public_bytes(serialization.Encoding.PEM))
 
 
-def found(profile, asked_for=None, usages=("server auth",), username="jane", expiration=None):
-    asked = profiles.Asked(asked_for or request(), usages, username, expiration)
-    return list(profiles.violations(profiles.Profile(signer="example.com/a", **profile), asked))
+def violations(profile, pkcs10=None, usages=("server auth",), username="jane", expiration=None):
+    requested = profiles.RequestedCertificate(pkcs10 or request(), usages, username, expiration)
+    return list(profiles.violations(profiles.Profile(signer="example.com/a", **profile), requested))
 
 
 def test_a_signer_that_says_nothing_permits_all_but_authorities():
     """Whatever key, names and usages; a CA certificate has to be allowed."""
     everything = request("x", ("o",), dns=["a.b", "*.c"], email=["a@b"], ip=["10.0.0.1"], uri=["spiffe://a/b"])
-    assert found({}, everything) == []
-    assert found({}, request(is_ca=True)) == ["a CA certificate may not be asked for"]
-    assert found({"authority": True}, request(is_ca=True)) == []
+    assert violations({}, everything) == []
+    assert violations({}, request(is_ca=True)) == ["a CA certificate is not allowed"]
+    assert violations({"allow_ca": True}, request(is_ca=True)) == []
 
 
 @pytest.mark.parametrize(
@@ -62,12 +63,14 @@ def test_a_signer_that_says_nothing_permits_all_but_authorities():
 )
 def test_keys(key, allowed, is_permitted):
     """By kind; RSA from a size on."""
-    assert (found({"keys": allowed}, request(key=key)) == []) is is_permitted
+    assert (violations({"keys": allowed}, request(key=key)) == []) is is_permitted
 
 
 def test_the_key_that_is_refused_is_named():
     """And what it may be."""
-    assert found({"keys": ("RSA-3072", "Ed25519")}) == ["the key is ECDSA-P256; it may be RSA-3072 or Ed25519"]
+    assert violations({"keys": ("RSA-3072", "Ed25519")}) == [
+        "the key is ECDSA-P256; the signer permits RSA-3072 or Ed25519"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -89,14 +92,15 @@ def test_the_key_that_is_refused_is_named():
 )
 def test_texts(pattern, name, is_permitted):
     """Anchored, with case; only the star means anything."""
-    assert (found({"common_name": (pattern,)}, request(name or "")) == []) is is_permitted
+    assert (violations({"common_name": (pattern,)}, request(name or "")) == []) is is_permitted
 
 
 @pytest.mark.parametrize("username", ["*", "j*", ""])
 def test_a_name_is_no_pattern(username):
     """Whoever is called like one does not match others."""
-    assert found({"common_name": ("{username}",)}, request("jane"), username=username) != []
-    assert found({"dns": ("{username}.example.com",)}, request(dns=["a.example.com"]), username=username) != []
+    assert violations({"common_name": ("{username}",)}, request("jane"), username=username) != []
+    assert violations({"common_name": ("{username}*",)}, request("jane"), username=username) != []
+    assert violations({"dns": ("{username}.example.com",)}, request(dns=["a.example.com"]), username=username) != []
 
 
 @pytest.mark.parametrize(
@@ -118,14 +122,14 @@ def test_a_name_is_no_pattern(username):
 )
 def test_dns_names(pattern, name, is_permitted):
     """Label by label."""
-    assert (found({"dns": (pattern,)}, request(dns=[name])) == []) is is_permitted
+    assert (violations({"dns": (pattern,)}, request(dns=[name])) == []) is is_permitted
 
 
 def test_wildcards_may_be_refused():
     """Although a pattern would match them."""
-    asked = request(dns=["*.example.com"])
-    assert found({"dns": ("*.example.com",)}, asked) == []
-    assert found({"dns": ("*.example.com",), "wildcards": False}, asked) == [
+    requested = request(dns=["*.example.com"])
+    assert violations({"dns": ("*.example.com",)}, requested) == []
+    assert violations({"dns": ("*.example.com",), "allow_wildcards": False}, requested) == [
         'DNS subjectAltName "*.example.com" is not allowed: it has a wildcard'
     ]
 
@@ -133,45 +137,47 @@ def test_wildcards_may_be_refused():
 def test_addresses():
     """In networks, of either version."""
     allowed = {"ip": ("10.0.0.0/8", "2001:db8::/32")}
-    assert found(allowed, request(ip=["10.1.2.3", "2001:db8::1"])) == []
-    assert found(allowed, request(ip=["11.1.2.3"])) == [
-        'IP subjectAltName "11.1.2.3" is not allowed: it may be 10.0.0.0/8 or 2001:db8::/32'
+    assert violations(allowed, request(ip=["10.1.2.3", "2001:db8::1"])) == []
+    assert violations(allowed, request(ip=["11.1.2.3"])) == [
+        'IP subjectAltName "11.1.2.3" is not allowed: the signer permits 10.0.0.0/8 or 2001:db8::/32'
     ]
 
 
 def test_other_names():
     """URIs and addresses of people are texts."""
     allowed = {"uri": ("spiffe://example.com/ns/*",), "email": ("*@example.com",)}
-    assert found(allowed, request(uri=["spiffe://example.com/ns/a/sa/b"], email=["a@example.com"])) == []
-    assert len(found(allowed, request(uri=["spiffe://other/ns/a"], email=["a@example.com.evil"]))) == 2
+    assert violations(allowed, request(uri=["spiffe://example.com/ns/a/sa/b"], email=["a@example.com"])) == []
+    assert len(violations(allowed, request(uri=["spiffe://other/ns/a"], email=["a@example.com.evil"]))) == 2
 
 
 def test_how_many_names():
     """Some may be needed, and there may be too many."""
-    assert found({"required_names": ("dns", "uri")}) == ["DNS or URI subjectAltName is required"]
-    assert found({"required_names": ("dns", "uri")}, request(uri=["a:b"])) == []
-    assert found({"most_names": 2}, request(dns=["a", "b"], ip=["10.0.0.1"])) == [
-        "there are 3 subjectAltNames, and there may be 2"
+    assert violations({"required_names": ("dns", "uri")}) == ["DNS or URI subjectAltName is required"]
+    assert violations({"required_names": ("dns", "uri")}, request(uri=["a:b"])) == []
+    assert violations({"max_names": 2}, request(dns=["a", "b"], ip=["10.0.0.1"])) == [
+        "there are 3 subjectAltNames; the maximum is 2"
     ]
 
 
 def test_subject():
     """Each organization has to match; all of them may be prescribed."""
-    asked = request("a", ("x", "y"))
-    assert found({"organizations": ("x",)}, asked) == ['subject organization "y" is not allowed: it may be x']
-    assert found({"organizations": ()}, asked) == [
-        'subject organization "x" is not allowed: there may be none',
-        'subject organization "y" is not allowed: there may be none',
+    requested = request("a", ("x", "y"))
+    assert violations({"organizations": ("x",)}, requested) == [
+        'subject organization "y" is not allowed: the signer permits x'
     ]
-    assert found({"exact_organizations": ("x", "y")}, asked) == []
-    assert found({"exact_organizations": ("x",)}, asked) == ["subject organization is not x"]
+    assert violations({"organizations": ()}, requested) == [
+        'subject organization "x" is not allowed: the signer permits none',
+        'subject organization "y" is not allowed: the signer permits none',
+    ]
+    assert violations({"exact_organizations": ("x", "y")}, requested) == []
+    assert violations({"exact_organizations": ("x",)}, requested) == ["subject organization is not x"]
 
 
 def test_usages():
     """Those that may, and those that must."""
     rules = {"usages": ("server auth", "digital signature"), "required_usages": ("server auth",)}
-    assert found(rules) == []
-    assert found(rules, usages=("client auth",)) == [
+    assert violations(rules) == []
+    assert violations(rules, usages=("client auth",)) == [
         "invalid usage for certificate: client auth",
         "missing required usage for certificate: server auth",
     ]
@@ -179,17 +185,22 @@ def test_usages():
 
 def test_lifetimes():
     """Too short is refused; too long is cut, elsewhere."""
-    rules = {"shortest": datetime.timedelta(hours=1), "longest": datetime.timedelta(hours=2)}
-    assert found(rules, expiration=600) == ["expirationSeconds is 600, and has to be 3600 at least"]
-    assert found(rules, expiration=3600) == found(rules, expiration=None) == found(rules, expiration=86400) == []
+    rules = {"min_lifetime": datetime.timedelta(hours=1), "max_lifetime": datetime.timedelta(hours=2)}
+    assert violations(rules, expiration=600) == ["expirationSeconds is 600; the minimum is 3600"]
+    assert (
+        violations(rules, expiration=3600)
+        == violations(rules, expiration=None)
+        == violations(rules, expiration=86400)
+        == []
+    )
 
 
 def test_the_order_is_part_of_the_declaration():
     """The first thing that is broken is what is told."""
     rules = {"common_name": ("x",), "usages": (), "order": ("usages", "common_name")}
-    asked = profiles.Asked(request(), ("server auth",))
+    requested = profiles.RequestedCertificate(request(), ("server auth",))
     with pytest.raises(profiles.ProfileViolation, match="invalid usage"):
-        profiles.verify(profiles.Profile(signer="example.com/a", **rules), asked)
+        profiles.verify(profiles.Profile(signer="example.com/a", **rules), requested)
 
 
 @pytest.mark.parametrize(
@@ -204,5 +215,64 @@ def test_the_order_is_part_of_the_declaration():
 def test_who_is_approved_without_a_person(approval, expected):
     """Whom a rule names, for what is permitted."""
     profile = profiles.Profile(signer="example.com/a", common_name=("a",), approval=approval)
-    assert profiles.may_approve(profile, profiles.Asked(request(), (), "jane"), ("makers",)) is expected
-    assert not profiles.may_approve(profile, profiles.Asked(request("b"), (), "jane"), ("makers",))
+    assert profiles.may_approve(profile, profiles.RequestedCertificate(request(), (), "jane"), ("makers",)) is expected
+    assert not profiles.may_approve(profile, profiles.RequestedCertificate(request("b"), (), "jane"), ("makers",))
+
+
+CLIENT, ENCIPHERMENT = ("client auth", "digital signature"), ("key encipherment",)
+SERVING = ("server auth", "digital signature")
+
+
+@pytest.mark.parametrize(
+    ("signer", "usages", "is_permitted"),
+    [
+        (profiles.KUBE_APISERVER_CLIENT, CLIENT[:1], True),
+        (profiles.KUBE_APISERVER_CLIENT, (*CLIENT, *ENCIPHERMENT), True),
+        (profiles.KUBE_APISERVER_CLIENT, CLIENT[1:], False),
+        (profiles.KUBE_APISERVER_CLIENT, (*CLIENT, "server auth"), False),
+        (profiles.KUBE_APISERVER_CLIENT, (*CLIENT, "cert sign"), False),
+        (profiles.KUBE_APISERVER_CLIENT_KUBELET, CLIENT, True),
+        (profiles.KUBE_APISERVER_CLIENT_KUBELET, (*CLIENT, *ENCIPHERMENT), True),
+        (profiles.KUBE_APISERVER_CLIENT_KUBELET, CLIENT[:1], False),
+        (profiles.KUBE_APISERVER_CLIENT_KUBELET, (*CLIENT, "server auth"), False),
+        (profiles.KUBELET_SERVING, SERVING, True),
+        (profiles.KUBELET_SERVING, (*SERVING, *ENCIPHERMENT), True),
+        (profiles.KUBELET_SERVING, SERVING[:1], False),
+        (profiles.KUBELET_SERVING, (*SERVING, "client auth"), False),
+        (profiles.LEGACY_UNKNOWN, ("code signing",), True),
+    ],
+)
+def test_usages_that_a_built_in_signer_permits(signer, usages, is_permitted):
+    """No more than what its certificates are for: that of a client serves nothing."""
+    names = {"dns": ["n1"]} if signer == profiles.KUBELET_SERVING else {}
+    requested = profiles.RequestedCertificate(request("system:node:n1", ("system:nodes",), **names), usages)
+    assert profiles.permits(profiles.BUILT_IN[signer], requested) is is_permitted
+
+
+@pytest.mark.parametrize(
+    ("signer", "changes", "is_permitted"),
+    [
+        (profiles.KUBE_APISERVER_CLIENT_KUBELET, {}, True),
+        (profiles.KUBE_APISERVER_CLIENT_KUBELET, {"common_name": "jane"}, False),
+        (profiles.KUBE_APISERVER_CLIENT_KUBELET, {"common_name": "x:system:node:n1"}, False),
+        (profiles.KUBE_APISERVER_CLIENT_KUBELET, {"organizations": ("system:nodes", "system:masters")}, False),
+        (profiles.KUBE_APISERVER_CLIENT_KUBELET, {"organizations": ()}, False),
+        (profiles.KUBE_APISERVER_CLIENT_KUBELET, {"dns": ["n1"]}, False),
+        (profiles.KUBE_APISERVER_CLIENT_KUBELET, {"ip": ["10.0.0.1"]}, False),
+        (profiles.KUBE_APISERVER_CLIENT_KUBELET, {"email": ["a@example.com"]}, False),
+        (profiles.KUBE_APISERVER_CLIENT_KUBELET, {"uri": ["spiffe://a/b"]}, False),
+        (profiles.KUBELET_SERVING, {}, False),
+        (profiles.KUBELET_SERVING, {"dns": ["n1"]}, True),
+        (profiles.KUBELET_SERVING, {"ip": ["10.0.0.1"]}, True),
+        (profiles.KUBELET_SERVING, {"dns": ["n1"], "common_name": "jane"}, False),
+        (profiles.KUBELET_SERVING, {"dns": ["n1"], "organizations": ("system:nodes", "x")}, False),
+        (profiles.KUBELET_SERVING, {"dns": ["n1"], "email": ["a@example.com"]}, False),
+        (profiles.KUBELET_SERVING, {"dns": ["n1"], "uri": ["spiffe://a/b"]}, False),
+    ],
+)
+def test_names_that_a_signer_for_kubelets_permits(signer, changes, is_permitted):
+    """The identity of a node, and for a server its names and addresses."""
+    fields = {"common_name": "system:node:n1", "organizations": ("system:nodes",), **changes}
+    usages = SERVING if signer == profiles.KUBELET_SERVING else CLIENT
+    requested = profiles.RequestedCertificate(request(**fields), usages)
+    assert profiles.permits(profiles.BUILT_IN[signer], requested) is is_permitted

@@ -1,6 +1,6 @@
-"""Connections: TLS and HTTP/1.1, ours from the socket to the request.
+"""Connections: our own TLS and HTTP/1.1 server, from the socket to the request.
 
-`http1` and `tls` are machines without I/O: bytes in, events out, so that every rule of framing and of the handshake is
-tested with bytes alone. `peer` is the thin asyncio shell around one connection, `listener` owns the listening socket,
-the clockwork and the end. Why this is not a library's server: docs/adr/0001.
+`http1` and `tls` are state machines without I/O: bytes in, events out, so that every rule of the framing and of the
+handshake is tested with bytes alone. `protocol` is the asyncio protocol of one connection; `listener` owns the
+listening socket, checks timeouts and drains connections. docs/adr/0001 says why no library's server is used.
 """

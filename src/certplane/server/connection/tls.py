@@ -1,13 +1,13 @@
-"""TLS without I/O: ciphertext in, plaintext out, and the certificates that the client showed.
+"""TLS without I/O: ciphertext in, plaintext out, and the certificates that the client presented.
 
-The handshake asks for a client certificate and takes whatever comes, as Go's `tls.RequestClientCert` does: it proves
-that the client holds the key, and nothing else. Whom the certificate names, and whether it is believed, is judged for
-each request by `certplane.access` (docs/adr/0013). That takes a verdict of our own on the chain, for which the standard
-library's `ssl` has no callback and pyOpenSSL has one. OpenSSL is that of the `cryptography` wheel.
+The handshake requests a client certificate and accepts any, as Go's `tls.RequestClientCert` does: it proves that the
+client holds the key, and nothing else. `certplane.access` verifies the chain and the identity for each request
+(docs/adr/0013). That needs a verify callback, which pyOpenSSL has and the standard library's `ssl` lacks. OpenSSL is
+the one of the `cryptography` wheel.
 
-There is no resumption: a ticket would keep a client certificate without the intermediates that were sent with it.
+Sessions are not resumed: a ticket would store the client certificate without the intermediates sent with it.
 
-What this module does not know: HTTP, sockets, time, and who may come.
+This module knows nothing of HTTP, sockets, time, and authentication.
 """
 
 from __future__ import annotations
@@ -17,42 +17,43 @@ from typing import Any, Final
 
 from OpenSSL import SSL, crypto
 
-from certplane.x509 import certificates, keys, pairs, pem
-from certplane.x509.certificates import Certificate
+from certplane.golang import pem
+from certplane.x509 import keys
+from certplane.x509.trust import certificates, keypairs
+from certplane.x509.trust.certificates import Certificate
 
-#: The cipher suites of Go's `crypto/tls` for TLS 1.2 that have forward secrecy and are AEADs; those of TLS 1.3 are
-#: OpenSSL's own.
+#: The TLS 1.2 cipher suites of Go's `crypto/tls` that are AEADs with forward secrecy. TLS 1.3 has OpenSSL's defaults.
 _CIPHERS: Final = (
     b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
     b"ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 )
 _ALPN: Final = b"http/1.1"
-_RECORD_HEAD: Final = 5
-#: Bytes of a record's content at the most, with what TLS 1.2 may add (RFC 5246 section 6.2.3).
+_RECORD_HEADER: Final = 5
+#: Maximum bytes of a record's content, with the expansion that TLS 1.2 allows (RFC 5246 section 6.2.3).
 _RECORD_LIMIT: Final = 16384 + 2048
-#: Of plaintext in a record, and what a record adds to it at the most.
-_RECORD_PLAIN: Final = 16384
+#: Maximum bytes of plaintext in a record, and of what encryption adds to it.
+_RECORD_PLAINTEXT: Final = 16384
 _RECORD_OVERHEAD: Final = 64
-#: Records in a row that bring nothing for us, as many as Go's `crypto/tls` takes. A client that goes on asking for new
-#: keys, and nothing else, would have a key made and an answer written at each of them, while everybody else waits.
-_MOST_USELESS: Final = 16
-#: What is read at once of what OpenSSL has to say in a handshake.
+#: Consecutive records without application data, as many as Go's `crypto/tls` allows. For each key update a key is
+#: derived and a reply written, so a client that sends nothing else would block all other connections.
+_MAX_EMPTY_RECORDS: Final = 16
+#: Bytes that are read at once of OpenSSL's handshake output.
 _FLIGHT: Final = 16384
 
 
 class TLSError(Exception):
-    """The connection is over: no handshake came about, or a record was damaged. The text is OpenSSL's."""
+    """The handshake failed or a record was invalid; the connection cannot be used. The text is OpenSSL's."""
 
 
 class ServingContext:
-    """What new connections are served with: certificate, key, and the names of the CAs of clients."""
+    """The TLS configuration of new connections: certificate, key, and the subjects of the client CAs."""
 
     def __init__(self, certificate: bytes, key: bytes, client_ca: bytes) -> None:
-        """Three PEM texts: a chain, leaf first; its key; CA certificates. Raises ValueError."""
+        """Three PEM texts: a chain, leaf first; its key; the client CA certificates. Raises ValueError."""
         self._context = _context(certificate, key, client_ca)
 
     def load(self, certificate: bytes, key: bytes, client_ca: bytes) -> None:
-        """Serve new connections with these from now on. Raises ValueError, and goes on with the former ones."""
+        """Replace the configuration for new connections. Raises ValueError, and then keeps the previous one."""
         self._context = _context(certificate, key, client_ca)
 
     def session(self) -> Session:
@@ -61,14 +62,14 @@ class ServingContext:
 
 
 def _context(certificate: bytes, key: bytes, client_ca: bytes) -> SSL.Context:
-    pairs.check(certificate, key)
+    keypairs.check(certificate, key)
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_cipher_list(_CIPHERS)
     context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_alpn_select_callback(_select_protocol)
-    context.set_verify(SSL.VERIFY_PEER, _take_any)
+    context.set_verify(SSL.VERIFY_PEER, _accept_any)
     try:
         leaf, *others = _certificates(certificate)
         context.use_certificate(leaf)
@@ -76,7 +77,7 @@ def _context(certificate: bytes, key: bytes, client_ca: bytes) -> SSL.Context:
             context.add_extra_chain_cert(other)
         context.use_privatekey(keys.from_pem(key))
         context.check_privatekey()
-        # As Go's server does: clients that hold several certificates choose by these names.
+        # As Go's server does: clients with several certificates choose by the subjects of these CAs.
         for authority in _certificates(client_ca):
             context.add_client_ca(authority)
     except (SSL.Error, crypto.Error) as error:
@@ -88,41 +89,44 @@ def _certificates(text: bytes) -> list[Certificate]:
     return [certificates.parse(block.data) for block in pem.blocks(text) if block.label == "CERTIFICATE"]
 
 
-def _take_any(*_: object) -> bool:
+def _accept_any(*_: object) -> bool:
     return True
 
 
-def _select_protocol(_: SSL.Connection, offered: list[bytes]) -> Any:
-    return _ALPN if _ALPN in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+def _select_protocol(_: SSL.Connection, protocols: list[bytes]) -> Any:
+    return _ALPN if _ALPN in protocols else SSL.NO_OVERLAPPING_PROTOCOLS
 
 
 def _text(error: Exception) -> str:
-    """What OpenSSL says of an error: its last reason."""
+    """The last reason of an OpenSSL error."""
     queue = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    return str(queue[-1][-1]) if queue else "the connection was closed"
+    return str(queue[-1][-1]) if queue else "the client closed the connection"
 
 
 class Session:
-    """One connection. `receive` and `send` translate; what has to go to the client besides, `take_outgoing` gives."""
+    """The TLS session of one connection. `receive` decrypts, `send` encrypts; `take_outgoing` returns the bytes that
+    TLS itself has to send.
+    """
 
     def __init__(self, connection: SSL.Connection) -> None:
         self._connection = connection
         connection.set_accept_state()
-        #: Of a record that is not complete yet.
+        #: The bytes of an incomplete record.
         self._partial = bytearray()
         self._outgoing: list[bytes] = []
-        #: Records since the last one that brought something.
-        self._useless = 0
-        #: Whether anything came yet.
+        #: Consecutive records without application data.
+        self._empty_records = 0
+        #: The client has sent something.
         self.has_begun = False
+        #: The handshake is complete.
         self.is_established = False
-        #: Whether the client said that nothing more comes.
+        #: The client has sent close_notify.
         self.is_ended = False
-        #: What the client showed, in DER, leaf first, as it came; nothing if it showed nothing.
+        #: The certificates that the client presented, in DER, leaf first; empty without a client certificate.
         self.peer_chain: Sequence[bytes] = ()
 
     def receive(self, data: bytes) -> bytes:
-        """The plaintext in the records that the bytes complete. Raises TLSError; there may be an alert to send then."""
+        """The plaintext of the records that the bytes complete. Raises TLSError; then there may be an alert to send."""
         self.has_begun = True
         if self._partial:
             self._partial += data
@@ -138,38 +142,38 @@ class Session:
             self._partial.clear()
         try:
             if len(groups) == 1:
-                return self._take(data, *groups[0])
-            return self._take_all(data, groups)
+                return self._decrypt(data, *groups[0])
+            return self._decrypt_groups(data, groups)
         except SSL.Error as error:
             self._collect()
             raise TLSError(_text(error)) from error
 
-    def _take_all(self, data: bytes, groups: Sequence[tuple[int, int]]) -> bytes:
+    def _decrypt_groups(self, data: bytes, groups: Sequence[tuple[int, int]]) -> bytes:
         pieces: list[bytes] = []
         position = 0
         for records, size in groups:
-            pieces.append(self._take(data[position : position + size], records, size))
+            pieces.append(self._decrypt(data[position : position + size], records, size))
             position += size
             if self.is_ended:
                 break
         return b"".join(pieces)
 
-    def _take(self, data: bytes, records: int, size: int) -> bytes:
-        """The plaintext in a group of records. OpenSSL goes on by itself through all that bring nothing."""
+    def _decrypt(self, data: bytes, records: int, size: int) -> bytes:
+        """The plaintext of a group of records. OpenSSL skips those without application data in one call."""
         self._connection.bio_write(data)
         try:
             if not self.is_established:
-                return self._shake_hands(size)
-            plain = self._read(records, size)
+                return self._handshake(size)
+            plaintext = self._read(records, size)
         except SSL.ZeroReturnError:
             self.is_ended = True
             return b""
-        self._useless = 0 if plain else self._useless + records
-        if self._useless > _MOST_USELESS and not self.is_ended:
-            raise TLSError("too many records without content")
-        return plain
+        self._empty_records = 0 if plaintext else self._empty_records + records
+        if self._empty_records > _MAX_EMPTY_RECORDS and not self.is_ended:
+            raise TLSError("too many records without application data")
+        return plaintext
 
-    def _shake_hands(self, size: int) -> bytes:
+    def _handshake(self, size: int) -> bytes:
         try:
             self._connection.do_handshake()
         except SSL.WantReadError:
@@ -178,11 +182,11 @@ class Session:
         self._collect()
         self.is_established = True
         self.peer_chain = _peer_chain(self._connection)
-        # A request may have come along with the last flight; how many records are left of it nobody says.
+        # A request may have arrived with the last flight; the number of its records is unknown.
         return self._read(size, size)
 
     def _read(self, records: int, size: int) -> bytes:
-        """What is in as many records. One by one: to ask OpenSSL for more than there is costs an exception."""
+        """The plaintext of so many records. Each is read by itself: reading more than there is costs an exception."""
         if records == 1:
             try:
                 return self._connection.recv(size)
@@ -194,35 +198,35 @@ class Session:
             for _ in range(records):
                 pieces.append(self._connection.recv(min(size, _RECORD_LIMIT)))  # noqa: PERF401 - what came before an exception is kept
         except SSL.WantReadError:
-            # Not every record has content for us.
+            # Some records have no application data.
             self._collect()
         except SSL.ZeroReturnError:
             self.is_ended = True
         return b"".join(pieces)
 
     def send(self, data: bytes) -> bytes:
-        """The records that carry a piece of plaintext. Raises TLSError."""
+        """The records of some plaintext. Raises TLSError."""
         if not data:
             return b""
         try:
             self._connection.sendall(data)
-            size = len(data) + _RECORD_OVERHEAD * (len(data) // _RECORD_PLAIN + 1)
+            size = len(data) + _RECORD_OVERHEAD * (len(data) // _RECORD_PLAINTEXT + 1)
             return self._connection.bio_read(size)
         except SSL.Error as error:
             raise TLSError(_text(error)) from error
 
     def end(self) -> None:
-        """Say that nothing more comes."""
+        """Send close_notify."""
         if self.is_established:
             try:
                 self._connection.shutdown()
             except SSL.Error:
-                # Already over; there is nothing to say then.
+                # The session is already shut down.
                 return
             self._collect()
 
     def take_outgoing(self) -> bytes:
-        """What has to be sent to the client by itself: handshake, alerts."""
+        """The bytes that TLS itself has to send to the client: handshake messages and alerts."""
         outgoing, self._outgoing = b"".join(self._outgoing), []
         return outgoing
 
@@ -231,30 +235,30 @@ class Session:
             while True:
                 self._outgoing.append(self._connection.bio_read(_FLIGHT))
         except SSL.Error:
-            # WantReadError: there is no more.
+            # WantReadError: there is no more output.
             return
 
 
 def _complete_records(data: bytes) -> tuple[list[tuple[int, int]], int]:
-    """The complete records, in groups of so many with so many bytes; and the bytes of all of them."""
+    """The complete records as groups of (number of records, bytes); and the bytes of all groups."""
     groups: list[tuple[int, int]] = []
-    records = position = begun = 0
+    records = position = start = 0
     length = len(data)
-    while length - position >= _RECORD_HEAD:
+    while length - position >= _RECORD_HEADER:
         content = data[position + 3] << 8 | data[position + 4]
         if content > _RECORD_LIMIT:
-            # That is no record; OpenSSL knows the alert for it.
-            return [*groups, (records + 1, length - begun)], length
-        end = position + _RECORD_HEAD + content
+            # The record is invalid: pass it to OpenSSL, which sends the alert.
+            return [*groups, (records + 1, length - start)], length
+        end = position + _RECORD_HEADER + content
         if end > length:
             break
         records += 1
         position = end
-        if records == _MOST_USELESS:
-            groups.append((records, position - begun))
-            records, begun = 0, position
+        if records == _MAX_EMPTY_RECORDS:
+            groups.append((records, position - start))
+            records, start = 0, position
     if records:
-        groups.append((records, position - begun))
+        groups.append((records, position - start))
     return groups, position
 
 
@@ -263,5 +267,5 @@ def _peer_chain(connection: SSL.Connection) -> Sequence[bytes]:
     if leaf is None:
         return ()
     chain = [leaf, *(connection.get_peer_cert_chain() or ())]
-    # The chain of a server's peer may or may not begin with the leaf.
+    # On the server side, OpenSSL's chain may or may not begin with the leaf.
     return tuple(dict.fromkeys(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate) for certificate in chain))

@@ -8,15 +8,18 @@ import ssl
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from certplane.golang import pem
 from certplane.server.connection import tls
-from certplane.x509 import authority, keys, mint, pem, template
+from certplane.x509 import keys
+from certplane.x509.issuance import authority, selfsigned
+from certplane.x509.tbs import template
 
 NOW = datetime.datetime.now(datetime.UTC)
 LIFETIME = datetime.timedelta(days=10)
 
 
 class Transport:
-    """As much of a transport as a connection uses. `unsent` is what the client has not read."""
+    """The part of a transport that a connection uses. `unsent` is the number of bytes that the client has not read."""
 
     def __init__(self):
         self.written = b""
@@ -57,16 +60,16 @@ class Transport:
 
 
 class CA:
-    """A CA whose certificates are good for anything."""
+    """A CA for server and client certificates."""
 
     def __init__(self, name):
         self.key = ec.generate_private_key(ec.SECP256R1())
-        self.pem = mint.self_signed_ca(name, self.key, NOW, LIFETIME)
-        self.authority = authority.Authority(pem.first(self.pem).data, self.key)
+        self.pem = selfsigned.self_signed_ca(name, self.key, NOW, LIFETIME)
+        self.authority = authority.Authority(pem.first_block(self.pem).data, self.key)
 
-    def issue(self, what, key=None):
+    def issue(self, leaf, key=None):
         key = key or ec.generate_private_key(ec.SECP256R1())
-        return mint.leaf(what, key, self.authority, NOW, LIFETIME), keys.to_pem(key)
+        return selfsigned.issue_leaf(leaf, key, self.authority, NOW, LIFETIME), keys.to_pem(key)
 
 
 class Stalled(Exception):
@@ -74,7 +77,7 @@ class Stalled(Exception):
 
 
 class Client:
-    """A TLS client in memory. `shake_hands` leaves the session established, or raises what either side raised."""
+    """A TLS client in memory. `handshake` leaves the session established, or raises the error of either side."""
 
     def __init__(self, session, ca, identity=None, version=None, alpn=()):
         settings = ssl.create_default_context(cadata=ca.pem.decode())
@@ -86,23 +89,23 @@ class Client:
         if alpn:
             settings.set_alpn_protocols(alpn)
         self.session = session
-        #: What happens to flights on their way.
+        #: Modifies flights on their way to the server.
         self.tamper = bytes
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = settings.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
 
     def flight(self, cut=1 << 20):
-        """Carry what the client has to say, in cuts, and back what the server answers; the plaintext that came out."""
-        said, plain = self.tamper(self._outgoing.read()), b""
-        for at in range(0, len(said), cut):
-            plain += self.session.receive(said[at : at + cut])
-        answered = self.session.take_outgoing()
-        self._incoming.write(answered)
-        if not self.session.is_established and not said and not answered:
+        """Carry the client's bytes to the server, split, and the server's back; return the plaintext that arrived."""
+        sent, plaintext = self.tamper(self._outgoing.read()), b""
+        for start in range(0, len(sent), cut):
+            plaintext += self.session.receive(sent[start : start + cut])
+        received = self.session.take_outgoing()
+        self._incoming.write(received)
+        if not self.session.is_established and not sent and not received:
             raise Stalled
-        return plain
+        return plaintext
 
-    def shake_hands(self, cut=1 << 20):
+    def handshake(self, cut=1 << 20):
         while True:
             try:
                 self.tls.do_handshake()
@@ -123,9 +126,9 @@ class Client:
 
 
 class TLS:
-    """A CA, and what a server serves with."""
+    """A CA, and the TLS context of a server."""
 
     def __init__(self):
         self.ca = CA("clients")
         names = template.AltNames(dns=("localhost",))
-        self.context = tls.ServingContext(*self.ca.issue(mint.Leaf("server", names=names)), self.ca.pem)
+        self.context = tls.ServingContext(*self.ca.issue(selfsigned.Leaf("server", names=names)), self.ca.pem)

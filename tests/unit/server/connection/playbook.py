@@ -1,7 +1,7 @@
-"""Scripts for the HTTP machine: what a client sends and what is answered on one side, what is told on the other.
+"""Scripts for the HTTP state machine: the bytes that a client sends, the responses, and the expected events.
 
-A step is bytes (the client sends them), `Answer` or `Stream` (the handler answers), or what `told` gives for an event
-that must come. `play` runs a script once as it stands and once byte by byte: how the bytes were cut must not matter.
+A step is bytes (the client sends them), `FullResponse` or `Stream` (the handler responds), or the `summary` of an
+expected event. `play` runs a script once as it is and once byte by byte: how the bytes are split must not matter.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ END = "end"
 
 
 @dataclasses.dataclass
-class Answer:
-    """The handler answers in one piece; `wire` is what the client gets, Date and such left out."""
+class FullResponse:
+    """A complete response; `wire` is what the client gets, without Date and Content-Type."""
 
     status: int
     body: bytes
@@ -26,60 +26,61 @@ class Answer:
 
 @dataclasses.dataclass
 class Stream:
-    """The handler answers in pieces."""
+    """A response in chunks."""
 
     pieces: tuple[bytes, ...]
     wire: bytes
     closes: bool = False
 
 
-def told(event):
-    """An event, short enough to write down."""
-    if isinstance(event, http1.Request):
+def summary(event):
+    """An event in short form."""
+    if isinstance(event, http1.RequestHead):
         return f"{event.method} {event.path}" + (f"?{event.raw_query}" if event.raw_query else "")
     if isinstance(event, http1.Body):
         return event.data.decode("latin-1")
-    if isinstance(event, http1.End):
+    if isinstance(event, http1.EndOfMessage):
         return END
     return (event.status, event.reason)
 
 
 def play(script):
-    """Run a script, whole and in single bytes. What is told must be what stands between the bytes, in order."""
+    """Run a script, whole and in single bytes. The events must be those of the script, in order."""
     for cut in (len, lambda _: 1):
-        machine = http1.Machine()
-        heard = []
+        machine = http1.StateMachine()
+        events_so_far = []
         for step in script:
             if isinstance(step, bytes):
                 size = max(cut(step), 1)
-                for at in range(0, len(step), size):
-                    _hear(heard, machine.receive(step[at : at + size]))
-            elif isinstance(step, Answer):
-                assert machine.answer(step.status, [], step.body) == step.wire
+                for start in range(0, len(step), size):
+                    _add_events(events_so_far, machine.receive(step[start : start + size]))
+            elif isinstance(step, FullResponse):
+                assert machine.encode_response(step.status, [], step.body) == step.wire
                 assert machine.closing == step.closes
-                _hear(heard, machine.receive(b""))
+                _add_events(events_so_far, machine.receive(b""))
             elif isinstance(step, Stream):
-                pieces = [machine.piece(piece) for piece in step.pieces] if (begun := machine.begin(200, [])) else []
-                assert b"".join([begun, *pieces, machine.end()]) == step.wire
+                parts = [machine.start_stream(200, [])]
+                parts += [machine.encode_chunk(chunk) for chunk in step.pieces]
+                assert b"".join([*parts, machine.end_stream()]) == step.wire
                 assert machine.closing == step.closes
-                _hear(heard, machine.receive(b""))
+                _add_events(events_so_far, machine.receive(b""))
             else:
-                assert heard, f"nothing was told where {step!r} should be"
-                assert heard.pop(0) == step
-        assert heard == []
+                assert events_so_far, f"no event, expected {step!r}"
+                assert events_so_far.pop(0) == step
+        assert events_so_far == []
 
 
-def _hear(heard, events):
-    """Pieces of one body are one piece, however they came."""
+def _add_events(events_so_far, events):
+    """Add events. Consecutive parts of a body are joined."""
     for event in events:
-        text = told(event)
-        if isinstance(event, http1.Body) and heard and isinstance(heard[-1], Piece):
-            heard[-1] = Piece(heard[-1] + text)
+        text = summary(event)
+        if isinstance(event, http1.Body) and events_so_far and isinstance(events_so_far[-1], BodyPart):
+            events_so_far[-1] = BodyPart(events_so_far[-1] + text)
         else:
-            heard.append(Piece(text) if isinstance(event, http1.Body) else text)
+            events_so_far.append(BodyPart(text) if isinstance(event, http1.Body) else text)
 
 
-class Piece(str):
-    """A piece of a body."""
+class BodyPart(str):
+    """A part of a body."""
 
     __slots__ = ()

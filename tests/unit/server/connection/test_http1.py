@@ -1,40 +1,40 @@
-"""HTTP/1.1 framing, byte by byte: docs of the rules are in `certplane.server.connection.http1`."""
+"""HTTP/1.1 framing. The rules are in the docstring of `certplane.server.connection.http1`."""
 
 from __future__ import annotations
 
 import pytest
 
 from certplane.server.connection import http1
-from tests.unit.server.connection.playbook import END, HOST, Answer, Stream, play
+from tests.unit.server.connection.playbook import END, HOST, FullResponse, Stream, play
 
 OK = b"HTTP/1.1 200 OK\r\n"
 EMPTY = OK + b"content-length: 0\r\n\r\n"
 LAST = OK + b"content-length: 0\r\nconnection: close\r\n\r\n"
 
-PLAYBOOKS = {
-    "a request, its answer, and the next": [
+SCRIPTS = {
+    "a request, its response, and the next request": [
         b"GET /x?y=%20 HTTP/1.1\r\n" + HOST + b"\r\n",
         "GET /x?y=%20",
-        Answer(200, b"hi", OK + b"content-length: 2\r\n\r\nhi"),
+        FullResponse(200, b"hi", OK + b"content-length: 2\r\n\r\nhi"),
         b"GET /z HTTP/1.1\r\n" + HOST + b"\r\n",
         "GET /z",
     ],
-    "a body of a length": [
+    "a body with Content-Length": [
         b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\n\r\nabc",
         "POST /",
         "abc",
         END,
-        Answer(200, b"", EMPTY),
+        FullResponse(200, b"", EMPTY),
         b"GET / HTTP/1.1\r\n" + HOST + b"\r\n",
         "GET /",
     ],
-    "a body in chunks, with extensions": [
+    "a chunked body with extensions": [
         b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: Chunked\r\n\r\n",
         "POST /",
         b'3;a=b;c="d"\r\nabc\r\n00A \r\n0123456789\r\n0\r\n\r\n',
         "abc0123456789",
         END,
-        Answer(200, b"", EMPTY),
+        FullResponse(200, b"", EMPTY),
     ],
     "trailers are dropped": [
         b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n",
@@ -42,89 +42,89 @@ PLAYBOOKS = {
         "x",
         b"Impersonate-Group: system:masters\r\nA: b\r\n\r\n",
         END,
-        Answer(200, b"", EMPTY),
+        FullResponse(200, b"", EMPTY),
         b"GET / HTTP/1.1\r\n" + HOST + b"\r\n",
         "GET /",
     ],
-    "an upgrade is ignored, and its body is its body": [
+    "an upgrade is ignored, and its body is an ordinary body": [
         b"POST / HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: foo\r\nContent-Length: 33\r\n\r\n",
         "POST /",
         b"GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n"[:33],
         "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n"[:33],
         END,
-        Answer(200, b"", EMPTY),
+        FullResponse(200, b"", EMPTY),
     ],
-    "an upgrade of the connection to HTTP/2 is a request like any": [
+    "an upgrade to HTTP/2 is ignored": [
         b"GET / HTTP/1.1\r\n" + HOST + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n",
         "GET /",
-        Answer(200, b"", EMPTY),
+        FullResponse(200, b"", EMPTY),
     ],
-    "requests behind one another wait for their turn": [
+    "pipelined requests": [
         b"GET /1 HTTP/1.1\r\n" + HOST + b"\r\nGET /2 HTTP/1.1\r\n" + HOST + b"\r\nGET /3 HTTP/1.1\r\n" + HOST + b"\r\n",
         "GET /1",
-        Answer(200, b"", EMPTY),
+        FullResponse(200, b"", EMPTY),
         "GET /2",
-        Answer(200, b"", EMPTY),
+        FullResponse(200, b"", EMPTY),
         "GET /3",
     ],
-    "an answer before the end of the body is the last": [
+    "a response before the end of the body is the last": [
         b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 1000\r\n\r\nabc",
         "POST /",
         "abc",
-        Answer(200, b"", LAST, closes=True),
+        FullResponse(200, b"", LAST, closes=True),
         b"GET /smuggled HTTP/1.1\r\n" + HOST + b"\r\n",
     ],
-    "an answer before the last chunk is the last": [
+    "a response before the last chunk is the last": [
         b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
         "POST /",
         "abc",
-        Answer(200, b"", LAST, closes=True),
+        FullResponse(200, b"", LAST, closes=True),
         b"0\r\n\r\nGET /smuggled HTTP/1.1\r\n" + HOST + b"\r\n",
     ],
-    "a client that wants to close": [
+    "Connection: close": [
         b"GET / HTTP/1.1\r\n" + HOST + b"Connection: x, CLOSE\r\n\r\n",
         "GET /",
-        Answer(200, b"", LAST, closes=True),
+        FullResponse(200, b"", LAST, closes=True),
         b"GET /2 HTTP/1.1\r\n" + HOST + b"\r\n",
     ],
-    "an old client": [
+    "HTTP/1.0": [
         b"GET / HTTP/1.0\r\n\r\n",
         "GET /",
-        Answer(200, b"", LAST, closes=True),
+        FullResponse(200, b"", LAST, closes=True),
     ],
-    "an old client knows no chunks": [
+    "HTTP/1.0 has no chunks": [
         b"GET / HTTP/1.0\r\n\r\n",
         "GET /",
         Stream((b"ab", b"", b"c"), OK + b"connection: close\r\n\r\nabc", closes=True),
     ],
-    "an answer in pieces": [
+    "a response in chunks": [
         b"GET / HTTP/1.1\r\n" + HOST + b"\r\n",
         "GET /",
         Stream((b"ab", b"", b"c"), OK + b"transfer-encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"),
         b"GET /2 HTTP/1.1\r\n" + HOST + b"\r\n",
         "GET /2",
     ],
-    "no body goes back for HEAD": [
+    "HEAD has no response body": [
         b"HEAD / HTTP/1.1\r\n" + HOST + b"\r\n",
         "HEAD /",
-        Answer(200, b"abc", OK + b"content-length: 3\r\n\r\n"),
+        FullResponse(200, b"abc", OK + b"content-length: 3\r\n\r\n"),
         b"HEAD / HTTP/1.1\r\n" + HOST + b"\r\n",
         "HEAD /",
         Stream((b"ab",), OK + b"transfer-encoding: chunked\r\n\r\n"),
     ],
-    "not modified has no length": [
+    "304 has no Content-Length": [
         b"GET / HTTP/1.1\r\n" + HOST + b"\r\n",
         "GET /",
-        Answer(304, b"", b"HTTP/1.1 304 Not Modified\r\n\r\n"),
+        FullResponse(304, b"", b"HTTP/1.1 304 Not Modified\r\n\r\n"),
     ],
-    "the absolute form": [
+    "absolute form": [
         b"GET https://a:1/b?c HTTP/1.1\r\nHost: a:1\r\n\r\n",
         "GET /b?c",
-        Answer(200, b"", EMPTY),
+        FullResponse(200, b"", EMPTY),
         b"GET HTTP://a HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET /",
     ],
-    "the server as a whole": [
+    "asterisk form": [
         b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n",
         "OPTIONS *",
     ],
@@ -139,10 +139,10 @@ PLAYBOOKS = {
 }
 
 
-@pytest.mark.parametrize("name", PLAYBOOKS)
-def test_playbook(name):
-    """What is sent is told as it stands in the script, however the bytes are cut."""
-    play(PLAYBOOKS[name])
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts(name):
+    """The machine emits the events of the script, however the bytes are split."""
+    play(SCRIPTS[name])
 
 
 def _get(*fields, version=b"1.1", target=b"/"):
@@ -168,7 +168,7 @@ REFUSED = {
     "a tab": (b"GET\t/ HTTP/1.1\r\nHost: h\r\n\r\n", 400, "malformed HTTP request"),
     "a target without a slash": (_get(HOSTED, target=b"x"), 400, "malformed HTTP request"),
     "another scheme": (_get(HOSTED, target=b"ftp://h/"), 400, "malformed HTTP request"),
-    "a connection to elsewhere": (b"CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n", 400, "malformed HTTP request"),
+    "CONNECT": (b"CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n", 400, "malformed HTTP request"),
     "a broken escape": (_get(HOSTED, target=b"/%zz"), 400, "malformed HTTP request"),
     "a folded field": (_get(HOSTED, b"A: b", b" c"), 400, "malformed HTTP request"),
     "a space before the colon": (_get(HOSTED, b"A : b"), 400, "malformed HTTP request"),
@@ -182,10 +182,10 @@ REFUSED = {
     "chunked twice": (_get(HOSTED, CHUNKED, CHUNKED), 501, "unsupported transfer encoding"),
     "chunked by another name": (_get(HOSTED, b"Transfer-Encoding: \x0bchunked"), 400, "malformed HTTP request"),
     "a coding and a length": (
-        _get(HOSTED, CHUNKED, b"Content-Length: 3"), 400, "Transfer-Encoding in a request that is framed otherwise",
+        _get(HOSTED, CHUNKED, b"Content-Length: 3"), 400, "unexpected Transfer-Encoding",
     ),
     "a coding in HTTP/1.0": (
-        _get(HOSTED, CHUNKED, version=b"1.0"), 400, "Transfer-Encoding in a request that is framed otherwise",
+        _get(HOSTED, CHUNKED, version=b"1.0"), 400, "unexpected Transfer-Encoding",
     ),
     "two lengths": (_get(HOSTED, b"Content-Length: 3", b"Content-Length: 3"), 400, "bad Content-Length"),
     "a list of lengths": (_get(HOSTED, b"Content-Length: 3, 3"), 400, "bad Content-Length"),
@@ -199,21 +199,21 @@ REFUSED = {
     ),
     "many fields": (_get(HOSTED, *[b"A:"] * http1.FIELD_LIMIT), 431, "malformed HTTP request"),
     "an empty line before a request": (b"\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", 400, "malformed HTTP request"),
-    "TLS where HTTP is spoken": (b"\x16\x03\x01", 400, "malformed HTTP request"),
+    "TLS on an HTTP port": (b"\x16\x03\x01", 400, "malformed HTTP request"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_has_no_single_reading_is_refused(name):
-    """The answer tells why in Go's words, and nothing that follows is read."""
+def test_ambiguous_requests_are_refused(name):
+    """The response has Go's error text, and nothing that follows is parsed."""
     sent, status, reason = REFUSED[name]
-    machine = http1.Machine()
+    machine = http1.StateMachine()
 
     events = machine.receive(sent)
 
     assert [(status, reason)] == [(event.status, event.reason) for event in events]
-    assert events[0].answer.startswith(b"HTTP/1.1 %d " % status)
-    assert b"connection: close\r\n" in events[0].answer
+    assert events[0].response.startswith(b"HTTP/1.1 %d " % status)
+    assert b"connection: close\r\n" in events[0].response
     assert machine.closing
     assert machine.receive(_get(HOSTED)) == []
 
@@ -238,24 +238,24 @@ BROKEN_BODIES = {
 
 
 @pytest.mark.parametrize("name", BROKEN_BODIES)
-def test_a_body_that_is_no_chunked_one_ends_the_connection(name):
-    """Whatever came before counts; the rest is refused, and a request behind it is never seen."""
-    machine = http1.Machine()
+def test_malformed_chunked_bodies_are_refused(name):
+    """Data before the error is passed on; a request behind it is never parsed."""
+    machine = http1.StateMachine()
 
     events = machine.receive(_get(HOSTED, CHUNKED) + BROKEN_BODIES[name] + _get(HOSTED))
 
-    assert isinstance(events[-1], http1.Refused)
+    assert isinstance(events[-1], http1.Refusal)
     assert events[-1].status == 400
-    assert sum(isinstance(event, http1.Request) for event in events) == 1
-    assert not any(isinstance(event, http1.End) for event in events)
+    assert sum(isinstance(event, http1.RequestHead) for event in events) == 1
+    assert not any(isinstance(event, http1.EndOfMessage) for event in events)
 
 
-def test_an_expectation_is_told_with_a_body_only():
-    """Whoever waits for 100 (Continue) has something to send; old clients know no such thing."""
+def test_expect_needs_a_body():
+    """A client that waits for 100 Continue has a body to send; HTTP/1.0 has no Expect."""
     expect = b"Expect: 100-Continue"
 
     def expects(*fields, version=b"1.1"):
-        (request, *_) = http1.Machine().receive(_get(HOSTED, *fields, version=version))
+        (request, *_) = http1.StateMachine().receive(_get(HOSTED, *fields, version=version))
         return request.expects_continue
 
     assert expects(expect, b"Content-Length: 3")
@@ -266,25 +266,25 @@ def test_an_expectation_is_told_with_a_body_only():
 
 
 def test_field_names_are_lower_case_and_values_are_trimmed():
-    """The values keep what is inside; bytes beyond ASCII pass."""
-    (request,) = http1.Machine().receive(_get(HOSTED, b"X-A:  b \t c\t ", b"x-b: \xff"))
+    """Inner spaces and non-ASCII bytes of the values are kept."""
+    (request,) = http1.StateMachine().receive(_get(HOSTED, b"X-A:  b \t c\t ", b"x-b: \xff"))
 
     assert request.fields == [(b"host", b"h"), (b"x-a", b"b \t c"), (b"x-b", b"\xff")]
 
 
-def test_an_answer_with_a_line_break_in_a_field_is_never_sent():
-    """Whatever found its way into a field cannot become a field, or a body, of its own."""
+def test_header_values_with_line_breaks_are_refused():
+    """A value must not start another field or a body."""
     for value in (b"a\r\nb: c", b"a\nb", b"a\r"):
-        machine = http1.Machine()
+        machine = http1.StateMachine()
         machine.receive(_get(HOSTED))
         with pytest.raises(ValueError, match="line break"):
-            machine.answer(200, [(b"x", value)], b"")
+            machine.encode_response(200, [(b"x", value)], b"")
 
 
 @pytest.mark.parametrize("sent", [b"A: " + b"x" * 200_000, b"\r\n".join([b"A: b"] * 900)], ids=["long", "many"])
-def test_a_head_that_drips_is_searched_once(sent):
-    """The end of a head is looked for in what is new: the machine never looks back further than three bytes."""
-    machine = http1.Machine()
+def test_the_cost_of_a_slow_head_is_linear(sent):
+    """The search for the end of the head starts at most three bytes before the new ones."""
+    machine = http1.StateMachine()
     machine.receive(b"GET / HTTP/1.1\r\n")
     for at in range(0, len(sent), 1000):
         machine.receive(sent[at : at + 1000])

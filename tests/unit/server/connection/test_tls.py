@@ -1,4 +1,4 @@
-"""The server's side of TLS, spoken to by the standard library's client through memory alone."""
+"""The server's side of TLS against the standard library's client, in memory."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
+from certplane.golang import pem
 from certplane.server.connection import tls
-from certplane.x509 import keys, mint, pem, template
+from certplane.x509 import keys
+from certplane.x509.issuance import selfsigned
+from certplane.x509.tbs import template
 from tests.unit.server.connection import memory
 from tests.unit.server.connection.memory import LIFETIME, NOW, Client
 
@@ -28,7 +31,7 @@ def ca():
 @pytest.fixture(scope="module")
 def context(ca):
     names = template.AltNames(dns=("localhost",), ip=(ipaddress.ip_address("127.0.0.1"),))
-    return tls.ServingContext(*ca.issue(mint.Leaf("server", names=names)), ca.pem)
+    return tls.ServingContext(*ca.issue(selfsigned.Leaf("server", names=names)), ca.pem)
 
 
 def identity(tmp_path, certificate, key):
@@ -39,9 +42,9 @@ def identity(tmp_path, certificate, key):
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("cut", [1 << 20, 1, 7])
-def test_what_is_sent_arrives(context, ca, version, cut):
-    """In both directions, in both versions, however the bytes are cut."""
-    client = Client(context.session(), ca, version=version).shake_hands(cut)
+def test_data_arrives(context, ca, version, cut):
+    """In both directions and both TLS versions, however the bytes are split."""
+    client = Client(context.session(), ca, version=version).handshake(cut)
     assert client.session.is_established
     assert client.session.peer_chain == ()
     for size in (1, 100, 16384, 16385, 100_000):
@@ -51,20 +54,20 @@ def test_what_is_sent_arrives(context, ca, version, cut):
 
 
 def test_old_versions_are_refused_with_an_alert(context, ca):
-    """TLS 1.1 ends in an alert that tells the client why."""
+    """TLS 1.1 ends with an alert."""
     with pytest.warns(DeprecationWarning, match="deprecated"):
         client = Client(context.session(), ca, version=ssl.TLSVersion.TLSv1_1)
     with pytest.raises(tls.TLSError, match="protocol"):
-        client.shake_hands()
+        client.handshake()
     client._incoming.write(client.session.take_outgoing())
     with pytest.raises(ssl.SSLError, match=r"(?i)alert protocol version"):
         client.tls.do_handshake()
 
 
-def _made(ca, key=None, **changed):
-    """A certificate with the odd things that clients come with."""
+def _client_certificate(ca, key=None, **fields):
+    """A client certificate with unusual fields."""
     key = key or ec.generate_private_key(ec.SECP256R1())
-    end = changed.get("end", NOW + LIFETIME)
+    end = fields.get("end", NOW + LIFETIME)
     builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "jane")]))
@@ -74,10 +77,14 @@ def _made(ca, key=None, **changed):
         .not_valid_before(end - LIFETIME)
         .not_valid_after(end)
     )
-    for extension, critical in changed.get("extensions", ()):
+    for extension, critical in fields.get("extensions", ()):
         builder = builder.add_extension(extension, critical)
-    made = builder.sign(changed.get("signer", ca.key), hashes.SHA256())
-    return made, pem.encode("CERTIFICATE", made.public_bytes(serialization.Encoding.DER)), keys.to_pem(key)
+    certificate = builder.sign(fields.get("signer", ca.key), hashes.SHA256())
+    return (
+        certificate,
+        pem.encode("CERTIFICATE", certificate.public_bytes(serialization.Encoding.DER)),
+        keys.to_pem(key),
+    )
 
 
 def _usage(*bits):
@@ -90,7 +97,7 @@ NS_CERT_TYPE_SERVER = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.16.840
 CLIENT = x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.CLIENT_AUTH]), False
 SERVER = x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH]), False
 
-SHOWN = {
+CERTIFICATES = {
     "plain": {},
     "keyEncipherment only": {"extensions": [_usage("key_encipherment"), CLIENT]},
     "keyEncipherment and dataEncipherment": {"extensions": [_usage("key_encipherment", "data_encipherment"), CLIENT]},
@@ -110,26 +117,26 @@ SHOWN = {
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-@pytest.mark.parametrize("name", SHOWN)
-def test_the_handshake_takes_whatever_certificate_comes(name, version, context, ca, tmp_path):
-    """Who it is, and whether that is believed, is judged elsewhere: here it is handed on as it came."""
-    made, certificate, key = _made(ca, **SHOWN[name])
+@pytest.mark.parametrize("name", CERTIFICATES)
+def test_the_handshake_accepts_any_client_certificate(name, version, context, ca, tmp_path):
+    """It is verified elsewhere, and passed on unchanged."""
+    expected, certificate, key = _client_certificate(ca, **CERTIFICATES[name])
 
-    client = Client(context.session(), ca, identity(tmp_path, certificate, key), version).shake_hands()
+    client = Client(context.session(), ca, identity(tmp_path, certificate, key), version).handshake()
 
     assert client.session.is_established
-    assert client.session.peer_chain[0] == made.public_bytes(serialization.Encoding.DER)
+    assert client.session.peer_chain[0] == expected.public_bytes(serialization.Encoding.DER)
 
 
-def test_a_chain_comes_as_it_was_sent(context, ca, tmp_path):
-    """Leaf first, then what the client sent along, related or not."""
-    _, certificate, key = _made(ca)
+def test_the_client_chain_is_passed_on_unchanged(context, ca, tmp_path):
+    """Leaf first, then the other certificates, related or not."""
+    _, certificate, key = _client_certificate(ca)
     unrelated = memory.CA("unrelated").pem
 
-    session = Client(context.session(), ca, identity(tmp_path, certificate + unrelated, key)).shake_hands().session
+    session = Client(context.session(), ca, identity(tmp_path, certificate + unrelated, key)).handshake().session
 
-    assert pem.first(certificate).data == session.peer_chain[0]
-    assert pem.first(unrelated).data in session.peer_chain
+    assert pem.first_block(certificate).data == session.peer_chain[0]
+    assert pem.first_block(unrelated).data in session.peer_chain
 
 
 CERTIFICATE_VERIFY = 15
@@ -147,37 +154,37 @@ def _forge_proof(flight):
     return flight
 
 
-def test_whoever_does_not_hold_the_key_is_refused(context, ca, tmp_path):
-    """The one thing that the handshake judges: the signature of the client's key over it."""
-    _, certificate, key = _made(ca)
+def test_a_client_without_the_private_key_is_refused(context, ca, tmp_path):
+    """The handshake verifies the signature of the client's key."""
+    _, certificate, key = _client_certificate(ca)
     client = Client(context.session(), ca, identity(tmp_path, certificate, key), ssl.TLSVersion.TLSv1_2)
     client.tamper = _forge_proof
 
     with pytest.raises(tls.TLSError, match="signature"):
-        client.shake_hands()
+        client.handshake()
 
     assert not client.session.is_established
 
 
-def test_clients_are_told_whose_certificates_are_wanted(context, ca):
-    """By the names of the CAs, as Go's server does."""
+def test_the_client_cas_are_sent(context, ca):
+    """By their subjects, as Go's server does."""
     session = context.session()
-    Client(session, ca).shake_hands()
+    Client(session, ca).handshake()
 
     assert ["clients"] == [name.CN for name in session._connection.get_client_ca_list()]
 
 
-def test_what_is_no_record_ends_the_connection_with_an_alert(context, ca):
-    """Damaged bytes after the handshake: nothing of them is believed."""
-    client = Client(context.session(), ca).shake_hands()
+def test_invalid_records_end_the_connection_with_an_alert(context, ca):
+    """Corrupt bytes after the handshake."""
+    client = Client(context.session(), ca).handshake()
     with pytest.raises(tls.TLSError):
         client.session.receive(b"\x17\x03\x03\x00\x20" + b"\x00" * 32)
     assert client.session.take_outgoing()
 
 
-def test_a_client_that_says_goodbye_is_heard(context, ca):
-    """The end that TLS knows is told apart from silence."""
-    client = Client(context.session(), ca).shake_hands()
+def test_close_notify_ends_the_session(context, ca):
+    """It is told apart from silence."""
+    client = Client(context.session(), ca).handshake()
     client.tls.write(b"last words")
     with pytest.raises(ssl.SSLWantReadError):
         client.tls.unwrap()
@@ -200,47 +207,47 @@ def _key_updates(secret):
         secret = _labelled(digest, secret, b"traffic upd", len(secret))
 
 
-def test_a_client_that_only_asks_for_new_keys_is_refused(context, ca, tmp_path):
-    """As by Go's server, which takes sixteen in a row: OpenSSL would make keys for as long as somebody asks."""
+def test_consecutive_key_updates_are_limited(context, ca, tmp_path):
+    """To sixteen, as in Go's server."""
     client = Client(context.session(), ca, version=ssl.TLSVersion.TLSv1_3)
     client.tls.context.keylog_filename = str(tmp_path / "secrets")
     client.tls = client.tls.context.wrap_bio(client._incoming, client._outgoing, server_hostname="localhost")
-    client.shake_hands()
+    client.handshake()
     lines = (tmp_path / "secrets").read_text().splitlines()
     (secret,) = [line.split()[2] for line in lines if line.startswith("CLIENT_TRAFFIC_SECRET_0 ")]
     updates = _key_updates(bytes.fromhex(secret))
 
     assert client.session.receive(b"".join(itertools.islice(updates, 16))) == b""
     assert client.read(client.session.take_outgoing()) == b""
-    with pytest.raises(tls.TLSError, match="too many records without content"):
+    with pytest.raises(tls.TLSError, match="too many records without application data"):
         client.session.receive(b"".join(itertools.islice(updates, 10_000)))
     assert len(client.session.take_outgoing()) <= 40 * 30
 
 
-def test_there_is_no_resumption(context, ca):
-    """A second connection proves anew who it is: a ticket would forget the intermediates of a chain."""
-    first = Client(context.session(), ca, version=ssl.TLSVersion.TLSv1_2).shake_hands()
+def test_sessions_are_not_resumed(context, ca):
+    """A ticket would lose the intermediates of the client's chain."""
+    first = Client(context.session(), ca, version=ssl.TLSVersion.TLSv1_2).handshake()
     assert not first.tls.session.has_ticket
     assert first.tls.session.id == b""
 
 
-def test_only_http_1_1_is_agreed_on(context, ca):
-    """A client that knows HTTP/2 as well speaks HTTP/1.1; one that knows nothing else finds out by itself."""
-    assert Client(context.session(), ca, alpn=["h2", "http/1.1"]).shake_hands().tls.selected_alpn_protocol() == (
+def test_alpn_selects_http_1_1_only(context, ca):
+    """A client that offers HTTP/2 as well uses HTTP/1.1."""
+    assert Client(context.session(), ca, alpn=["h2", "http/1.1"]).handshake().tls.selected_alpn_protocol() == (
         "http/1.1"
     )
-    assert Client(context.session(), ca, alpn=["h2"]).shake_hands().tls.selected_alpn_protocol() is None
+    assert Client(context.session(), ca, alpn=["h2"]).handshake().tls.selected_alpn_protocol() is None
 
 
-def test_new_connections_are_served_with_what_was_loaded_last(ca):
-    """Open connections go on; what cannot be used changes nothing."""
+def test_new_connections_use_the_reloaded_certificate(ca):
+    """Open connections go on; invalid files change nothing."""
     names = template.AltNames(dns=("localhost",))
-    context = tls.ServingContext(*ca.issue(mint.Leaf("first", names=names)), ca.pem)
-    old = Client(context.session(), ca).shake_hands()
-    context.load(*ca.issue(mint.Leaf("second", names=names)), ca.pem)
-    new = Client(context.session(), ca).shake_hands()
-    certificate, _ = ca.issue(mint.Leaf("third", names=names))
-    _, key = ca.issue(mint.Leaf("fourth", names=names))
+    context = tls.ServingContext(*ca.issue(selfsigned.Leaf("first", names=names)), ca.pem)
+    old = Client(context.session(), ca).handshake()
+    context.load(*ca.issue(selfsigned.Leaf("second", names=names)), ca.pem)
+    new = Client(context.session(), ca).handshake()
+    certificate, _ = ca.issue(selfsigned.Leaf("third", names=names))
+    _, key = ca.issue(selfsigned.Leaf("fourth", names=names))
     with pytest.raises(ValueError, match="private key does not match"):
         context.load(certificate, key, ca.pem)
 
@@ -248,6 +255,6 @@ def test_new_connections_are_served_with_what_was_loaded_last(ca):
         (((_, common_name),),) = client.tls.getpeercert()["subject"]
         return common_name
 
-    assert (name(old), name(new), name(Client(context.session(), ca).shake_hands())) == ("first", "second", "second")
+    assert (name(old), name(new), name(Client(context.session(), ca).handshake())) == ("first", "second", "second")
     old.tls.write(b"still here")
     assert old.flight() == b"still here"

@@ -1,0 +1,56 @@
+"""Client-side rate limits: a token bucket, and a transport that waits for it.
+
+Source: client-go `util/flowcontrol` and `rest.Config` (QPS, Burst).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from certplane.client import api
+from certplane.clock import Clock
+
+
+class TokenBucket:
+    """Tokens that come back at a fixed rate."""
+
+    def __init__(self, clock: Clock, rate: float, burst: int) -> None:
+        """`rate` is tokens a second; `burst` is how many may be taken at once."""
+        self._clock = clock
+        self._rate = rate
+        self._burst = float(burst)
+        self._tokens = float(burst)
+        self._refilled = clock.monotonic()
+
+    def reserve(self) -> float:
+        """Take a token. Returns the seconds to wait until it is there; a caller that waits keeps its place."""
+        now = self._clock.monotonic()
+        self._tokens = min(self._burst, self._tokens + (now - self._refilled) * self._rate) - 1
+        self._refilled = now
+        return max(0.0, -self._tokens / self._rate)
+
+
+class RateLimitedTransport:
+    """A transport that sends no more requests than its token bucket allows. Implements `api.Transport`."""
+
+    def __init__(self, transport: api.Transport, clock: Clock, rate: float, burst: int) -> None:
+        """`rate` is requests a second; `burst` is how many may be sent at once."""
+        self._transport = transport
+        self._clock = clock
+        self._bucket = TokenBucket(clock, rate, burst)
+
+    async def send(self, request: api.Request) -> api.Response:
+        await self._wait()
+        return await self._transport.send(request)
+
+    @contextlib.asynccontextmanager
+    async def stream(self, request: api.Request) -> AsyncIterator[api.Response]:
+        await self._wait()
+        async with self._transport.stream(request) as response:
+            yield response
+
+    async def _wait(self) -> None:
+        seconds = self._bucket.reserve()
+        if seconds > 0:
+            await self._clock.sleep(seconds)

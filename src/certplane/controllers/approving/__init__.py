@@ -1,0 +1,1 @@
+"""Controllers that approve certificate requests."""

@@ -1,0 +1,1 @@
+"""Approval of kubelet serving certificates: evidence, rules, policy, and the controller."""

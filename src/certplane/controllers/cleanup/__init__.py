@@ -1,0 +1,1 @@
+"""Controllers that delete expired or finished objects."""

@@ -1,0 +1,1 @@
+"""Controllers that create and maintain objects which other components rely on."""

@@ -1,0 +1,1 @@
+"""The parts that controllers share: work queue, leader election, record of decisions."""

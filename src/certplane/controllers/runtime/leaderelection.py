@@ -1,0 +1,236 @@
+"""Leader election over a Lease, by the rules of client-go, so that both can compete for the same Lease.
+
+A candidate takes the Lease when it has not seen it change for the lease duration, by its own clock; the times in the
+Lease are not compared with that clock. The leader renews the Lease, and stops working before another candidate may take
+over. A write that it attempts after that is not sent (`FencedTransport`), however long the process was suspended.
+
+Source: client-go `tools/leaderelection`; fields of the Lease: KEP-0014, `coordination.k8s.io/v1`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import random
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from certplane import errors, timestamps
+from certplane.client import api
+from certplane.clock import Clock
+from certplane.resources import leases
+from certplane.resources.leases import Lease, LeaseSpec
+
+_log = logging.getLogger("certplane.controllers")
+
+#: The retry period is multiplied by a random factor between 1 and this one (client-go's JitterFactor).
+_JITTER_FACTOR: Final = 1.2
+#: The lease duration of a released Lease: it can be taken at once.
+_RELEASED_SECONDS: Final = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LeaderElectionConfig:
+    """The Lease, the identity of this candidate, and the times in seconds."""
+
+    name: str
+    namespace: str
+    identity: str
+    lease_duration: float = 15.0
+    renew_deadline: float = 10.0
+    retry_period: float = 2.0
+
+
+class LeadershipLost(errors.CertplaneError):
+    """Raised when this process is no longer the leader: it must stop its controllers."""
+
+
+class LeaderElector:
+    """One candidate. Call `acquire`, then run `hold` for as long as the controllers run."""
+
+    def __init__(self, client: api.Client, config: LeaderElectionConfig, clock: Clock) -> None:
+        self._client = client
+        self._config = config
+        self._clock = clock
+        #: The Lease as it was last read, and when it was last seen to change (monotonic seconds).
+        self._observed: Lease | None = None
+        self._observed_at = 0.0
+        #: When the last successful renewal was sent; None if this process is not the leader.
+        self._renewed_at: float | None = None
+        self._problem = ""
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether no other process can be the leader now."""
+        if self._renewed_at is None:
+            return False
+        return self._clock.monotonic() - self._renewed_at < self._config.renew_deadline
+
+    def problem(self, grace: float) -> str | None:
+        """A health problem: this process is still the leader although its Lease expired `grace` seconds ago."""
+        if self._renewed_at is None:
+            return None
+        is_late = self._clock.monotonic() - self._renewed_at > self._config.lease_duration + grace
+        return f"failed election to renew leadership on lease {self._config.name}" if is_late else None
+
+    async def acquire(self) -> None:
+        """Wait until this process is the leader."""
+        logged_holder = ""
+        while not await self._try_acquire_or_renew():
+            holder = self._holder()
+            if holder != logged_holder and holder:
+                _log.info("another process is the leader", extra={"lease": self._config.name, "identity": holder})
+            logged_holder = holder
+            jitter = 1 + random.random() * (_JITTER_FACTOR - 1)  # noqa: S311 - no secret
+            await self._clock.sleep(self._config.retry_period * jitter)
+        _log.info("acquired lease", extra={"lease": self._config.name, "identity": self._config.identity})
+
+    async def hold(self) -> None:
+        """Renew the Lease until cancelled. Raises LeadershipLost if it is not renewed within the renew deadline."""
+        assert self._renewed_at is not None  # noqa: S101 - acquire comes first
+        while True:
+            await self._clock.sleep(self._config.retry_period)
+            if not await self._run_with_timeout(self._seconds_left(self._renewed_at), self._renew()):
+                self._renewed_at = None
+                raise LeadershipLost(self._loss_reason())
+
+    async def release(self) -> None:
+        """Release the Lease, so that another process can take it at once. Gives up when the renew deadline ends, if the
+        server does not answer.
+        """
+        if self._renewed_at is None or not self.is_leader:
+            return
+        seconds = self._seconds_left(self._renewed_at)
+        self._renewed_at = None
+        await self._run_with_timeout(seconds, self._write_released())
+
+    def _loss_reason(self) -> str:
+        holder, name = self._holder(), self._config.name
+        if holder != self._config.identity:
+            return f"lost lease {name}: now held by {holder or 'nobody'}"
+        return f"lost lease {name}: not renewed within {self._config.renew_deadline:g}s"
+
+    def _seconds_left(self, renewed_at: float) -> float:
+        return renewed_at + self._config.renew_deadline - self._clock.monotonic()
+
+    async def _run_with_timeout(self, seconds: float, work: Coroutine[Any, Any, bool]) -> bool:
+        """The result of a coroutine; False, and the coroutine is cancelled, if it takes longer."""
+        running = asyncio.ensure_future(work)
+        timer = asyncio.ensure_future(self._clock.sleep(max(seconds, 0)))
+        try:
+            await asyncio.wait({running, timer}, return_when=asyncio.FIRST_COMPLETED)
+            return running.done() and running.result()
+        finally:
+            running.cancel()
+            timer.cancel()
+            await asyncio.gather(running, timer, return_exceptions=True)
+
+    async def _write_released(self) -> bool:
+        with contextlib.suppress(errors.APIError, api.Unreachable):
+            await self._client.update(leases.RESOURCE, self._new_lease("", _RELEASED_SECONDS, is_renewal=False))
+        return True
+
+    async def _renew(self) -> bool:
+        """Try until the Lease is renewed; False if another process holds it."""
+        while not await self._try_acquire_or_renew():
+            if self._holder() != self._config.identity:
+                return False
+            await self._clock.sleep(self._config.retry_period)
+        return True
+
+    # --- the lease ------------------------------------------------------------------------------------------------
+
+    async def _try_acquire_or_renew(self) -> bool:
+        """Acquire the Lease or renew it; returns whether this process holds it."""
+        sent_at = self._clock.monotonic()
+        try:
+            lease = await self._write()
+        except errors.Conflict:
+            return False
+        except (errors.APIError, api.Unreachable) as error:
+            self._log_problem(str(error))
+            return False
+        self._problem = ""
+        if lease is None:
+            return False
+        self._observe(lease)
+        # Counted from before the request: other candidates count from when they read the result.
+        self._renewed_at = sent_at
+        return True
+
+    def _log_problem(self, problem: str) -> None:
+        """Log a problem once: the attempt is repeated every few seconds, maybe for days."""
+        if problem != self._problem:
+            message = "failed to acquire lease" if self._renewed_at is None else "failed to renew lease"
+            _log.warning(message, extra={"lease": self._config.name, "problem": problem})
+        self._problem = problem
+
+    async def _write(self) -> Lease | None:
+        """The Lease as this process wrote it; None if another process holds it."""
+        config = self._config
+        seconds = round(config.lease_duration)
+        try:
+            self._observe(await self._client.get(leases.RESOURCE, config.name, config.namespace))
+        except errors.NotFound:
+            self._observed = None
+            lease = self._new_lease(config.identity, seconds, is_renewal=False)
+            try:
+                return await self._client.create(leases.RESOURCE, lease, config.namespace)
+            except errors.AlreadyExists:
+                return None
+        is_holder = self._holder() == config.identity
+        if not is_holder and not self._is_expired():
+            return None
+        lease = self._new_lease(config.identity, seconds, is_renewal=is_holder)
+        return await self._client.update(leases.RESOURCE, lease)
+
+    def _new_lease(self, identity: str, seconds: int, *, is_renewal: bool) -> Lease:
+        now = timestamps.rfc3339_micro(self._clock.now())
+        lease = Lease()
+        before = LeaseSpec()
+        if self._observed is not None:
+            lease.metadata, before = self._observed.metadata, self._observed.spec
+        lease.metadata.name, lease.metadata.namespace = self._config.name, self._config.namespace
+        transitions = before.lease_transitions or 0
+        is_transition = not is_renewal and self._observed is not None and bool(identity)
+        lease.spec = LeaseSpec(
+            holder_identity=identity,
+            lease_duration_seconds=seconds,
+            acquire_time=before.acquire_time if is_renewal else now,
+            renew_time=now,
+            lease_transitions=transitions + 1 if is_transition else transitions,
+        )
+        return lease
+
+    def _observe(self, lease: Lease) -> None:
+        if self._observed is None or self._observed.spec != lease.spec:
+            self._observed_at = self._clock.monotonic()
+        self._observed = lease
+
+    def _holder(self) -> str:
+        return (self._observed.spec.holder_identity or "") if self._observed is not None else ""
+
+    def _is_expired(self) -> bool:
+        assert self._observed is not None  # noqa: S101 - called after a Lease was read
+        if not self._holder():
+            return True
+        seconds = self._observed.spec.lease_duration_seconds or self._config.lease_duration
+        return self._clock.monotonic() - self._observed_at >= seconds
+
+
+class FencedTransport:
+    """A transport that sends no write unless this process is the leader. Implements `api.Transport`."""
+
+    def __init__(self, transport: api.Transport, elector: LeaderElector) -> None:
+        self._transport = transport
+        self._elector = elector
+
+    async def send(self, request: api.Request) -> api.Response:
+        if request.method != "GET" and not self._elector.is_leader:
+            raise api.Unreachable("not sent: this process is not the leader")
+        return await self._transport.send(request)
+
+    def stream(self, request: api.Request) -> contextlib.AbstractAsyncContextManager[api.Response]:
+        return self._transport.stream(request)

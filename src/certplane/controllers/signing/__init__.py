@@ -1,0 +1,1 @@
+"""The signing controller, and the signers that users declare."""

@@ -1,0 +1,1 @@
+"""Certificate authorities, their files, and the certificates that they issue."""

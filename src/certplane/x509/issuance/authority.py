@@ -1,0 +1,177 @@
+"""A certificate authority: a certificate, and a key that makes signatures. The one place where CA signatures are made:
+those of clients' certificates (`issue`), and those of the control plane's own (`selfsigned`).
+
+The interface of `Authority` is narrow on purpose: it takes and returns bytes, and the key cannot be read. A key in an
+HSM, or in another process behind a socket, can take its place.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import pathlib
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+
+from certplane.golang import asn1, dertags, pem
+from certplane.x509 import keys, oids
+from certplane.x509.tbs import template
+from certplane.x509.trust import certificates
+
+_EC_ALGORITHMS: Final[dict[str, tuple[str, type[hashes.HashAlgorithm]]]] = {
+    "secp224r1": (oids.ECDSA_WITH_SHA256, hashes.SHA256),
+    "secp256r1": (oids.ECDSA_WITH_SHA256, hashes.SHA256),
+    "secp384r1": (oids.ECDSA_WITH_SHA384, hashes.SHA384),
+    "secp521r1": (oids.ECDSA_WITH_SHA512, hashes.SHA512),
+}
+
+
+class AuthorityError(ValueError):
+    """A certificate and key that cannot be used as a CA; the text says which file and why, and nothing of the key."""
+
+
+class Authority:
+    """A CA. Safe to use from several threads."""
+
+    __slots__ = ("_key", "algorithm", "certificate", "key_id", "not_after", "not_before", "raw", "spki", "subject")
+
+    def __init__(self, certificate: bytes, key: keys.PrivateKey) -> None:
+        """`certificate` is DER. Raises AuthorityError if the key is not its key."""
+        try:
+            parsed = certificates.parse(certificate)
+        except certificates.CertificateError as error:
+            raise AuthorityError(str(error)) from error
+        spki = parsed.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        if spki != keys.spki(key):
+            raise AuthorityError("tls: private key does not match public key")
+        self.raw = certificate
+        self.certificate = parsed
+        _issuer, self.subject = certificates.issuer_and_subject(parsed)
+        self.spki = spki
+        self.not_before: datetime.datetime = parsed.not_valid_before_utc
+        self.not_after: datetime.datetime = parsed.not_valid_after_utc
+        self.key_id = subject_key_id(parsed)
+        self.algorithm = signature_algorithm(key)
+        self._key = key
+
+    def __repr__(self) -> str:
+        return f"<Authority {self.certificate.subject.rfc4514_string()!r}>"
+
+    @property
+    def is_authority(self) -> bool:
+        """Whether the certificate may sign others: RFC 5280 sections 4.2.1.3 and 4.2.1.9."""
+        return certificates.is_authority(self.certificate)
+
+    @property
+    def path_length(self) -> int | None:
+        """How many CAs may be below this one; None for any number. RFC 5280 section 4.2.1.9."""
+        try:
+            return self.certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
+        except x509.ExtensionNotFound:
+            return None
+
+    def sign(self, data: bytes) -> bytes:
+        """Sign bytes. The signature has the algorithm `algorithm`."""
+        return signature(self._key, data)
+
+
+def subject_key_id(certificate: x509.Certificate) -> bytes | None:
+    """The subject key identifier of a certificate, None if it has none."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    except (x509.ExtensionNotFound, ValueError):
+        return None
+
+
+def signature_algorithm(key: keys.PrivateKey) -> bytes:
+    """The DER AlgorithmIdentifier of the signatures that a key makes."""
+    if isinstance(key, rsa.RSAPrivateKey):
+        return asn1.encode(dertags.SEQUENCE, template.encode_oid(oids.SHA256_WITH_RSA) + dertags.ENCODED_NULL)
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return asn1.encode(dertags.SEQUENCE, template.encode_oid(oids.ED25519))
+    algorithm = _EC_ALGORITHMS.get(key.curve.name)
+    if algorithm is None:
+        raise AuthorityError(f"x509: unsupported elliptic curve: {key.curve.name}")
+    return asn1.encode(dertags.SEQUENCE, template.encode_oid(algorithm[0]))
+
+
+def signature(key: keys.PrivateKey, data: bytes) -> bytes:
+    """Sign with RSA PKCS #1 v1.5 and SHA-256, ECDSA and the hash that fits the curve, or Ed25519."""
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key.sign(data, padding.PKCS1v15(), hashes.SHA256())
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return key.sign(data)
+    return key.sign(data, ec.ECDSA(_EC_ALGORITHMS[key.curve.name][1]()))
+
+
+class LintKey:
+    """A throw-away key that signs under an authority's algorithm, for certificates that are only linted. Safe to use
+    from several threads.
+
+    The signed bytes describe the signing key by its AlgorithmIdentifier only. For RSA that names the hash, not the size
+    of the key, for ECDSA the hash, not the curve (RFC 8017 appendix A.2.4, RFC 5758 section 3.2). So this is the
+    cheapest key of its kind: an RSA signature with 1024 bits takes a third of the time of one with 2048, and a
+    fifteenth of one with 4096. The key protects nothing and never leaves the memory.
+    """
+
+    def __init__(self, authority: Authority) -> None:
+        public = authority.certificate.public_key()
+        self._is_rsa = isinstance(public, rsa.RSAPublicKey)
+        self._hash = _EC_ALGORITHMS[public.curve.name][1]() if isinstance(public, ec.EllipticCurvePublicKey) else None
+
+    @functools.cached_property
+    def _key(self) -> keys.PrivateKey:
+        # Two threads may each generate one; either can be used.
+        if self._is_rsa:
+            return rsa.generate_private_key(65537, _LINT_RSA_BITS)
+        return ed25519.Ed25519PrivateKey.generate() if self._hash is None else ec.generate_private_key(ec.SECP256R1())
+
+    def sign(self, data: bytes) -> bytes:
+        """Sign bytes under the authority's algorithm. The signature does not verify with the authority's key."""
+        key = self._key
+        if isinstance(key, ec.EllipticCurvePrivateKey) and self._hash is not None:
+            return key.sign(data, ec.ECDSA(self._hash))
+        return signature(key, data)
+
+
+_LINT_RSA_BITS: Final = 1024
+
+
+def from_pem(certificate: bytes, key: bytes) -> Authority:
+    """An authority from the PEM of one certificate and of its key. Raises AuthorityError; keys.InvalidKeyError if the
+    key cannot be parsed.
+    """
+    blocks = [block for block in pem.blocks(certificate) if block.label == "CERTIFICATE"]
+    if len(blocks) != 1:
+        raise AuthorityError(f"expected 1 certificate, found {len(blocks)}")
+    authority = Authority(blocks[0].data, keys.from_pem(key))
+    if not authority.is_authority:
+        raise AuthorityError("the certificate is not a CA certificate")
+    return authority
+
+
+def load(certificate: pathlib.Path, key: pathlib.Path) -> Authority:
+    """An authority from two PEM files. Raises AuthorityError, naming the file."""
+    try:
+        text = read_file(certificate)
+    except AuthorityError as error:
+        raise AuthorityError(f'error reading CA cert file "{certificate}": {error}') from error
+    try:
+        return from_pem(text, read_file(key))
+    except keys.InvalidKeyError as error:
+        raise AuthorityError(f'error reading CA key file "{key}": {error}') from error
+    except AuthorityError as error:
+        raise AuthorityError(f'error reading CA cert file "{certificate}": {error}') from error
+
+
+def read_file(path: pathlib.Path) -> bytes:
+    """The content of a file. Raises AuthorityError, with the text of a Go program."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise AuthorityError(f"open {path}: {(error.strerror or str(error)).lower()}") from error

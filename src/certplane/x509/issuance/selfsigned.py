@@ -1,0 +1,95 @@
+"""Certificates of the control plane itself: its CA, its serving certificate, its administrators' client certificates.
+
+The contents are kubeadm's (kubernetes, `cmd/kubeadm/app/util/pkiutil`): key usages also for EC keys, back-dated by five
+minutes, a SubjectKeyIdentifier in CAs only and an AuthorityKeyIdentifier in leaves only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import secrets
+from typing import Final
+
+from certplane.golang import pem
+from certplane.x509 import certificatenames, keys, oids
+from certplane.x509.issuance import authority
+from certplane.x509.issuance.authority import Authority
+from certplane.x509.tbs import template
+
+BACKDATE: Final = datetime.timedelta(minutes=5)
+_LEAF_USAGES: Final = ("digital_signature", "key_encipherment")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Leaf:
+    """The contents of a certificate. With `names` it is a serving certificate, without a client certificate."""
+
+    common_name: str
+    organizations: tuple[str, ...] = ()
+    names: template.AltNames = dataclasses.field(default_factory=template.AltNames)
+
+
+def self_signed_ca(
+    common_name: str, key: keys.PrivateKey, now: datetime.datetime, lifetime: datetime.timedelta
+) -> bytes:
+    """Create a root certificate, in PEM."""
+    name = template.encode_name(certificatenames.Subject(common_name=common_name))
+    spki = keys.spki(key)
+    algorithm = authority.signature_algorithm(key)
+    certificate = template.Template(
+        serial=_serial(),
+        issuer=name,
+        not_before=now.replace(microsecond=0) - BACKDATE,
+        not_after=now.replace(microsecond=0) + lifetime,
+        subject=name,
+        spki=spki,
+        extensions=[
+            template.key_usage((*_LEAF_USAGES, "key_cert_sign")),
+            template.basic_constraints(ca=True),
+            template.subject_key_id(template.key_id(spki)),
+            template.subject_alt_name(template.AltNames(dns=(common_name,)), critical=False),
+        ],
+        algorithm=algorithm,
+    )
+    to_be_signed = certificate.to_be_signed()
+    return _assemble(to_be_signed, algorithm, authority.signature(key, to_be_signed))
+
+
+def issue_leaf(
+    leaf: Leaf, key: keys.PrivateKey, issuer: Authority, now: datetime.datetime, lifetime: datetime.timedelta
+) -> bytes:
+    """Issue a certificate for a key, in PEM. It does not outlive its issuer."""
+    usage = oids.SERVER_AUTH if leaf.names else oids.CLIENT_AUTH
+    extensions = [
+        template.key_usage(_LEAF_USAGES),
+        template.extended_key_usage((usage,)),
+        template.basic_constraints(ca=False),
+    ]
+    if issuer.key_id is not None:
+        extensions.append(template.authority_key_id(issuer.key_id))
+    if leaf.names:
+        extensions.append(template.subject_alt_name(leaf.names, critical=False))
+    certificate = template.Template(
+        serial=_serial(),
+        issuer=issuer.subject,
+        not_before=now.replace(microsecond=0) - BACKDATE,
+        not_after=min(now.replace(microsecond=0) + lifetime, issuer.not_after),
+        subject=template.encode_name(
+            certificatenames.Subject(organization=leaf.organizations, common_name=leaf.common_name)
+        ),
+        spki=keys.spki(key),
+        extensions=extensions,
+        algorithm=issuer.algorithm,
+    )
+    to_be_signed = certificate.to_be_signed()
+    return _assemble(to_be_signed, issuer.algorithm, issuer.sign(to_be_signed))
+
+
+def _assemble(to_be_signed: bytes, algorithm: bytes, signature: bytes) -> bytes:
+    return pem.encode("CERTIFICATE", template.assemble(to_be_signed, algorithm, signature))
+
+
+def _serial() -> int:
+    # As kubeadm: positive, below 2**63.
+    return secrets.randbelow((1 << 63) - 2) + 1

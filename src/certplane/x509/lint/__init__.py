@@ -1,0 +1,1 @@
+"""What is checked in a certificate before it is signed."""

@@ -1,0 +1,1 @@
+"""PKCS#10 certificate requests: parsing, verification, requested extensions, weak keys."""

@@ -1,0 +1,1 @@
+"""Certificates issued elsewhere: parsing, and path validation up to a trust anchor."""

@@ -1,0 +1,102 @@
+"""Connections to a plane: inside its process, and over HTTPS on a free port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import ipaddress
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from certplane.client import api, credentials, kubeconfig, remote
+from certplane.clock import SystemClock
+from certplane.golang import pem
+from certplane.server import local
+from certplane.server.connection import listener as listeners
+from certplane.server.connection import tls
+from certplane.x509 import keys
+from certplane.x509.issuance import authority, selfsigned
+from certplane.x509.tbs import template
+from certplane.x509.trust import clientcertificates
+from tests.flow import plane as flow
+
+TRANSPORTS = ("in-process", "https")
+_LIFETIME = datetime.timedelta(days=3650)
+
+
+class Authority:
+    """A CA for the certificates of the server and of its clients."""
+
+    def __init__(self, clock):
+        self._clock = clock
+        key = ec.generate_private_key(ec.SECP256R1())
+        self.pem = selfsigned.self_signed_ca("connections", key, clock.now(), _LIFETIME)
+        self._authority = authority.Authority(pem.first_block(self.pem).data, key)
+
+    def pair(self, leaf):
+        """A certificate and its key, in PEM."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        return selfsigned.issue_leaf(leaf, key, self._authority, self._clock.now(), _LIFETIME), keys.to_pem(key)
+
+    def client(self, user):
+        """The client certificate of a user, and its key."""
+        groups = tuple(group for group in user.groups if group != "system:authenticated")
+        return self.pair(selfsigned.Leaf(user.name, groups))
+
+
+@contextlib.asynccontextmanager
+async def listening(handler, ca):
+    """The port on which a handler answers over TLS."""
+    names = template.AltNames(dns=("localhost",), ip=(ipaddress.ip_address("127.0.0.1"),))
+    certificate, key = ca.pair(selfsigned.Leaf("server", names=names))
+    context = tls.ServingContext(certificate, key, ca.pem)
+    with contextlib.closing(listeners.bind("127.0.0.1", 0)) as bound:
+        port = bound.getsockname()[1]
+        listener = listeners.Listener(handler, bound, context, SystemClock())
+        serving = asyncio.ensure_future(listener.serve())
+        await flow.eventually(lambda: listener.started)
+        try:
+            yield port
+        finally:
+            listener.stop()
+            await serving
+
+
+def client_config(port, ca, source):
+    return kubeconfig.ClientConfig(f"https://127.0.0.1:{port}", source, credentials.Inline(ca.pem))
+
+
+class ServedPlane:
+    """A plane, and clients of it."""
+
+    def __init__(self, plane, ca, port, stack):
+        """Without a `port`, clients are in the process."""
+        self.plane = plane
+        self.ca = ca
+        self.port = port
+        self._stack = stack
+
+    def transport(self, user):
+        if not self.port:
+            return local.InProcessTransport(self.plane.handler, user, "test")
+        certificate, key = self.ca.client(user)
+        source = credentials.StoredCredentials(certificate=credentials.Inline(certificate), key=credentials.Inline(key))
+        transport = remote.HTTPSTransport(client_config(self.port, self.ca, source), "test")
+        self._stack.push_async_callback(transport.aclose)
+        return transport
+
+    def client(self, user):
+        return api.Client(self.transport(user))
+
+
+@contextlib.asynccontextmanager
+async def serve_plane(transport, tmp_path, clock, **config):
+    """A plane, and clients that reach it through one of TRANSPORTS."""
+    ca = Authority(clock)
+    verifier = clientcertificates.ClientVerifier(ca.pem)
+    async with flow.running(clock=clock, client_ca=verifier, **config) as plane, contextlib.AsyncExitStack() as stack:
+        port = await stack.enter_async_context(listening(plane.handler, ca)) if transport == "https" else 0
+        yield ServedPlane(plane, ca, port, stack)
+        # Watches have to end before the server can.
+        plane.drain()
