@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from certplane.errors import BadRequest
 from certplane.meta import context, names, selectors
 
 _VERBS: Final = {"POST": "create", "GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -70,7 +71,7 @@ def _field_selector(query: Mapping[str, Sequence[str]]) -> selectors.FieldSelect
         return selectors.EVERYTHING
     try:
         return selectors.parse_fields(query["fieldSelector"][0])
-    except Exception:
+    except BadRequest:
         return selectors.EVERYTHING
 
 

@@ -87,7 +87,6 @@ class CAFiles:
     def load(self) -> Issuer:
         """Read the files for the first time. Raises CAFilesError. An expired CA is not an error: it may be renewed."""
         with self._lock:
-            self._statuses = tuple(map(_file_status, self._paths))
             try:
                 self._loaded, self._problem = self._read(), ""
             except CAFilesError as error:
