@@ -170,7 +170,7 @@ async def approved(
     address: Address, prefix: str, count: int, connections: int, *, wait: bool, pause: float = 0.0
 ) -> list[float]:
     """Make requests, then approve them all; with `wait`, the seconds from each approval to its certificate, else those
-    of the approval alone. Each connection approves one behind the other, after a `pause` of about so many seconds.
+    of the approval alone. Each connection approves sequentially, after a `pause` of about that many seconds.
     """
     names = [f"{prefix}-{number}" for number in range(count)]
     issued = {name: asyncio.Event() for name in names}
@@ -183,7 +183,7 @@ async def approved(
                 issued[name].set()
         return False
 
-    async def each(job: Callable[[Connection, int, str], Coroutine[Any, Any, None]]) -> None:
+    async def on_all_connections(job: Callable[[Connection, int, str], Coroutine[Any, Any, None]]) -> None:
         waiting = iter(enumerate(names))
 
         async def one() -> None:
@@ -210,10 +210,10 @@ async def approved(
             await issued[name].wait()
         took.append(time.perf_counter() - begun)
 
-    await each(make)
+    await on_all_connections(make)
     watcher = await Connection.open(address, 2**26)
     watching = asyncio.ensure_future(watcher.watch(f"{CSRS}?watch=1&resourceVersion=0", seen)) if wait else None
-    await each(approve)
+    await on_all_connections(approve)
     if watching is not None:
         watching.cancel()
     watcher.close()

@@ -1,8 +1,8 @@
 """`make bench`: performance of certplane. Prints a table, and writes build/bench.json.
 
-The load comes from processes of their own. The figure that holds on a noisy machine is the CPU that the server spends
-per item; throughput and times beside it say what this machine made of it at that moment. The speed of the machine's
-RSA and ECDSA stands beside the figures, so that runs on other machines can be compared.
+Separate processes generate the load. The server's CPU for each item is reproducible on a busy machine; throughput and
+latency depend on the machine and its load. The report contains the machine's speed of RSA and ECDSA, to compare it with
+reports of other machines.
 """
 
 from __future__ import annotations
@@ -291,7 +291,7 @@ def main() -> int:
     report.write_text(
         json.dumps({"machine": machine, "figures": [dataclasses.asdict(figure) for figure in figures]}, indent=1)
     )
-    print(f"\n{report.relative_to(ROOT)} has the same for machines. A ! marks what is over its budget.")
+    print(f"\n{report.relative_to(ROOT)} has the same in JSON. ! marks a figure above its budget.")
     return 0
 
 

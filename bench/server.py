@@ -60,11 +60,11 @@ def _listener(children: list[str], data: pathlib.Path) -> int:
         words = pathlib.Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
         if b"serve" in words and str(data).encode() in words:
             return int(child)
-    raise SystemExit("error: the server's process is not to be found")
+    raise SystemExit("error: the server's process was not found")
 
 
 def start_seconds(directory: pathlib.Path) -> float:
-    """From the start of the process to the first ready answer, with a PKI there."""
+    """The seconds from the start of the process until it is ready, with an existing PKI."""
     begun = time.perf_counter()
     with demo.running(directory / "data", directory / "server.log"):
         return time.perf_counter() - begun

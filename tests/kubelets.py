@@ -1,4 +1,4 @@
-"""Builders for the requests and Nodes of kubelets, and a resolver with a table."""
+"""Builders for the requests and Nodes of kubelets, and a DNS resolver for tests."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
+from certplane import signernames
 from certplane.controllers.approving.kubeletserving import evidence
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import nodes
-from certplane.x509.issuance import profiles
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 USAGES = ("digital signature", "server auth")
@@ -40,7 +40,7 @@ def spec(request, username="system:node:n1", groups=("system:nodes", "system:aut
     """The spec of a CertificateSigningRequest as the server stores it."""
     return csrs.CertificateSigningRequestSpec(
         request=request,
-        signer_name=profiles.KUBELET_SERVING,
+        signer_name=signernames.KUBELET_SERVING,
         username=username,
         groups=list(groups),
         usages=list(usages),
@@ -58,7 +58,7 @@ def node(name="n1", *addresses):
 
 
 class TableResolver:
-    """A resolver that returns records from a table, by name or address; an exception in the table is raised."""
+    """A DNS resolver with a table of records by name or address; exceptions in the table are raised."""
 
     def __init__(self, records=None):
         self.records = records or {}

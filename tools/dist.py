@@ -1,8 +1,8 @@
-"""Make what is given to others: a wheel, a source distribution, a bill of materials, and their hashes: `make dist`.
+"""Build the wheel, the source distribution, the bill of materials, and their hashes: `make dist`.
 
-The same commit gives the same bytes: only files that git knows are used, with the time of the commit and with modes
-that do not depend on the machine; the wheel is made from the source distribution, so that this one is known to be
-whole. The versions of the tools are those that requirements/run.txt pins.
+The same commit gives the same bytes: only files in git are used, with the time of the commit and with modes that do not
+depend on the machine. The wheel is built from the source distribution, which shows that this one is complete. The
+versions of the build tools are pinned in requirements/run.txt.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PINS = ROOT / "requirements" / "run.txt"
-#: Pinned for those that build: nothing of it is needed to run.
+#: Pinned packages that are needed only to build.
 BUILDERS = ("setuptools",)
 
 
 def main() -> int:
     target = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "dist").resolve()
     target.mkdir(parents=True, exist_ok=True)
-    for former in [*target.glob("certplane-*"), *target.glob("SHA256SUMS")]:
-        former.unlink()
-    for made in build(target):
-        print(made)
+    for previous in [*target.glob("certplane-*"), *target.glob("SHA256SUMS")]:
+        previous.unlink()
+    for artifact in build(target):
+        print(artifact)
     return 0
 
 
 def build(target: pathlib.Path) -> list[pathlib.Path]:
-    """Make everything in a directory; the files."""
+    """Build all artifacts in a directory; returns their paths."""
     os.umask(0o022)
     seconds = int(os.environ.get("SOURCE_DATE_EPOCH") or _git("log", "-1", "--format=%ct"))
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(seconds)}
@@ -53,7 +53,7 @@ def build(target: pathlib.Path) -> list[pathlib.Path]:
         sources = target / raw.name
         _normalise(raw, sources, seconds)
         with tarfile.open(sources) as archive:
-            # Before 3.11.4 there are no filters; the archive is ours.
+            # Python before 3.11.4 has no filters. The archive was created above, so it is trusted.
             archive.extraction_filter = getattr(tarfile, "data_filter", None)
             archive.extractall(scratch)  # noqa: S202 - as above
         unpacked = scratch / sources.name.removesuffix(".tar.gz")
@@ -61,7 +61,7 @@ def build(target: pathlib.Path) -> list[pathlib.Path]:
     bill = target / f"{sources.name.removesuffix('.tar.gz')}.cdx.json"
     bill.write_text(json.dumps(bill_of_materials(wheel, seconds), indent=2) + "\n", "utf-8")
     sums = target / "SHA256SUMS"
-    sums.write_text("".join(f"{_sha256(each)}  {each.name}\n" for each in (bill, sources, wheel)), "ascii")
+    sums.write_text("".join(f"{_sha256(path)}  {path.name}\n" for path in (bill, sources, wheel)), "ascii")
     return [wheel, sources, bill, sums]
 
 
@@ -69,12 +69,12 @@ def _git(*arguments: str) -> str:
     try:
         return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
-        raise SystemExit("error: git does not know these files\nhint: make dist needs a clone") from error
+        raise SystemExit("error: this directory is not a git clone\nhint: run make dist in a clone") from error
 
 
 def _copy_known(target: pathlib.Path) -> None:
     for name in _git("ls-files", "-z").split("\0"):
-        # What is deleted here and not yet in git is in no distribution.
+        # Files that are deleted in the work tree are left out, even if the deletion is not committed.
         if name and (ROOT / name).is_file():
             place = target / name
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -82,8 +82,8 @@ def _copy_known(target: pathlib.Path) -> None:
 
 
 def _backend(hook: str, source: pathlib.Path, target: pathlib.Path, environment: dict[str, str]) -> pathlib.Path:
-    """Call the build backend, as PEP 517 has it; the file that it made."""
-    call = f"import sys, setuptools.build_meta as backend; name = backend.{hook}(sys.argv[1]); print('made', name)"
+    """Call a hook of the build backend (PEP 517); returns the path of the file that it wrote."""
+    call = f"import sys, setuptools.build_meta as backend; name = backend.{hook}(sys.argv[1]); print('built', name)"
     answer = subprocess.run(
         [sys.executable, "-c", call, str(target)],
         cwd=source, env=environment, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -94,16 +94,16 @@ def _backend(hook: str, source: pathlib.Path, target: pathlib.Path, environment:
 
 
 def _normalise(raw: pathlib.Path, target: pathlib.Path, seconds: int) -> None:
-    """The same archive without what depends on the machine: order, owners, times, and modes but for x."""
+    """Write the archive again with sorted members, no owners, fixed times, and modes that differ only in the x bit."""
     with (
         tarfile.open(raw) as archive,
         target.open("wb") as sink,
         gzip.GzipFile(filename="", fileobj=sink, mode="wb", mtime=seconds) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as written,
     ):
-        for member in sorted(archive.getmembers(), key=lambda each: each.name):
-            found = archive.extractfile(member)
-            content = found.read() if found is not None else b""
+        for member in sorted(archive.getmembers(), key=lambda member: member.name):
+            file = archive.extractfile(member)
+            content = file.read() if file is not None else b""
             clean = tarfile.TarInfo(member.name)
             clean.type = member.type
             clean.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
@@ -120,14 +120,14 @@ def _sha256(path: pathlib.Path) -> str:
 
 
 def bill_of_materials(wheel: pathlib.Path, seconds: int) -> dict[str, Any]:
-    """What the installed program consists of, as CycloneDX 1.6 has it: the pinned packages, each at its version."""
+    """The contents of the installed program, in CycloneDX 1.6: the pinned packages with their versions."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     digest = _sha256(wheel)
     root = _component("application", project["name"], project["version"])
     root |= {"description": project["description"], "licenses": [{"expression": project["license"]}]}
     root |= {"hashes": [{"alg": "SHA-256", "content": digest}]}
     parts = [_part(name, version) for name, version in pins()]
-    required = [each["bom-ref"] for each in parts if each["scope"] == "required"]
+    required = [part["bom-ref"] for part in parts if part["scope"] == "required"]
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
@@ -155,16 +155,16 @@ def _component(kind: str, name: str, version: str) -> dict[str, Any]:
 
 
 def _part(name: str, version: str) -> dict[str, Any]:
-    made = _component("library", name, version)
-    made["scope"] = "excluded" if made["name"] in BUILDERS else "required"
+    part = _component("library", name, version)
+    part["scope"] = "excluded" if part["name"] in BUILDERS else "required"
     try:
-        said = importlib.metadata.distribution(name)
+        distribution = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
-        return made
-    expression = said.metadata.get("License-Expression")
-    if expression and said.version == version:
-        made["licenses"] = [{"expression": expression}]
-    return made
+        return part
+    expression = distribution.metadata.get("License-Expression")
+    if expression and distribution.version == version:
+        part["licenses"] = [{"expression": expression}]
+    return part
 
 
 if __name__ == "__main__":

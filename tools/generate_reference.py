@@ -100,7 +100,7 @@ are `ping`, `log`, `etcd` (the store, under the name that existing probes use; i
 `informer-sync`, `shutdown`, `background-overdue` (a background task has failed for five minutes), and some that report
 a problem without making the server unready: `background` (a background task has failed and is retried), `connections`
 (no connections are accepted), `audit-log`, `stored-values`, one `signer-NAME` for each built-in signer, and
-`custom-signers`. Everybody can see which checks fail. The reason, which may contain file names, is only shown to users
+`custom-signers`. All users can see which checks fail. The reason, which may contain file names, is only shown to users
 who may read `/metrics`: by default the groups system:monitoring and system:masters.
 
 | metric | meaning |
@@ -130,7 +130,7 @@ who may read `/metrics`: by default the groups system:monitoring and system:mast
 ### The audit log
 
 One line of JSON (`audit.k8s.io/v1`) for each request, in `audit.log` in the data directory. By default bodies, health
-checks, discovery and the reads of controllers are left out; `--audit-policy-file` sets another policy. Bodies of
+checks, discovery and the reads of controllers are omitted; `--audit-policy-file` sets another policy. Bodies of
 Secrets, service account tokens and token reviews are never recorded, whatever the policy says. The record of an
 approval has annotations with the prefix `certplane.io/`, and so has the record of the issued certificate.
 
@@ -214,7 +214,7 @@ Bodies of more than 32 KiB (8 KiB of YAML) are decoded and validated in a thread
 not delay other requests.
 
 Answers, audit records and logs are limited as well. The middle of a longer text is replaced by the number of characters
-left out.
+omitted.
 
 | what | limit |
 |---|---|

@@ -21,7 +21,7 @@ def main() -> int:
     try:
         with (
             tempfile.TemporaryDirectory() as logs,
-            demo.running(data, pathlib.Path(logs) / "server.log", port=former_port(data)) as port,
+            demo.running(data, pathlib.Path(logs) / "server.log", port=previous_port(data)) as port,
         ):
             print(f"certplane serves the Certificates API on https://127.0.0.1:{port}")
             print("Paste this into another terminal:\n")
@@ -35,7 +35,7 @@ def main() -> int:
     return 0
 
 
-def former_port(data: pathlib.Path) -> int:
+def previous_port(data: pathlib.Path) -> int:
     """The port of the previous run, which copies of the kubeconfig may have; 0 if it is in use, or there was none."""
     path = data / "admin.conf"
     text = path.read_text() if path.exists() else ""

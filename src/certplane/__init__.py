@@ -1,3 +1,3 @@
-"""The Kubernetes Certificates API as software of its own."""
+"""The Kubernetes Certificates API without a cluster."""
 
 __version__ = "0.1.0"

@@ -180,7 +180,7 @@ class APIError(CertplaneError):
 
 
 def _bounded(details: Mapping[str, Any]) -> dict[str, Any]:
-    """Details of a Status with bounded causes, the last of which says how many are left out."""
+    """Details of a Status with bounded causes, the last of which says how many are omitted."""
     bounded = {key: _shortened(value) for key, value in details.items()}
     causes = details.get("causes")
     if causes:
@@ -193,7 +193,7 @@ def _bounded(details: Mapping[str, Any]) -> dict[str, Any]:
                 break
         left_out = len(causes) - len(bounded_causes)
         if left_out:
-            bounded_causes.append({"message": f"{left_out} more causes are left out"})
+            bounded_causes.append({"message": f"{left_out} more causes are omitted"})
     return bounded
 
 

@@ -67,7 +67,7 @@ _LINK_PROBLEM: Final = "is a symbolic link: its owner could choose what certplan
 
 
 def exposure(path: pathlib.Path) -> str | None:
-    """Who else can read a named file: None if nobody, else a phrase for an error message. Raises OSError."""
+    """Which other users can read a named file: None if none can, else a phrase for an error message. Raises OSError."""
     status = os.stat(path)
     return mode_exposure(stat.S_IMODE(status.st_mode), owner=status.st_uid, reader=os.geteuid())
 
@@ -77,7 +77,7 @@ def warn_exposed(path: pathlib.Path | None) -> None:
     with contextlib.suppress(OSError):
         problem = exposure(path) if path is not None else None
         if problem is not None:
-            _log.warning("other users can read a secret file", extra={"path": path, "problem": problem})
+            _log.warning("other users can read a secret file", extra={"path": path, "error": problem})
 
 
 def mode_exposure(mode: int, *, owner: int, reader: int) -> str | None:
@@ -91,7 +91,7 @@ def mode_exposure(mode: int, *, owner: int, reader: int) -> str | None:
 
 
 def _access_text(mode: int, forbidden: int) -> str:
-    who = [name for bits, name in ((0o070, "its group"), (0o007, "everybody")) if mode & forbidden & bits]
+    who = [name for bits, name in ((0o070, "its group"), (0o007, "all other users")) if mode & forbidden & bits]
     return f"mode {mode:04o} gives access to {' and '.join(who)}"
 
 
@@ -121,7 +121,7 @@ def check_own(path: pathlib.Path, what: str, forbidden: int = PRIVATE) -> None:
 
 
 def check_directory(path: pathlib.Path, what: str, *, is_own: bool = False) -> None:
-    """Check a directory that holds own files: nobody but us and root may write to it. With `is_own` it must not be a
+    """Check a directory that holds own files: only its owner and root may write to it. With `is_own` it must not be a
     symbolic link; a directory that a flag names may be one.
     """
     with as_setup_error(f"{what} {path} cannot be used", _PERMISSIONS_HINT):
@@ -224,6 +224,7 @@ def _write(directory: int, path: pathlib.Path, content: bytes, mode: int) -> Non
             written = os.fstat(handle)
         os.rename(temporary, path.name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
+        # Whatever interrupts the work, no temporary file must stay behind.
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=directory)
         raise

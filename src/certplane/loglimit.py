@@ -2,7 +2,7 @@
 
 The same event (for example, the same reason from the same address) is logged once per interval, and at most `MAX_LINES`
 different events are. Suppressed lines are counted: the next line of the same event says how often it was repeated, and
-the next line of any event says how many other lines were left out.
+the next line of any event says how many lines of other events were suppressed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class LogLimit:
 
     def admit(self, event: Hashable, now: datetime.datetime) -> Mapping[str, int] | None:
         """Whether to log an event now. Returns None if not, else fields to add to the line: `repeated` and
-        `others_left_out`, each if lines were suppressed since the last one.
+        `others_suppressed`, each if lines were suppressed since the last one.
         """
         if self._since is None or not self._since <= now < self._since + self._interval:
             self._others += sum(self._before.values())
@@ -42,6 +42,6 @@ class LogLimit:
             self._others += 1
             return None
         self._repeated[event] = 0
-        fields = {"repeated": self._before.pop(event, 0), "others_left_out": self._others}
+        fields = {"repeated": self._before.pop(event, 0), "others_suppressed": self._others}
         self._others = 0
         return {name: count for name, count in fields.items() if count}

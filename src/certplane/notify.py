@@ -65,7 +65,7 @@ class Notifier:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
                 sender.sendto(state.encode(), address)
         except OSError as error:
-            _log.warning("failed to notify the service manager", extra={"problem": error.strerror, "state": state})
+            _log.warning("failed to notify the service manager", extra={"error": error.strerror, "state": state})
 
 
 @contextlib.contextmanager

@@ -109,6 +109,6 @@ _queues: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _FairQueue]]
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    # RuntimeError: the loop is closed, so nobody waits any more.
+    # RuntimeError: the loop is closed, so no task waits any more.
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(callback)

@@ -128,7 +128,7 @@ class Reloader:
         is_settled = self._is_settled(group, digest, is_requested=is_requested)
         if digest == group.used:
             if group.problem:
-                _log.info("files are back to the content in use", extra={"what": group.name, "path": group.path_list})
+                _log.info("files have the content in use again", extra={"files": group.name, "path": group.path_list})
                 group.problem, group.refused = "", b""
             return
         if not is_settled or (digest == group.refused and not is_requested):
@@ -140,7 +140,7 @@ class Reloader:
             return
         group.used, group.refused, group.problem = digest, b"", ""
         self._observe(group.name, True)
-        _log.info("files reloaded", extra={"what": group.name, "path": group.path_list})
+        _log.info("files reloaded", extra={"files": group.name, "path": group.path_list})
 
     def _refuse(self, group: _Group, problem: str, digest: bytes) -> None:
         if digest == group.refused and problem == group.problem:
@@ -149,7 +149,7 @@ class Reloader:
         self._observe(group.name, False)
         _log.error(
             "files reload failed; keeping the previous content",
-            extra={"what": group.name, "path": group.path_list, "problem": problem},
+            extra={"files": group.name, "path": group.path_list, "error": problem},
         )
 
 

@@ -4,7 +4,7 @@ There are two kinds of task. `run_every` runs a function periodically; `run_fore
 return. A task is *late* from its first failure until it works again: until the next round succeeds, or until a run has
 lasted a minute. A periodic task is also late when a round takes so long that the next round would be over by now.
 
-This is the one place that may catch every exception: a task that nobody awaits has no caller to report to. It does not
+This is the one place that may catch every exception: a background task has no caller to report to. It does not
 know what the tasks do, and does not supervise threads.
 """
 
@@ -142,7 +142,7 @@ class Supervisor:
         self._telemetry.count_background_failure(name)
         if state.failures & (state.failures - 1) == 0:
             # Only failures 1, 2, 4, 8...: a task that fails for days must not fill the log.
-            extra = {"task": name, "problem": str(error), "failures": state.failures, "retry_in": f"{delay:g}s"}
+            extra = {"task": name, "error": str(error), "failures": state.failures, "retry_in": f"{delay:g}s"}
             # The message of an error of ours says enough; any other error needs its traceback.
             traceback = None if isinstance(error, CertplaneError) else error
             _log.error("background task failed", extra=extra, exc_info=traceback)
@@ -175,5 +175,6 @@ async def _run(work: Work) -> Exception | None:
         error.__cause__ = cancelled
         return error
     except Exception as error:
+        # A task may fail with anything, also with a bug. It is restarted, and the failure is counted and logged.
         return error
     return None

@@ -164,7 +164,9 @@ class Telemetry:
             "certplane_background_failures", "Failures of background tasks; each is restarted.", "task"
         )
         self._late = _Gauges(
-            "certplane_background_late_seconds", "Seconds for which a background task has not worked.", "task"
+            "certplane_background_late_seconds",
+            "Seconds since a background task last succeeded, while it fails.",
+            "task",
         )
 
     def count_request(self, labels: RequestLabels, code: int, seconds: float) -> None:

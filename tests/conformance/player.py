@@ -1,8 +1,9 @@
-"""Plays a recorded case against a server and tells what differs from the recording."""
+"""Sends the requests of a recorded case to a server, and compares the responses with the recorded ones."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import copy
 import http.client
 import json
@@ -57,6 +58,7 @@ def body_bytes(step, results):
 
 
 def condition_holds(doc, conds):
+    """Whether a document fulfils all conditions of a polled step."""
     for c in conds:
         got = values.walk(doc, c["path"])
         if "equals" in c and got != c["equals"]:
@@ -113,6 +115,8 @@ def parse(resp_data, ctype):
 
 
 class Player:
+    """Plays cases against one server. `timeout` is for a response, `patience` limits a polled step, both in seconds."""
+
     def __init__(self, server, ids, timeout=30, patience=None):
         self.server, self.ids = server, ids
         self.client = wire.Client(server, ids, timeout)
@@ -145,8 +149,9 @@ class Player:
         return None
 
     def cleanup(self, paths):
+        """Delete objects, also those with finalizers. Errors of the connection are ignored: the case has its result."""
         for p in paths:
-            try:
+            with contextlib.suppress(OSError, http.client.HTTPException):
                 r = self.client.request("admin", "DELETE", p, {"Accept": "application/json"}, None)
                 if r.status == 200 and b'"finalizers"' in r.data:
                     self.client.request(
@@ -157,16 +162,14 @@ class Player:
                         b'{"metadata":{"finalizers":null}}',
                     )
                 if r.status == 200 and re.fullmatch("/api/v1/namespaces/[^/]+", p):
-                    end = time.monotonic() + 20  # namespaces go away asynchronously
+                    end = time.monotonic() + 20  # namespaces are deleted asynchronously
                     while time.monotonic() < end:
                         if self.client.request("admin", "GET", p, {}, None).status == 404:
                             break
                         time.sleep(0.1)
-            except Exception:
-                pass
 
     def precleanup(self, case):
-        """Remove what an interrupted run may have left behind."""
+        """Delete the objects that an interrupted run of this case may have left."""
         out = []
         for s in case["steps"]:
             p = s.get("path", "").split("?")[0].rstrip("/")
@@ -183,6 +186,7 @@ class Player:
                 self.cleanup([p])
 
     def play(self, case):
+        """The responses to the steps of a case, in the form in which they are recorded."""
         inputs = json.dumps([{k: v for k, v in s.items() if k != "expect"} for s in case["steps"]])
         ctx = values.Context(self.server, self.ids.ca_cert, inputs)
         results, out, created, streams = {}, [], [], {}
@@ -202,6 +206,7 @@ class Player:
         return out
 
     def step(self, step, sid, results, ctx, created, streams):
+        """Send the request of one step. It is repeated until the condition in `until` holds, or the time is over."""
         if step.get("sleep"):
             time.sleep(step["sleep"])
         if step.get("collect"):
@@ -254,6 +259,7 @@ class Player:
         return got
 
     def present(self, step, sid, resp, results, ctx):
+        """A response in the form in which it is recorded."""
         ctype = (resp.headers.get("content-type") or [""])[0]
         doc = parse(resp.data, ctype)
         if step.get("watch") or step.get("collect"):
@@ -299,6 +305,7 @@ class Player:
 
 
 def diff(want, got, path=""):
+    """Differences between a recorded and an actual value: (path, recorded, actual). `<any>` matches everything."""
     if isinstance(want, str) and want == "<any>":
         return []
     if type(want) is not type(got):

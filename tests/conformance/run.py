@@ -1,6 +1,7 @@
-"""`make conformance ARGS="[--server URL --pki DIR] [--case GLOB]..."`: play cases and show what differs.
+"""`make conformance ARGS="[--server URL --pki DIR] [--case GLOB]..."`: send the recorded
+requests to a server and print the differences.
 
-Without --server, a control plane is started for it in a temporary directory.
+Without --server, a control plane is started in a temporary directory.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def main():
         directory = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server, pki = args.server, args.pki
         if server is None:
-            # The server whose answers were recorded does not say what will not work.
+            # The recorded server has no creation hints.
             started = demo.running(directory / "data", directory / "server.log", "--creation-hints=false")
             port = stack.enter_context(started)
             server, pki = f"https://127.0.0.1:{port}", directory / "data" / "pki"

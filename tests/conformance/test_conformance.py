@@ -1,6 +1,6 @@
-"""Every recorded case of a real API server is played against certplane, and the answers are compared.
+"""The requests that were recorded from a real API server are sent to certplane, and the responses are compared.
 
-A case that is on the list of known failures has to fail: once it passes, it comes off the list.
+A case in the list of known failures must fail; when it passes, it has to be removed from the list.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pytest
 
 from tests.conformance import corpus, player, wire
 
-#: A polled step gives up after so many seconds. Nothing here takes longer; what is not there would be waited for.
+#: Timeout of a polled step in seconds. It is short, because known failures wait for the whole time.
 PATIENCE = 3
 
 
@@ -25,7 +25,7 @@ def conversation(server, tmp_path_factory):
         yield conversation
 
 
-# The cases of a topic share a server and run one after the other.
+# The cases of a topic share a server, so they run in one process.
 @pytest.mark.parametrize(
     "case",
     [
@@ -33,8 +33,8 @@ def conversation(server, tmp_path_factory):
         for name, case in corpus.cases().items()
     ],
 )
-def test_the_wire_is_what_it_was_recorded_as(case, conversation):
-    """The answers to a case are those of the real server, or the case is known to fail and does."""
+def test_responses_match_the_recorded_ones(case, conversation):
+    """The responses are those of the real server, or the case is a known failure and fails."""
     differences = corpus.differences(case, conversation)
     reason = corpus.known_failures().get(case["id"])
     if reason is None:

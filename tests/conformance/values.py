@@ -1,5 +1,5 @@
-"""What of an answer is compared: paths into documents, facts of certificates and tokens, and the placeholders for what
-two servers may lawfully answer differently. `normalise` is the only place where values are replaced.
+"""The parts of a response that are compared: paths into documents, facts of certificates and tokens, and placeholders
+for values that may differ between two servers. Only `normalise` replaces values.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ import re
 import urllib.parse
 
 from cryptography import x509
-
-REVIEW_KINDS = ("Review", "TokenRequest", "Status", "Table", "List", "Eviction")
-
 
 # --- paths into documents, and ${...} ---
 
@@ -95,7 +92,7 @@ def _name(name):
 
 
 def certificate_facts(cert, ca_cert=None):
-    """What matters of an issued certificate, without its bytes."""
+    """The fields of an issued certificate that are compared."""
     f = {
         "subject": _name(cert.subject),
         "serialBitsOver64": cert.serial_number.bit_length() > 64,
@@ -196,7 +193,7 @@ AGE_COLUMNS = {"Age", "Last Seen", "First Seen", "Duration"}
 
 
 class Context:
-    """What the normaliser has to know about one run of one case."""
+    """The state of the normaliser for one run of one case."""
 
     def __init__(self, server, ca_cert, inputs_text):
         self.hosts = [urllib.parse.urlsplit(server).netloc]
@@ -253,7 +250,7 @@ def normalise(value, ctx, key=None, parent=None):
     continue                     -> <continue>
     generated names              -> PREFIX<suffix>
     Table cells of age columns   -> <age>
-    Table column descriptions    -> <text>  (every server explains its columns in its own words)
+    Table column descriptions    -> <text>  (they differ between servers)
     status.certificate           -> decoded facts (unless the case itself supplied that certificate)
     JSON web tokens              -> decoded header and claims without times
     """
@@ -325,7 +322,7 @@ def shape(v, depth=3):
 
 
 def prune(doc, step):
-    """Apply the step's `pick` (keep only these paths) and `drop` (forget these paths)."""
+    """Apply the step's `pick` (keep only these paths) and `drop` (remove these paths)."""
     if step.get("pick"):
         return {p: walk(doc, p) for p in step["pick"]}
     for path, name in (step.get("pickByName") or {}).items():

@@ -1,4 +1,4 @@
-"""The clients of the cases: certificates minted from the server's CA, plain HTTP, streams read aside."""
+"""The HTTP clients of the cases, with certificates that are issued by the server's CA. Threads read the streams."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ USER_AGENT = "conformance/1.0"
 
 
 class Identities:
-    """Client certificates minted from the cluster's client CA, as described in identities.json."""
+    """Client certificates issued by the server's client CA, for the identities in identities.json."""
 
     def __init__(self, table, ca_cert_path, ca_key_path, directory):
         self.table = table

@@ -7,49 +7,39 @@ import contextlib
 import datetime
 import ipaddress
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from certplane.client import api, credentials, kubeconfig, remote
 from certplane.clock import SystemClock
-from certplane.golang import pem
 from certplane.server import local
 from certplane.server.connection import listener as listeners
 from certplane.server.connection import tls
-from certplane.x509 import keys
-from certplane.x509.issuance import authority, selfsigned
+from certplane.store import memory
+from certplane.x509.issuance import selfsigned
 from certplane.x509.tbs import template
 from certplane.x509.trust import clientcertificates
 from tests.flow import plane as flow
+from tests.unit.server.connection import memory as inmemory
 
 TRANSPORTS = ("in-process", "https")
 _LIFETIME = datetime.timedelta(days=3650)
 
 
-class Authority:
+class Authority(inmemory.CA):
     """A CA for the certificates of the server and of its clients."""
 
     def __init__(self, clock):
-        self._clock = clock
-        key = ec.generate_private_key(ec.SECP256R1())
-        self.pem = selfsigned.self_signed_ca("connections", key, clock.now(), _LIFETIME)
-        self._authority = authority.Authority(pem.first_block(self.pem).data, key)
-
-    def pair(self, leaf):
-        """A certificate and its key, in PEM."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        return selfsigned.issue_leaf(leaf, key, self._authority, self._clock.now(), _LIFETIME), keys.to_pem(key)
+        super().__init__("connections", clock.now(), _LIFETIME)
 
     def client(self, user):
         """The client certificate of a user, and its key."""
         groups = tuple(group for group in user.groups if group != "system:authenticated")
-        return self.pair(selfsigned.Leaf(user.name, groups))
+        return self.issue(selfsigned.Leaf(user.name, groups))
 
 
 @contextlib.asynccontextmanager
 async def listening(handler, ca):
     """The port on which a handler answers over TLS."""
     names = template.AltNames(dns=("localhost",), ip=(ipaddress.ip_address("127.0.0.1"),))
-    certificate, key = ca.pair(selfsigned.Leaf("server", names=names))
+    certificate, key = ca.issue(selfsigned.Leaf("server", names=names))
     context = tls.ServingContext(certificate, key, ca.pem)
     with contextlib.closing(listeners.bind("127.0.0.1", 0)) as bound:
         port = bound.getsockname()[1]
@@ -88,6 +78,14 @@ class ServedPlane:
 
     def client(self, user):
         return api.Client(self.transport(user))
+
+
+async def compacted_store():
+    """A store in memory whose first revision is compacted: a watch cannot start there."""
+    store = memory.MemoryStore()
+    first = await store.create("/first", b"1")
+    await store.compact((await store.update("/first", b"2", first.mod_revision)).mod_revision)
+    return store
 
 
 @contextlib.asynccontextmanager

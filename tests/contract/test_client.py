@@ -1,4 +1,4 @@
-"""The client is the same from inside the process and over HTTPS."""
+"""The API client behaves the same in-process and over HTTPS."""
 
 from __future__ import annotations
 
@@ -8,110 +8,105 @@ import pytest
 
 from certplane import errors, testing
 from certplane.client import api
-from certplane.meta import context
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import configmaps
-from certplane.store import memory
 from tests.contract import connections
 from tests.flow import plane as flow
 
 
 @pytest.fixture(params=connections.TRANSPORTS)
 async def server(request, tmp_path):
-    store = memory.MemoryStore()
-    # What was forgotten before the plane was there, it cannot tell.
-    before = await store.create("/before", b"it began")
-    await store.compact((await store.update("/before", b"and went on", before.mod_revision)).mod_revision)
-    how = {"store": store, "controllers": frozenset()}
-    async with connections.serve_plane(request.param, tmp_path, testing.FakeClock(), **how) as made:
-        yield made
+    store = await connections.compacted_store()
+    config = {"store": store, "controllers": frozenset()}
+    async with connections.serve_plane(request.param, tmp_path, testing.FakeClock(), **config) as served:
+        yield served
     await store.close()
 
 
 def config_map(name, **data):
-    made = configmaps.ConfigMap(data=data)
-    made.metadata.name = name
-    return made
+    new = configmaps.ConfigMap(data=data)
+    new.metadata.name = name
+    return new
 
 
-async def test_what_is_created_can_be_read_changed_and_deleted(server):
-    """With every verb, text beyond ASCII included."""
+async def test_objects_are_created_read_updated_applied_and_deleted(server):
+    """Text beyond ASCII is unchanged."""
     client = server.client(flow.ADMIN)
-    made = await client.create(configmaps.RESOURCE, config_map("a", key="Grüße, 世界"), "default")
+    created = await client.create(configmaps.RESOURCE, config_map("a", key="Grüße, 世界"), "default")
     assert (await client.get(configmaps.RESOURCE, "a", "default")).data == {"key": "Grüße, 世界"}
-    made.data = {"key": "two"}
-    changed = await client.update(configmaps.RESOURCE, made)
+    created.data = {"key": "two"}
+    changed = await client.update(configmaps.RESOURCE, created)
     assert changed.data == {"key": "two"}
-    said = {"metadata": {"name": "a", "namespace": "default"}, "data": {"other": "three"}}
-    applied = await client.apply(configmaps.RESOURCE, said, manager="server")
+    patch = {"metadata": {"name": "a", "namespace": "default"}, "data": {"other": "three"}}
+    applied = await client.apply(configmaps.RESOURCE, patch, manager="server")
     assert applied.data == {"key": "two", "other": "three"}
-    await client.delete(configmaps.RESOURCE, "a", "default", uid=made.metadata.uid)
+    await client.delete(configmaps.RESOURCE, "a", "default", uid=created.metadata.uid)
     with pytest.raises(errors.NotFound):
         await client.get(configmaps.RESOURCE, "a", "default")
 
 
-async def test_refusals_are_raised_as_what_they_are(server):
-    """The Status of the server, with its class and its text."""
+async def test_errors_are_raised_by_their_reason(server):
+    """With the message of the server."""
     client = server.client(flow.ADMIN)
-    made = await client.create(configmaps.RESOURCE, config_map("a"), "default")
+    created = await client.create(configmaps.RESOURCE, config_map("a"), "default")
     with pytest.raises(errors.AlreadyExists, match='configmaps "a" already exists'):
         await client.create(configmaps.RESOURCE, config_map("a"), "default")
-    made.data = {"key": "one"}
-    await client.update(configmaps.RESOURCE, made)
+    created.data = {"key": "one"}
+    await client.update(configmaps.RESOURCE, created)
     with pytest.raises(errors.Conflict, match="the object has been modified"):
-        await client.update(configmaps.RESOURCE, made)
+        await client.update(configmaps.RESOURCE, created)
     with pytest.raises(errors.Invalid, match="metadata"):
         await client.create(configmaps.RESOURCE, config_map("A B"), "default")
-    stranger = server.client(context.User("stranger", groups=("system:authenticated",)))
-    with pytest.raises(errors.Forbidden, match='User "stranger" cannot list resource "configmaps"'):
-        await stranger.list(configmaps.RESOURCE)
+    jane = server.client(flow.JANE)
+    with pytest.raises(errors.Forbidden, match='User "jane" cannot list resource "configmaps"'):
+        await jane.list(configmaps.RESOURCE)
     with pytest.raises(errors.NotFound):
         await client.read("/apis/no.such.group/v1")
 
 
-async def test_a_long_list_comes_in_pages_and_whole(server):
-    """All of it, at one revision."""
+async def test_a_list_in_pages_is_complete(server):
+    """The client fetches all pages, and returns one list with a resourceVersion."""
     client = server.client(flow.ADMIN)
     for number in range(25):
         await client.create(configmaps.RESOURCE, config_map(f"m{number:02}"), "default")
-    found = await client.list(configmaps.RESOURCE, "default", page=10)
-    assert [each.metadata.name for each in found.items if each.metadata.name.startswith("m")] == [
+    config_maps = await client.list(configmaps.RESOURCE, "default", page=10)
+    assert [obj.metadata.name for obj in config_maps.items if obj.metadata.name.startswith("m")] == [
         f"m{number:02}" for number in range(25)
     ]
-    assert int(found.resource_version) > 0
+    assert int(config_maps.resource_version) > 0
 
 
-async def test_a_watch_shows_every_change_in_order(server):
-    """From the revision of a list on, until it is left."""
+async def test_a_watch_delivers_every_change_in_order(server):
+    """From the resourceVersion of a list on."""
     client = server.client(flow.ADMIN)
     start = (await client.list(configmaps.RESOURCE, "default")).resource_version
-    seen = []
+    delivered = []
     async with client.watch(configmaps.RESOURCE, start, "default") as events:
-        made = await client.create(configmaps.RESOURCE, config_map("a"), "default")
-        made.data = {"key": "one"}
-        await client.update(configmaps.RESOURCE, made)
+        created = await client.create(configmaps.RESOURCE, config_map("a"), "default")
+        created.data = {"key": "one"}
+        await client.update(configmaps.RESOURCE, created)
         await client.delete(configmaps.RESOURCE, "a", "default")
         async for event in events:
-            seen.append((event.type, event.object.data))
+            delivered.append((event.type, event.object.data))
             if event.type == "DELETED":
                 break
-    assert seen == [("ADDED", {}), ("MODIFIED", {"key": "one"}), ("DELETED", {"key": "one"})]
+    assert delivered == [("ADDED", {}), ("MODIFIED", {"key": "one"}), ("DELETED", {"key": "one"})]
 
 
-async def test_a_watch_from_too_long_ago_is_refused(server):
-    """So that whoever watches lists again."""
+async def test_a_watch_from_a_compacted_revision_is_refused(server):
+    """With Expired, so that the client lists again."""
     client = server.client(flow.ADMIN)
 
     async def watch():
         async with client.watch(configmaps.RESOURCE, "1", "default") as events:
-            return [each async for each in events]
+            return [event async for event in events]
 
     with pytest.raises(errors.Expired):
         await watch()
 
 
-async def test_several_watches_and_requests_are_under_way_at_once(server):
-    """None waits for another."""
+async def test_watches_and_requests_run_concurrently(server):
+    """Thirty open watches block neither lists nor a create."""
     client = server.client(flow.ADMIN)
     start = (await client.list(csrs.RESOURCE)).resource_version
 
@@ -125,22 +120,22 @@ async def test_several_watches_and_requests_are_under_way_at_once(server):
     assert await asyncio.gather(*watching) == ["a"] * 30
 
 
-async def test_a_name_is_never_part_of_the_path(server):
-    """Whatever is in it."""
+async def test_names_are_escaped_in_paths(server):
+    """A name with special characters does not change the path."""
     client = server.client(flow.ADMIN)
     for name in ("a b", "ü", "a?b", "a#b", "%2e"):
         with pytest.raises((errors.NotFound, errors.BadRequest)):
             await client.get(configmaps.RESOURCE, name, "default")
 
 
-async def test_unreachable_is_no_answer(tmp_path):
-    """Where nobody listens there is no Status."""
+async def test_an_unreachable_server_is_reported_as_such(tmp_path):
+    """There is no Status of a server that does not answer."""
     clock = testing.FakeClock()
     async with connections.serve_plane("https", tmp_path, clock, controllers=frozenset()) as server:
         client = server.client(flow.ADMIN)
         port, server.port = server.port, 1
-        nobody = server.client(flow.ADMIN)
+        unreachable = server.client(flow.ADMIN)
         with pytest.raises(api.Unreachable, match=r"127\.0\.0\.1:1 cannot be reached"):
-            await nobody.get(configmaps.RESOURCE, "a", "default")
+            await unreachable.get(configmaps.RESOURCE, "a", "default")
         server.port = port
         assert (await client.list(configmaps.RESOURCE, "default")).items == []

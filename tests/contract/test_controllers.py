@@ -1,4 +1,4 @@
-"""Each controller does its work, in the process of the server and over HTTPS."""
+"""Every controller works in the process of the server and over HTTPS."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 
 from certplane import resources, telemetry, testing
 from certplane.config import controllernames
-from certplane.controllers.approving import declaredsigners
+from certplane.controllers.approving import customsigners
 from certplane.controllers.approving.kubeletserving import approver, rules
 from certplane.controllers.cleanup import csrcleaner, podrequestcleaner
 from certplane.controllers.publishing import clustertrustbundle, rootcacertpublisher
-from certplane.controllers.signing import signer, signerfile
+from certplane.controllers.signing import signer, signersfile
 from certplane.meta import context
 from certplane.plane import controllerset
 from certplane.plane.controllerconfig import ControllerConfig
@@ -49,7 +49,7 @@ def account(name):
 
 
 class Harness:
-    """Controllers at work on a plane that has none itself, each under its own account."""
+    """A plane without controllers, and its clients. Controllers run beside it under their own accounts."""
 
     def __init__(self, server, clock):
         self.server = server
@@ -59,7 +59,7 @@ class Harness:
 
 
 @contextlib.asynccontextmanager
-async def at_work(transport, tmp_path, enabled, **loaded):
+async def run_controllers(transport, tmp_path, enabled, **loaded):
     clock = testing.FakeClock()
     # The plane needs `loaded` too, for the default roles of the controllers.
     config = {"controllers": frozenset(), "kinds": resources.ALL, **loaded}
@@ -68,7 +68,7 @@ async def at_work(transport, tmp_path, enabled, **loaded):
         harness = Harness(server, clock)
         with concurrent.futures.ThreadPoolExecutor(1) as threads:
             signers = {name: signer.Signer(profile, issuer) for name, profile in profiles.BUILT_IN.items()}
-            context = controllerset.ControllerContext(
+            controller_context = controllerset.ControllerContext(
                 config=ControllerConfig(signers=signers, root_ca=harness.bundle, **loaded),
                 client=functools.cache(lambda name: server.client(account(name))),
                 reader=server.client(MANAGER),
@@ -79,10 +79,10 @@ async def at_work(transport, tmp_path, enabled, **loaded):
                 threads=threads,
                 kinds=resources.ALL,
             )
-            runs = controllerset.build_controllers(context, enabled).values()
+            runs = controllerset.build_controllers(controller_context, enabled).values()
             tasks = [asyncio.ensure_future(run()) for run in runs]
             try:
-                for informer in context.informers.values():
+                for informer in controller_context.informers.values():
                     await flow.eventually(informer.synced.is_set)
                 yield harness
             finally:
@@ -93,38 +93,38 @@ async def at_work(transport, tmp_path, enabled, **loaded):
 
 
 @pytest.fixture(params=connections.TRANSPORTS)
-def working(request, tmp_path):
-    """Controllers by name, at work."""
-    return lambda *enabled, **loaded: at_work(request.param, tmp_path, enabled, **loaded)
+def start(request, tmp_path):
+    """Starts controllers by name."""
+    return lambda *enabled, **loaded: run_controllers(request.param, tmp_path, enabled, **loaded)
 
 
-async def gone(client, kind, name, namespace=""):
+async def deleted(client, kind, name, namespace=""):
     async def is_gone():
         return name not in [obj.metadata.name for obj in (await client.list(kind, namespace)).items]
 
     await flow.eventually(is_gone)
 
 
-async def there(client, kind, name, namespace=""):
+async def created(client, kind, name, namespace=""):
     async def find():
         return next((obj for obj in (await client.list(kind, namespace)).items if obj.metadata.name == name), None)
 
     return await flow.eventually(find)
 
 
-async def test_a_kubelets_request_is_approved_and_issued(working):
-    """Recognised, asked about, approved, signed."""
+async def test_a_client_certificate_of_a_kubelet_is_approved_and_issued(start):
+    """The request is recognized, authorized, approved and signed."""
     enabled = ("certificatesigningrequest-approving-controller", signer.NAME)
-    async with working(*enabled) as harness:
+    async with start(*enabled) as harness:
         request = flow.pkcs10(NODE.name, ("system:nodes",))
         new = flow.new_csr("a", KUBELET, ("digital signature", "client auth"), request)
         await harness.server.client(NODE).create(csrs.RESOURCE, new)
         assert await flow.issued(harness.admin, "a")
 
 
-async def test_a_request_that_its_signer_does_not_permit_fails(working):
-    """With the condition that says so."""
-    async with working(signer.NAME) as harness:
+async def test_a_request_that_violates_the_profile_fails(start):
+    """The condition Failed has the reason and the violation."""
+    async with start(signer.NAME) as harness:
         await harness.admin.create(csrs.RESOURCE, flow.new_csr("a", usages=("server auth",)))
         await flow.decide(harness.admin, "a")
 
@@ -139,25 +139,25 @@ async def test_a_request_that_its_signer_does_not_permit_fails(working):
         )
 
 
-async def test_what_is_done_with_is_deleted(working):
-    """A denied request after an hour, at the next look."""
-    async with working(csrcleaner.NAME) as harness:
+async def test_a_denied_request_is_deleted(start):
+    """An hour after its denial, at the next cleanup."""
+    async with start(csrcleaner.NAME) as harness:
         await harness.admin.create(csrs.RESOURCE, flow.new_csr("a"))
         await flow.decide(harness.admin, "a", csrs.DENIED)
         await testing.settle(500)
-        await harness.clock.advance(2 * csrcleaner.INTERVAL + 1)
-        await gone(harness.admin, csrs.RESOURCE, "a")
+        await harness.clock.advance(2 * csrcleaner.RULE.interval + 1)
+        await deleted(harness.admin, csrs.RESOURCE, "a")
 
 
-async def test_the_root_ca_is_published(working):
-    """In a namespace as soon as there is one, and again when it is spoiled."""
-    async with working(rootcacertpublisher.NAME) as harness:
+async def test_the_root_ca_is_published_in_every_namespace(start):
+    """The ConfigMap is created for a new namespace, and restored when it is changed."""
+    async with start(rootcacertpublisher.NAME) as harness:
         namespace = namespaces.Namespace()
         namespace.metadata.name = "home"
         await harness.admin.create(namespaces.RESOURCE, namespace)
-        config_map = await there(harness.admin, configmaps.RESOURCE, rootcacertpublisher.CONFIG_MAP, "home")
+        config_map = await created(harness.admin, configmaps.RESOURCE, rootcacertpublisher.CONFIG_MAP, "home")
         assert config_map.data == {"ca.crt": harness.bundle}
-        config_map.data = {"ca.crt": "spoiled"}
+        config_map.data = {"ca.crt": "changed"}
         await harness.admin.update(configmaps.RESOURCE, config_map)
 
         async def repaired():
@@ -168,51 +168,51 @@ async def test_the_root_ca_is_published(working):
         await flow.eventually(repaired)
 
 
-async def test_the_trust_bundle_is_published_and_former_ones_are_removed(working):
-    """Under a name made of its content."""
-    async with working(clustertrustbundle.NAME) as harness:
-        former = "kubernetes.io:kube-apiserver-serving:former"
-        for name, signer_name in ((former, clustertrustbundle.SIGNER), ("other", "")):
+async def test_the_trust_bundle_is_published_and_earlier_ones_are_deleted(start):
+    """Its name is derived from its content. Bundles of other signers are kept."""
+    async with start(clustertrustbundle.NAME) as harness:
+        earlier = "kubernetes.io:kube-apiserver-serving:earlier"
+        for name, signer_name in ((earlier, clustertrustbundle.SIGNER), ("other", "")):
             new = clustertrustbundles.ClusterTrustBundle()
             new.metadata.name = name
             new.spec.signer_name, new.spec.trust_bundle = signer_name, harness.bundle
             await harness.admin.create(clustertrustbundles.RESOURCE, new)
         name = clustertrustbundle.bundle_name(harness.bundle)
-        bundle = await there(harness.admin, clustertrustbundles.RESOURCE, name)
+        bundle = await created(harness.admin, clustertrustbundles.RESOURCE, name)
         assert (bundle.spec.signer_name, bundle.spec.trust_bundle) == (clustertrustbundle.SIGNER, harness.bundle)
-        await gone(harness.admin, clustertrustbundles.RESOURCE, former)
-        assert await there(harness.admin, clustertrustbundles.RESOURCE, "other")
+        await deleted(harness.admin, clustertrustbundles.RESOURCE, earlier)
+        assert await created(harness.admin, clustertrustbundles.RESOURCE, "other")
 
 
-async def test_roles_are_aggregated(working):
+async def test_cluster_roles_are_aggregated(start):
     """By their labels."""
-    async with working("clusterrole-aggregation-controller") as harness:
+    async with start("clusterrole-aggregation-controller") as harness:
         role = rbac.ClusterRole(rules=[rbac.PolicyRule(verbs=["get"], api_groups=["example.com"], resources=["toys"])])
         role.metadata.name = "toys"
         role.metadata.labels = {"rbac.authorization.k8s.io/aggregate-to-view": "true"}
         await harness.admin.create(rbac.CLUSTER_ROLES, role)
 
-        async def collected():
+        async def aggregated():
             role = await harness.admin.get(rbac.CLUSTER_ROLES, "view")
             return any(rule.resources == ["toys"] for rule in role.rules or ())
 
-        await flow.eventually(collected)
+        await flow.eventually(aggregated)
 
 
-async def test_a_namespace_has_its_account_and_is_emptied_in_the_end(working):
-    """From its first moment to its last."""
-    async with working("serviceaccount-controller", "namespace-controller") as harness:
+async def test_a_namespace_gets_a_service_account_and_is_emptied_before_deletion(start):
+    """The account `default` is created in it, and does not block its deletion."""
+    async with start("serviceaccount-controller", "namespace-controller") as harness:
         namespace = namespaces.Namespace()
         namespace.metadata.name = "home"
         await harness.admin.create(namespaces.RESOURCE, namespace)
-        await there(harness.admin, serviceaccounts.RESOURCE, "default", "home")
+        await created(harness.admin, serviceaccounts.RESOURCE, "default", "home")
         await harness.admin.delete(namespaces.RESOURCE, "home")
-        await gone(harness.admin, namespaces.RESOURCE, "home")
+        await deleted(harness.admin, namespaces.RESOURCE, "home")
 
 
-async def test_a_token_that_is_over_is_deleted(working):
-    """When it is over, not later."""
-    async with working("token-cleaner-controller") as harness:
+async def test_an_expired_bootstrap_token_is_deleted(start):
+    """Without waiting for a periodic cleanup."""
+    async with start("token-cleaner-controller") as harness:
         secret = secrets.Secret(type=secrets.BOOTSTRAP_TOKEN)
         secret.metadata.name = "bootstrap-token-abcdef"
         secret.data = {
@@ -223,22 +223,22 @@ async def test_a_token_that_is_over_is_deleted(working):
         await harness.admin.create(secrets.RESOURCE, secret, "kube-system")
         await testing.settle(500)
         await harness.clock.advance(301)
-        await gone(harness.admin, secrets.RESOURCE, "bootstrap-token-abcdef", "kube-system")
+        await deleted(harness.admin, secrets.RESOURCE, "bootstrap-token-abcdef", "kube-system")
 
 
-async def test_a_pods_request_is_deleted_after_a_while(working):
-    """A quarter of an hour, whatever became of it."""
-    async with working(podrequestcleaner.NAME) as harness:
+async def test_a_pod_certificate_request_is_deleted_after_fifteen_minutes(start):
+    """It is kept until then."""
+    async with start(podrequestcleaner.NAME) as harness:
         await harness.admin.create(podcertificaterequests.RESOURCE, flow.pod_request(), "default")
         await testing.settle(500)
-        await harness.clock.advance(2 * podrequestcleaner.INTERVAL)
-        assert await there(harness.admin, podcertificaterequests.RESOURCE, "r", "default")
-        await harness.clock.advance(2 * podrequestcleaner.INTERVAL)
-        await gone(harness.admin, podcertificaterequests.RESOURCE, "r", "default")
+        await harness.clock.advance(2 * podrequestcleaner.rule(podcertificaterequests.RESOURCE).interval)
+        assert await created(harness.admin, podcertificaterequests.RESOURCE, "r", "default")
+        await harness.clock.advance(2 * podrequestcleaner.rule(podcertificaterequests.RESOURCE).interval)
+        await deleted(harness.admin, podcertificaterequests.RESOURCE, "r", "default")
 
 
-async def test_a_rule_of_a_signer_approves(working, tmp_path):
-    """Of one that users declare."""
+async def test_an_approval_rule_of_a_custom_signer_approves(start, tmp_path):
+    """The CA of that signer issues the certificate."""
     key = keys.generate("ECDSA-P256")
     now = testing.FakeClock().now()
     (tmp_path / "web.crt").write_bytes(selfsigned.self_signed_ca("web", key, now, datetime.timedelta(days=100)))
@@ -249,17 +249,17 @@ async def test_a_rule_of_a_signer_approves(working, tmp_path):
         "  authority: {certFile: web.crt, keyFile: web.key}\n  usages: {allowed: [client auth]}\n"
         "  approval: [{groups: ['system:masters']}]\n"
     )
-    declared = signerfile.SignerFile(tmp_path / "signers.yaml", datetime.timedelta(days=1))
-    declared.load()
-    async with working(declaredsigners.NAME, signer.NAME, signer_file=declared) as harness:
+    signers_file = signersfile.SignersFile(tmp_path / "signers.yaml", datetime.timedelta(days=1))
+    signers_file.load()
+    async with start(customsigners.NAME, signer.NAME, signers_file=signers_file) as harness:
         await harness.admin.create(csrs.RESOURCE, flow.new_csr("a", "example.com/web"))
         assert (await flow.issued(harness.admin, "a")).issuer.rfc4514_string() == "CN=web"
 
 
-async def test_a_kubelets_proven_names_are_approved(working):
-    """By what its Node says, where that is enough."""
+async def test_proven_names_of_a_kubelet_are_approved(start):
+    """By the addresses of its Node, if these are configured as evidence."""
     settings = rules.parse({"sources": ["node"]})
-    async with working(approver.NAME, serving_rules=settings) as harness:
+    async with start(approver.NAME, serving_rules=settings) as harness:
         node = nodes.Node()
         node.metadata.name = "n1"
         node = await harness.admin.create(nodes.RESOURCE, node)
@@ -275,8 +275,8 @@ async def test_a_kubelets_proven_names_are_approved(working):
         await flow.eventually(approved)
 
 
-def test_every_controller_is_looked_at():
-    """One that is new has to come here, too."""
+def test_every_controller_has_a_test_here():
+    """A new controller needs one, too."""
     known = {
         "certificatesigningrequest-approving-controller",
         signer.NAME,

@@ -70,7 +70,7 @@ def write_kubeconfig(path, api_server, user, **cluster):
 
 
 async def test_a_token_file_is_read_again_when_it_changes(api_server, tmp_path):
-    """As those of pods do, every hour."""
+    """The kubelet renews the token of a pod every hour. A missing file is reported."""
     (tmp_path / "token").write_text("secret-of-jane\n")
     path = write_kubeconfig(tmp_path / "config", api_server, {"tokenFile": "token"})
     async with client_of(kubeconfig.load(path)) as client:
@@ -82,8 +82,8 @@ async def test_a_token_file_is_read_again_when_it_changes(api_server, tmp_path):
             await whoami(client)
 
 
-async def test_a_certificate_is_taken_anew_when_its_files_change(api_server, tmp_path):
-    """New requests show the new one; a watch under way goes on."""
+async def test_a_client_certificate_is_reloaded_when_its_files_change(api_server, tmp_path):
+    """New requests use the new certificate, and an open watch continues."""
 
     def write(user):
         for name, content in zip(("tls.crt", "tls.key"), api_server.ca.client(user), strict=True):
@@ -102,9 +102,9 @@ async def test_a_certificate_is_taken_anew_when_its_files_change(api_server, tmp
             assert (await anext(events)).object.metadata.name == "a"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the key is in a file for a moment")
-async def test_a_certificate_needs_no_place_on_disk(api_server, tmp_path, monkeypatch):
-    """The containers of a pod may have none that they could write to."""
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can load a key without a temporary file")
+async def test_a_client_certificate_needs_no_temporary_file(api_server, tmp_path, monkeypatch):
+    """The file system of a container may be read-only."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     certificate, key = api_server.ca.client(JANE)
     inline = {"client-certificate-data": certificate, "client-key-data": key}
@@ -113,8 +113,8 @@ async def test_a_certificate_needs_no_place_on_disk(api_server, tmp_path, monkey
         assert await whoami(client) == "jane"
 
 
-async def test_a_pod_is_who_its_service_account_is(api_server, tmp_path):
-    """Its token, its CA and its namespace come from files, the server from the environment."""
+async def test_a_pod_authenticates_as_its_service_account(api_server, tmp_path):
+    """Token, CA and namespace come from files, the address of the server from the environment."""
     for name, content in (("token", b"secret-of-jane"), ("ca.crt", api_server.ca.pem), ("namespace", b"home\n")):
         (tmp_path / name).write_bytes(content)
     environment = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(api_server.port)}
@@ -124,8 +124,8 @@ async def test_a_pod_is_who_its_service_account_is(api_server, tmp_path):
         assert await whoami(client) == "jane"
 
 
-async def test_what_is_no_pod_says_so(tmp_path):
-    """And what to do."""
+async def test_the_configuration_of_a_pod_is_refused_elsewhere(tmp_path):
+    """The hint has the flag to use."""
     with pytest.raises(errors.SetupError, match="not running in a pod") as caught:
         kubeconfig.in_cluster(tmp_path, {})
     assert caught.value.hints == ("set --kubeconfig",)
@@ -141,10 +141,10 @@ def write_plugin(path, body):
 
 
 def plugin(tmp_path, status, **more):
-    """A plugin that counts how often it is asked, and says the same each time."""
+    """A plugin that records its calls and always prints the content of the same file."""
     write_plugin(
         tmp_path / "plugin",
-        f"open({str(tmp_path / 'asked')!r}, 'a').write(os.environ['KUBERNETES_EXEC_INFO'] + '\\n')\n"
+        f"open({str(tmp_path / 'calls')!r}, 'a').write(os.environ['KUBERNETES_EXEC_INFO'] + '\\n')\n"
         f"print(open({str(tmp_path / 'answer')!r}).read())",
     )
     answer(tmp_path, **status)
@@ -157,19 +157,19 @@ def answer(tmp_path, **status):
 
 
 def plugin_calls(tmp_path):
-    return [json.loads(line) for line in (tmp_path / "asked").read_text().splitlines()]
+    return [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
 
 
-async def test_a_plugin_is_asked_once(api_server, tmp_path):
-    """For as long as what it said is good."""
+async def test_a_plugin_runs_once_while_its_credentials_are_valid(api_server, tmp_path):
+    """Even if there are several requests at the same time."""
     path = write_kubeconfig(tmp_path / "config", api_server, plugin(tmp_path, {"token": "secret-of-jane"}))
     async with client_of(kubeconfig.load(path)) as client:
         assert await asyncio.gather(*(whoami(client) for _ in range(5))) == ["jane"] * 5
     assert [call["spec"]["interactive"] for call in plugin_calls(tmp_path)] == [sys.stdin.isatty()]
 
 
-async def test_a_plugin_is_asked_again_when_its_credentials_are_refused(api_server, tmp_path):
-    """And the request is made again with what it says then."""
+async def test_a_plugin_runs_again_when_its_credentials_are_refused(api_server, tmp_path):
+    """The request is repeated with the new credentials."""
     path = write_kubeconfig(tmp_path / "config", api_server, plugin(tmp_path, {"token": "no-longer-good"}))
     async with client_of(kubeconfig.load(path)) as client:
         with pytest.raises(errors.Unauthorized):
@@ -178,8 +178,8 @@ async def test_a_plugin_is_asked_again_when_its_credentials_are_refused(api_serv
         assert await whoami(client) == "john"
 
 
-async def test_a_plugin_is_asked_again_when_its_credentials_are_over(tmp_path):
-    """By the clock, a moment before."""
+async def test_a_plugin_runs_again_before_its_credentials_expire(tmp_path):
+    """By the clock, some seconds before."""
     clock = testing.FakeClock()
     config = plugin(tmp_path, {"token": "one", "expirationTimestamp": "2026-01-01T00:10:00Z"})["exec"]
     source = credentials.ExecCredentials(
@@ -193,8 +193,8 @@ async def test_a_plugin_is_asked_again_when_its_credentials_are_over(tmp_path):
     assert (await source.identity()).authorization == "Bearer two"
 
 
-async def test_a_plugin_may_give_a_certificate(api_server, tmp_path):
-    """With its key."""
+async def test_a_plugin_can_return_a_certificate(api_server, tmp_path):
+    """With its private key."""
     certificate, key = (text.decode() for text in api_server.ca.client(JANE))
     status = {"clientCertificateData": certificate, "clientKeyData": key}
     path = write_kubeconfig(tmp_path / "config", api_server, plugin(tmp_path, status))
@@ -202,8 +202,8 @@ async def test_a_plugin_may_give_a_certificate(api_server, tmp_path):
         assert await whoami(client) == "jane"
 
 
-async def test_a_plugin_is_told_of_the_cluster_if_it_wants_to_know(api_server, tmp_path):
-    """Its address and its CA."""
+async def test_a_plugin_gets_the_cluster_if_provide_cluster_info_is_set(api_server, tmp_path):
+    """The address of the server and its CA."""
     user = plugin(tmp_path, {"token": "secret-of-jane"}, provideClusterInfo=True)
     async with client_of(kubeconfig.load(write_kubeconfig(tmp_path / "config", api_server, user))) as client:
         await whoami(client)
@@ -213,7 +213,7 @@ async def test_a_plugin_is_told_of_the_cluster_if_it_wants_to_know(api_server, t
 
 
 @pytest.mark.parametrize(
-    ("body", "why"),
+    ("body", "error"),
     [
         ("sys.exit(3)", "plugin failed with exit code 3"),
         ("print('secret-token')", "printed no ExecCredential"),
@@ -234,17 +234,17 @@ async def test_a_plugin_is_told_of_the_cluster_if_it_wants_to_know(api_server, t
         ),
     ],
 )
-async def test_a_plugin_that_is_of_no_use_is_told_of(tmp_path, body, why):
-    """Without what it said: that may be a secret."""
+async def test_an_unusable_plugin_is_reported_without_its_output(tmp_path, body, error):
+    """The output may contain a secret."""
     write_plugin(tmp_path / "plugin", body)
     exec_plugin = credentials.ExecPlugin("client.authentication.k8s.io/v1", (str(tmp_path / "plugin"),))
-    with pytest.raises(credentials.CredentialProblem, match=why) as caught:
+    with pytest.raises(credentials.CredentialProblem, match=error) as caught:
         await credentials.ExecCredentials(exec_plugin, testing.FakeClock()).identity()
     assert "secret-token" not in str(caught.value)
 
 
-async def test_a_plugin_that_is_not_there_is_told_of_with_its_hint(tmp_path):
-    """What to install."""
+async def test_a_missing_plugin_is_reported_with_its_install_hint(tmp_path):
+    """As in the kubeconfig."""
     exec_plugin = credentials.ExecPlugin(
         "client.authentication.k8s.io/v1", (str(tmp_path / "none"),), hint="install it\n"
     )
@@ -256,7 +256,7 @@ async def test_a_plugin_that_is_not_there_is_told_of_with_its_hint(tmp_path):
 
 
 class Proxy:
-    """A proxy that connects whoever asks to where they want to go, and remembers where that was."""
+    """A proxy that records the requests to it and opens the connections."""
 
     def __init__(self):
         self.requests = []
@@ -266,9 +266,9 @@ class Proxy:
         method, target, _ = line.split()
         self.requests.append((method, target))
         host, _, port = target.rpartition(":")
-        there = await asyncio.open_connection(host, int(port))
+        from_server, to_server = await asyncio.open_connection(host, int(port))
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        await asyncio.gather(self._copy(reader, there[1]), self._copy(there[0], writer))
+        await asyncio.gather(self._copy(reader, to_server), self._copy(from_server, writer))
 
     async def _copy(self, source, target):
         with contextlib.suppress(OSError):
@@ -278,8 +278,8 @@ class Proxy:
         target.close()
 
 
-async def test_a_proxy_is_gone_through(api_server, tmp_path):
-    """With CONNECT: it sees nothing but the address."""
+async def test_requests_are_sent_through_a_proxy(api_server, tmp_path):
+    """With CONNECT, so that it sees only the address."""
     proxy = Proxy()
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     async with server:
@@ -290,7 +290,7 @@ async def test_a_proxy_is_gone_through(api_server, tmp_path):
     assert proxy.requests == [("CONNECT", f"127.0.0.1:{api_server.port}")]
 
 
-# --- servers that are not what they should be ---------------------------------------------------------------------
+# --- connection errors --------------------------------------------------------------------------------------------
 
 
 async def _connection_problem(path):
@@ -300,18 +300,18 @@ async def _connection_problem(path):
     return str(caught.value)
 
 
-async def test_a_server_that_is_not_trusted_is_told_of(api_server, tmp_path):
-    """In words that say what is wrong with its certificate."""
-    user, place = {"token": "secret-of-jane"}, f"the server at 127.0.0.1:{api_server.port} is not trusted: "
+async def test_an_untrusted_server_is_reported(api_server, tmp_path):
+    """With the problem of its certificate."""
+    user, problem = {"token": "secret-of-jane"}, f"the server at 127.0.0.1:{api_server.port} is not trusted: "
     other = base64.b64encode(connections.Authority(testing.FakeClock()).pem).decode()
     path = write_kubeconfig(tmp_path / "config", api_server, user, **{"certificate-authority-data": other})
-    assert (await _connection_problem(path)).startswith(place)
+    assert (await _connection_problem(path)).startswith(problem)
     path = write_kubeconfig(tmp_path / "config", api_server, user, **{"tls-server-name": "api.example"})
-    assert await _connection_problem(path) == f"{place}Hostname mismatch, certificate is not valid for 'api.example'."
+    assert await _connection_problem(path) == f"{problem}Hostname mismatch, certificate is not valid for 'api.example'."
 
 
-async def test_a_proxy_that_is_not_there_is_told_of(api_server, tmp_path):
-    """It is the proxy that does not answer, not the server. Its password is not told."""
+async def test_an_unreachable_proxy_is_reported_without_its_password(api_server, tmp_path):
+    """The error is distinguished from that of an unreachable server."""
     url = {"proxy-url": "http://jane:secret@127.0.0.1:1"}
     problem = await _connection_problem(
         write_kubeconfig(tmp_path / "config", api_server, {"token": "secret-of-jane"}, **url)
@@ -320,16 +320,16 @@ async def test_a_proxy_that_is_not_there_is_told_of(api_server, tmp_path):
     assert problem == f"{server}: the proxy at 127.0.0.1:1: Connection refused"
 
 
-async def _not_without_a_password(reader, writer):
+async def _require_password(reader, writer):
     await reader.readuntil(b"\r\n\r\n")
     writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
     await writer.drain()
     writer.close()
 
 
-async def test_a_proxy_that_refuses_is_told_of_without_its_password(api_server, tmp_path):
-    """What is told gets into the log, and into Events that others read."""
-    async with await asyncio.start_server(_not_without_a_password, "127.0.0.1", 0) as server:
+async def test_a_refusing_proxy_is_reported_without_its_password(api_server, tmp_path):
+    """The error is written to the log, and to Events that others can read."""
+    async with await asyncio.start_server(_require_password, "127.0.0.1", 0) as server:
         url = {"proxy-url": f"http://jane:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}"}
         problem = await _connection_problem(
             write_kubeconfig(tmp_path / "config", api_server, {"token": "secret-of-jane"}, **url)
@@ -338,16 +338,16 @@ async def test_a_proxy_that_refuses_is_told_of_without_its_password(api_server, 
     assert problem == f"{where}: the proxy answers 407 Proxy Authentication Required"
 
 
-async def _hang_up(reader, writer):
+async def _close(reader, writer):
     writer.close()
 
 
-async def test_a_server_that_is_not_there_is_told_of(api_server, tmp_path):
-    """In the system's words, without the library's."""
+async def test_an_unreachable_server_is_reported(api_server, tmp_path):
+    """With the error of the system, without that of the library."""
     user = {"token": "secret-of-jane"}
     path = write_kubeconfig(tmp_path / "config", api_server, user, server="https://127.0.0.1:1")
     assert await _connection_problem(path) == "the server at 127.0.0.1:1 cannot be reached: Connection refused"
-    async with await asyncio.start_server(_hang_up, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(_close, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         path = write_kubeconfig(tmp_path / "config", api_server, user, server=f"https://127.0.0.1:{port}")
         assert (await _connection_problem(path)).startswith(f"the server at 127.0.0.1:{port} cannot be reached: ")
@@ -356,8 +356,8 @@ async def test_a_server_that_is_not_there_is_told_of(api_server, tmp_path):
 # --- impersonation ------------------------------------------------------------------------------------------------
 
 
-async def test_a_kubeconfig_may_say_to_act_as_somebody_else(api_server, tmp_path):
-    """With uid, groups and extra, whatever is in their names."""
+async def test_a_kubeconfig_can_impersonate(api_server, tmp_path):
+    """With UID, groups and extra, whose keys may have special characters."""
     certificate, key = (base64.b64encode(text).decode() for text in api_server.ca.client(flow.ADMIN))
     user = {
         "client-certificate-data": certificate,

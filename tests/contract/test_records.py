@@ -1,4 +1,4 @@
-"""What is about to be signed is recorded until it is published: in a store, and on the request itself."""
+"""Records of what is about to be signed: in a store, and on the request itself."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from tests.flow import plane as flow
 KINDS = ("store", "request")
 
 
-class Place:
-    """Where records are; what one process leaves there the next one finds."""
+class Storage:
+    """Where records are kept between processes, and a client of the API server."""
 
     def __init__(self, kind, plane):
         self._kind = kind
-        self._plane = plane
+        self.clock = plane.clock
         self._store = memory.MemoryStore()
         self.admin = plane.client(flow.ADMIN)
 
     def records(self):
-        """Those of another process."""
+        """The records as a new process has them."""
         if self._kind == "request":
-            return records.ConditionRecords(self.admin, self._plane.clock)
-        return records.JournalRecords(journal.Journal(self._store), self.admin, self._plane.clock)
+            return records.ConditionRecords(self.admin, self.clock)
+        return records.JournalRecords(journal.Journal(self._store), self.admin, self.clock)
 
     async def approved(self, name="a"):
         await self.admin.create(csrs.RESOURCE, flow.new_csr(name))
@@ -40,7 +40,7 @@ class Place:
         return await self.admin.get(csrs.RESOURCE, name)
 
     async def all_recorded(self):
-        """What is recorded, all in all."""
+        """The recorded bytes of all requests."""
         recorded = [to_be_signed for _, to_be_signed in await journal.Journal(self._store).entries()]
         for csr in (await self.admin.list(csrs.RESOURCE)).items:
             recorded += [condition.message for condition in csr.status.conditions if condition.type == records.ISSUING]
@@ -48,18 +48,18 @@ class Place:
 
 
 @pytest.fixture(params=KINDS)
-async def place(request):
+async def storage(request):
     async with flow.running(controllers=frozenset()) as plane:
-        yield Place(request.param, plane)
+        yield Storage(request.param, plane)
 
 
 @contextlib.asynccontextmanager
-async def maintained(signing_records, place):
-    """Records that are maintained."""
-    requests = informer.Informer(place.admin, csrs.RESOURCE, place._plane.clock)
-    following = asyncio.ensure_future(requests.run())
-    await requests.synced.wait()
-    running = asyncio.ensure_future(signing_records.run(requests))
+async def background_cleanup(signing_records, storage):
+    """Records that are cleaned up in the background."""
+    csr_informer = informer.Informer(storage.admin, csrs.RESOURCE, storage.clock)
+    following = asyncio.ensure_future(csr_informer.run())
+    await csr_informer.synced.wait()
+    running = asyncio.ensure_future(signing_records.run(csr_informer))
     try:
         yield
     finally:
@@ -68,66 +68,66 @@ async def maintained(signing_records, place):
         await asyncio.gather(running, following, return_exceptions=True)
 
 
-async def test_the_first_that_is_recorded_stays(place):
-    """Whoever comes later, even from another process, gets what was recorded before."""
-    csr = await place.approved()
-    first = await place.records().record(csr, b"one")
-    later = await place.records().record(await place.current(), b"two")
+async def test_the_first_record_is_kept(storage):
+    """A later caller, even in another process, gets the bytes that were recorded first."""
+    csr = await storage.approved()
+    first = await storage.records().record(csr, b"one")
+    later = await storage.records().record(await storage.current(), b"two")
     assert (first.to_be_signed, later.to_be_signed) == (b"one", b"one")
 
 
-async def test_something_else_is_recorded_where_that_is_meant(place):
-    """What was recorded cannot be signed any more."""
-    signing_records = place.records()
-    kept = await signing_records.record(await place.approved(), b"one")
+async def test_a_record_can_be_replaced(storage):
+    """If its bytes cannot be signed any more."""
+    signing_records = storage.records()
+    kept = await signing_records.record(await storage.approved(), b"one")
     replaced = await signing_records.replace(kept.csr, b"two")
-    found = await place.records().record(await place.current(), b"three")
-    assert (replaced.to_be_signed, found.to_be_signed) == (b"two", b"two")
+    later = await storage.records().record(await storage.current(), b"three")
+    assert (replaced.to_be_signed, later.to_be_signed) == (b"two", b"two")
 
 
-async def test_nothing_is_left_of_what_is_published(place):
-    """The certificate is there, and the record is not."""
-    signing_records = place.records()
-    async with maintained(signing_records, place):
-        kept = await signing_records.record(await place.approved(), b"one")
+async def test_the_record_of_a_published_request_is_deleted(storage):
+    """Its other conditions are kept."""
+    signing_records = storage.records()
+    async with background_cleanup(signing_records, storage):
+        kept = await signing_records.record(await storage.approved(), b"one")
         new = csrs.with_condition(kept.csr, csrs.FAILED, "Test", "for the test")
         await signing_records.publish(new)
         await testing.settle(500)
-        await place._plane.clock.advance(2)
+        await storage.clock.advance(2)
         await testing.settle(500)
-        assert await place.all_recorded() == []
-    types = [each.type for each in (await place.current()).status.conditions]
+        assert await storage.all_recorded() == []
+    types = [condition.type for condition in (await storage.current()).status.conditions]
     assert types == [csrs.APPROVED, csrs.FAILED]
 
 
-async def test_nothing_is_left_of_what_is_deleted(place):
-    """Nobody waits for its certificate any more."""
-    signing_records = place.records()
-    async with maintained(signing_records, place):
-        await signing_records.record(await place.approved(), b"one")
-        await place.admin.delete(csrs.RESOURCE, "a")
+async def test_the_record_of_a_deleted_request_is_deleted(storage):
+    """No certificate will be issued for it."""
+    signing_records = storage.records()
+    async with background_cleanup(signing_records, storage):
+        await signing_records.record(await storage.approved(), b"one")
+        await storage.admin.delete(csrs.RESOURCE, "a")
         await testing.settle(500)
-        await place._plane.clock.advance(2)
+        await storage.clock.advance(2)
         await testing.settle(500)
-        assert await place.all_recorded() == []
+        assert await storage.all_recorded() == []
 
 
-async def test_of_two_copies_one_records(place):
-    """The other one hears of it: that its request has changed, or what was recorded."""
-    csr = await place.approved()
+async def test_one_of_two_concurrent_records_is_kept(storage):
+    """The other caller gets a Conflict, or the bytes that were recorded."""
+    csr = await storage.approved()
     kept = await asyncio.gather(
-        *(place.records().record(csr, each) for each in (b"one", b"two")), return_exceptions=True
+        *(storage.records().record(csr, data) for data in (b"one", b"two")), return_exceptions=True
     )
     recorded = {result.to_be_signed for result in kept if isinstance(result, records.Record)}
     assert len(recorded) == 1
     assert all(isinstance(result, errors.Conflict) for result in kept if not isinstance(result, records.Record))
-    assert (await place.records().record(await place.current(), b"three")).to_be_signed in recorded
+    assert (await storage.records().record(await storage.current(), b"three")).to_be_signed in recorded
 
 
-async def test_what_is_no_record_is_found_as_it_is():
-    """Somebody else wrote a condition of this type: it is handed on, to be judged and replaced."""
+async def test_a_foreign_condition_is_returned_unchanged():
+    """The caller validates and replaces it."""
     async with flow.running(controllers=frozenset()) as plane:
-        place = Place("request", plane)
-        csr = csrs.with_condition(await place.approved(), records.ISSUING, "Other", "no base64!")
-        csr = await place.admin.update(csrs.RESOURCE, csr, "status")
-        assert (await place.records().record(csr, b"one")).to_be_signed == b"no base64!"
+        storage = Storage("request", plane)
+        csr = csrs.with_condition(await storage.approved(), records.ISSUING, "Other", "no base64!")
+        csr = await storage.admin.update(csrs.RESOURCE, csr, "status")
+        assert (await storage.records().record(csr, b"one")).to_be_signed == b"no base64!"

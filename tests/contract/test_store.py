@@ -143,7 +143,7 @@ async def test_values_are_bytes(store):
 
 
 async def test_a_watch_delivers_every_change_once_in_order(store):
-    """Under its prefix, after its start, with the previous value."""
+    """A change under its prefix and after its start is delivered with the previous value."""
     await store.create("/a/1", b"old")
     recorder = await record_watch(store, "/a/", 2)
     await store.create("/b/1", b"other")
@@ -246,7 +246,7 @@ async def test_close_finishes_queued_writes(store):
         await store.create("/late", b"")
 
 
-# --- the file ------------------------------------------------------------------------------------------------------
+# --- the file -----------------------------------------------------------------------------------------------------
 
 
 async def test_a_reopened_file_has_everything(tmp_path):
@@ -268,7 +268,7 @@ async def test_a_reopened_file_has_everything(tmp_path):
 
 
 async def test_a_file_has_one_process(tmp_path):
-    """Until it is closed, it cannot be opened again."""
+    """It cannot be opened again before it is closed."""
     path = tmp_path / "store.sqlite"
     first = sqlite.open_store(path)
     with pytest.raises(errors.SetupError, match="in use"):

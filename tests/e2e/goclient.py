@@ -1,4 +1,4 @@
-"""A client that behaves like client-go, and shares no code with the server but a table of field numbers.
+"""A client that behaves like client-go. It shares only a table of field numbers with the server.
 
 Bodies are protobuf, as Go's generated code writes it: fields in the order of their numbers, plain fields always, those
 behind a pointer only if they are set. What is read must be what Go would have written; anything else is `Damaged`. An
@@ -29,7 +29,7 @@ MAGIC = b"k8s\x00"
 INITIAL_END = "k8s.io/initial-events-end"
 
 FIELDS = json.loads(pathlib.Path(__file__).with_name("protobuf-fields.json").read_text("utf-8"))["messages"]
-#: Fields behind pointers, which Go writes only if they are set. All the others are written always.
+#: Fields behind pointers, which Go writes only if they are set. All others are always written.
 POINTERS = {
     "authentication.v1.TokenRequestSpec": {"boundObjectRef", "expirationSeconds"},
     "authorization.v1.ResourceAttributes": {"fieldSelector", "labelSelector"},
@@ -405,7 +405,7 @@ class Watch:
 class Informer:
     """A copy of the server's objects, kept up to date: client-go's reflector and its store.
 
-    `asked` tells in which ways the server was asked: "stream" for a watch that begins with everything, "list", "watch".
+    `asked` lists the requests: "stream" for a watch with initial events, "list", "watch".
     """
 
     FIRST = {"resourceVersionMatch": "NotOlderThan", "sendInitialEvents": "true"}  # noqa: RUF012 - never changed

@@ -1,4 +1,4 @@
-"""Invalid input over a real socket: the server refuses it and continues to serve. What needs no socket is tested in
+"""Invalid input over a real socket: the server refuses it and continues to serve. Other invalid input is tested in
 tests/flow/test_bad_input.py.
 """
 
@@ -41,7 +41,7 @@ def _still_serving(client):
     ids=["not JSON", "too large", "NUL", "not UTF-8", "escaped slashes", "method"],
 )
 def test_invalid_requests_get_a_status(method, path, body, code, client):
-    """Also over a real socket."""
+    """An error response has a Status, also over a real socket."""
     answer = client.request("admin", method, path, {**requests.JSON, "Accept": "application/json"}, body)
     assert answer.status == code, answer.data[:500]
     assert json.loads(answer.data)["kind"] == "Status"
@@ -69,7 +69,7 @@ def _raw(server, tls=True):
     ],
     ids=["newlines", "no path", "version", "length", "chunks", "long header", "tls in tls", "bytes"],
 )
-def test_what_is_no_http_is_refused(sent, server):
+def test_invalid_http_is_refused(sent, server):
     """The connection is closed, without a 5xx."""
     with contextlib.closing(_raw(server)) as connection:
         with contextlib.suppress(OSError):
@@ -80,8 +80,8 @@ def test_what_is_no_http_is_refused(sent, server):
             assert not answer.startswith(b"HTTP/1.1 5")
 
 
-def test_a_head_has_its_limit(server):
-    """More than a megabyte of header fields gets a 431, as in Go."""
+def test_oversized_header_fields_get_431(server):
+    """The limit is a megabyte, as in Go."""
     with contextlib.closing(_raw(server)) as connection:
         connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n")
         with contextlib.suppress(OSError):
@@ -90,7 +90,7 @@ def test_a_head_has_its_limit(server):
         assert connection.recv(65536).startswith(b"HTTP/1.1 431 ")
 
 
-def test_slow_and_vanished_clients_cost_nobody_else_anything(server, client):
+def test_slow_and_stalled_clients_do_not_affect_others(server, client):
     """Incomplete requests and handshakes and unread watches stay open, while other clients are served."""
     with contextlib.ExitStack() as stack:
         for _ in range(20):
@@ -108,7 +108,7 @@ def test_slow_and_vanished_clients_cost_nobody_else_anything(server, client):
     assert deleted.status == 200
 
 
-def test_large_answers_are_compressed_for_those_who_can_read_it(client):
+def test_large_responses_are_compressed_if_the_client_accepts_gzip(client):
     """From 128 KiB on, and only if the client accepts gzip."""
     request = requests.pkcs10()
     for number in range(150):

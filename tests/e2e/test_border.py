@@ -1,4 +1,4 @@
-"""Attacks on the connection: a real process, real sockets, and bytes that no client library would send."""
+"""Attacks on the connection: a real process, real sockets, and bytes that no client library sends."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ WHOAMI = json.dumps({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubj
 REVIEWS = b"/apis/authentication.k8s.io/v1/selfsubjectreviews"
 
 
-def test_a_trailer_is_no_header(server, admin):
+def test_trailers_are_not_header_fields(server, admin):
     """Groups in a trailer are not added to an impersonated user."""
     head = b"POST " + REVIEWS + b" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nImpersonate-User: jane\r\n"
     chunks = b"%x\r\n%b\r\n0\r\nImpersonate-Group: system:masters\r\n\r\n" % (len(WHOAMI), WHOAMI)
@@ -72,7 +72,7 @@ def test_a_trailer_is_no_header(server, admin):
     assert (user["username"], user["groups"]) == ("jane", ["system:authenticated"])
 
 
-def test_the_body_of_an_upgrade_is_no_request(server, admin):
+def test_the_body_of_an_upgrade_request_is_not_parsed_as_a_request(server, admin):
     """A body that looks like a request is a body: one request, one response."""
     inner = b"GET /api/v1/namespaces HTTP/1.1\r\nHost: x\r\n\r\n"
     head = b"POST " + REVIEWS + b" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -105,17 +105,17 @@ def test_watches_end_with_their_connection(server, client, admin):
         # Each check is a round trip to the event loop that has to notice it.
         if _metric(client, "apiserver_longrunning_requests{") == before:
             return
-    pytest.fail("watches go on for nobody")
+    pytest.fail("watches of closed connections did not end")
 
 
-def test_http_where_tls_is_spoken_is_told(server):
+def test_plain_http_gets_an_error_message(server):
     """With Go's text, so that a user who forgot the s of https sees it."""
     with contextlib.closing(socket.create_connection(("127.0.0.1", server.port), timeout=20)) as plain:
         plain.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert answers(plain).endswith(b"Client sent an HTTP request to an HTTPS server.\n")
 
 
-def test_a_broken_handshake_is_counted_and_logged(server, client):
+def test_a_failed_handshake_is_counted_and_logged(server, client):
     """A failed handshake is logged, so that an operator can find the cause."""
     before = _metric(client, "apiserver_tls_handshake_errors_total")
     with contextlib.closing(socket.create_connection(("127.0.0.1", server.port), timeout=20)) as plain:
@@ -147,22 +147,24 @@ def limited(directory, descriptors):
             process.wait(timeout=15)
 
 
-def _served_at_last(server, client):
+def _response_after_disconnects(server, client):
     """The response to a new client, as soon as the server has noticed that others have disconnected."""
     for _ in range(100):
         client.request("admin", "GET", "/readyz", {}, None)
         with contextlib.suppress(OSError), connected(server) as connection:
             connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             return answers(connection)
-    pytest.fail("nobody gets in any more")
+    pytest.fail("no new connection was accepted")
 
 
 @pytest.mark.parametrize(
-    ("later", "reason"), [(256, "connections"), (48, "descriptors")], ids=["more than planned", "more than there are"]
+    ("later", "reason"),
+    [(256, "connections"), (48, "descriptors")],
+    ids=["limit of connections", "limit of descriptors"],
 )
-def test_descriptors_run_out(later, reason, tmp_path):
-    """More connections than the process may have are turned away, which is counted; those that are in are served, and
-    changes are still made. Once the others are gone, everybody gets in again.
+def test_connections_are_refused_when_descriptors_run_out(later, reason, tmp_path):
+    """Connections above the limit are refused and counted. Existing connections are served, including writes. When the
+    others have disconnected, new connections are accepted.
     """
     with limited(tmp_path, 256) as (server, process), contextlib.closing(requests.client(server, tmp_path)) as client:
         before = client.request("admin", "POST", requests.CSRS, requests.JSON, requests.csr("a", requests.pkcs10()))
@@ -176,7 +178,7 @@ def test_descriptors_run_out(later, reason, tmp_path):
                 "admin", "POST", requests.CSRS, requests.JSON, requests.csr("b", requests.pkcs10())
             )
             refused = _metric(client, f'certplane_connections_refused_total{{reason="{reason}"}}')
-        afterwards = _served_at_last(server, client)
+        afterwards = _response_after_disconnects(server, client)
 
     assert (before.status, meanwhile.status) == (201, 201)
     assert refused > 0

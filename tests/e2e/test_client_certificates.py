@@ -142,12 +142,12 @@ UNDER_ROOT = {"issuer": "root", "signer": 0, "akid": "r"}
         pytest.param({"key": 7}, id="RSA-1024"),
     ],
 )
-def test_these_log_in(changes, whole, tmp_path):
-    """As with kube-apiserver."""
+def test_certificates_that_are_accepted(changes, whole, tmp_path):
+    """The same as by kube-apiserver."""
     log_in(whole, *pair(tmp_path, LEAF | UNDER_ROOT | changes), tmp_path)
 
 
-async def test_what_is_issued_logs_in(own_server, tmp_path):
+async def test_an_issued_certificate_authenticates(own_server, tmp_path):
     """A certificate with the usages key encipherment and client auth only is accepted."""
     chain, key = tmp_path / "client.crt", tmp_path / "client.key"
     new_key = ec.generate_private_key(ec.SECP256R1())
@@ -163,14 +163,14 @@ async def test_what_is_issued_logs_in(own_server, tmp_path):
     log_in(own_server, chain, key, tmp_path)
 
 
-@pytest.mark.parametrize("sent", [[], [ISSUING]], ids=["alone", "with the issuing CA"])
+@pytest.mark.parametrize("sent", [[], [ISSUING]], ids=["leaf only", "with the issuing CA"])
 def test_an_issuing_ca_is_a_trust_anchor(sent, partial, tmp_path):
-    """Whether it is sent along or not; its root is not known to the server."""
+    """Whether the client sends it or not. The server does not have its root certificate."""
     log_in(partial, *pair(tmp_path, LEAF, *sent), tmp_path)
 
 
-def test_what_is_sent_along_leads_to_the_root(whole, tmp_path):
-    """The issuing CA is sent along with the certificate."""
+def test_sent_intermediates_complete_the_chain(whole, tmp_path):
+    """The client sends the issuing CA with its certificate."""
     log_in(whole, *pair(tmp_path, LEAF, ISSUING), tmp_path)
 
 
@@ -185,7 +185,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("changes", "_"), REFUSED)
-def test_these_are_refused(changes, _, whole, tmp_path):
+def test_certificates_that_are_refused(changes, _, whole, tmp_path):
     """401 as a Status, because kubectl would retry a closed connection for 15 seconds."""
     chain, key = pair(tmp_path, LEAF | UNDER_ROOT | changes)
     status, body = ask(whole, chain, key)
@@ -198,8 +198,8 @@ def test_these_are_refused(changes, _, whole, tmp_path):
 COUNTED = re.compile(r'^certplane_client_certificates_refused_total{reason="(\w+)"} (\S+)$', re.MULTILINE)
 
 
-def test_refusals_are_told_and_counted(tmp_path):
-    """A log line for each reason, with the count."""
+def test_refusals_are_logged_and_counted(tmp_path):
+    """There is one log line for each reason, with the number of refusals."""
     with serving(tmp_path, [ROOT]) as place:
         for row in REFUSED:
             ask(place, *pair(tmp_path, LEAF | UNDER_ROOT | row.values[0]))

@@ -101,7 +101,7 @@ def held_by_other_than(*identities):
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
-async def test_another_copy_takes_over(end, tmp_path):
+async def test_another_replica_takes_over(end, tmp_path):
     """Of two replicas one is the leader. When it is killed or stopped, the other takes over."""
     data = tmp_path / "data"
     with started(data, "--controllers", WITHOUT), copy_of(data, "one") as one:
@@ -119,7 +119,7 @@ async def test_another_copy_takes_over(end, tmp_path):
     assert lease.spec.lease_transitions == first.spec.lease_transitions + 1
 
 
-async def test_a_copy_that_stood_still_does_not_go_on(tmp_path):
+async def test_a_paused_replica_exits_when_it_has_lost_the_lease(tmp_path):
     """After SIGSTOP and SIGCONT it notices that another replica is the leader, and exits with code 3."""
     data = tmp_path / "data"
     with started(data, "--controllers", WITHOUT), copy_of(data, "one") as one:
@@ -137,7 +137,7 @@ async def test_a_copy_that_stood_still_does_not_go_on(tmp_path):
                 assert len(signed) <= 1
 
 
-async def test_it_can_be_looked_after(tmp_path):
+async def test_health_and_metrics_are_served_without_tls(tmp_path):
     """Health checks and metrics are on a separate address, without TLS."""
     data = tmp_path / "data"
     port = demo.free_port()
@@ -160,7 +160,7 @@ def _read(url):
         return answer.read().decode()
 
 
-def test_a_right_that_is_missing_is_told_with_its_rule(tmp_path):
+def test_a_missing_permission_is_logged_as_a_rule(tmp_path):
     """Once, as a rule that can be pasted into a ClusterRole."""
     data = tmp_path / "data"
     with started(data, "--controllers", WITHOUT, "--token-auth-file", _tokens(tmp_path)) as (port, _):
@@ -175,7 +175,7 @@ def test_a_right_that_is_missing_is_told_with_its_rule(tmp_path):
                     },
                 }
             ],
-            "users": [{"name": "a", "user": {"token": "of-a-stranger"}}],
+            "users": [{"name": "a", "user": {"token": "unknown-token"}}],
         }  # fmt: skip
         (tmp_path / "config").write_text(json.dumps(config))
         process = subprocess.Popen(

@@ -22,7 +22,7 @@ import dist
 VERSION = tomllib.loads((dist.ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 pytestmark = [
     pytest.mark.xdist_group("dist"),
-    pytest.mark.skipif(not (dist.ROOT / ".git").exists(), reason="it is built from a clone, and this is none"),
+    pytest.mark.skipif(not (dist.ROOT / ".git").exists(), reason="make dist needs a git clone"),
 ]
 WHEEL = f"certplane-{VERSION}-py3-none-any.whl"
 
@@ -38,19 +38,19 @@ def make(target, **environment):
 
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory):
-    """A directory with all of it."""
+    """A directory with all artifacts."""
     target = tmp_path_factory.mktemp("dist")
     make(target)
     return target
 
 
-def test_the_same_files_have_the_same_bytes(artifacts, tmp_path):
+def test_builds_are_reproducible(artifacts, tmp_path):
     """Also with another time zone, locale and umask."""
     again = make(tmp_path / "again", TZ="Asia/Tokyo", LC_ALL="C", PYTHONHASHSEED="7")
     assert again == {path.name: path.read_bytes() for path in artifacts.iterdir()}
 
 
-def test_the_hashes_are_those_of_the_files(artifacts):
+def test_the_hashes_match_the_files(artifacts):
     """So that users can verify the files."""
     listed = dict(reversed(line.split("  ")) for line in (artifacts / "SHA256SUMS").read_text("ascii").splitlines())
     files = {path.name: path for path in artifacts.iterdir() if path.name != "SHA256SUMS"}
@@ -58,7 +58,7 @@ def test_the_hashes_are_those_of_the_files(artifacts):
     assert set(listed) == {WHEEL, f"certplane-{VERSION}.tar.gz", f"certplane-{VERSION}.cdx.json"}
 
 
-def test_the_wheel_has_the_package_and_says_that_it_is_typed(artifacts):
+def test_the_wheel_contains_the_typed_package(artifacts):
     """Every module in git, its types (PEP 561) and the licence; no tests."""
     with zipfile.ZipFile(artifacts / WHEEL) as archive:
         names = set(archive.namelist())
@@ -72,7 +72,7 @@ def test_the_wheel_has_the_package_and_says_that_it_is_typed(artifacts):
     assert "://" not in re.sub(r"(?s)\n\n.*", "", metadata), "there is no public address to name"
 
 
-def test_the_bill_of_materials_has_what_is_pinned(artifacts):
+def test_the_bill_of_materials_lists_the_pinned_packages(artifacts):
     """Every pinned package with its version, and which ones are required."""
     bill = json.loads((artifacts / f"certplane-{VERSION}.cdx.json").read_text("utf-8"))
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
@@ -95,7 +95,7 @@ def test_a_server_starts_from_the_wheel(artifacts, tmp_path):
     python = place / "bin" / "python"
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--python", python]
     subprocess.run([*command, "install", "--no-index", "--no-deps", artifacts / WHEEL], check=True, cwd=tmp_path)
-    # The packages are those of the tests; what is installed there for editing is not found this way.
+    # The dependencies of the test environment. Its editable installations are not visible through this file.
     site = pathlib.Path(sysconfig.get_path("purelib", vars={"base": str(place), "platbase": str(place)}))
     (site / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
     environment = {"PATH": os.defpath, "HOME": str(tmp_path)}

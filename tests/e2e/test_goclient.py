@@ -23,7 +23,7 @@ CONFIGMAPS = "/api/v1/namespaces/default/configmaps"
 ACCOUNTS = "/api/v1/namespaces/default/serviceaccounts"
 EVENTS = "/api/v1/namespaces/kube-system/events"
 FIRST = {**goclient.Informer.FIRST, "allowWatchBookmarks": "true"}
-#: Metadata alone, in protobuf.
+#: Only the metadata, in protobuf.
 PARTIAL = f"{goclient.PROTOBUF};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 PARTIAL_LIST = f"{goclient.PROTOBUF};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 TABLE = f"{goclient.PROTOBUF};as=Table;g=meta.k8s.io;v=v1"
@@ -53,7 +53,7 @@ def agree(read, shown):
 
 
 def agree_but_for_times(read, shown):
-    """The same for two responses that were made one after the other."""
+    """The same for two responses, whose times may differ."""
     for value in (read, shown):
         for entry in value["metadata"].get("managedFields", ()):
             del entry["time"]
@@ -75,7 +75,7 @@ def configmap(name, **fields):
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, **fields}
 
 
-def made(client, path, obj):
+def create(client, path, obj):
     """The created object."""
     answer = client.ask("POST", path, obj)
     assert (answer.status, answer.type) == (201, goclient.PROTOBUF), answer.obj
@@ -96,7 +96,7 @@ def recorded():
 
 
 @pytest.mark.parametrize("body", list(recorded()))
-def test_recorded_bodies_are_understood(body):
+def test_recorded_bodies_round_trip(body):
     """This client decodes them, and encodes them to the same bytes."""
     assert goclient.wrap(goclient.unwrap(body), zeros=False) == body
 
@@ -104,7 +104,7 @@ def test_recorded_bodies_are_understood(body):
 def test_a_request_is_watched_approved_and_signed(client):
     """ADDED, the initial bookmark, the approval, the certificate: each frame equals the JSON object."""
     request = csr("signed", "kubernetes.io/kube-apiserver-client", labels={"set": "signed", "empty": ""})
-    added = made(client, CSRS, request)
+    added = create(client, CSRS, request)
     assert added["spec"]["expirationSeconds"] == 3600
     agree(added, client.in_json("GET", f"{CSRS}/signed").obj)
     with client.watch(CSRS, labelSelector="set=signed", timeoutSeconds=60, **FIRST) as watch:
@@ -181,7 +181,7 @@ def stocked(server, tmp_path_factory):
     with contextlib.closing(requests.client(server, tmp_path_factory.mktemp("stock"))) as wire:
         client = goclient.Client(wire)
         for path, obj in STOCK:
-            made(client, path, obj)
+            create(client, path, obj)
         with goclient.Informer(client, CONFIGMAPS) as informer:
             informer.until(lambda known: ("default", "kube-root-ca.crt") in known)
         yield server
@@ -204,7 +204,7 @@ LISTS = {
 
 
 @pytest.mark.parametrize("path", LISTS.values(), ids=LISTS)
-def test_lists_say_the_same_in_both_forms(path, stocked, client):
+def test_lists_are_equal_in_both_encodings(path, stocked, client):
     """At one revision, object by object; and single objects equal those in the list."""
     shown = client.in_json("GET", path).obj
     revision = shown["metadata"]["resourceVersion"]
@@ -223,7 +223,7 @@ def test_lists_say_the_same_in_both_forms(path, stocked, client):
 @pytest.mark.parametrize(
     ("path", "obj"), STOCK, ids=lambda parameter: parameter["kind"] if isinstance(parameter, dict) else "at"
 )
-def test_what_was_sent_is_what_is_there(path, obj, stocked, client):
+def test_objects_round_trip(path, obj, stocked, client):
     """No field is lost; false and zero differ from unset."""
     name = obj["metadata"].get("name")
     shown = client.in_json("GET", path).obj["items"]
@@ -234,9 +234,9 @@ def test_what_was_sent_is_what_is_there(path, obj, stocked, client):
     assert {key: created["spec"].get(key) for key in spec} == spec
 
 
-def test_long_lists_come_in_pages_and_compressed(stocked, client):
+def test_long_lists_are_paged_and_compressed(stocked, client):
     """Long responses use gzip; pages have a continue token."""
-    made(client, CONFIGMAPS, configmap("long", data={"text": "x" * 200_000}))
+    create(client, CONFIGMAPS, configmap("long", data={"text": "x" * 200_000}))
     answer = client.ask("GET", f"{CONFIGMAPS}/long")
     assert answer.headers["content-encoding"] == ["gzip"]
     assert answer.obj["data"]["text"] == "x" * 200_000
@@ -266,7 +266,7 @@ def test_a_leader_is_elected(manager, client):
     }
     kind = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
     lease = {**kind, "metadata": {"name": "elected", "namespace": "kube-system"}, "spec": spec}
-    first = made(manager, LEASES, lease)
+    first = create(manager, LEASES, lease)
     assert first["spec"] == spec
     assert manager.ask("POST", LEASES, lease, timeout="5s").obj["reason"] == "AlreadyExists"
     renewed = {**first, "spec": {**spec, "renewTime": "2026-01-01T00:00:02.123456Z"}}
@@ -279,7 +279,7 @@ def test_a_leader_is_elected(manager, client):
     agree(late.obj, client.in_json("PUT", path, other).obj)
 
 
-def test_the_leader_is_announced(manager, client):
+def test_leader_election_is_recorded_as_an_event(manager, client):
     """An event in the core group, which is visible in the other group as well."""
     now = "2026-01-01T00:00:00Z"
     event = {
@@ -300,30 +300,30 @@ def test_the_leader_is_announced(manager, client):
         "count": 1,
         "type": "Normal",
     }
-    announced = made(manager, EVENTS, event)
-    assert announced.get("eventTime") is None
-    agree(announced, client.in_json("GET", f"{EVENTS}/elected.18").obj)
+    recorded_event = create(manager, EVENTS, event)
+    assert recorded_event.get("eventTime") is None
+    agree(recorded_event, client.in_json("GET", f"{EVENTS}/elected.18").obj)
     newer = "/apis/events.k8s.io/v1/namespaces/kube-system/events/elected.18"
     shown = client.ask("GET", newer).obj
     assert (shown["apiVersion"], shown["note"]) == ("events.k8s.io/v1", "one became leader")
     agree(shown, client.in_json("GET", newer).obj)
 
 
-def test_a_token_is_made_and_believed(client):
+def test_a_token_is_issued_and_authenticated(client):
     """A TokenRequest of a service account; the TokenReview is the same in both encodings."""
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot", "namespace": "default"}}
-    made(client, ACCOUNTS, account)
+    create(client, ACCOUNTS, account)
     kind = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
     token_request = {**kind, "metadata": {"name": "robot", "namespace": "default"}, "spec": {"expirationSeconds": 3600}}
-    token = made(client, f"{ACCOUNTS}/robot/token", token_request)
+    token = create(client, f"{ACCOUNTS}/robot/token", token_request)
     assert token["spec"]["expirationSeconds"] == 3600
     assert datetime.datetime.fromisoformat(token["status"]["expirationTimestamp"])
     review = {**kind, "kind": "TokenReview", "metadata": {}, "spec": {"token": token["status"]["token"]}}
     path = "/apis/authentication.k8s.io/v1/tokenreviews"
-    judged = made(client, path, review)
-    assert judged["status"]["authenticated"]
-    assert judged["status"]["user"]["username"] == "system:serviceaccount:default:robot"
-    agree_but_for_times(judged, client.in_json("POST", path, review).obj)
+    reviewed = create(client, path, review)
+    assert reviewed["status"]["authenticated"]
+    assert reviewed["status"]["user"]["username"] == "system:serviceaccount:default:robot"
+    agree_but_for_times(reviewed, client.in_json("POST", path, review).obj)
 
 
 @pytest.mark.parametrize(
@@ -366,13 +366,13 @@ def test_a_token_is_made_and_believed(client):
     ],
     ids=["resource", "path", "self", "rules", "who am I"],
 )
-def test_reviews_say_the_same_in_both_forms(path, kind, spec, manager, client):
+def test_reviews_are_equal_in_both_encodings(path, kind, spec, manager, client):
     """In protobuf and in JSON; the spec is returned with the status."""
     review = {"apiVersion": path.rpartition("/")[0], "kind": kind, "metadata": {}}
     if spec is not None:
         review["spec"] = spec
     asking = client if kind != "SelfSubjectRulesReview" else manager
-    answer = made(asking, f"/apis/{path}", review)
+    answer = create(asking, f"/apis/{path}", review)
     agree_but_for_times(answer, asking.in_json("POST", f"/apis/{path}", review).obj)
 
 
@@ -399,7 +399,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_refusals_say_the_same_in_both_forms(case, stocked, client):
+def test_errors_are_equal_in_both_encodings(case, stocked, client):
     """A Status in protobuf, with the same code, message and causes as in JSON."""
     method, path, obj = WRONG[case]
     answer = client.ask(method, path, obj)
@@ -408,7 +408,7 @@ def test_refusals_say_the_same_in_both_forms(case, stocked, client):
     agree(answer.obj, client.in_json(method, path, obj).obj)
 
 
-def test_who_may_not_is_told_so(connected):
+def test_a_forbidden_request_gets_403(connected):
     """403 in protobuf."""
     jane = goclient.Client(connected, "jane")
     answer = jane.ask("GET", CSRS)
@@ -419,7 +419,7 @@ def test_who_may_not_is_told_so(connected):
 MEDIA = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
 
 
-def test_what_is_not_served_is_refused(client, connected):
+def test_unsupported_media_types_are_refused(client, connected):
     """415 for another content type, 406 for another Accept type, as recorded."""
     head = {"Content-Type": "application/cbor", "Accept": goclient.ACCEPT}
     refused = goclient.Answer(connected.request("admin", "POST", CSRS, head, goclient.wrap(csr("cbor"))))
@@ -441,7 +441,7 @@ def test_there_are_no_tables_in_protobuf(stocked, client):
     assert (fallback.type, fallback.obj["kind"]) == (goclient.PROTOBUF, "CertificateSigningRequestList")
 
 
-def test_metadata_alone_comes_in_protobuf(stocked, client):
+def test_partial_metadata_is_available_in_protobuf(stocked, client):
     """For one object, a list and a watch, as in JSON."""
     head = {"User-Agent": goclient.AGENT}
     for path, accept in ((f"{CSRS}/stock", PARTIAL), (CSRS, PARTIAL_LIST)):
@@ -466,9 +466,9 @@ def _without_kinds_of_items(obj):
     return obj
 
 
-def test_deletions_are_asked_for_and_heard_of(stocked, client):
+def test_deletions_are_watched(stocked, client):
     """DeleteOptions in protobuf; the watch delivers the last state with the revision of the deletion."""
-    doomed = made(client, CONFIGMAPS, configmap("doomed", data={"a": "b"}))
+    doomed = create(client, CONFIGMAPS, configmap("doomed", data={"a": "b"}))
     revision = doomed["metadata"]["resourceVersion"]
     options = {
         "apiVersion": "v1",
@@ -485,11 +485,11 @@ def test_deletions_are_asked_for_and_heard_of(stocked, client):
     assert int(last["metadata"]["resourceVersion"]) > int(revision)
 
 
-def test_an_informer_follows(stocked, client):
+def test_an_informer_receives_every_change(stocked, client):
     """It starts with all objects, receives every change, and ends with the same objects as a list."""
     with goclient.Informer(client, CONFIGMAPS) as informer:
         assert informer.until(lambda known: ("default", "stock") in known)[-1].type == "BOOKMARK"
-        created = made(client, CONFIGMAPS, configmap("followed"))
+        created = create(client, CONFIGMAPS, configmap("followed"))
         assert informer.step() == ("ADDED", created)
         changed = client.ask("PUT", f"{CONFIGMAPS}/followed", {**created, "data": {"a": "b"}}).obj
         assert informer.step() == ("MODIFIED", changed)
@@ -505,34 +505,34 @@ def _has_what_a_list_has(informer, client, path):
     assert [{key: obj[key] for key in obj if key not in ("kind", "apiVersion")} for obj in known] == listed
 
 
-def test_an_informer_lists_where_it_cannot_begin_with_a_watch(stocked, client):
+def test_an_informer_lists_if_a_streaming_list_is_refused(stocked, client):
     """If the streaming list is refused, it uses a list, and watches from its revision."""
     refused = {"resourceVersionMatch": "Exact", "sendInitialEvents": "true"}
     with pytest.raises(goclient.Refused) as caught:
         client.watch(CONFIGMAPS, **refused)
     assert (caught.value.code, caught.value.status["reason"]) == (422, "Invalid")
-    first = made(client, CONFIGMAPS, configmap("listed"))
+    first = create(client, CONFIGMAPS, configmap("listed"))
     with goclient.Informer(client, CONFIGMAPS, refused) as informer:
         informer.start()
         assert informer.asked == ["stream", "list", "watch"]
         assert informer.known["default", "listed"] == {key: first[key] for key in first if key not in _kind(first)}
-        created = made(client, CONFIGMAPS, configmap("heard"))
+        created = create(client, CONFIGMAPS, configmap("heard"))
         assert informer.step() == ("ADDED", created)
         _has_what_a_list_has(informer, client, CONFIGMAPS)
 
 
-def test_an_informer_goes_on_where_it_was(stocked, client):
+def test_an_informer_resumes_after_an_interruption(stocked, client):
     """After an interruption it receives missed changes once; a watch that ends is restarted."""
     with goclient.Informer(client, CONFIGMAPS, seconds=1) as informer:
         informer.until(lambda known: ("default", "stock") in known)
         informer.close()
-        created = made(client, CONFIGMAPS, configmap("meanwhile"))
+        created = create(client, CONFIGMAPS, configmap("meanwhile"))
         changed = client.ask("PUT", f"{CONFIGMAPS}/meanwhile", {**created, "data": {"a": "b"}}).obj
         assert (informer.step(), informer.step()) == (("ADDED", created), ("MODIFIED", changed))
         assert informer.revision == changed["metadata"]["resourceVersion"]
         with client.watch(CONFIGMAPS, resourceVersion=informer.revision, timeoutSeconds=1) as watch:
             assert watch.rest() == []
-        last = made(client, CONFIGMAPS, configmap("later"))
+        last = create(client, CONFIGMAPS, configmap("later"))
         heard = informer.until(lambda known: ("default", "later") in known)
         assert [event for event in heard if event.type != "BOOKMARK"] == [("ADDED", last)]
         assert informer.asked[0] == "stream"
@@ -540,13 +540,13 @@ def test_an_informer_goes_on_where_it_was(stocked, client):
         _has_what_a_list_has(informer, client, CONFIGMAPS)
 
 
-async def test_an_informer_that_was_away_for_long_begins_anew(tmp_path):
+async def test_an_informer_restarts_after_a_compaction(tmp_path):
     """A compacted revision is 410: an ERROR event in a watch, an error of a list."""
     data, log = tmp_path / "data", tmp_path / "log"
     with demo.running(data, log) as port, contextlib.closing(_wire(data, port, tmp_path)) as wire:
         client = goclient.Client(wire)
-        old = made(client, CONFIGMAPS, configmap("old"))["metadata"]["resourceVersion"]
-        newest = made(client, CONFIGMAPS, configmap("new"))["metadata"]["resourceVersion"]
+        old = create(client, CONFIGMAPS, configmap("old"))["metadata"]["resourceVersion"]
+        newest = create(client, CONFIGMAPS, configmap("new"))["metadata"]["resourceVersion"]
     store = sqlite.open_store(data / "store.sqlite")
     await store.compact(int(newest))
     await store.close()
@@ -571,7 +571,7 @@ def _wire(data, port, directory):
     return requests.client(requests.Server(data, port), directory)
 
 
-def test_a_revision_that_is_yet_to_come_is_waited_for_and_given_up(client):
+def test_a_watch_at_a_future_revision_times_out(client):
     """A watch for the state at a future revision ends with a 504 event; others wait."""
     newest = int(client.ask("GET", CONFIGMAPS).obj["metadata"]["resourceVersion"])
     with client.watch(CONFIGMAPS, resourceVersion=newest + 1_000_000, timeoutSeconds=1) as watch:

@@ -35,7 +35,7 @@ EOF
 """
 
 
-def _found():
+def _installed_kubectls():
     """The kubectls to try, by version."""
     commands = {path.parents[1].name: path for path in UNPACKED.glob("*/bin/kubectl")}
     installed = shutil.which("kubectl")
@@ -46,11 +46,11 @@ def _found():
     return commands
 
 
-KUBECTLS = _found()
+KUBECTLS = _installed_kubectls()
 
 
-def test_all_kubectls_are_there_that_should_be():
-    """If the versions are prescribed, all of them are there."""
+def test_the_required_kubectl_versions_are_installed():
+    """CERTPLANE_KUBECTLS lists them; by default they are the versions that `make test` downloads."""
     assert not set(os.environ.get("CERTPLANE_KUBECTLS", "1.36 1.37").split()) - set(KUBECTLS)
 
 
@@ -59,8 +59,8 @@ def test_all_kubectls_are_there_that_should_be():
     "version",
     [pytest.param(version, marks=pytest.mark.xdist_group(f"kubectl {version}")) for version in sorted(KUBECTLS)],
 )
-def test_people_get_the_answers_of_kubernetes(version, path, own_server, tmp_path):
-    """kubectl prints the same lines as against Kubernetes."""
+def test_kubectl_prints_the_same_as_with_kubernetes(version, path, own_server, tmp_path):
+    """The output of each command has the lines of the transcript."""
     shutil.copy(own_server.data / "admin.conf", tmp_path / "kubeconfig")
     (tmp_path / "request.sh").write_text(SIGN_REQUEST)
     bin_directory = tmp_path / "bin"

@@ -58,11 +58,11 @@ def node(name, **status):
     return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": status}
 
 
-def decide(admin, name, type_="Approved", door="approval"):
-    """As `kubectl certificate approve` or `deny`, or as a signer that refuses."""
+def decide(admin, name, type_="Approved", subresource="approval"):
+    """Set a condition, like `kubectl certificate approve` or `deny`, or like a signer that fails a request."""
     csr = read(admin, name)
     csr["status"]["conditions"] = [{"type": type_, "status": "True", "reason": "Test", "message": "by a test"}]
-    answer = admin.ask("PUT", f"{kubelet.CSRS}/{name}/{door}", csr)
+    answer = admin.ask("PUT", f"{kubelet.CSRS}/{name}/{subresource}", csr)
     assert answer.status == 200, answer.obj
 
 
@@ -101,7 +101,7 @@ def _message(admin, name):
     return read(admin, name)["status"]["conditions"][0]["message"]
 
 
-def test_a_node_renews_by_its_own_right(machine, admin):
+def test_a_node_renews_its_client_certificate(machine, admin):
     """With `selfnodeclient`, and without a token; the new certificate replaces the old one on disk."""
     node = machine("beta")
     node.bootstrap()
@@ -115,7 +115,7 @@ def test_a_node_renews_by_its_own_right(machine, admin):
     assert len(list(node.client_store.directory.glob("kubelet-client-2*.pem"))) == 2
 
 
-def test_a_serving_certificate_waits_for_a_person(machine, admin):
+def test_a_serving_certificate_needs_manual_approval(machine, admin):
     """It is not approved automatically; after approval, the certificate has the requested names."""
     node = machine("n1")
     node.bootstrap()
@@ -132,7 +132,7 @@ def test_a_serving_certificate_waits_for_a_person(machine, admin):
     assert [usage.dotted_string for usage in usages] == ["1.3.6.1.5.5.7.3.1"]
 
 
-def test_a_serving_certificate_that_is_proven_needs_nobody(tmp_path):
+def test_a_serving_certificate_is_approved_by_rules(tmp_path):
     """With rules that trust the Node object: names that it lists are approved, others wait, with an Event."""
     (tmp_path / "rules.yaml").write_text("sources: [node]\n")
     directory, rules = tmp_path / "data", str(tmp_path / "rules.yaml")
@@ -162,7 +162,7 @@ def _about(known, request):
     return [event for event in known.values() if event["involvedObject"]["name"] == request["metadata"]["name"]]
 
 
-def test_a_crash_in_the_middle_is_no_harm(machine):
+def test_a_kubelet_continues_its_request_after_a_crash(machine):
     """The key is kept, so the request has the same name, and the existing one is used."""
     node = machine("gamma")
     client, key = node.bootstrap_client(), node._bootstrap_key()
@@ -174,7 +174,7 @@ def test_a_crash_in_the_middle_is_no_harm(machine):
     assert again["metadata"]["uid"] == first["metadata"]["uid"]
 
 
-def test_a_request_that_is_not_its_own_stops_a_machine(machine):
+def test_a_kubelet_stops_at_a_foreign_request_with_its_name(machine):
     """Another request with its name is neither used nor deleted."""
     node = machine("delta")
     key = node._bootstrap_key()
@@ -193,7 +193,7 @@ def test_a_request_that_is_not_its_own_stops_a_machine(machine):
         (lambda admin, name: admin.ask("DELETE", f"{kubelet.CSRS}/{name}"), r'csr "csr-.*" was deleted'),
     ],
 )
-def test_a_refusal_is_heard(machine, admin, act, why):
+def test_a_refusal_ends_the_wait(machine, admin, act, why):
     """Denied, failed, deleted: each with the text of client-go."""
     node = machine("epsilon")
     node.bootstrap()
@@ -204,8 +204,8 @@ def test_a_refusal_is_heard(machine, admin, act, why):
         node.follow(node.client(), request, request["metadata"]["resourceVersion"])
 
 
-def test_a_request_that_was_replaced_is_not_taken_for_its_own(machine, admin):
-    """Same name, different UID."""
+def test_a_replaced_request_is_detected_by_its_uid(machine, admin):
+    """A new request with the same name has another UID."""
     node = machine("zeta")
     key = node._bootstrap_key()
     name = kubelet.digest_name(key, "zeta", kubelet.CLIENT_USAGES)
@@ -217,17 +217,17 @@ def test_a_request_that_was_replaced_is_not_taken_for_its_own(machine, admin):
         node.wait(client, first)
 
 
-# --- what a machine must not do ------------------------------------------------------------------------------------
+# --- forbidden requests --------------------------------------------------------------------------------------------
 
 
-def test_a_token_without_the_group_makes_no_node(machine, server):
+def test_a_token_without_the_bootstrap_group_is_forbidden(machine, server):
     """Its requests are refused, because the group has the permission."""
-    stranger = machine("eta", token=new_token(server, "--groups", "system:bootstrappers:others"))
+    machine_outside_the_group = machine("eta", token=new_token(server, "--groups", "system:bootstrappers:others"))
     with pytest.raises(kubelet.WaitFailed, match='cannot create resource "certificatesigningrequests"'):
-        stranger.bootstrap()
+        machine_outside_the_group.bootstrap()
 
 
-def test_a_node_asks_for_itself_alone(machine):
+def test_a_node_cannot_request_for_another_node(machine):
     """NodeRestriction: no client or serving certificate for another node, and no change of another Node."""
     one, two = machine("theta"), machine("iota")
     one.bootstrap()
@@ -254,7 +254,7 @@ def test_a_token_can_name_any_node(machine):
 
 
 def test_a_node_cannot_approve(machine, admin):
-    """Not even as itself."""
+    """It cannot approve its own request either."""
     node = machine("lambda")
     node.bootstrap()
     request, _ = node.ask_for_serving((("Hostname", "lambda"),))
@@ -265,7 +265,7 @@ def test_a_node_cannot_approve(machine, admin):
 
 
 def test_other_usages_are_not_approved(machine, admin):
-    """A kubelet request with additional usages waits for a person."""
+    """A kubelet request with additional usages needs manual approval."""
     node = machine("mu")
     usages = [*kubelet.CLIENT_USAGES, "server auth"]
     request = kubelet.request_pem(kubelet.new_key(), "mu")
@@ -284,15 +284,15 @@ def test_other_usages_are_not_approved(machine, admin):
     lifetime=st.timedeltas(datetime.timedelta(minutes=10), datetime.timedelta(days=3650)),
     chance=st.floats(0, 1, exclude_max=True),
 )
-def test_renewal_begins_in_time(lifetime, chance):
-    """Between 70 % and 90 % of the lifetime."""
+def test_the_rotation_deadline_is_within_its_bounds(lifetime, chance):
+    """It is after 70 % to 90 % of the lifetime."""
     begins = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
     part = (kubelet.rotation_deadline(begins, begins + lifetime, chance) - begins) / lifetime
     assert 0.699 < part < 0.901
 
 
 def test_the_name_of_a_request_is_a_digest():
-    """From key, node and usages; 43 URL-safe characters."""
+    """It is derived from key, node and usages, and has 43 URL-safe characters."""
     key = kubelet.new_key()
     name = kubelet.digest_name(key, "n1", kubelet.CLIENT_USAGES)
     assert len(name) == len("node-csr-") + 43

@@ -99,7 +99,7 @@ def server_in(path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("command", ["serve", "controllers"])
-def test_a_start_can_be_ended(command, number, tmp_path):
+def test_a_signal_before_imports_stops_the_start(command, number, tmp_path):
     """A signal before any import ends it with 0, even if the parent process has it blocked."""
 
     def block():
@@ -120,7 +120,7 @@ def test_a_start_can_be_ended(command, number, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_start_under_way_can_be_ended(number, tmp_path):
+def test_a_signal_during_the_start_stops_it(number, tmp_path):
     """The current step is finished, nothing follows, and the exit code is 0."""
     pipe = tmp_path / "tokens"
     os.mkfifo(pipe)
@@ -137,8 +137,8 @@ def test_a_start_under_way_can_be_ended(number, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_changes_nothing(number, tmp_path):
-    """Repeated signals do not change the exit code."""
+def test_a_second_signal_does_not_change_the_exit_code(number, tmp_path):
+    """The exit code is 0, however many signals follow."""
     with serve(tmp_path / "data") as process:
         served(process)
         while process.running.poll() is None:
@@ -147,8 +147,8 @@ def test_a_second_signal_changes_nothing(number, tmp_path):
     assert "Traceback" not in process.log
 
 
-def test_sighup_ends_nothing(own_server, tmp_path):
-    """Neither a server nor controllers."""
+def test_sighup_stops_no_process(own_server, tmp_path):
+    """A server and controllers reload their files and continue."""
     health = f"127.0.0.1:{demo.free_port()}"
     arguments = ("--kubeconfig", own_server.data / "super-admin.conf", "--listen-health", health)
     with serve(tmp_path / "other") as server, started("controllers", *arguments) as controllers:
@@ -162,7 +162,7 @@ def test_sighup_ends_nothing(own_server, tmp_path):
             assert process.end() == 0
 
 
-def test_the_audit_log_is_opened_anew(tmp_path):
+def test_the_audit_log_is_reopened_on_sighup(tmp_path):
     """Log rotation tools send SIGHUP after they have moved the file."""
     data = tmp_path / "data"
     with serve(data) as process:
@@ -173,15 +173,17 @@ def test_the_audit_log_is_opened_anew(tmp_path):
         process.until("SIGHUP")
         server = requests.Server(data, port)
         with contextlib.closing(requests.client(server, tmp_path)) as client:
-            client.request("admin", "POST", requests.CSRS, requests.JSON, requests.csr("turned", requests.pkcs10()))
+            client.request(
+                "admin", "POST", requests.CSRS, requests.JSON, requests.csr("after-rotation", requests.pkcs10())
+            )
         process.send(signal.SIGTERM)
         assert process.end() == 0
-    assert "turned" in log.read_text()
-    assert "turned" not in (data / "audit.log.1").read_text()
+    assert "after-rotation" in log.read_text()
+    assert "after-rotation" not in (data / "audit.log.1").read_text()
 
 
-def test_a_body_that_never_comes_does_not_hold_the_end_up(tmp_path):
-    """It gets 503 as a Status, and the process ends."""
+def test_an_incomplete_body_does_not_delay_the_stop(tmp_path):
+    """The request gets 503 as a Status, and the process ends."""
     data = tmp_path / "data"
     with serve(data) as process:
         port = served(process)
@@ -207,8 +209,8 @@ def test_a_body_that_never_comes_does_not_hold_the_end_up(tmp_path):
 # --- addresses ----------------------------------------------------------------------------------------------------
 
 
-def test_kubeconfigs_lead_to_the_port_that_was_bound(tmp_path):
-    """Also for an arbitrary port, and after the port has changed."""
+def test_kubeconfigs_have_the_bound_port(tmp_path):
+    """Also for port 0, and after the port has changed."""
     data = tmp_path / "data"
     for _ in range(2):
         with serve(data) as process:
@@ -219,8 +221,8 @@ def test_kubeconfigs_lead_to_the_port_that_was_bound(tmp_path):
             assert process.end() == 0
 
 
-def test_a_second_process_leaves_the_kubeconfigs_alone(own_server):
-    """The data directory is in use: the error says so, and the kubeconfig stays."""
+def test_a_second_process_does_not_change_the_kubeconfigs(own_server):
+    """The error says that the data directory is in use."""
     before = (own_server.data / "admin.conf").read_bytes()
     with started("serve", "--data-dir", own_server.data, "--listen", "127.0.0.1:0") as process:
         assert process.end() == 2
@@ -228,7 +230,7 @@ def test_a_second_process_leaves_the_kubeconfigs_alone(own_server):
     assert before == (own_server.data / "admin.conf").read_bytes()
 
 
-def test_a_taken_port_leads_nobody_to_a_stranger(tmp_path):
+def test_kubeconfigs_are_not_written_if_the_port_is_in_use(tmp_path):
     """If the server cannot start, no kubeconfig is written or changed."""
     data = tmp_path / "data"
     with serve(data) as process:
@@ -246,8 +248,8 @@ def test_a_taken_port_leads_nobody_to_a_stranger(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_make_up_ends_and_keeps_its_port(number, tmp_path):
-    """Ctrl-C ends everything, and the next start uses the same port."""
+def test_make_up_stops_on_a_signal_and_keeps_its_port(number, tmp_path):
+    """The control plane stops, and the next start uses the same port."""
     ports = []
     for _ in range(2):
         process = subprocess.Popen(
@@ -271,8 +273,19 @@ def test_make_up_ends_and_keeps_its_port(number, tmp_path):
 # --- files that change --------------------------------------------------------------------------------------------
 
 
-def test_a_renewed_serving_certificate_is_shown(tmp_path):
-    """At once on SIGHUP; half a pair changes nothing, and is logged."""
+def status(data, port, *, identity=None, token=""):
+    """The status code that a client gets: with the certificate and key in the file `identity`, or with a token."""
+    settings = ssl.create_default_context(cafile=data / "pki" / "ca.crt")
+    if identity is not None:
+        settings.load_cert_chain(identity)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with contextlib.closing(http.client.HTTPSConnection("127.0.0.1", port, context=settings, timeout=10)) as connection:
+        connection.request("GET", "/version", headers=headers)
+        return connection.getresponse().status
+
+
+def test_a_renewed_serving_certificate_is_loaded(tmp_path):
+    """SIGHUP loads it at once. A certificate that does not match the key is not loaded, and the error is logged."""
     data = tmp_path / "data"
     with serve(data) as process:
         port = served(process)
@@ -289,8 +302,8 @@ def test_a_renewed_serving_certificate_is_shown(tmp_path):
         assert certificate_of(data, port) != before
 
 
-def test_another_client_ca_is_trusted(tmp_path):
-    """And the previous one is no longer trusted, without a restart."""
+def test_a_replaced_client_ca_is_loaded(tmp_path):
+    """The new CA is trusted and the previous one is not, without a restart."""
     data, file, identity = tmp_path / "data", tmp_path / "clients.crt", tmp_path / "client.pem"
     with serve(data) as process:
         served(process)
@@ -302,45 +315,28 @@ def test_another_client_ca_is_trusted(tmp_path):
     identity.write_bytes(requests.pem(*requests.certificate(*authority, name="jane")))
     with serve(data, "--client-ca-file", file) as process:
         port = served(process)
-
-        def status():
-            settings = ssl.create_default_context(cafile=data / "pki" / "ca.crt")
-            settings.load_cert_chain(identity)
-            connection = http.client.HTTPSConnection("127.0.0.1", port, context=settings, timeout=10)
-            with contextlib.closing(connection):
-                connection.request("GET", "/version")
-                return connection.getresponse().status
-
         file.write_bytes(requests.pem(authority[0]))
         process.send(signal.SIGHUP)
         process.until("files reloaded")
-        assert status() == 200
+        assert status(data, port, identity=identity) == 200
         file.write_bytes(b"half a certificate")
         process.send(signal.SIGHUP)
         process.until("files reload failed")
-        assert status() == 200
+        assert status(data, port, identity=identity) == 200
         file.write_bytes(requests.pem(other[0]))
         process.send(signal.SIGHUP)
         process.until("files reloaded")
-        assert status() == 401
+        assert status(data, port, identity=identity) == 401
 
 
-def test_a_token_that_is_taken_back_is_refused(tmp_path):
+def test_a_revoked_token_is_refused(tmp_path):
     """The token file is read again without a signal."""
     data, file = tmp_path / "data", tmp_path / "tokens.csv"
     file.write_text("old,jane,1\n")
     file.chmod(0o600)
     with serve(data, "--token-auth-file", file) as process:
         port = served(process)
-
-        def status(token):
-            settings = ssl.create_default_context(cafile=data / "pki" / "ca.crt")
-            connection = http.client.HTTPSConnection("127.0.0.1", port, context=settings, timeout=10)
-            with contextlib.closing(connection):
-                connection.request("GET", "/version", headers={"Authorization": f"Bearer {token}"})
-                return connection.getresponse().status
-
-        assert (status("old"), status("new")) == (200, 401)
+        assert (status(data, port, token="old"), status(data, port, token="new")) == (200, 401)
         file.write_text("new,jane,1\n")
         process.until("files reloaded")
-        assert (status("old"), status("new")) == (401, 200)
+        assert (status(data, port, token="old"), status(data, port, token="new")) == (401, 200)

@@ -64,7 +64,7 @@ def get(data, port, path, user_chain=None):
         return answer.status, answer.read().decode()
 
 
-def test_the_first_start_makes_what_is_missing(own_server):
+def test_the_first_start_creates_missing_files(own_server):
     """The PKI in kubeadm's layout and two kubeconfigs; keys are readable only by the owner."""
     data = own_server.data
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
@@ -79,7 +79,7 @@ def test_the_first_start_makes_what_is_missing(own_server):
     assert "127.0.0.1" in map(str, names.get_values_for_type(x509.IPAddress))
 
 
-def test_everybody_may_ask_how_it_is(own_server):
+def test_health_and_version_need_no_credentials(own_server):
     """Health and version answer without credentials; verbose health lists its checks."""
     assert get(own_server.data, own_server.port, "/livez") == (200, "ok")
     assert get(own_server.data, own_server.port, "/healthz") == (200, "ok")
@@ -90,7 +90,7 @@ def test_everybody_may_ask_how_it_is(own_server):
     assert json.loads(get(own_server.data, own_server.port, "/version")[1])["minor"] == "36"
 
 
-def test_no_key_is_ever_logged(own_server, tmp_path):
+def test_no_private_key_is_logged(own_server, tmp_path):
     """Neither the log nor a response contains a private key."""
     client = requests.client(own_server, tmp_path)
     with contextlib.closing(client):
@@ -99,7 +99,7 @@ def test_no_key_is_ever_logged(own_server, tmp_path):
     assert "PRIVATE KEY" not in own_server.log.read_text()
 
 
-def test_idle_clients_do_not_hold_up_the_end(tmp_path):
+def test_idle_clients_do_not_delay_the_stop(tmp_path):
     """At SIGTERM the process exits with 0, though a client keeps its connection and reads nothing."""
     data = tmp_path / "data"
     with contextlib.ExitStack() as stack:
@@ -110,7 +110,7 @@ def test_idle_clients_do_not_hold_up_the_end(tmp_path):
         assert process.wait(timeout=10) == 0
 
 
-def test_a_watch_is_finished_not_cut(tmp_path):
+def test_a_stop_ends_watches_properly(tmp_path):
     """The last chunk of a watch arrives when the server stops: clients see an end, not a broken connection."""
     data = tmp_path / "data"
     with started(data) as (port, process):
@@ -136,8 +136,8 @@ def test_a_second_process_is_refused(own_server):
     assert "Traceback" not in refused.stderr
 
 
-def test_what_was_stored_is_there_after_a_restart(tmp_path):
-    """A restart keeps objects and revisions: a watch goes on from where it was."""
+def test_objects_survive_a_restart(tmp_path):
+    """A restart keeps objects and revisions, so a watch resumes from its revision."""
     data = tmp_path / "data"
     with started(data) as (port, process):
         server = requests.Server(data, port)
@@ -202,8 +202,8 @@ def _truncated(pki):
 
 
 @pytest.mark.parametrize("broken", [_others_can_read, _key_of_another, _no_authority, _truncated])
-def test_a_pki_that_cannot_be_used_is_refused_and_left_alone(broken, tmp_path):
-    """error: and hint:, exit code 2, and nothing was written."""
+def test_an_invalid_pki_is_refused_and_not_changed(broken, tmp_path):
+    """The exit code is 2, there are error: and hint: lines, and nothing was written."""
     data = tmp_path / "data"
     broken(data / "pki")
     before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
@@ -219,7 +219,7 @@ def test_a_pki_that_cannot_be_used_is_refused_and_left_alone(broken, tmp_path):
     "arguments",
     [
         ["--listen", "nonsense"],
-        ["--controllers", "nobody"],
+        ["--controllers", "unknown"],
         ["--cluster-signing-duration", "soon"],
         ["--token-auth-file", "missing.csv"],
         ["--client-ca-file", "missing.crt"],
@@ -229,8 +229,8 @@ def test_a_pki_that_cannot_be_used_is_refused_and_left_alone(broken, tmp_path):
     ],
     ids=lambda arguments: arguments[0],
 )
-def test_wrong_settings_are_refused_in_words(arguments, tmp_path):
-    """error: and exit code 2, without a traceback."""
+def test_invalid_settings_are_refused_with_an_error(arguments, tmp_path):
+    """The exit code is 2, and there is an error: line and no traceback."""
     address = [] if "--listen" in arguments else ["--listen", f"127.0.0.1:{demo.free_port()}"]
     refused = serve("--data-dir", tmp_path / "data", *address, *arguments)
     assert refused.returncode == 2
@@ -238,7 +238,7 @@ def test_wrong_settings_are_refused_in_words(arguments, tmp_path):
     assert "Traceback" not in refused.stderr
 
 
-def test_a_signer_without_a_key_says_so(tmp_path):
+def test_a_signer_without_a_key_is_reported(tmp_path):
     """Requests stay pending, and the reason is in the health check, the log and a metric."""
     data = tmp_path / "data"
     missing = tmp_path / "missing"
@@ -258,12 +258,12 @@ def test_a_signer_without_a_key_says_so(tmp_path):
     assert line.endswith(" 0.0")
 
 
-def test_settings_may_come_from_a_file_and_flags_win(tmp_path):
+def test_settings_come_from_a_file_and_flags_take_precedence(tmp_path):
     """--config has the same names; flags take precedence."""
     config = tmp_path / "config.yaml"
     config.write_text("key-algorithm: ECDSA-P256\nanonymous-auth: false\n")
     data = tmp_path / "data"
-    with started_anonymously_refused(data, config) as (port, _):
+    with started_without_anonymous_access(data, config) as (port, _):
         assert get(data, port, "/livez")[0] == 401
     ca = x509.load_pem_x509_certificate((data / "pki" / "ca.crt").read_bytes())
     assert isinstance(ca.public_key(), ec.EllipticCurvePublicKey)
@@ -272,7 +272,7 @@ def test_settings_may_come_from_a_file_and_flags_win(tmp_path):
 
 
 @contextlib.contextmanager
-def started_anonymously_refused(data, config):
+def started_without_anonymous_access(data, config):
     """A server without anonymous access: it is ready as soon as it refuses."""
     port = demo.free_port()
     with (data.parent / "refusing.log").open("wb") as sink:
@@ -303,7 +303,7 @@ def started_anonymously_refused(data, config):
     ],
     ids=["good", "any use", "expired", "not yet"],
 )
-def test_client_certificates_are_judged(usages, days, status, server, tmp_path):
+def test_the_validity_period_of_client_certificates_is_checked(usages, days, status, server, tmp_path):
     """Expired and early certificates get 401 from the application, and a reason in the log."""
     identity = tmp_path / "client.pem"
     identity.write_bytes(requests.pem(*requests.certificate(*requests.authority(server), usages=usages, days=days)))
@@ -313,7 +313,7 @@ def test_client_certificates_are_judged(usages, days, status, server, tmp_path):
         assert "unauthorized" in server.log.read_text()
 
 
-def test_client_certificates_may_come_with_intermediates(server, tmp_path):
+def test_client_certificates_may_be_sent_with_intermediates(server, tmp_path):
     """A chain that leads to the client CA identifies its leaf."""
     middle, middle_key = requests.certificate(*requests.authority(server), usages=(), is_ca=True, name="middle")
     leaf, leaf_key = requests.certificate(middle, middle_key, name="jane")
@@ -324,18 +324,18 @@ def test_client_certificates_may_come_with_intermediates(server, tmp_path):
     assert 'User \\"jane\\" cannot list' in text
 
 
-def _strangers(server):
+def _signed_by_another_ca(server):
     other, other_key = _self_signed(is_ca=True)
     return requests.certificate(other, other_key, name="kubernetes-admin")
 
 
-def _misused(server):
+def _for_servers_only(server):
     server_auth = (x509.oid.ExtendedKeyUsageOID.SERVER_AUTH,)
     return requests.certificate(*requests.authority(server), usages=server_auth)
 
 
-@pytest.mark.parametrize("make", [_strangers, _misused])
-def test_what_another_server_would_end_in_the_handshake_is_told(make, server, tmp_path):
+@pytest.mark.parametrize("make", [_signed_by_another_ca, _for_servers_only])
+def test_untrusted_client_certificates_get_401(make, server, tmp_path):
     """A certificate of another authority, or one for servers only, gets 401 as a Status, and a reason in the log."""
     identity = tmp_path / "client.pem"
     identity.write_bytes(requests.pem(*make(server)))
@@ -346,7 +346,7 @@ def test_what_another_server_would_end_in_the_handshake_is_told(make, server, tm
     assert "unauthorized" in server.log.read_text()
 
 
-def test_help_needs_no_data_directory(tmp_path):
+def test_help_writes_no_files(tmp_path):
     """--help writes no files."""
     answer = subprocess.run(
         [demo.CERTPLANE, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True, env={**os.environ}
@@ -355,7 +355,7 @@ def test_help_needs_no_data_directory(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_audit_log_tells_who_approved_what(tmp_path):
+def test_the_audit_log_records_approvals_by_default(tmp_path):
     """From the first start on, without settings; only the owner can read the file."""
     data = tmp_path / "data"
     with started(data) as (port, _):

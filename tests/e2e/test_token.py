@@ -32,7 +32,7 @@ def _who(server, token):
     return answer.status, answer_body.get("status", {}).get("userInfo", {}) if answer.status == 201 else {}
 
 
-def test_a_token_lets_in_until_it_is_deleted(own_server):
+def test_a_token_authenticates_until_it_is_deleted(own_server):
     """`create` prints a token that works at once; `list` shows it; after `delete` it is refused."""
     result = _run(own_server, "create", "--description", "for one test", "--ttl", "2h")
     assert result.returncode == 0, result.stderr
@@ -63,7 +63,7 @@ def test_a_token_lets_in_until_it_is_deleted(own_server):
         (["delete", "nosuch"], "list the tokens with certplane token --kubeconfig"),
     ],
 )
-def test_what_cannot_be_done_is_said(own_server, arguments, error):
+def test_invalid_arguments_are_refused(own_server, arguments, error):
     """An error, a hint, and exit code 2; the token itself is not printed."""
     refused = _run(own_server, *arguments)
     assert refused.returncode == 2
@@ -73,7 +73,7 @@ def test_what_cannot_be_done_is_said(own_server, arguments, error):
     assert "tooshort" not in refused.stderr
 
 
-def test_a_server_that_is_not_there_is_said(own_server, tmp_path):
+def test_an_unreachable_server_is_reported(own_server, tmp_path):
     """No traceback for an invalid kubeconfig, or for invalid files that it names."""
     text = (own_server.data / "admin.conf").read_text()
     (tmp_path / "admin.conf").write_text(re.sub(r"server: .*", "server: https://127.0.0.1:1", text))
@@ -83,7 +83,7 @@ def test_a_server_that_is_not_there_is_said(own_server, tmp_path):
         assert (result.returncode, error in result.stderr, "Traceback" in result.stderr) == (2, True, False)
 
 
-def test_what_is_no_token_is_told_of_and_not_listed(own_server, tmp_path):
+def test_an_invalid_secret_is_reported_and_not_listed(own_server, tmp_path):
     """An invalid Secret does not prevent the list of the others."""
     good = _run(own_server, "create").stdout.strip()
     with contextlib.closing(requests.client(own_server, tmp_path)) as admin:

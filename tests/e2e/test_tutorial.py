@@ -73,7 +73,7 @@ def paste(text, directory):
     return screen.decode("utf-8", "replace").replace("\r", "")
 
 
-def minute(port):
+def quick_start(port):
     """The second block of the README; the first one installs."""
     install, story = blocks("README.md")
     assert "pip install dist/certplane-*.whl" in install
@@ -88,26 +88,26 @@ def is_janes(directory):
     return answer.returncode == 0
 
 
-def test_the_first_minute_works_as_a_script(tmp_path):
+def test_the_quick_start_works_as_a_script(tmp_path):
     """In a shell that stops at the first failure, without pauses."""
-    answer = run(minute(demo.free_port()), tmp_path)
+    answer = run(quick_start(demo.free_port()), tmp_path)
     assert answer.returncode == 0, answer.stdout[-3000:]
     assert is_janes(tmp_path)
 
 
-def test_the_first_minute_works_pasted_at_a_prompt(tmp_path):
+def test_the_quick_start_works_pasted_at_a_prompt(tmp_path):
     """No command reads the following lines as its input, and none runs too early."""
-    screen = paste(minute(demo.free_port()) + "kill %1; wait; exit\n", tmp_path)
+    screen = paste(quick_start(demo.free_port()) + "kill %1; wait; exit\n", tmp_path)
     assert is_janes(tmp_path), screen[-3000:]
     assert not re.search(r"^(error|Error|Unable|bash)\b", screen, re.MULTILINE), screen[-3000:]
 
 
 @pytest.mark.parametrize(("page", "log"), [("README.md", "certplane.log"), ("docs/tutorial.md", "plane.log")])
-def test_a_port_that_is_taken_ends_it_at_once(page, log, tmp_path):
+def test_a_script_stops_if_the_port_is_in_use(page, log, tmp_path):
     """No later command reaches the process that has the port; the log has the reason."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        script = minute(port) if page == "README.md" else "\n".join(blocks(page))
+        script = quick_start(port) if page == "README.md" else "\n".join(blocks(page))
         answer = run(script.replace("127.0.0.1:6443", f"127.0.0.1:{port}"), tmp_path)
     assert answer.returncode == 2
     assert "error: the server's process ended before it was ready" in answer.stdout
@@ -115,16 +115,16 @@ def test_a_port_that_is_taken_ends_it_at_once(page, log, tmp_path):
     assert not (tmp_path / "jane.key").exists()
 
 
-def test_a_port_that_is_taken_ends_the_first_minute_at_a_prompt(tmp_path):
+def test_pasted_commands_stop_if_the_port_is_in_use(tmp_path):
     """The reason stays on the screen, and no later command runs."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        screen = paste(minute(taken.getsockname()[1]) + "exit\n", tmp_path)
+        screen = paste(quick_start(taken.getsockname()[1]) + "exit\n", tmp_path)
     assert "error: the server's process ended before it was ready" in screen
     assert not (tmp_path / "jane.key").exists()
     assert "localhost:8080" not in screen
 
 
-def test_the_blocks_of_the_tutorial_work(tmp_path):
+def test_the_commands_of_the_tutorial_work(tmp_path):
     """All blocks succeed in one shell, in order."""
     pasted = blocks("docs", "tutorial.md")
     assert len(pasted) > 5

@@ -44,28 +44,28 @@ def wait(tmp_path, *arguments):
     )
 
 
-def asked(tmp_path, url):
-    """The messages of a server to a service manager."""
+def readyz(tmp_path, url):
+    """The response of /readyz."""
     tls = ssl.create_default_context(cafile=str(tmp_path / "data" / "pki" / "ca.crt"))
     with urllib.request.urlopen(f"{url}/readyz", context=tls, timeout=10) as answer:
         return answer.read()
 
 
 def test_waiting_ends_when_the_server_is_ready(tmp_path):
-    """Started before the data directory exists; and again with the server running."""
+    """It may start before the data directory exists, or when the server is ready."""
     port = demo.free_port()
     with starting(tmp_path, port) as process:
         for arguments in (["--pid", process.pid], ["--timeout", "30s"]):
             done = wait(tmp_path, *arguments)
             assert (done.returncode, done.stdout) == (0, f"https://127.0.0.1:{port}\n")
-            assert asked(tmp_path, done.stdout.strip()) == b"ok"
+            assert readyz(tmp_path, done.stdout.strip()) == b"ok"
 
 
-@pytest.mark.parametrize("answers", [False, True], ids=["silent", "another certplane"])
-def test_waiting_ends_when_the_port_is_taken(answers, tmp_path):
-    """At once, because the process has ended; another process on the port is not mistaken for it."""
+@pytest.mark.parametrize("another_serves", [False, True], ids=["silent", "another certplane"])
+def test_waiting_ends_when_the_port_is_taken(another_serves, tmp_path):
+    """The process has ended, so the wait ends at once. Another process on the port is not taken for the server."""
     with contextlib.ExitStack() as stack:
-        if answers:
+        if another_serves:
             (tmp_path / "other").mkdir()
             port = stack.enter_context(demo.running(tmp_path / "other" / "data", tmp_path / "other" / "log"))
         else:
@@ -83,15 +83,15 @@ def test_waiting_ends_when_the_port_is_taken(answers, tmp_path):
         assert "cannot listen on" in (tmp_path / "log").read_text()
 
 
-def test_waiting_for_nothing_ends_in_time(tmp_path):
-    """With the reason."""
+def test_waiting_has_a_timeout(tmp_path):
+    """The error has the reason."""
     done = wait(tmp_path, "--timeout", "0s")
     assert done.returncode == 2
     assert "not ready after 0s" in done.stderr
     assert "admin.conf" in done.stderr
 
 
-def test_the_ready_file_is_there_while_requests_are_answered(tmp_path):
+def test_the_ready_file_exists_while_requests_are_answered(tmp_path):
     """It contains the address. The next start removes the file of a killed server before it is ready."""
     ready = tmp_path / "ready"
     port = demo.free_port()
@@ -99,7 +99,7 @@ def test_the_ready_file_is_there_while_requests_are_answered(tmp_path):
         while not ready.exists():
             assert process.poll() is None
         assert ready.read_text() == f"https://127.0.0.1:{port}\n"
-        assert asked(tmp_path, ready.read_text().strip()) == b"ok"
+        assert readyz(tmp_path, ready.read_text().strip()) == b"ok"
         process.kill()
         process.wait()
         assert ready.exists()
@@ -111,7 +111,7 @@ def test_the_ready_file_is_there_while_requests_are_answered(tmp_path):
         assert not ready.exists()
 
 
-def test_a_service_manager_hears_of_it(tmp_path):
+def test_a_service_manager_is_notified(tmp_path):
     """READY=1 is sent when requests are answered, STOPPING=1 when they are no longer accepted."""
     port = demo.free_port()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -119,7 +119,7 @@ def test_a_service_manager_hears_of_it(tmp_path):
         manager.settimeout(60)
         with starting(tmp_path, port, NOTIFY_SOCKET=str(tmp_path / "notify")) as process:
             assert manager.recv(4096).decode().splitlines() == ["READY=1", f"STATUS=serving https://127.0.0.1:{port}"]
-            assert asked(tmp_path, f"https://127.0.0.1:{port}") == b"ok"
+            assert readyz(tmp_path, f"https://127.0.0.1:{port}") == b"ok"
             process.send_signal(signal.SIGTERM)
             assert manager.recv(4096) == b"STOPPING=1"
             assert process.wait(timeout=20) == 0

@@ -20,12 +20,12 @@ KEPT = (
 )
 WILL_NOT = (
     "Warning: signer kubernetes.io/kube-apiserver-client will not sign this request: invalid usage for client "
-    "certificate: server auth; no signer of this server accepts it; declare one with certplane serve --signers"
+    "certificate: server auth; no signer of this server accepts it; define one with certplane serve --signers"
 )
 
 
 @pytest.mark.parametrize("version", sorted(test_kubectl.KUBECTLS))
-def test_people_read_what_to_do(version, tmp_path):
+def test_kubectl_prints_warnings_and_hints(version, tmp_path):
     """A changed request under an existing name, a request that will fail, its approval, and a missing permission."""
     data = tmp_path / "data"
     (tmp_path / "request.sh").write_text(test_kubectl.SIGN_REQUEST)

@@ -1,12 +1,12 @@
 """Transcripts: commands and their output.
 
-# prose, ignored
-$ a command, run by bash in a directory of its own
-> its next line, if it has several
-what it prints; ... stands for anything within a line, a line of ... for any number of lines
+# a comment
+$ a command, which bash runs in a new directory
+> the next line of the command
+its output; ... matches any text within a line, a line of ... matches any number of lines
 @1.20: a line that only this version of kubectl prints
 @!1.20: a line that all others print
-[1]     its exit code, where it is not 0
+[1]     its exit code, if it is not 0
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Step:
 
 
 def parse(text, version):
-    """The steps of a transcript, as `version` of kubectl should tell it."""
+    """The steps of a transcript, with the output that this version of kubectl should print."""
     steps = []
     for number, line in enumerate(text.splitlines(), 1):
         only = re.match(r"@(!?)([\d.]+): ?", line)
@@ -51,7 +51,7 @@ def matches(expected, printed):
 
 
 def _line(expected):
-    # Columns are as wide as what else is listed: runs of spaces match each other.
+    # The width of a column depends on the other rows, so any number of spaces matches any other.
     parts = [re.escape(part) for part in expected.split("...")]
     return re.sub(r"(?:\\ )+", r"\\ +", r"[^\n]*".join(parts))
 

@@ -12,19 +12,19 @@ from certplane.client import api
 from certplane.resources import DEFAULT, configmaps, events, namespaces, rbac, secrets, serviceaccounts
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.store import memory, sqlite
-from tests.faults import outsider
+from tests.faults import otherprocess
 from tests.flow import plane as flow
 
 DAMAGES = {
-    "nothing": lambda value: b"",
+    "empty": lambda value: b"",
     "garbage": lambda value: b"\x00\xff garbage",
-    "cut": lambda value: value[: len(value) // 2],
+    "truncated": lambda value: value[: len(value) // 2],
     "one byte": lambda value: value.replace(b'"metadata":{', b'"metadata":[', 1),
     "another type": lambda value: re.sub(rb'"name":"[^"]*"', b'"name":5', value, count=1),
     "another object": lambda value: re.sub(rb'"name":"[^"]*"', b'"name":"other"', value, count=1),
     "another kind": lambda value: value.replace(b'"kind":"', b'"kind":"X', 1),
     "no uid": lambda value: re.sub(rb'"uid":"[^"]*",', b"", value, count=1),
-    "a time that is none": lambda value: re.sub(rb'"creationTimestamp":"[^"]*"', b'"creationTimestamp":"x"', value),
+    "an invalid time": lambda value: re.sub(rb'"creationTimestamp":"[^"]*"', b'"creationTimestamp":"x"', value),
     "too deep": lambda value: value[:-1] + b',"x":' + b"[" * 5000 + b"]" * 5000 + b"}",
 }
 OBJECTS = [
@@ -39,7 +39,7 @@ OBJECTS = [
 ]
 
 
-def _ids(value):
+def _id(value):
     return value.plural if hasattr(value, "plural") else value or "-"
 
 
@@ -50,7 +50,7 @@ async def _filled(store):
         for name in ("a", "b"):
             await client.create(csrs.RESOURCE, flow.new_csr(name))
         for kind in (configmaps.RESOURCE, secrets.RESOURCE, events.RESOURCE):
-            for name in ("mine", "an-event", "sound"):
+            for name in ("mine", "an-event", "undamaged"):
                 obj = kind.type()
                 obj.metadata.name, obj.metadata.namespace = name, "default"
                 if kind is events.RESOURCE:
@@ -86,7 +86,7 @@ async def _check(plane, kind, namespace, name):
     answer = await client.transport.send(api.Request("GET", "/readyz", [("verbose", "")]))
     text = answer.body.decode()
     assert answer.status == 200
-    problem = "1 stored objects are damaged and left out; the log has their names"
+    problem = "1 stored objects cannot be decoded and are not served; the log has their keys"
     assert f"[!]stored-values failed, ignored: {problem}" in text
     assert plane.supervisor.problem() is None
 
@@ -107,9 +107,9 @@ def contents():
 CASES = [(*OBJECTS[0], damage) for damage in DAMAGES] + [(*obj, "garbage") for obj in OBJECTS[1:]]
 
 
-@pytest.mark.parametrize(("kind", "namespace", "name", "damage"), CASES, ids=_ids)
+@pytest.mark.parametrize(("kind", "namespace", "name", "damage"), CASES, ids=_id)
 async def test_a_damaged_value_affects_no_other_object(kind, namespace, name, damage, contents, caplog):
-    """Startup, lists, watches, controllers and RBAC work without it; the log has its key."""
+    """Startup, lists, watches, controllers and RBAC work without the object; the log has its key."""
     store = memory.MemoryStore()
     key = kind.key(namespace, name)
     for stored_key, value in contents.items():
@@ -126,9 +126,9 @@ async def test_a_repaired_value_is_read_again():
     store = memory.MemoryStore()
     await _filled(store)
     key = csrs.RESOURCE.key("", "a")
-    sound = await store.get(key)
-    damaged = await store.update(key, b"garbage", sound.mod_revision)
-    await store.update(key, sound.value, damaged.mod_revision)
+    undamaged = await store.get(key)
+    damaged = await store.update(key, b"garbage", undamaged.mod_revision)
+    await store.update(key, undamaged.value, damaged.mod_revision)
     async with flow.running(store) as plane:
         assert (await plane.client(flow.ADMIN).get(csrs.RESOURCE, "a")).metadata.name == "a"
         assert plane.cache.damaged == 0
@@ -144,12 +144,12 @@ DAMAGED_ROWS = [
 
 @pytest.mark.parametrize("statement", DAMAGED_ROWS)
 async def test_a_damaged_row_affects_no_other_object(statement, tmp_path):
-    """Values of other types in its columns."""
+    """The columns of the row have values of other types."""
     path = tmp_path / "store.sqlite"
     store = sqlite.open_store(path)
     await _filled(store)
     await store.close()
-    outsider.run(path, statement.format(key=csrs.RESOURCE.key("", "a")))
+    otherprocess.run(path, statement.format(key=csrs.RESOURCE.key("", "a")))
     store = sqlite.open_store(path)
     async with flow.running(store) as plane:
         await _check(plane, csrs.RESOURCE, "", "a")
@@ -163,7 +163,7 @@ async def test_a_damaged_key_affects_no_other_object(tmp_path):
     await _filled(store)
     await store.close()
     key = csrs.RESOURCE.key("", "a")
-    outsider.run(path, f"UPDATE revisions SET key = CAST(X'2fff' AS TEXT) WHERE key = '{key}'")
+    otherprocess.run(path, f"UPDATE revisions SET key = CAST(X'2fff' AS TEXT) WHERE key = '{key}'")
     store = sqlite.open_store(path)
     async with flow.running(store) as plane:
         client = plane.client(flow.ADMIN)

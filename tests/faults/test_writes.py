@@ -1,4 +1,4 @@
-"""A fault at every write of a request's life: the write fails, or fails but was written. The result is the same."""
+"""Each write of a request fails once, or fails after it was written: the result is the same."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class Faults:
     """Makes the nth write of a CSR fail."""
 
     def __init__(self, position, fault):
-        self.left = position
+        self.remaining = position
         self.fault = fault
 
     def __call__(self, operation, key):
         if not key.startswith(csrs.RESOURCE.prefix):
             return memory.Fault.NONE
-        self.left -= 1
-        return self.fault if self.left == 0 else memory.Fault.NONE
+        self.remaining -= 1
+        return self.fault if self.remaining == 0 else memory.Fault.NONE
 
 
 async def retry(attempt):
-    """Retry as a careful client does: AlreadyExists means that an earlier attempt succeeded."""
+    """Retry up to twice. AlreadyExists means that an earlier attempt succeeded."""
     for _ in range(3):
         with contextlib.suppress(errors.InternalError, errors.ServiceUnavailable, errors.Conflict, api.Unreachable):
             try:
@@ -60,5 +60,5 @@ async def test_one_failed_write_does_not_change_the_result(position, fault):
         for _ in range(20):
             await plane.clock.advance(1)
         await flow.issued(client, "a")
-        assert faults.left <= 0
+        assert faults.remaining <= 0
         assert [csr.metadata.name for csr in (await client.list(csrs.RESOURCE)).items] == ["a"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from certplane import signernames
 from certplane.client import informer
 from certplane.controllers.approving.kubeletserving import approver, evidence, rules
 from certplane.controllers.runtime import controller, decisions
 from certplane.meta import context
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import nodes, rbac
-from certplane.x509.issuance import profiles
 from tests import kubelets
 from tests.flow import plane as flow
 
@@ -19,11 +19,11 @@ ACCOUNT = context.User(
     f"system:serviceaccount:kube-system:{approver.ACCOUNT}",
     groups=("system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"),
 )
-#: The minimal rights of the approver; docs/kubelet-serving.md has them too.
+#: The minimal permissions of the approver; docs/kubelet-serving.md has them too.
 RULES = (
     ("certificates.k8s.io", "certificatesigningrequests", ("list", "watch"), ()),
     ("certificates.k8s.io", "certificatesigningrequests/approval", ("update",), ()),
-    ("certificates.k8s.io", "signers", ("approve",), (profiles.KUBELET_SERVING,)),
+    ("certificates.k8s.io", "signers", ("approve",), (signernames.KUBELET_SERVING,)),
     ("", "nodes", ("list", "watch"), ()),
     ("", "events", ("create", "update"), ()),
 )
@@ -35,21 +35,17 @@ def node_user(name="n1"):
     return context.User(f"system:node:{name}", groups=("system:nodes", "system:authenticated"))
 
 
-async def grant(admin, user, *rules):
-    """Grant rights to a user; each is a tuple of API group, resource, verbs and resource names."""
-    role = rbac.ClusterRole(
-        rules=[
+async def grant(plane, user, *rules):
+    """Grant permissions to a user; each is a tuple of API group, resource, verbs and resource names. Returns the
+    ClusterRole.
+    """
+    return await plane.grant_rules(
+        user,
+        *(
             rbac.PolicyRule(api_groups=[group], resources=[plural], verbs=list(verbs), resource_names=list(names))
             for group, plural, verbs, names in rules
-        ]
+        ),
     )
-    binding = rbac.ClusterRoleBinding(
-        subjects=[rbac.Subject(kind="User", api_group=rbac.GROUP, name=user.name)],
-        role_ref=rbac.RoleRef(api_group=rbac.GROUP, kind="ClusterRole", name=user.name),
-    )
-    role.metadata.name = binding.metadata.name = user.name
-    await admin.create(rbac.CLUSTER_ROLES, role)
-    await admin.create(rbac.CLUSTER_ROLE_BINDINGS, binding)
 
 
 class ApproverPlane:
@@ -60,6 +56,8 @@ class ApproverPlane:
         self.clock = plane.clock
         self.admin = plane.client(flow.ADMIN)
         self.recorded = []
+        #: The ClusterRole of the approver.
+        self.role = None
 
     def kubelet(self, name="n1"):
         return self.plane.client(node_user(name))
@@ -75,7 +73,7 @@ class ApproverPlane:
         stored.status.addresses = node.status.addresses
         return await client.update(nodes.RESOURCE, stored, "status")
 
-    async def request(self, name="a", user=None, signer=profiles.KUBELET_SERVING, **fields):
+    async def request(self, name="a", user=None, signer=signernames.KUBELET_SERVING, **fields):
         """Create a request, by default as node n1. `fields` are of the spec, or of the PKCS#10 (`kubelets.pkcs10`)."""
         spec_fields = ("usages", "expiration_seconds", "username", "groups")
         spec = {key: fields.pop(key) for key in spec_fields if key in fields}
@@ -109,7 +107,7 @@ async def approver_plane(settings=None, *, resolver=None, inventory=None, before
     parsed = rules.parse({**SETTINGS, **(settings or {})})
     async with flow.running() as plane:
         harness = ApproverPlane(plane)
-        await grant(harness.admin, ACCOUNT, *RULES)
+        harness.role = await grant(plane, ACCOUNT, *RULES)
         if before is not None:
             await before(harness)
         client = plane.client(ACCOUNT)
@@ -119,18 +117,18 @@ async def approver_plane(settings=None, *, resolver=None, inventory=None, before
             harness.recorded.append((csr.metadata.name, decision, reason, message))
             recorder.record(csr, decision, reason, message)
 
-        requests = informer.Informer(client, csrs.RESOURCE, plane.clock)
+        csr_informer = informer.Informer(client, csrs.RESOURCE, plane.clock)
         node_informer = informer.Informer(client, nodes.RESOURCE, plane.clock)
         inventory_file = evidence.InventoryFile(inventory, plane.clock) if inventory is not None else None
         sources = approver.Sources(evidence.NodeClaims(node_informer), inventory_file, resolver)
         reconciler = approver.Approver(client, parsed, sources, record)
-        requests.subscribe(reconciler.forget)
+        csr_informer.subscribe(reconciler.forget)
         queue_telemetry = plane.telemetry.queue(approver.QUEUE)
         queue = controller.WorkQueue(plane.clock, queue_telemetry, base_delay=controller.CSR_BASE_DELAY)
-        handle = controller.with_object(requests, recorder.record_failures(reconciler.handle))
+        handle = controller.with_object(csr_informer, recorder.record_failures(reconciler.handle))
         running = controller.Controller(approver.NAME, queue, handle, workers=approver.WORKERS)
-        running.watch(requests).watch(node_informer, reconciler.affected_requests)
-        loops = (recorder.run(), requests.run(), node_informer.run(), running.run(), reconciler.run(queue))
+        running.watch(csr_informer).watch(node_informer, reconciler.affected_csrs)
+        loops = (recorder.run(), csr_informer.run(), node_informer.run(), running.run(), reconciler.run(queue))
         tasks = [asyncio.ensure_future(loop) for loop in loops]
         try:
             yield harness

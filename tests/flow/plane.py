@@ -1,89 +1,85 @@
-"""A control plane in the process, for tests: memory store, fake clock, no socket. And its invariants."""
+"""Control planes in process for flow tests, requests to them, and the invariants that are checked at the end."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import datetime
+import json
+import re
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from certplane import testing
-from certplane.config.servesettings import DEFAULTS, APISettings
-from certplane.config.sharedsettings import ControllerSettings
-from certplane.controllers.signing import signer
 from certplane.golang import pem
-from certplane.meta import context
-from certplane.plane.assembly import AuditConfig, Plane, PlaneConfig
-from certplane.plane.controllerconfig import ControllerConfig
 from certplane.resources import certificatesigningrequests as csrs
+from certplane.resources import clustertrustbundles as bundles
 from certplane.resources import podcertificaterequests as pcrs
-from certplane.server import pipeline
-from certplane.store import memory
-from certplane.x509.issuance import authority, issue, profiles, selfsigned
+from certplane.server import exchange, pipeline
+from certplane.testing import builders
 
-ADMIN = context.User("admin", groups=("system:masters", "system:authenticated"))
-JANE = context.User("jane", groups=("system:authenticated",))
-CLIENT = "kubernetes.io/kube-apiserver-client"
-#: Iterations of the event loop that are enough for everything here; a signature is made in a thread.
-PATIENCE = 200_000
+ADMIN = testing.ADMIN
+JANE = testing.user("jane")
+CLIENT = builders.CLIENT_SIGNER
 
-
-def new_authority(clock):
-    key = ec.generate_private_key(ec.SECP256R1())
-    certificate = selfsigned.self_signed_ca("kubernetes", key, clock.now(), datetime.timedelta(days=3650))
-    return authority.Authority(pem.first_block(certificate).data, key)
-
-
-def _pop(type_, values, prefix=""):
-    """Those of `values` that are fields of a dataclass."""
-    names = {field.name for field in dataclasses.fields(type_)}
-    keys = [key for key in values if key.startswith(prefix) and key.removeprefix(prefix) in names]
-    return {key.removeprefix(prefix): values.pop(key) for key in keys}
-
-
-def plane_config(**values):
-    """The configuration of a plane with other values than the defaults, given by the names that they have in whichever
-    section they are; those of the audit log begin with audit_.
-    """
-    settings = dataclasses.replace(DEFAULTS.controllers, **_pop(ControllerSettings, values))
-    controllers = ControllerConfig(settings, **_pop(ControllerConfig, values))
-    api = dataclasses.replace(DEFAULTS.api, **_pop(APISettings, values))
-    audit = _pop(AuditConfig, values, "audit_")
-    if audit:
-        audit = AuditConfig(**{"sink": lambda line, **_: None, **audit})
-    return PlaneConfig(controllers=controllers, api=api, audit=audit or None, **values)
+decide = testing.decide
+eventually = testing.eventually
+new_authority = testing.new_authority
+pkcs10 = testing.new_pkcs10
 
 
 @contextlib.asynccontextmanager
-async def running(store=None, clock=None, signers=None, **config):
-    """A plane between start and stop. Its invariants are checked at the end. `config` is as for `plane_config`."""
-    clock = clock or testing.FakeClock()
-    owns_store = store is None
-    store = store if store is not None else memory.MemoryStore()
-    if signers is None:
-        issuer = issue.Issuer(new_authority(clock), datetime.timedelta(days=365))
-        signers = {name: signer.Signer(profile, issuer) for name, profile in profiles.BUILT_IN.items()}
-    plane = Plane(store, clock, plane_config(signers=signers, **config))
-    await plane.start()
-    try:
+async def running(store=None, clock=None, **settings):
+    """A `testing.Plane` between start and stop, with the same arguments. Its invariants are checked at the end."""
+    async with testing.Plane(clock, store=store, **settings) as plane:
         yield plane
         await check_invariants(plane)
-    finally:
-        await plane.stop()
-        if owns_store:
-            await store.close()
 
 
-def assembled(plane):
-    """The handler of the plane, assembled again: for tests that have replaced one of its services."""
-    return pipeline.assemble(plane.services)
+async def respond(plane, method, target, body=b"", *, user=ADMIN, fields=(), **headers):
+    """The response to one HTTP request. `target` is a path, possibly with a query. A body that is neither bytes nor str
+    is sent as JSON. Header fields are keyword arguments with `_` for `-`, or pairs of bytes in `fields`; without a
+    `user`, the plane authenticates the request.
+    """
+    if isinstance(body, str):
+        body = body.encode()
+    elif not isinstance(body, bytes):
+        body = json.dumps(body, ensure_ascii=False).encode()
+
+    async def chunks():
+        yield body
+
+    path, _, query = target.partition("?")
+    pairs = [*fields, *((name.replace("_", "-").encode(), value.encode()) for name, value in headers.items())]
+    request = exchange.Request(method, path, query, exchange.Headers(pairs), chunks, identity=user)
+    return await plane.handler(request)
 
 
-eventually = testing.eventually
-pkcs10 = testing.new_pkcs10
+async def ask(plane, target, method="GET", user=ADMIN, body=b"", **headers):
+    """Status and body of a response; of a watch, only the first part of the body."""
+    response = await respond(plane, method, target, body, user=user, **headers)
+    if response.stream is None:
+        return response.status, response.body
+    async with contextlib.aclosing(response.stream) as stream:
+        return response.status, await anext(stream)
+
+
+async def request_json(plane, method, target, body=b"", **options):
+    """Status and decoded JSON of a response; arguments are those of `respond`."""
+    response = await respond(plane, method, target, body, **options)
+    return response.status, json.loads(response.body)
+
+
+def warning_texts(response):
+    """The texts of the Warning headers of a response."""
+    values = [value.decode() for name, value in response.headers if name == b"warning"]
+    return [re.fullmatch(r'299 - "((?:[^"\\]|\\.)*)"', value).group(1) for value in values]
+
+
+def replace_services(plane, **services):
+    """Replace services of the pipeline, such as `authenticate`, for the following requests."""
+    for name, service in services.items():
+        setattr(plane.services, name, service)
+    plane.handler = pipeline.assemble(plane.services)
 
 
 def new_csr(name="a", *arguments, **spec):
@@ -92,8 +88,7 @@ def new_csr(name="a", *arguments, **spec):
 
 def pod_request(node="n1"):
     """A request for a pod that does not exist."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    stub = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
+    stub = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(testing.new_key(), hashes.SHA256())
     pcr = pcrs.PodCertificateRequest(
         spec=pcrs.PodCertificateRequestSpec(
             signer_name="example.com/pods", pod_name="p", pod_uid="1", service_account_name="default",
@@ -105,24 +100,26 @@ def pod_request(node="n1"):
     return pcr
 
 
-async def decide(client, name, type_=csrs.APPROVED):
-    """Approve or deny a request, through the subresource."""
-    csr = await client.get(csrs.RESOURCE, name)
-    csr.status.conditions.append(csrs.CertificateSigningRequestCondition(type=type_, status="True", reason="Test"))
-    return await client.update(csrs.RESOURCE, csr, "approval")
+def trust_bundle(name="roots", signer_name=""):
+    """A ClusterTrustBundle with one new CA."""
+    ca = new_authority(testing.FakeClock())
+    spec = bundles.ClusterTrustBundleSpec(
+        signer_name=signer_name, trust_bundle=pem.encode("CERTIFICATE", ca.raw).decode()
+    )
+    bundle = bundles.ClusterTrustBundle(spec=spec)
+    bundle.metadata.name = name
+    return bundle
 
 
 async def issued(client, name):
-    """The certificate of a request, once it is there."""
-
-    async def certificate():
-        return (await client.get(csrs.RESOURCE, name)).status.certificate
-
-    return x509.load_pem_x509_certificate(await eventually(certificate))
+    """The parsed certificate of a request, as soon as there is one."""
+    return x509.load_pem_x509_certificate(await testing.issued_certificate(client, name))
 
 
 async def check_invariants(plane):
-    """Nothing was issued unapproved or twice, and every certificate has the requested subject and key."""
+    """Nothing was issued unapproved or twice, every certificate has the requested subject and key, and the watch cache
+    equals the store.
+    """
     serials = set()
     for csr in (await plane.client(ADMIN).list(csrs.RESOURCE)).items:
         types = [condition.type for condition in csr.status.conditions]
@@ -136,7 +133,7 @@ async def check_invariants(plane):
             assert certificate.public_key() == request.public_key()
             assert certificate.serial_number not in serials
             serials.add(certificate.serial_number)
-    cached = {item.key: item.mod_revision for item in plane.cache.collection(csrs.RESOURCE.prefix).list()[0]}
+    collection = plane.cache.collection(csrs.RESOURCE.prefix)
+    cached = {item.key: item.mod_revision for item in collection.list()[0]}
     stored = {item.key: item.mod_revision for item in (await plane.store.list(csrs.RESOURCE.prefix)).items}
-    damaged = plane.cache.collection(csrs.RESOURCE.prefix).damaged
-    assert cached == {key: revision for key, revision in stored.items() if key not in damaged}
+    assert cached == {key: revision for key, revision in stored.items() if key not in collection.damaged}

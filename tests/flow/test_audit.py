@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime
 import json
 
@@ -12,7 +13,7 @@ from click import testing as click_testing
 from certplane import errors, testing
 from certplane.access import tokens
 from certplane.cli import audit as audit_command
-from certplane.config.servesettings import LogRotation
+from certplane.config.servesettings import DEFAULTS, LogRotation
 from certplane.meta import context
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import configmaps, secrets, serviceaccounts
@@ -20,7 +21,9 @@ from certplane.server import audit, auditlog, auditpolicy, exchange
 from certplane.store import memory
 from certplane.x509 import keys
 from tests.flow import plane as flow
+from tests.flow.tokens import request_token
 
+CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 PARTIAL_LIST = "PartialObjectMetadataList"
 BOB = context.User("bob", groups=("system:authenticated",))
 
@@ -43,8 +46,8 @@ class Log:
         return [event for event in events if all(event.get(key) == value for key, value in fields.items())]
 
 
-async def test_approvals_command():
-    """It lists an approval, a denial and the certificate's serial number, under the default policy."""
+async def test_the_approvals_command_lists_decisions():
+    """An approval, a denial and the serial number of the certificate are listed under the default policy."""
     log = Log()
     async with flow.running(audit_sink=log) as plane:
         client = plane.client(flow.ADMIN)
@@ -83,20 +86,16 @@ async def test_refused_and_dry_run_approvals_are_not_listed():
         assert refused["annotations"] == decision
 
 
-async def _send(plane, user, method, rest="", **request):
-    body, query = request.get("body", b""), request.get("query", "")
-
-    async def chunks():
-        yield body
-
-    path = "/apis/certificates.k8s.io/v1/certificatesigningrequests" + rest
+async def _send(plane, user, method, rest="", *, query="", headers=(), body=b""):
     defaults = [(b"content-type", b"application/json"), (b"user-agent", b"test/1")]
-    fields = exchange.Headers([*request.get("headers", ()), *defaults])
-    return await plane.handler(exchange.Request(method, path, query, fields, chunks, identity=user))
+    target = f"{CSRS}{rest}" + (f"?{query}" if query else "")
+    return await flow.respond(plane, method, target, body, user=user, fields=[*headers, *defaults])
 
 
 async def test_bodies_are_recorded_by_level():
-    """Request adds the request's body, RequestResponse the response's; both as JSON of the request's version."""
+    """Level Request adds the request body, RequestResponse also the response body; both are JSON of the request's
+    version.
+    """
     log = Log()
     async with flow.running(audit_sink=log, audit_policy=_everything(users=["admin"])) as plane:
         await plane.client(flow.ADMIN).create(csrs.RESOURCE, flow.new_csr())
@@ -113,12 +112,16 @@ async def test_bodies_are_recorded_by_level():
         assert last["responseStatus"] == {"metadata": {}, "code": 201}
         assert "username" not in last["requestObject"]["spec"]
         assert last["responseObject"]["spec"]["username"] == "admin"
-        await _send(plane, flow.ADMIN, "PATCH", "/a", body=b'{"metadata":{"labels":{"a":"b"}}}', headers=[
-            (b"content-type", b"application/merge-patch+json")])  # fmt: skip
+        patch = b'{"metadata":{"labels":{"a":"b"}}}'
+        merge = [(b"content-type", b"application/merge-patch+json")]
+        await _send(plane, flow.ADMIN, "PATCH", "/a", body=patch, headers=merge)
+        _, patched = log.events(verb="patch")
+        assert patched["requestObject"] == json.loads(patch)
+        assert patched["responseObject"]["metadata"]["labels"] == {"a": "b"}
 
 
 async def test_secrets_are_never_in_the_log():
-    """In no body, annotation or error, whatever the policy says."""
+    """No body, annotation or error contains a Secret's data, whatever the policy says."""
     log = Log()
     async with flow.running(audit_sink=log, audit_policy=_everything()) as plane:
         client = plane.client(flow.ADMIN)
@@ -139,9 +142,9 @@ async def test_secrets_are_never_in_the_log():
 @pytest.mark.parametrize(
     ("patch_type", "patch"),
     [
-        (b"merge-patch+json", b'{"metadata":{"labels":[]}}'),
-        (b"strategic-merge-patch+json", b'{"stringData":{"a":"battery-staple"},"metadata":{"labels":[]}}'),
-        (b"apply-patch+yaml", b"{apiVersion: v1, kind: Secret, stringData: {a: [battery-staple]}}"),
+        ("merge-patch+json", b'{"metadata":{"labels":[]}}'),
+        ("strategic-merge-patch+json", b'{"stringData":{"a":"battery-staple"},"metadata":{"labels":[]}}'),
+        ("apply-patch+yaml", b"{apiVersion: v1, kind: Secret, stringData: {a: [battery-staple]}}"),
     ],
 )
 async def test_errors_about_secrets_are_recorded_without_their_text(patch_type, patch):
@@ -151,24 +154,13 @@ async def test_errors_about_secrets_are_recorded_without_their_text(patch_type, 
         secret = secrets.Secret(string_data={"password": "correct-horse"})
         secret.metadata.name = "s"
         await plane.client(flow.ADMIN).create(secrets.RESOURCE, secret, "default")
-        request = exchange.Request(
-            "PATCH",
-            "/api/v1/namespaces/default/secrets/s",
-            "fieldManager=test",
-            exchange.Headers([(b"content-type", b"application/" + patch_type)]),
-            lambda: _one(patch),
-            identity=flow.ADMIN,
-        )
-        response = await plane.handler(request)
+        target = "/api/v1/namespaces/default/secrets/s?fieldManager=test"
+        response = await flow.respond(plane, "PATCH", target, patch, content_type=f"application/{patch_type}")
     (event,) = log.events(verb="patch")
     assert event["responseStatus"]["code"] == response.status >= 400
     text = b"".join(log.lines)
     for secret in (b"correct-horse", b"Y29ycmVjdC1ob3JzZQ", b"battery-staple"):
         assert secret not in text
-
-
-async def _one(body):
-    yield body
 
 
 async def test_clients_cannot_forge_events():
@@ -178,17 +170,14 @@ async def test_clients_cannot_forge_events():
     log = Log()
     async with flow.running(audit_sink=log, audit_policy=_everything("Request")) as plane:
         await plane.client(flow.ADMIN).create(csrs.RESOURCE, flow.new_csr())
-        patch = [(b"content-type", b"application/merge-patch+json")]
-        fields = exchange.Headers(patch)
-        path = "/apis/certificates.k8s.io/v1/certificatesigningrequests/a"
-        await plane.handler(exchange.Request("PATCH", path, "", fields, lambda: _one(body), identity=flow.ADMIN))
+        await flow.respond(plane, "PATCH", f"{CSRS}/a", body, content_type="application/merge-patch+json")
     assert all(line.count(b"\n") == 1 and b"\r" not in line for line in log.lines)
     (event,) = log.events(verb="patch", stage="ResponseComplete")
     assert event["requestObject"]["x"] == [forged]
 
 
 async def test_a_watch_is_recorded_when_it_begins_and_when_it_ends():
-    """ResponseStarted, and later ResponseComplete."""
+    """The event of a started watch has stage ResponseStarted, that of an ended one ResponseComplete."""
     log = Log()
     async with flow.running(audit_sink=log, audit_policy=_everything("Metadata", users=["admin"])) as plane:
         response = await _send(plane, flow.ADMIN, "GET", query="watch=true")
@@ -200,7 +189,7 @@ async def test_a_watch_is_recorded_when_it_begins_and_when_it_ends():
 
 
 async def test_impersonation_is_recorded():
-    """With both users, and the constraint that allowed it."""
+    """The event has both users, and the constraint that allowed the impersonation."""
     log = Log()
     async with flow.running(audit_sink=log, audit_policy=_everything("Metadata")) as plane:
         await _send(plane, flow.ADMIN, "GET", headers=[(b"impersonate-user", b"bob")])
@@ -211,7 +200,7 @@ async def test_impersonation_is_recorded():
 
 
 async def test_failed_authentication_is_recorded():
-    """An invalid token is a 401, and its event has an empty user and no token."""
+    """An invalid token is answered with 401; its event has an empty user and no token."""
     log = Log()
     async with flow.running(audit_sink=log, audit_policy=_everything("Metadata")) as plane:
         headers = [(b"authorization", b"Bearer nonsense")]
@@ -221,8 +210,8 @@ async def test_failed_authentication_is_recorded():
         assert b"nonsense" not in b"".join(log.lines)
 
 
-async def test_omit_managed_fields():
-    """Of objects, items of lists, and objects in rows of tables."""
+async def test_omit_managed_fields_applies_to_all_recorded_objects():
+    """It applies to objects, to items of lists, and to objects in rows of tables."""
     log = Log()
     policy = _everything(omitManagedFields=True)
     async with flow.running(audit_sink=log, audit_policy=policy) as plane:
@@ -234,17 +223,15 @@ async def test_omit_managed_fields():
         recorded = log.events(stage="ResponseComplete", verb="create")[-1]["responseObject"]
         assert recorded["data"] == {"a": "b"}
         assert "managedFields" not in json.dumps(log.events(verb="list"))
-        accept = [(b"accept", b"application/json;as=Table;v=v1;g=meta.k8s.io")]
-        path = "/api/v1/namespaces/default/configmaps/c"
-        query = "includeObject=Object"
-        await plane.handler(exchange.Request("GET", path, query, exchange.Headers(accept), identity=flow.ADMIN))
+        target = "/api/v1/namespaces/default/configmaps/c?includeObject=Object"
+        await flow.respond(plane, "GET", target, accept="application/json;as=Table;v=v1;g=meta.k8s.io")
         table = log.events(verb="get")[-1]["responseObject"]
         assert table["rows"][0]["object"]["data"] == {"a": "b"}
         assert "managedFields" not in json.dumps(table)
 
 
-def test_approvals_command_skips_invalid_lines():
-    """Partial lines, other events and garbage."""
+def test_the_approvals_command_skips_invalid_lines():
+    """Partial lines, other events and lines that are not JSON are skipped."""
     lines = [b"certplane.io/ half", b"{}", b'{"annotations":{"certplane.io/csr-decision":"Approved"}}', b"\xff"]
     assert audit_command.approvals(lines) == []
 
@@ -263,7 +250,7 @@ async def test_reading_secrets_is_recorded():
 
 
 async def test_a_client_that_disconnects_is_recorded(caplog):
-    """With code 499, without a Panic event or a traceback."""
+    """The event has code 499; there is no Panic event and no traceback."""
     log = Log()
 
     async def half():
@@ -271,8 +258,7 @@ async def test_a_client_that_disconnects_is_recorded(caplog):
         raise exchange.ClientGone
 
     async with flow.running(audit_sink=log, audit_policy=_everything("Metadata", users=["admin"])) as plane:
-        path = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
-        request = exchange.Request("POST", path, "", exchange.Headers([]), half, identity=flow.ADMIN)
+        request = exchange.Request("POST", CSRS, "", exchange.Headers([]), half, identity=flow.ADMIN)
         with pytest.raises(exchange.ClientGone):
             await plane.handler(request)
         assert b'code="499"' in plane.telemetry.render()
@@ -297,7 +283,7 @@ async def test_approvals_with_other_conditions_are_listed():
 
 
 async def test_invalid_utf8_is_recorded():
-    """In a patch and in a header."""
+    """Requests with invalid UTF-8 in a patch or in a header have events."""
     log = Log()
     async with flow.running(audit_sink=log, audit_policy=_everything("Request", users=["admin"])) as plane:
         await plane.client(flow.ADMIN).create(csrs.RESOURCE, flow.new_csr())
@@ -335,7 +321,7 @@ async def _records(method, rest="", level="RequestResponse", **request):
     ],
 )
 async def test_responses_are_recorded_as_json(method, rest, accept, expected):
-    """Errors, deletions and other forms, too; a failed negotiation has no body."""
+    """Errors, deletions, tables and other representations are recorded as JSON; a failed negotiation has no body."""
     record = await _records(method, rest, headers=[(b"accept", accept.encode())])
     assert (record.get("responseObject", {}).get("kind"), record["responseStatus"]["code"]) == expected
     if expected == (None, 406):
@@ -343,7 +329,7 @@ async def test_responses_are_recorded_as_json(method, rest, accept, expected):
 
 
 async def test_request_bodies_are_recorded_with_their_type():
-    """Even if the client omits it; DeleteOptions have an internal version."""
+    """The type is recorded even if the client omits it; DeleteOptions have an internal version."""
     body = b'{"metadata":{"name":"b"},"spec":{"signerName":"example.com/a"}}'
     created = (await _records("POST", body=body))["requestObject"]
     assert (created["apiVersion"], created["kind"]) == ("certificates.k8s.io/v1", "CertificateSigningRequest")
@@ -356,31 +342,32 @@ async def test_request_bodies_are_recorded_with_their_type():
 
 
 async def test_issued_tokens_are_recorded_with_their_id():
-    """The id is in every event of a request with that token, too."""
+    """The event of the token request has the id of the issued token."""
     log = Log()
-    issuer = tokens.Issuer(name="issuer", key=keys.generate("ECDSA-P256"), audiences=("issuer",))
+    issuer = tokens.Issuer(DEFAULTS.service_accounts, keys.generate("ECDSA-P256"))
     async with flow.running(audit_sink=log, audit_policy=_everything(), issuer=issuer) as plane:
         client = plane.client(flow.ADMIN)
         account = serviceaccounts.ServiceAccount()
         account.metadata.name = "robot"
         await client.create(serviceaccounts.RESOURCE, account, "default")
         token_request = serviceaccounts.TokenRequest()
-        await client.create_subresource(serviceaccounts.TOKEN_REQUESTS, token_request, "robot", "default")
+        await request_token(client, token_request, "robot", "default")
         (record,) = log.events(stage="ResponseComplete", verb="create", level="Metadata")
         assert record["objectRef"]["subresource"] == "token"
         assert record["annotations"]["authentication.kubernetes.io/issued-credential-id"].startswith("JTI=")
 
 
 async def test_unauthenticated_requests_do_not_displace_events(tmp_path):
-    """Of thousands of large refused requests some are recorded, truncated; the others are counted. Earlier approvals
-    are found.
+    """Of thousands of large refused requests, some are recorded, truncated, and the others are counted. Earlier
+    approvals are still listed.
     """
     clock = testing.FakeClock()
     path = tmp_path / "audit.log"
     rotation = LogRotation(maxsize=1, maxbackup=1)
     log = auditlog.LogFile(path, rotation, clock, _encode_loss)
     approvals_log = auditlog.LogFile(tmp_path / "audit-approvals.log", rotation, clock, _encode_loss)
-    config = {"audit_sink": log.write, "audit_approvals_sink": approvals_log.write, "audit_anonymous_rate": 10}
+    settings = dataclasses.replace(DEFAULTS.audit, anonymous_rate=10)
+    config = {"audit_sink": log.write, "audit_approvals_sink": approvals_log.write, "audit_settings": settings}
     async with flow.running(clock=clock, **config) as plane:
         client = plane.client(flow.ADMIN)
         await client.create(csrs.RESOURCE, flow.new_csr())
@@ -411,10 +398,8 @@ def _encode_loss(count, since, until):
     return audit.loss_event("records-lost", count, since, until)
 
 
-async def test_approvals_log(tmp_path):
-    """It has creation, approval and issuance if they succeed; no reads, errors or dry runs. Events of users rotate the
-    audit log only.
-    """
+async def test_the_approvals_log_has_only_successful_writes(tmp_path):
+    """It has creation, approval and issuance, no reads, errors or dry runs. Many reads rotate the audit log only."""
     clock, approvals_log = testing.FakeClock(), Log()
     path = tmp_path / "audit.log"
     log = auditlog.LogFile(path, LogRotation(maxsize=1, maxbackup=1), clock, _encode_loss)
@@ -430,7 +415,7 @@ async def test_approvals_log(tmp_path):
         for number in range(2000):
             await _send(plane, flow.ADMIN, "GET", f"/{number}" + "x" * 1_000)
             if number % 100 == 0:
-                await clock.advance(1)  # Former files are named after their second.
+                await clock.advance(1)  # Rotated files are named after the second.
     log.close()
     writes = [(event["verb"], event["objectRef"].get("subresource")) for event in approvals_log.events()]
     assert writes == [("create", None), ("update", "approval"), ("update", "status")]
@@ -438,13 +423,12 @@ async def test_approvals_log(tmp_path):
 
 
 async def test_readyz_reports_lost_events():
-    """The reason is shown to authorized users only. The server goes on."""
+    """Only authorized users see the reason; the server stays ready."""
     problem = ""
     async with flow.running(audit_problem=lambda: problem) as plane:
 
         async def ready(user):
-            request = exchange.Request("GET", "/readyz", "verbose=", exchange.Headers([]), identity=user)
-            return await plane.handler(request)
+            return await flow.respond(plane, "GET", "/readyz?verbose=", user=user)
 
         assert b"[+]audit-log ok" in (await ready(context.ANONYMOUS)).body
         problem = "No space left on device"
@@ -454,8 +438,8 @@ async def test_readyz_reports_lost_events():
     assert b"[!]audit-log failed, ignored: No space left on device" in admin_response.body
 
 
-def test_loss_events():
-    """They have the number of missing events and the period, in the form of all events."""
+def test_a_loss_event_has_the_count_and_the_period():
+    """It has the form of all events."""
     since = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
     line = audit.loss_event("records-lost", 3, since, since + datetime.timedelta(seconds=90))
     event = json.loads(line)
@@ -466,43 +450,45 @@ def test_loss_events():
     assert audit_command.approvals([line]) == []
 
 
-class _Slow(memory.MemoryStore):
-    """Writes at once, and returns when it may."""
+class _SlowStore(memory.MemoryStore):
+    """An update is written at once, and returns when `may_return` is set."""
 
     def __init__(self):
         super().__init__()
-        self.may_answer = asyncio.Event()
-        self.may_answer.set()
+        self.may_return = asyncio.Event()
+        self.may_return.set()
         self.written = asyncio.Event()
 
     async def update(self, key, value, expected):
-        done = await super().update(key, value, expected)
+        updated = await super().update(key, value, expected)
         self.written.set()
-        await self.may_answer.wait()
-        return done
+        await self.may_return.wait()
+        return updated
 
 
 @pytest.mark.parametrize("end", ["cancelled", "failed"])
 async def test_approvals_with_an_unknown_outcome_are_recorded(end):
-    """The server shuts down, or the store fails, between the write and its response: both logs have an event with an
+    """If the server shuts down or the store fails between the write and its response, both logs have an event with an
     error code.
     """
     log, approvals_log = Log(), Log()
     fails = []
-    store = _Slow() if end == "cancelled" else memory.MemoryStore(lambda *_: fails[-1] if fails else memory.Fault.NONE)
+    store = (
+        _SlowStore() if end == "cancelled" else memory.MemoryStore(lambda *_: fails[-1] if fails else memory.Fault.NONE)
+    )
     async with flow.running(
         store, controllers=frozenset(), audit_sink=log, audit_approvals_sink=approvals_log
     ) as plane:
         client = plane.client(flow.ADMIN)
         await client.create(csrs.RESOURCE, flow.new_csr())
         if end == "cancelled":
-            store.may_answer.clear()
+            store.may_return.clear()
             approving = asyncio.ensure_future(flow.decide(client, "a"))
             await store.written.wait()
             approving.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await approving
-            store.may_answer.set()
+            store.may_return.set()
         else:
             fails.append(memory.Fault.AFTER)
             with pytest.raises(errors.APIError):

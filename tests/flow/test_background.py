@@ -1,4 +1,4 @@
-"""Work in the background meets a store that fails, and works again when the store does."""
+"""Background tasks: supervision, and recovery from a failing store and from unexpected exceptions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from certplane import errors, resources, testing
 from certplane.client import api, informer
 from certplane.config import controllersettings
 from certplane.controllers.cleanup import csrcleaner, podrequestcleaner
-from certplane.controllers.runtime import controller
+from certplane.controllers.runtime import controller, periodiccleaner
 from certplane.plane import controllerconfig, controllers
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import events, namespaces
@@ -24,17 +24,17 @@ from tests.flow import plane as flow
 HOUR = 3600
 
 
-class Broken:
-    """Every write fails, as long as it is told to; remembers what was tried."""
+class WriteFaults:
+    """While `enabled`, every write fails; `attempted` are the operations that failed."""
 
     def __init__(self):
-        self.on = False
-        self.tried = set()
+        self.enabled = False
+        self.attempted = set()
 
     def __call__(self, operation, key):
-        if not self.on:
+        if not self.enabled:
             return memory.Fault.NONE
-        self.tried.add(operation)
+        self.attempted.add(operation)
         return memory.Fault.BEFORE
 
 
@@ -47,11 +47,11 @@ def _event():
 
 
 async def _readyz(plane):
-    answer = await plane.client(flow.ADMIN).transport.send(api.Request("GET", "/readyz", [("verbose", "")]))
-    return answer.status, answer.body.decode()
+    response = await flow.respond(plane, "GET", "/readyz?verbose")
+    return response.status, response.body.decode()
 
 
-async def _gone(client, kind, name, namespace=""):
+async def _is_gone(client, kind, name, namespace=""):
     try:
         await client.get(kind, name, namespace)
     except errors.NotFound:
@@ -59,45 +59,47 @@ async def _gone(client, kind, name, namespace=""):
     return False
 
 
-async def test_all_background_work_outlives_a_store_that_fails():
-    """Compaction, the end of Events, and every controller: they fail for a while, are told late, and then work."""
-    broken = Broken()
-    store = memory.MemoryStore(broken)
+async def test_background_work_recovers_from_a_failing_store():
+    """While the store fails, compaction, the expiry of Events and the controllers fail, and /readyz reports them.
+    Afterwards they work again.
+    """
+    faults = WriteFaults()
+    store = memory.MemoryStore(faults)
     async with flow.running(store, event_ttl=datetime.timedelta(seconds=HOUR)) as plane:
         client = plane.client(flow.ADMIN)
         await client.create(events.RESOURCE, _event(), "default")
-        home = namespaces.Namespace()
-        home.metadata.name = "team"
-        await client.create(namespaces.RESOURCE, home)
+        namespace = namespaces.Namespace()
+        namespace.metadata.name = "team"
+        await client.create(namespaces.RESOURCE, namespace)
         await client.create(csrs.RESOURCE, flow.new_csr())
         await plane.clock.advance(1)
         await client.delete(namespaces.RESOURCE, "team")
         await flow.decide(client, "a")
-        broken.on = True
+        faults.enabled = True
         await plane.clock.advance(2 * HOUR)
-        assert broken.tried >= {"create", "delete", "compact", "check"}
-        assert (await store.oldest(), await _gone(client, events.RESOURCE, "an-event", "default")) == (1, False)
+        assert faults.attempted >= {"create", "delete", "compact", "check"}
+        assert (await store.oldest(), await _is_gone(client, events.RESOURCE, "an-event", "default")) == (1, False)
         status, text = await _readyz(plane)
         assert status == 500
         assert "[!]background failed, ignored: " in text
         assert "compaction has been failing for" in text
         assert "event-expiry has been failing for" in text
         assert "[-]background-overdue failed" in text
-        broken.on = False
-        # Queues wait for about a quarter of an hour at the most.
+        faults.enabled = False
+        # Queues retry after at most about a quarter of an hour.
         await plane.clock.advance(1100)
         await flow.issued(client, "a")
         await plane.clock.advance(HOUR)
         assert await store.oldest() > 1
-        assert await _gone(client, events.RESOURCE, "an-event", "default")
-        assert await _gone(client, namespaces.RESOURCE, "team")
-        assert await _gone(client, csrs.RESOURCE, "a")
+        assert await _is_gone(client, events.RESOURCE, "an-event", "default")
+        assert await _is_gone(client, namespaces.RESOURCE, "team")
+        assert await _is_gone(client, csrs.RESOURCE, "a")
         status, text = await _readyz(plane)
         assert (status, "[+]background ok" in text, "[+]background-overdue ok" in text) == (200, True, True)
 
 
-async def test_everything_that_runs_is_supervised():
-    """What runs has a name, under which it is counted and told."""
+async def test_background_tasks_are_supervised_by_name():
+    """Each task has a name, under which it is counted and reported."""
     async with flow.running() as plane:
         running = set(plane.supervisor.late_seconds())
         assert running >= {"compaction", "store", "request-deadlines", "event-expiry", "decision-events"}
@@ -112,7 +114,7 @@ async def test_everything_that_runs_is_supervised():
 
 
 class BuggyTransport:
-    """A transport whose first calls raise what no caller expects."""
+    """A transport whose first calls raise an unexpected exception."""
 
     def __init__(self, transport, failures):
         self._transport = transport
@@ -128,8 +130,8 @@ class BuggyTransport:
         return self._transport.stream(request)
 
 
-async def test_an_informer_that_failed_begins_with_a_list():
-    """An unexpected exception ends one run; the next one lists again."""
+async def test_an_informer_lists_again_after_an_unexpected_exception():
+    """The exception ends one run; the next run begins with a list."""
     async with flow.running() as plane:
         client = plane.client(flow.ADMIN)
         await client.create(csrs.RESOURCE, flow.new_csr())
@@ -143,8 +145,8 @@ async def test_an_informer_that_failed_begins_with_a_list():
         assert plane.supervisor.problem() is None
 
 
-async def test_a_controller_that_is_run_again_finds_what_it_was_about_to_do():
-    """What waited for its time, and what was half done."""
+async def test_a_restarted_controller_keeps_its_queue():
+    """Delayed keys and keys whose handling was interrupted are handled after the restart."""
     clock = testing.FakeClock()
     queue = controller.WorkQueue(clock, QueueTelemetry())
     handled, stuck = [], True
@@ -169,8 +171,8 @@ async def test_a_controller_that_is_run_again_finds_what_it_was_about_to_do():
     second.cancel()
 
 
-async def test_a_time_that_nobody_can_read_stops_no_cleaner():
-    """Another server may send it: it costs its object alone."""
+async def test_an_invalid_creation_time_does_not_stop_cleaners():
+    """Another API server may send one: that object is kept, and all others are cleaned up."""
     async with flow.running(kinds=resources.ALL, controllers=frozenset()) as plane:
         client = plane.client(flow.ADMIN)
         sources = []
@@ -188,14 +190,18 @@ async def test_a_time_that_nobody_can_read_stops_no_cleaner():
         for source in sources:
             for (_, name), obj in source.objects.items():
                 obj.metadata.creation_timestamp = {"bad": "x", "old": "2020-01-01T00:00:00Z"}[name]
-        await csrcleaner.Cleaner(client, sources[0], plane.clock).clean()
-        await podrequestcleaner.PodRequestCleaner(client, pcrs.RESOURCE, sources[1], plane.clock).clean()
+        await periodiccleaner.PeriodicCleaner(client, csrcleaner.RULE, sources[0], plane.clock).clean()
+        await periodiccleaner.PeriodicCleaner(
+            client, podrequestcleaner.rule(pcrs.RESOURCE), sources[1], plane.clock
+        ).clean()
         for kind in (csrs.RESOURCE, pcrs.RESOURCE):
             assert [obj.metadata.name for obj in (await client.list(kind)).items] == ["bad"]
 
 
 async def test_the_controllers_of_a_replica_are_supervised():
-    """Under their names; one that has failed for long makes the replica unready."""
+    """Controllers of `certplane controllers` are supervised by name; one that has failed for long makes the replica
+    unready.
+    """
     settings = controllersettings.read({}, {"leader-elect": False})
     async with flow.running(controllers=frozenset()) as plane:
         transport = local.InProcessTransport(plane.handler, flow.ADMIN, "controllers")

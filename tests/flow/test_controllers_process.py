@@ -1,4 +1,4 @@
-"""`certplane controllers` against servers that are not like ours; over a plane in the process."""
+"""`certplane controllers` against API servers that do not serve all kinds."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ async def _disabled(kinds, caplog):
     return [record.controller for record in caplog.records if "controller disabled" in record.getMessage()]
 
 
-async def test_a_controller_whose_kind_the_server_does_not_have_says_so(caplog):
-    """Whoever enabled it would wait in vain; clusters have these kinds only where they are switched on."""
+async def test_controllers_are_disabled_if_the_server_does_not_serve_their_kind(caplog):
+    """The log names them: clusters serve these kinds only if they are enabled."""
     assert await _disabled(resources.DEFAULT, caplog) == [clustertrustbundle.NAME, podrequestcleaner.NAME]
 
 
-async def test_a_controller_whose_kind_is_there_says_nothing(caplog):
+async def test_controllers_are_enabled_if_the_server_serves_their_kind(caplog):
     """Nothing is wrong then."""
     assert await _disabled(resources.ALL, caplog) == []

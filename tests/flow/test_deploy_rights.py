@@ -1,7 +1,7 @@
-"""The roles in deploy/ are minimal: the controllers work with them, and not without any item of them.
+"""The roles in deploy/ are minimal: the controllers work with them, and not if any item is missing.
 
-What `certplane controllers` does is done against a plane in the process, as the service account of deploy/base, under
-the plane's RBAC. The controllers are taken through all that they do; what was forbidden them meanwhile is written down.
+`certplane controllers` runs against a plane in process, as the service account of deploy/base, under the plane's RBAC.
+The tests make the controllers do all their work, and record what was forbidden.
 """
 
 from __future__ import annotations
@@ -15,12 +15,8 @@ import json
 
 import pytest
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from certplane import errors, resources, testing
+from certplane import errors, resources, signernames, testing
 from certplane.client import api
 from certplane.config import controllersettings
 from certplane.controllers.approving.kubeletserving import approver
@@ -35,7 +31,7 @@ from certplane.resources import podcertificaterequests as pcrs
 from certplane.store import memory
 from certplane.wire import codec
 from certplane.x509 import keys
-from certplane.x509.issuance import profiles, selfsigned
+from certplane.x509.issuance import selfsigned
 from tests.flow import plane as flow
 from tests.house import manifests
 
@@ -47,11 +43,11 @@ ACCOUNT = context.User(
 KINDS = {kind.kind: kind for kind in (*rbac.RESOURCES, namespaces.RESOURCE)}
 NODE = ("system:node:a", ("system:nodes",))
 #: May create any request, and approve none.
-MAKER = context.User("maker", groups=("system:authenticated",))
+CREATOR = testing.user("creator")
 LEASE = "certplane-controllers"
 
 
-# --- roles --------------------------------------------------------------------------------------------------------
+# --- roles ------------------------------------------------------------------------------------------------------------
 
 
 BASE = [document for document in manifests.kustomized(manifests.DEPLOY / "base") if document["kind"] in KINDS]
@@ -62,29 +58,29 @@ def _component(name):
 
 
 @dataclasses.dataclass(frozen=True)
-class Word:
+class RoleItem:
     """One item in one list of one rule of a role, with the kind and name of the role."""
 
     role: tuple[str, str]
     rule: int
     field: str
-    word: str
+    item: str
 
     def __str__(self):
-        return "-".join((*self.role, str(self.rule), self.word or "core"))
+        return "-".join((*self.role, str(self.rule), self.item or "core"))
 
 
 def _role(document):
     return document["kind"], document["metadata"]["name"]
 
 
-def _words(roles):
+def _role_items(roles):
     return [
-        Word(_role(role), position, field, word)
+        RoleItem(_role(role), position, field, item)
         for role in roles
         for position, rule in enumerate(role.get("rules", ()))
-        for field, words in rule.items()
-        for word in words
+        for field, values in rule.items()
+        for item in values
     ]
 
 
@@ -94,13 +90,13 @@ def _without(roles, removed):
     for role in less:
         if _role(role) == removed.role:
             rule = role["rules"][removed.rule]
-            rule[removed.field].remove(removed.word)
+            rule[removed.field].remove(removed.item)
             if not rule[removed.field]:
                 del role["rules"][removed.rule]
     return less
 
 
-# --- the controllers ----------------------------------------------------------------------------------------------
+# --- the controllers --------------------------------------------------------------------------------------------------
 
 
 class Recorder:
@@ -126,7 +122,7 @@ class Recorder:
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """A plane whose own controllers rest, an administrator's client, and what was forbidden those that work."""
+    """A plane without controllers, an administrator's client, and what was forbidden to the tested controllers."""
 
     plane: object
     admin: api.Client
@@ -135,13 +131,14 @@ class Cluster:
     async def until(self, condition):
         """Wait until a condition holds, or something was forbidden."""
 
-        async def happened():
+        async def is_done():
             return self.forbidden or await condition()
 
-        await flow.eventually(happened)
+        await flow.eventually(is_done)
 
 
-def _anchor():
+def _new_ca():
+    """The key of a new CA, and its certificate in PEM."""
     key = keys.generate("ECDSA-P256")
     return key, selfsigned.self_signed_ca("kubernetes", key, testing.FakeClock().now(), datetime.timedelta(days=3650))
 
@@ -150,13 +147,10 @@ def _anchor():
 def authority(tmp_path_factory):
     """A directory with a CA, as a Secret is mounted."""
     directory = tmp_path_factory.mktemp("ca")
-    key, certificate = _anchor()
-    form = serialization.PrivateFormat.PKCS8
+    key, certificate = _new_ca()
     (directory / "tls.crt").write_bytes(certificate)
     (directory / "tls.key").touch(mode=0o600)
-    (directory / "tls.key").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
-    )
+    (directory / "tls.key").write_bytes(keys.to_pem(key))
     return directory
 
 
@@ -165,7 +159,7 @@ async def _cluster(roles, settings):
     store, clock = memory.MemoryStore(), testing.FakeClock(testing.FakeClock().now() + datetime.timedelta(seconds=3601))
     options = {"kinds": resources.ALL, "controllers": frozenset()}
     async with flow.running(store, **options) as plane:
-        await _an_hour_ago(plane.client(flow.ADMIN))
+        await _create_old_requests(plane.client(flow.ADMIN))
     async with flow.running(store, clock, **options) as plane:
         admin = plane.client(flow.ADMIN)
         for role in roles:
@@ -173,7 +167,7 @@ async def _cluster(roles, settings):
             await admin.create(kind, codec.decode(json.dumps(role), kind.type), role["metadata"].get("namespace", ""))
         recorder = Recorder(plane.client(ACCOUNT).transport)
         command = controllersettings.read({}, settings)
-        config = controllerconfig.load_controllers(command.controllers, root_ca=_anchor()[1].decode())
+        config = controllerconfig.load_controllers(command.controllers, root_ca=_new_ca()[1].decode())
         runner = controllers.ControllerRunner(command, config, recorder, plane.clock)
         working = asyncio.ensure_future(runner.run())
         try:
@@ -184,14 +178,14 @@ async def _cluster(roles, settings):
     await store.close()
 
 
-async def _an_hour_ago(admin):
-    """Old requests of both kinds exist, one of them denied."""
+async def _create_old_requests(admin):
+    """A denied CertificateSigningRequest, and a PodCertificateRequest."""
     await admin.create(csrs.RESOURCE, flow.new_csr("denied"))
     await flow.decide(admin, "denied", csrs.DENIED)
-    await admin.create(pcrs.RESOURCE_V1, _pod_request(), "default")
+    await admin.create(pcrs.RESOURCE_V1, flow.pod_request(), "default")
 
 
-# --- what they do -------------------------------------------------------------------------------------------------
+# --- the work of the controllers --------------------------------------------------------------------------------------
 
 
 async def _ask(cluster, name, signer_name, usages, request):
@@ -208,13 +202,13 @@ async def _until_issued(cluster, name):
 async def approves_kubelets(cluster):
     """A kubelet's client certificate is approved after a SubjectAccessReview, and signed."""
     usages = ["digital signature", "client auth"]
-    await _ask(cluster, "kubelet", profiles.KUBE_APISERVER_CLIENT_KUBELET, usages, flow.pkcs10(*NODE))
+    await _ask(cluster, "kubelet", signernames.KUBE_APISERVER_CLIENT_KUBELET, usages, flow.pkcs10(*NODE))
     await _until_issued(cluster, "kubelet")
 
 
-async def signs_for_people(cluster):
+async def signs_for_users(cluster):
     """Approved requests are signed."""
-    await _ask(cluster, "jane", profiles.KUBE_APISERVER_CLIENT, ["client auth"], flow.pkcs10("jane"))
+    await _ask(cluster, "jane", signernames.KUBE_APISERVER_CLIENT, ["client auth"], flow.pkcs10("jane"))
     await flow.decide(cluster.admin, "jane")
     await _until_issued(cluster, "jane")
 
@@ -222,7 +216,7 @@ async def signs_for_people(cluster):
 async def signs_serving_certificates(cluster):
     """Serving certificates of kubelets are signed."""
     usages = ["digital signature", "server auth"]
-    await _ask(cluster, "serving", profiles.KUBELET_SERVING, usages, _serving_request())
+    await _ask(cluster, "serving", signernames.KUBELET_SERVING, usages, _serving_request())
     await flow.decide(cluster.admin, "serving")
     await _until_issued(cluster, "serving")
 
@@ -234,7 +228,7 @@ async def approves_serving_certificates(cluster):
     node = await cluster.admin.create(nodes.RESOURCE, machine)
     node.status.addresses = [nodes.NodeAddress(type="Hostname", address="a")]
     await cluster.admin.update(nodes.RESOURCE, node, "status")
-    csr = flow.new_csr("proven", profiles.KUBELET_SERVING, ["digital signature", "server auth"], _serving_request())
+    csr = flow.new_csr("proven", signernames.KUBELET_SERVING, ["digital signature", "server auth"], _serving_request())
     user = context.User(NODE[0], groups=(*NODE[1], "system:authenticated"))
     await cluster.plane.client(user).create(csrs.RESOURCE, csr)
 
@@ -246,7 +240,7 @@ async def approves_serving_certificates(cluster):
 
 async def fails(cluster):
     """A request that the signer does not permit fails."""
-    await _ask(cluster, "wrong", profiles.KUBE_APISERVER_CLIENT, ["server auth"], flow.pkcs10("jane"))
+    await _ask(cluster, "wrong", signernames.KUBE_APISERVER_CLIENT, ["server auth"], flow.pkcs10("jane"))
     await flow.decide(cluster.admin, "wrong")
 
     async def failed():
@@ -263,7 +257,7 @@ async def cleans_up(cluster):
 
 async def cleans_up_after_pods(cluster):
     """An old PodCertificateRequest is deleted."""
-    await cluster.until(lambda: _is_gone(cluster.admin, pcrs.RESOURCE_V1, "pod", "default"))
+    await cluster.until(lambda: _is_gone(cluster.admin, pcrs.RESOURCE_V1, "r", "default"))
 
 
 async def elects(cluster):
@@ -284,27 +278,22 @@ async def elects(cluster):
     await cluster.until(renewed_again)
 
 
-async def tells(cluster):
-    """An unproven request gets an Event, which is counted up while it is pending."""
-    binding = rbac.ClusterRoleBinding(
-        subjects=[rbac.Subject(kind="User", api_group=rbac.GROUP, name=MAKER.name)],
-        role_ref=rbac.RoleRef(api_group=rbac.GROUP, kind="ClusterRole", name="system:node-bootstrapper"),
-    )
-    binding.metadata.name = "maker"
-    await cluster.admin.create(rbac.CLUSTER_ROLE_BINDINGS, binding)
+async def writes_events(cluster):
+    """A request that is not approved automatically gets an Event, whose count grows while it is pending."""
+    await cluster.plane.bind("system:node-bootstrapper", CREATOR)
     usages = ["digital signature", "client auth"]
-    signer_name = profiles.KUBE_APISERVER_CLIENT_KUBELET
+    signer_name = signernames.KUBE_APISERVER_CLIENT_KUBELET
     request = flow.new_csr("unproven", signer_name, usages, flow.pkcs10(*NODE))
-    await cluster.plane.client(MAKER).create(csrs.RESOURCE, request)
+    await cluster.plane.client(CREATOR).create(csrs.RESOURCE, request)
 
-    async def told(times):
+    async def is_reported(times):
         items = (await cluster.admin.list(events.RESOURCE, "default")).items
         return any(event.involved_object.name == "unproven" and event.count >= times for event in items)
 
-    await cluster.until(lambda: told(1))
+    await cluster.until(lambda: is_reported(1))
     # Retries back off, and Events about them are written every few minutes.
     await cluster.plane.clock.advance(900)
-    await cluster.until(lambda: told(2))
+    await cluster.until(lambda: is_reported(2))
 
 
 async def publishes_the_root_ca(cluster):
@@ -327,7 +316,7 @@ async def publishes_trust(cluster):
     """The CA is published as a ClusterTrustBundle and restored; other bundles of the signer are deleted."""
     other = bundles.ClusterTrustBundle()
     other.metadata.name = f"{clustertrustbundle.SIGNER.replace('/', ':')}:other"
-    other.spec.signer_name, other.spec.trust_bundle = clustertrustbundle.SIGNER, _anchor()[1].decode()
+    other.spec.signer_name, other.spec.trust_bundle = clustertrustbundle.SIGNER, _new_ca()[1].decode()
     await cluster.admin.create(bundles.RESOURCE, other)
 
     async def published():
@@ -340,10 +329,10 @@ async def publishes_trust(cluster):
         right, published_bundle.spec.trust_bundle = published_bundle.spec.trust_bundle, other.spec.trust_bundle
         await cluster.admin.update(bundles.RESOURCE, published_bundle)
 
-        async def mended():
+        async def restored():
             return [bundle.spec.trust_bundle for bundle in await published()] == [right]
 
-        await cluster.until(mended)
+        await cluster.until(restored)
         await cluster.until(lambda: _is_gone(cluster.admin, bundles.RESOURCE, other.metadata.name))
 
 
@@ -356,31 +345,11 @@ async def _is_gone(client, kind, name, namespace=""):
 
 
 def _serving_request():
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name(
-        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, NODE[1][0]), x509.NameAttribute(NameOID.COMMON_NAME, NODE[0])]
-    )
-    names = x509.SubjectAlternativeName([x509.DNSName("a")])
-    builder = x509.CertificateSigningRequestBuilder().subject_name(name).add_extension(names, critical=False)
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    return flow.pkcs10(*NODE, dns=("a",))
 
 
-def _pod_request():
-    key = ec.generate_private_key(ec.SECP256R1())
-    stub = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
-    request = pcrs.PodCertificateRequest(
-        spec=pcrs.PodCertificateRequestSpec(
-            signer_name="example.com/pods", pod_name="p", pod_uid="1", service_account_name="default",
-            service_account_uid="2", node_name="a", node_uid="3",
-            stub_pkcs10_request=stub.public_bytes(serialization.Encoding.DER),
-        )
-    )  # fmt: skip
-    request.metadata.name = "pod"
-    return request
-
-
-#: The quickest first, because a test ends at the first Forbidden.
-WORK = (elects, cleans_up, approves_kubelets, signs_for_people, signs_serving_certificates, fails, tells)
+#: The quickest first, because a test ends at the first Forbidden error.
+WORK = (elects, cleans_up, approves_kubelets, signs_for_users, signs_serving_certificates, fails, writes_events)
 #: For each component the controller, and its flow.
 COMPONENTS = {
     "serving-approver": (approver.NAME, approves_serving_certificates),
@@ -414,30 +383,30 @@ def _settings():
     return yaml.safe_load((manifests.DEPLOY / "base/config.yaml").read_text("utf-8"))["controllers"]
 
 
-async def test_nothing_is_missing(authority):
-    """With the roles of deploy/base its controllers work, and nothing is forbidden."""
+async def test_base_roles_are_sufficient(authority):
+    """With the roles of deploy/base, its controllers work and nothing is forbidden."""
     assert [] == await _forbidden(BASE, authority, _settings(), WORK)
 
 
-@pytest.mark.parametrize("word", _words(BASE), ids=str)
-async def test_nothing_is_too_much(word, authority):
-    """Without any item of these roles, something is forbidden."""
-    assert await _forbidden(_without(BASE, word), authority, _settings(), WORK)
+@pytest.mark.parametrize("item", _role_items(BASE), ids=str)
+async def test_base_roles_are_minimal(item, authority):
+    """If any item of these roles is missing, something is forbidden."""
+    assert await _forbidden(_without(BASE, item), authority, _settings(), WORK)
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-async def test_nothing_is_missing_in_components(component, authority):
-    """With the roles of a component as well, its controller works."""
+async def test_component_roles_are_sufficient(component, authority):
+    """With the roles of a component as well, its controller works and nothing is forbidden."""
     name, work = COMPONENTS[component]
     assert [] == await _forbidden(BASE + _component(component), authority, [name], [work])
 
 
 @pytest.mark.parametrize(
-    ("component", "word"),
-    [(name, word) for name in COMPONENTS for word in _words(_component(name))],
+    ("component", "item"),
+    [(name, item) for name in COMPONENTS for item in _role_items(_component(name))],
     ids=str,
 )
-async def test_nothing_is_too_much_in_components(component, word, authority):
-    """Without any item of them, something is forbidden."""
+async def test_component_roles_are_minimal(component, item, authority):
+    """If any item of the roles of a component is missing, something is forbidden."""
     name, work = COMPONENTS[component]
-    assert await _forbidden(BASE + _without(_component(component), word), authority, [name], [work])
+    assert await _forbidden(BASE + _without(_component(component), item), authority, [name], [work])

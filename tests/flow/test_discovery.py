@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from certplane.server import exchange
 from certplane.wire.pb import apidiscovery_v2_pb2, runtime_pb2
 from tests.flow import plane as flow
 
@@ -17,17 +16,14 @@ PROTOBUF = "application/vnd.kubernetes.protobuf"
 
 async def respond(plane, path, method="GET", **headers):
     """The response to one request, and its headers by name."""
-    path, _, query = path.partition("?")
-    fields = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    request = exchange.Request(method, path, query, exchange.Headers(fields), identity=flow.ADMIN)
-    response = await flow.assembled(plane)(request)
+    response = await flow.respond(plane, method, path, **headers)
     return response, {name.decode(): value.decode() for name, value in response.headers}
 
 
 @pytest.mark.parametrize("path", ["/api", "/api/v1", f"{GROUP}/v1", "/version"])
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "POST", "DELETE"])
-async def test_routes_take_one_method(path, method):
-    """Only GET; the method is checked before the Accept header."""
+async def test_api_routes_accept_only_get(path, method):
+    """The method is checked before the Accept header."""
     async with flow.running() as plane:
         response, _ = await respond(plane, path, method, accept="text/html")
     assert response.status == 405
@@ -35,7 +31,7 @@ async def test_routes_take_one_method(path, method):
 
 @pytest.mark.parametrize("path", ["/", "/apis", "/apis/", GROUP, "/openapi/v2", "/openapi/v3", "/healthz", "/metrics"])
 @pytest.mark.parametrize("method", ["HEAD", "POST"])
-async def test_documents_without_routes_take_any_method(path, method):
+async def test_other_documents_accept_any_method(path, method):
     """As in kube-apiserver."""
     async with flow.running() as plane:
         response, _ = await respond(plane, path, method)
@@ -58,7 +54,7 @@ async def test_documents_without_routes_take_any_method(path, method):
     ],
 )
 async def test_unknown_paths(path, is_status):
-    """In an existing group the error is a Status; elsewhere plain text."""
+    """In an existing group the error is a Status; elsewhere it is plain text."""
     async with flow.running() as plane:
         response, _ = await respond(plane, path)
     assert response.status == 404
@@ -66,7 +62,7 @@ async def test_unknown_paths(path, is_status):
 
 
 async def test_aggregated_discovery_in_protobuf():
-    """The same document as in JSON."""
+    """It is the same document as in JSON."""
     async with flow.running() as plane:
         binary, _ = await respond(plane, "/apis", accept=AGGREGATED.format(PROTOBUF))
         plain, _ = await respond(plane, "/apis", accept=AGGREGATED.format("application/json"))
@@ -95,7 +91,7 @@ async def test_aggregated_discovery_in_protobuf():
     ],
 )
 async def test_accepted_media_types(path, accept, status):
-    """Routes compare names of media types; other documents accept ranges."""
+    """API routes compare names of media types; other documents accept ranges."""
     async with flow.running() as plane:
         response, _ = await respond(plane, path, accept=accept)
     assert response.status == status
@@ -109,7 +105,7 @@ async def test_apis_with_a_trailing_slash_has_no_aggregated_form():
 
 
 async def test_if_none_match_of_aggregated_discovery():
-    """304 for the exact tag only: neither for a list of tags nor for a wildcard."""
+    """The response is a 304 for the exact tag only, neither for a list of tags nor for a wildcard."""
     accept = AGGREGATED.format("application/json")
     async with flow.running() as plane:
         _, headers = await respond(plane, "/apis", accept=accept)
@@ -123,7 +119,7 @@ async def test_if_none_match_of_aggregated_discovery():
 
 @pytest.mark.parametrize("path", ["/openapi/v2", "/openapi/v3", "/openapi/v3/apis/certificates.k8s.io/v1"])
 async def test_conditional_requests_for_openapi(path):
-    """By tag if there is one, otherwise by time; an invalid date is ignored."""
+    """The tag decides if there is one, otherwise the time; an invalid date is ignored."""
     future = "Fri, 01 Jan 2100 00:00:00 GMT"
     async with flow.running() as plane:
         conditions = [{"if_none_match": "*"}, {"if_modified_since": future}]
@@ -140,7 +136,7 @@ async def schemas(plane, path):
 
 
 async def test_schema_of_certificate_requests():
-    """Usages have an enum of their items; bytes are no list."""
+    """Usages have an enum of their items, and bytes are not a list."""
     async with flow.running() as plane:
         components = (await schemas(plane, "apis/certificates.k8s.io/v1"))["components"]["schemas"]
     spec = components["io.k8s.api.certificates.v1.CertificateSigningRequestSpec"]["properties"]
@@ -172,7 +168,7 @@ async def test_schema_of_certificate_requests():
     ],
 )
 async def test_required_fields(path, name, required):
-    """As in Kubernetes."""
+    """They are those of Kubernetes."""
     async with flow.running() as plane:
         schema = (await schemas(plane, path))["components"]["schemas"][name]
     assert schema["required"] == required
@@ -186,7 +182,7 @@ async def test_required_fields(path, name, required):
         ("Taint", "effect", ["NoExecute", "NoSchedule", "PreferNoSchedule"]),
     ],
 )
-async def test_enums(name, field, values):
+async def test_enums_have_all_values_sorted(name, field, values):
     """All values, sorted."""
     async with flow.running() as plane:
         schema = (await schemas(plane, "api/v1"))["components"]["schemas"][f"io.k8s.api.core.v1.{name}"]
@@ -202,7 +198,7 @@ async def test_the_version_matches_its_schema():
 
 
 async def test_schemas_have_their_group_version_kind():
-    """Even if the kind occurs in a list only."""
+    """This includes kinds that occur only in a list."""
     async with flow.running() as plane:
         schema = (await schemas(plane, "apis"))["components"]["schemas"][
             "io.k8s.apimachinery.pkg.apis.meta.v1.APIGroup"
@@ -211,8 +207,8 @@ async def test_schemas_have_their_group_version_kind():
 
 
 @pytest.mark.parametrize(("plural", "schema"), [("serviceaccounts", "ServiceAccount"), ("secrets", "Status")])
-async def test_response_of_a_deletion(plural, schema):
-    """A Status; for some kinds the object."""
+async def test_schema_of_a_deletion_response(plural, schema):
+    """It is a Status, and for some kinds the object."""
     async with flow.running() as plane:
         paths = (await schemas(plane, "api/v1"))["paths"]
     operation = paths[f"/api/v1/namespaces/{{namespace}}/{plural}/{{name}}"]["delete"]

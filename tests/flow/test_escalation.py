@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from certplane import errors
-from certplane.meta import context, objects
+from certplane import errors, testing
+from certplane.meta import objects
 from certplane.resources import rbac
 from tests.flow import plane as flow
 
-JANE = context.User("jane", groups=("team", "system:authenticated"))
-WRITES = rbac.PolicyRule(
+JANE = testing.user("jane", "team")
+WRITE_ROLES = rbac.PolicyRule(
     verbs=["create", "update", "patch", "get"],
     api_groups=[rbac.GROUP],
     resources=["clusterroles", "clusterrolebindings", "roles", "rolebindings"],
 )
-SECRETS = rbac.PolicyRule(verbs=["get", "list"], api_groups=[""], resources=["secrets"])
+READ_SECRETS = rbac.PolicyRule(verbs=["get", "list"], api_groups=[""], resources=["secrets"])
 
 
 def _role(name, *rules, **more):
@@ -35,61 +35,59 @@ def _binding(name, role, *users, kind="ClusterRole"):
 
 async def _granted(plane, *rules):
     """Jane's client, with these rules and permission to write roles and bindings."""
-    admin = plane.client(flow.ADMIN)
-    await admin.create(rbac.CLUSTER_ROLES, _role("jane", WRITES, *rules))
-    await admin.create(rbac.CLUSTER_ROLE_BINDINGS, _binding("jane", "jane", "jane"))
+    await plane.grant_rules(JANE, WRITE_ROLES, *rules)
     return plane.client(JANE)
 
 
-def _said(caught):
+def _reason(caught):
     return caught.value.message.partition("is forbidden: ")[2]
 
 
-async def test_what_is_lacking_is_listed_verb_by_verb_and_as_often_as_it_is_asked_for():
-    """Verbs of one resource come together, in the order of the rules; lines are sorted."""
+async def test_missing_permissions_are_listed_for_each_verb():
+    """Verbs of one resource are combined in the order of the rules, with repetitions; lines are sorted."""
     async with flow.running() as plane:
         jane = await _granted(plane, rbac.PolicyRule(verbs=["get"], api_groups=[""], resources=["secrets"]))
         with pytest.raises(errors.Forbidden) as caught:
-            await jane.create(rbac.CLUSTER_ROLES, _role("r", SECRETS, WRITES, SECRETS))
-        assert _said(caught) == (
+            await jane.create(rbac.CLUSTER_ROLES, _role("r", READ_SECRETS, WRITE_ROLES, READ_SECRETS))
+        assert _reason(caught) == (
             'user "jane" (groups=["team" "system:authenticated"]) is attempting to grant RBAC permissions not '
             'currently held:\n{APIGroups:[""], Resources:["secrets"], Verbs:["list" "list"]}'
         )
 
 
-async def test_what_may_not_be_granted_is_refused_before_anybody_looks_whether_it_is_valid():
-    """And under the name that was sent, which is empty if it will be generated."""
+async def test_escalation_is_checked_before_validation():
+    """The error has the name that was sent, which is empty if it will be generated."""
     async with flow.running() as plane:
         jane = await _granted(plane)
         wrong = _role("r", rbac.PolicyRule(verbs=["get"], api_groups=[""], resources=["x"], non_resource_urls=["/x"]))
         with pytest.raises(errors.Forbidden, match="NonResourceURLs"):
             await jane.create(rbac.CLUSTER_ROLES, wrong)
-        unnamed = _role("", SECRETS)
+        unnamed = _role("", READ_SECRETS)
         unnamed.metadata.generate_name = "r-"
         with pytest.raises(errors.Forbidden, match=r"^clusterroles\.rbac\.authorization\.k8s\.io is forbidden"):
             await jane.create(rbac.CLUSTER_ROLES, unnamed)
 
 
-async def test_the_right_to_escalate_one_role_goes_by_the_name_in_the_path():
-    """So it works for creation by PUT or apply, and not by POST."""
+async def test_escalate_with_resource_names_applies_to_the_name_in_the_path():
+    """It permits creation by PUT or apply, and not by POST."""
     one = rbac.PolicyRule(
         verbs=["escalate"], api_groups=[rbac.GROUP], resources=["clusterroles"], resource_names=["mine"]
     )
     async with flow.running() as plane:
         jane = await _granted(plane, one)
         with pytest.raises(errors.Forbidden, match="not currently held"):
-            await jane.create(rbac.CLUSTER_ROLES, _role("mine", SECRETS))
+            await jane.create(rbac.CLUSTER_ROLES, _role("mine", READ_SECRETS))
         document = {"metadata": {"name": "mine"}, "rules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]}
         await jane.apply(rbac.CLUSTER_ROLES, document, manager="jane")
         with pytest.raises(errors.Forbidden, match="not currently held"):
             await jane.apply(rbac.CLUSTER_ROLES, {**document, "metadata": {"name": "other"}}, manager="jane")
 
 
-async def test_what_changes_no_right_needs_none():
-    """Changed finalizers and empty updates need no permission; a changed label does."""
+async def test_writes_without_new_permissions_are_allowed():
+    """Finalizers may be changed and empty updates sent without permission to grant; changing a label is a grant."""
     async with flow.running() as plane:
         jane = await _granted(plane)
-        role = await plane.client(flow.ADMIN).create(rbac.CLUSTER_ROLES, _role("r", SECRETS))
+        role = await plane.client(flow.ADMIN).create(rbac.CLUSTER_ROLES, _role("r", READ_SECRETS))
         same = await jane.update(rbac.CLUSTER_ROLES, role)
         assert same.metadata.resource_version == role.metadata.resource_version
         same.metadata.finalizers = ["example.com/wait"]
@@ -99,8 +97,8 @@ async def test_what_changes_no_right_needs_none():
             await jane.update(rbac.CLUSTER_ROLES, kept)
 
 
-async def test_only_who_may_do_everything_lets_a_role_collect_rules():
-    """Before and after a change; otherwise aggregated rules could be kept."""
+async def test_aggregation_rules_require_cluster_admin():
+    """This applies to the role before and after the change; otherwise aggregated rules could be kept."""
     collects = rbac.AggregationRule(cluster_role_selectors=[objects.LabelSelector(match_labels={"a": "b"})])
     async with flow.running() as plane:
         jane = await _granted(plane)
@@ -112,9 +110,9 @@ async def test_only_who_may_do_everything_lets_a_role_collect_rules():
             await jane.update(rbac.CLUSTER_ROLES, role)
 
 
-async def test_roles_of_a_namespace_are_checked_like_those_of_the_cluster():
-    """And so are their bindings, to roles of either kind."""
-    role = rbac.Role(rules=[SECRETS])
+async def test_namespaced_roles_and_bindings_are_checked():
+    """Bindings are checked for Roles and for ClusterRoles."""
+    role = rbac.Role(rules=[READ_SECRETS])
     role.metadata.name = "r"
     async with flow.running() as plane:
         jane = await _granted(plane)
@@ -131,8 +129,8 @@ async def test_roles_of_a_namespace_are_checked_like_those_of_the_cluster():
                 await jane.create(rbac.ROLE_BINDINGS, binding, "default")
 
 
-async def test_the_rights_of_a_namespace_may_be_granted_there():
-    """What a user may do in one namespace, he may grant in it, and nowhere else."""
+async def test_permissions_in_a_namespace_can_be_granted_in_it():
+    """They cannot be granted in another namespace."""
     async with flow.running() as plane:
         jane, admin = await _granted(plane), plane.client(flow.ADMIN)
         held = rbac.RoleBinding(
@@ -140,9 +138,9 @@ async def test_the_rights_of_a_namespace_may_be_granted_there():
             role_ref=rbac.RoleRef(api_group=rbac.GROUP, kind="ClusterRole", name="secrets"),
         )
         held.metadata.name = "held"
-        await admin.create(rbac.CLUSTER_ROLES, _role("secrets", SECRETS))
+        await admin.create(rbac.CLUSTER_ROLES, _role("secrets", READ_SECRETS))
         await admin.create(rbac.ROLE_BINDINGS, held, "default")
-        role = rbac.Role(rules=[SECRETS])
+        role = rbac.Role(rules=[READ_SECRETS])
         role.metadata.name = "r"
         await jane.create(rbac.ROLES, role, "default")
         with pytest.raises(errors.Forbidden, match="not currently held"):
@@ -150,15 +148,14 @@ async def test_the_rights_of_a_namespace_may_be_granted_there():
 
 
 @pytest.mark.parametrize("style", ["apply", "put"])
-async def test_creating_with_another_verb_takes_the_right_to_create(style):
-    """Neither PUT nor server-side apply is a way around it; what exists needs it no more."""
+async def test_creation_by_put_or_apply_requires_create(style):
+    """For existing objects, update or patch is sufficient."""
     changes = rbac.PolicyRule(
         verbs=["update", "patch"], api_groups=[rbac.GROUP], resources=["clusterroles", "clusterrolebindings"]
     )
     async with flow.running() as plane:
         admin = plane.client(flow.ADMIN)
-        await admin.create(rbac.CLUSTER_ROLES, _role("changes", changes))
-        await admin.create(rbac.CLUSTER_ROLE_BINDINGS, _binding("changes", "changes", "jane"))
+        await plane.grant_rules(JANE, changes)
         jane = plane.client(JANE)
 
         async def write():
@@ -187,7 +184,7 @@ async def test_creating_with_another_verb_takes_the_right_to_create(style):
         ),
     ],
 )
-async def test_a_role_that_cannot_be_looked_up_cannot_be_bound(binding, error, message):
+async def test_binding_an_unknown_role_is_refused(binding, error, message):
     """The error of the lookup precedes validation."""
     async with flow.running() as plane:
         jane = await _granted(plane)
@@ -196,16 +193,15 @@ async def test_a_role_that_cannot_be_looked_up_cannot_be_bound(binding, error, m
         assert caught.value.message == message
 
 
-async def test_roles_that_are_missing_are_told_of_with_what_is_lacking():
-    """With the resource of the request, as in Kubernetes."""
+async def test_missing_roles_are_listed_as_resolution_errors():
+    """They are named with the resource of the request, as in Kubernetes."""
     async with flow.running() as plane:
         jane = await _granted(plane)
-        admin = plane.client(flow.ADMIN)
-        await admin.create(rbac.CLUSTER_ROLE_BINDINGS, _binding("x", "gone", "jane"))
-        await admin.create(rbac.CLUSTER_ROLE_BINDINGS, _binding("y", "lost", "jane"))
+        await plane.bind("gone", JANE)
+        await plane.bind("lost", JANE)
         with pytest.raises(errors.Forbidden) as caught:
             await jane.create(rbac.CLUSTER_ROLE_BINDINGS, _binding("b", "system:kube-dns"))
-        assert _said(caught).endswith(
+        assert _reason(caught).endswith(
             '; resolution errors: [[clusterrolebindings.rbac.authorization.k8s.io "gone" not found, '
             'clusterrolebindings.rbac.authorization.k8s.io "lost" not found]]'
         )

@@ -3,50 +3,33 @@
 from __future__ import annotations
 
 import json
-import re
 
 import pytest
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from certplane import resources
-from certplane.client import api
-from certplane.meta import context
+from certplane import resources, testing
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import clustertrustbundles as bundles
 from certplane.resources import podcertificaterequests as pcrs
 from certplane.resources import rbac
 from certplane.wire import codec
 from tests.flow import plane as flow
-from tests.flow import test_trust
 
 PATH = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
-SOMEONE = context.User("someone", groups=("system:authenticated",))
+SOMEONE = testing.user("someone")
 MERGE = "application/merge-patch+json"
 
 
 async def send(plane, user, method, path, body, kind="application/json"):
     """The status of a response, and the texts of its warnings."""
-    call = plane.client(user).transport
-    sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-    answer = await call.send(api.Request(method, path, headers={"content-type": kind}, body=sent))
-    return answer.status, re.findall(r'299 - "((?:[^"\\]|\\.)*)"', answer.headers.get("warning", ""))
+    response = await flow.respond(plane, method, path, body, user=user, content_type=kind)
+    return response.status, flow.warning_texts(response)
 
 
 async def grant(plane, *rules):
-    """Grant a user a ClusterRole with some rules."""
-    client = plane.client(flow.ADMIN)
-    role = rbac.ClusterRole(rules=[codec.decode(json.dumps(rule).encode(), rbac.PolicyRule) for rule in rules])
-    role.metadata.name = f"r{len((await client.list(rbac.CLUSTER_ROLES)).items)}"
-    binding = rbac.ClusterRoleBinding(
-        subjects=[rbac.Subject(kind="User", api_group=rbac.GROUP, name=SOMEONE.name)],
-        role_ref=rbac.RoleRef(api_group=rbac.GROUP, kind="ClusterRole", name=role.metadata.name),
-    )
-    binding.metadata.name = role.metadata.name
-    await client.create(rbac.CLUSTER_ROLES, role)
-    await client.create(rbac.CLUSTER_ROLE_BINDINGS, binding)
+    """Grant rules in their YAML form to SOMEONE."""
+    parsed = [codec.decode(json.dumps(rule).encode(), rbac.PolicyRule) for rule in rules]
+    await plane.grant_rules(SOMEONE, *parsed)
 
 
 def all_of(plural, *subresources):
@@ -62,17 +45,17 @@ def _signing(csr):
     csr["status"]["conditions"] = [{"type": "Failed", "status": "True", "reason": "Test"}]
 
 
-@pytest.mark.parametrize(("door", "change"), [("approval", _approving), ("status", _signing)])
-async def test_who_may_not_for_a_signer_is_told_the_rule_that_would_permit_it(door, change, caplog):
-    """And with exactly that rule it is permitted."""
+@pytest.mark.parametrize(("subresource", "change"), [("approval", _approving), ("status", _signing)])
+async def test_a_missing_signer_permission_is_warned_of_with_the_rule(subresource, change, caplog):
+    """The warning has the rule that permits the request, and a ClusterRole with exactly that rule does."""
     caplog.set_level("INFO", "certplane.access")
     async with flow.running(controllers=frozenset()) as plane:
-        await grant(plane, all_of("certificatesigningrequests", f"certificatesigningrequests/{door}"))
+        await grant(plane, all_of("certificatesigningrequests", f"certificatesigningrequests/{subresource}"))
         csr = json.loads(codec.encode(await plane.client(flow.ADMIN).create(csrs.RESOURCE, flow.new_csr())))
         csr.setdefault("status", {})
         change(csr)
-        status, (warning,) = await send(plane, SOMEONE, "PUT", f"{PATH}/a/{door}", csr)
-        verb = "approve" if door == "approval" else "sign"
+        status, (warning,) = await send(plane, SOMEONE, "PUT", f"{PATH}/a/{subresource}", csr)
+        verb = "approve" if subresource == "approval" else "sign"
         rule = (
             "- {apiGroups: ['certificates.k8s.io'], resources: [signers], "
             f"resourceNames: ['kubernetes.io/kube-apiserver-client'], verbs: [{verb}]}}"
@@ -81,15 +64,15 @@ async def test_who_may_not_for_a_signer_is_told_the_rule_that_would_permit_it(do
         (logged,) = [record for record in caplog.records if "permission for the signer missing" in record.message]
         assert (logged.rule, logged.user, logged.object) == (rule, "someone", "a")
         await grant(plane, *yaml.safe_load(rule))
-        assert await send(plane, SOMEONE, "PUT", f"{PATH}/a/{door}", csr) == (200, [])
+        assert await send(plane, SOMEONE, "PUT", f"{PATH}/a/{subresource}", csr) == (200, [])
 
 
-async def test_who_may_not_attest_is_told_the_rule_that_would_permit_it():
-    """As for approving and signing."""
+async def test_a_missing_attest_permission_is_warned_of_with_the_rule():
+    """The warning has the form of those for approve and sign."""
     path = "/apis/certificates.k8s.io/v1beta1/clustertrustbundles"
     async with flow.running(kinds=(*resources.DEFAULT, *resources.OPTIONAL)) as plane:
         await grant(plane, all_of("clustertrustbundles"))
-        bundle = test_trust._bundle("example.com:web:roots", "example.com/web")
+        bundle = flow.trust_bundle("example.com:web:roots", "example.com/web")
         bundle.kind, bundle.api_version = bundles.RESOURCE.kind, bundles.RESOURCE.api_version
         status, (warning,) = await send(plane, SOMEONE, "POST", path, codec.encode(bundle))
         assert status == 403
@@ -98,8 +81,8 @@ async def test_who_may_not_attest_is_told_the_rule_that_would_permit_it():
         assert await send(plane, SOMEONE, "POST", path, codec.encode(bundle)) == (201, [])
 
 
-async def test_who_may_not_answer_for_a_pod_is_told_the_rule_that_would_permit_it():
-    """Although the response is a 422."""
+async def test_a_missing_pod_signing_permission_is_warned_of_with_the_rule():
+    """The response has the warning although it is a 422."""
     path = "/apis/certificates.k8s.io/v1beta1/namespaces/default/podcertificaterequests/r/status"
     async with flow.running(kinds=(*resources.DEFAULT, *resources.OPTIONAL)) as plane:
         await grant(plane, all_of("podcertificaterequests", "podcertificaterequests/status"))
@@ -114,8 +97,8 @@ async def test_who_may_not_answer_for_a_pod_is_told_the_rule_that_would_permit_i
         assert await send(plane, SOMEONE, "PUT", path, body) == (200, [])
 
 
-async def test_nothing_is_told_where_hints_are_turned_off():
-    """As the real server sends no warning."""
+async def test_hints_can_be_disabled():
+    """Then there is no warning, as from a real API server."""
     async with flow.running(creation_hints=False) as plane:
         await grant(plane, all_of("certificatesigningrequests", "certificatesigningrequests/approval"))
         csr = json.loads(codec.encode(await plane.client(flow.ADMIN).create(csrs.RESOURCE, flow.new_csr())))
@@ -125,26 +108,22 @@ async def test_nothing_is_told_where_hints_are_turned_off():
         assert await send(plane, flow.ADMIN, "PATCH", f"{PATH}/a", {"spec": {"usages": ["any"]}}, MERGE) == (200, [])
 
 
-# --- what will come of it -----------------------------------------------------------------------------------------
+# --- expected results -------------------------------------------------------------------------------------------------
 
 
 def server_request():
     """A request of a web server, with its DNS names."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "vault-server")])
-    names = x509.SubjectAlternativeName([x509.DNSName("vault-0"), x509.DNSName("vault-1")])
-    builder = x509.CertificateSigningRequestBuilder().subject_name(subject).add_extension(names, critical=False)
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    return flow.pkcs10("vault-server", dns=("vault-0", "vault-1"))
 
 
 WILL_NOT = (
     "signer kubernetes.io/kube-apiserver-client will not sign this request: invalid usage for client certificate: "
-    "server auth; no signer of this server accepts it; declare one with certplane serve --signers"
+    "server auth; no signer of this server accepts it; define one with certplane serve --signers"
 )
 
 
-async def test_the_approver_is_told_what_whoever_asked_was_told():
-    """A request of a web server to the client signer fails after approval."""
+async def test_the_approver_gets_the_same_warning_as_the_requestor():
+    """A request of a web server to the client signer will fail after approval."""
     async with flow.running() as plane:
         csr = flow.new_csr("vault", usages=("client auth", "server auth"), request=server_request())
         csr.kind, csr.api_version = csrs.RESOURCE.kind, csrs.RESOURCE.api_version
@@ -159,7 +138,7 @@ async def test_the_approver_is_told_what_whoever_asked_was_told():
         assert await send(plane, flow.ADMIN, "PUT", f"{PATH}/vault/approval", again) == (200, [])
 
 
-async def test_who_denies_is_told_nothing():
+async def test_a_denial_has_no_warning():
     """There is nothing to warn of."""
     async with flow.running() as plane:
         admin = plane.client(flow.ADMIN)
@@ -169,7 +148,7 @@ async def test_who_denies_is_told_nothing():
         assert await send(plane, flow.ADMIN, "PUT", f"{PATH}/a/approval", csr) == (200, [])
 
 
-# --- what was kept ------------------------------------------------------------------------------------------------
+# --- ignored changes --------------------------------------------------------------------------------------------------
 
 
 #: Placeholder for a request with another key: test ids must be the same in each run.
@@ -196,8 +175,8 @@ def as_builtins(spec):
     ids=str,
 )
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
-async def test_who_applies_another_request_under_an_old_name_is_warned(method, change, changes):
-    """The request is kept, as in Kubernetes; the certificate is not for the new key."""
+async def test_ignored_changes_of_the_spec_are_warned_of(method, change, changes):
+    """The stored request is kept, as in Kubernetes; the certificate will not match a new key."""
     async with flow.running() as plane:
         admin = plane.client(flow.ADMIN)
         created = await admin.create(csrs.RESOURCE, flow.new_csr("rerun", expiration_seconds=600))

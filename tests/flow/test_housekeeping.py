@@ -1,4 +1,4 @@
-"""Controllers that do not handle certificates."""
+"""Controllers that do not handle certificates, and the expiry of Events."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from tests.flow import plane as flow
 BUNDLE = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
 
 
-def _found(client, kind, name, namespace=""):
-    async def look():
+def _getter(client, kind, name, namespace=""):
+    """A coroutine function that returns the object, or None."""
+
+    async def get():
         try:
             return await client.get(kind, name, namespace)
         except errors.NotFound:
             return None
 
-    return look
+    return get
 
 
-async def test_every_namespace_gets_the_root_ca_and_an_account():
-    """A new namespace gets both; deleted or changed ones are restored, except in a terminating namespace."""
+async def test_every_namespace_gets_the_root_ca_and_a_service_account():
+    """If they are deleted or changed, they are restored, except in a terminating namespace."""
     async with flow.running(root_ca=BUNDLE) as plane:
         client = plane.client(flow.ADMIN)
-        home = namespaces.Namespace()
-        home.metadata.name = "team"
-        await client.create(namespaces.RESOURCE, home)
-        published = _found(client, configmaps.RESOURCE, "kube-root-ca.crt", "team")
+        namespace = namespaces.Namespace()
+        namespace.metadata.name = "team"
+        await client.create(namespaces.RESOURCE, namespace)
+        published = _getter(client, configmaps.RESOURCE, "kube-root-ca.crt", "team")
         assert (await flow.eventually(published)).data == {"ca.crt": BUNDLE}
-        account = _found(client, serviceaccounts.RESOURCE, "default", "team")
+        account = _getter(client, serviceaccounts.RESOURCE, "default", "team")
         await flow.eventually(account)
         changed = await published()
         changed.data = {"ca.crt": "another"}
@@ -49,7 +51,7 @@ async def test_every_namespace_gets_the_root_ca_and_an_account():
         await client.delete(namespaces.RESOURCE, "team")
 
         async def gone():
-            return await _found(client, namespaces.RESOURCE, "team")() is None
+            return await _getter(client, namespaces.RESOURCE, "team")() is None
 
         await flow.eventually(gone)
         assert await published() is None
@@ -66,19 +68,19 @@ def _role(name, labels=None, rules=(), selector=None):
     return role
 
 
-async def test_aggregated_roles_follow_what_they_collect():
-    """The rules of labelled roles are added, and removed with them."""
+async def test_aggregated_roles_follow_the_selected_roles():
+    """The rules of a selected role are added, and removed when it is deleted."""
     rule = rbac.PolicyRule(verbs=["get"], api_groups=["example.com"], resources=["things"])
     async with flow.running() as plane:
         client = plane.client(flow.ADMIN)
-        await client.create(rbac.CLUSTER_ROLES, _role("sum", selector={"part": "yes"}))
-        await client.create(rbac.CLUSTER_ROLES, _role("one", {"part": "yes"}, [rule]))
+        await client.create(rbac.CLUSTER_ROLES, _role("aggregated", selector={"selected": "yes"}))
+        await client.create(rbac.CLUSTER_ROLES, _role("selected", {"selected": "yes"}, [rule]))
 
         async def rules():
-            return (await client.get(rbac.CLUSTER_ROLES, "sum")).rules
+            return (await client.get(rbac.CLUSTER_ROLES, "aggregated")).rules
 
         assert await flow.eventually(rules) == [rule]
-        await client.delete(rbac.CLUSTER_ROLES, "one")
+        await client.delete(rbac.CLUSTER_ROLES, "selected")
 
         async def none_left():
             return not await rules()
@@ -86,33 +88,33 @@ async def test_aggregated_roles_follow_what_they_collect():
         await flow.eventually(none_left)
 
 
-async def test_rules_that_somebody_wrote_stay_until_there_are_others():
-    """A role that selects nothing keeps its initial rules; aggregated rules are removed."""
+async def test_initial_rules_stay_until_a_role_is_selected():
+    """A role that selects nothing keeps its initial rules; aggregated rules replace them."""
     initial_rule = rbac.PolicyRule(verbs=["get"], api_groups=["example.com"], resources=["own"])
     rule = rbac.PolicyRule(verbs=["get"], api_groups=["example.com"], resources=["things"])
     async with flow.running() as plane:
         client = plane.client(flow.ADMIN)
-        await client.create(rbac.CLUSTER_ROLES, _role("sum", selector={"part": "yes"}, rules=[initial_rule]))
+        await client.create(rbac.CLUSTER_ROLES, _role("aggregated", selector={"selected": "yes"}, rules=[initial_rule]))
         await testing.settle()
-        role = await client.get(rbac.CLUSTER_ROLES, "sum")
+        role = await client.get(rbac.CLUSTER_ROLES, "aggregated")
         assert role.rules == [initial_rule]
         assert [entry.manager for entry in role.metadata.managed_fields] == ["certplane"]
-        await client.create(rbac.CLUSTER_ROLES, _role("one", {"part": "yes"}, [rule]))
+        await client.create(rbac.CLUSTER_ROLES, _role("selected", {"selected": "yes"}, [rule]))
 
         async def collected():
-            return (await client.get(rbac.CLUSTER_ROLES, "sum")).rules == [rule]
+            return (await client.get(rbac.CLUSTER_ROLES, "aggregated")).rules == [rule]
 
         await flow.eventually(collected)
-        await client.delete(rbac.CLUSTER_ROLES, "one")
+        await client.delete(rbac.CLUSTER_ROLES, "selected")
 
         async def none_left():
-            return (await client.get(rbac.CLUSTER_ROLES, "sum")).rules is None
+            return (await client.get(rbac.CLUSTER_ROLES, "aggregated")).rules is None
 
         await flow.eventually(none_left)
 
 
-async def test_the_default_roles_for_users_are_collected():
-    """admin contains edit, and edit contains view."""
+async def test_the_default_roles_for_users_are_aggregated():
+    """The role admin contains edit, and edit contains view."""
     async with flow.running() as plane:
         client = plane.client(flow.ADMIN)
 
@@ -131,7 +133,7 @@ def _token(id_, expiration):
     return secret
 
 
-async def test_bootstrap_tokens_go_when_they_end():
+async def test_expired_bootstrap_tokens_are_deleted():
     """An expired token is deleted at once, others when they expire; one without expiration is kept."""
     clock = testing.FakeClock()
     async with flow.running(clock=clock) as plane:
@@ -157,8 +159,8 @@ async def test_bootstrap_tokens_go_when_they_end():
         await flow.eventually(second_is_gone)
 
 
-async def test_an_event_is_one_object_in_two_forms():
-    """Events of the newer version are readable in the older one, and selectors of both find them."""
+async def test_an_event_is_served_in_both_groups():
+    """An Event that is created in events.k8s.io can be read and changed in the core group, and the reverse."""
     async with flow.running() as plane:
         client = plane.client(flow.ADMIN)
         new_event = events.NEW_RESOURCE.type(
@@ -180,8 +182,8 @@ async def test_an_event_is_one_object_in_two_forms():
             await client.update(events.NEW_RESOURCE, event)
 
 
-async def test_events_are_forgotten_an_hour_after_their_last_change():
-    """Whatever the times in the event are; other objects are kept."""
+async def test_events_expire_one_hour_after_their_last_change():
+    """The times in the Event do not matter; other objects are kept."""
     clock = testing.FakeClock()
     async with flow.running(clock=clock) as plane:
         client = plane.client(flow.ADMIN)
@@ -193,9 +195,9 @@ async def test_events_are_forgotten_an_hour_after_their_last_change():
         kept.metadata.name = "kept"
         await client.create(configmaps.RESOURCE, kept, "default")
         await clock.advance(1800)
-        found = await client.get(events.RESOURCE, "changed", "default")
-        found.message = "again"
-        await client.update(events.RESOURCE, found)
+        event = await client.get(events.RESOURCE, "changed", "default")
+        event.message = "again"
+        await client.update(events.RESOURCE, event)
         await clock.advance(1920)
         assert [event.metadata.name for event in (await client.list(events.RESOURCE)).items] == ["changed"]
         await clock.advance(1800)

@@ -1,4 +1,4 @@
-"""Authentication by tokens, and their end."""
+"""Authentication by service account tokens and bootstrap tokens."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ import pytest
 
 from certplane import errors, testing
 from certplane.access import authn, tokens
+from certplane.config.servesettings import ServiceAccountSettings
 from certplane.meta import context
 from certplane.resources import reviews, secrets, serviceaccounts
-from certplane.server import exchange
 from certplane.x509 import keys
 from tests.flow import plane as flow
+from tests.flow.tokens import request_token
 
 ISSUER = "https://kubernetes.default.svc"
 
 
-def _issuer(**changes):
-    return tokens.Issuer(**{"name": ISSUER, "key": keys.generate("ECDSA-P256"), "audiences": (ISSUER,), **changes})
+def _issuer(max_lifetime=datetime.timedelta(0), **changes):
+    settings = ServiceAccountSettings(ISSUER, (ISSUER,), max_token_expiration=max_lifetime)
+    return tokens.Issuer(**{"settings": settings, "key": keys.generate("ECDSA-P256"), **changes})
 
 
 async def _token(plane, account="robot", **spec):
@@ -31,7 +33,7 @@ async def _token(plane, account="robot", **spec):
     with contextlib.suppress(errors.AlreadyExists):
         await client.create(serviceaccounts.RESOURCE, robot, "default")
     token_request = serviceaccounts.TokenRequest(spec=serviceaccounts.TokenRequestSpec(**spec))
-    return await client.create_subresource(serviceaccounts.TOKEN_REQUESTS, token_request, account, "default")
+    return await request_token(client, token_request, account, "default")
 
 
 async def _review(plane, token, audiences=()):
@@ -39,8 +41,8 @@ async def _review(plane, token, audiences=()):
     return (await plane.client(flow.ADMIN).create(reviews.TOKEN_REVIEWS, review)).status
 
 
-async def test_a_token_of_an_account_identifies_it():
-    """User, UID, groups and token id come from the token, and its lifetime is the requested one."""
+async def test_a_service_account_token_identifies_its_account():
+    """The review has user, groups and token id; the token has the requested lifetime."""
     clock = testing.FakeClock()
     async with flow.running(clock=clock, issuer=_issuer()) as plane:
         token_request = await _token(plane, expiration_seconds=1200)
@@ -62,7 +64,7 @@ async def test_a_token_of_an_account_identifies_it():
     ("seconds", "error"),
     [(1255, ""), (1262, "service account token has expired"), (-61, "service account token is not valid yet")],
 )
-async def test_a_token_is_good_for_its_time_and_a_minute(seconds, error):
+async def test_a_token_is_valid_for_its_lifetime_and_one_minute(seconds, error):
     """Clocks may differ by at most a minute."""
     clock = testing.FakeClock()
     issuer = _issuer()
@@ -77,8 +79,8 @@ async def test_a_token_is_good_for_its_time_and_a_minute(seconds, error):
             assert source.authenticate(token_request.status.token, (ISSUER,), then) is not None
 
 
-async def test_a_token_ends_with_its_account_and_with_what_it_is_bound_to():
-    """Deleting either is enough, also if an account with the same name is created again."""
+async def test_a_token_is_invalid_after_deletion_of_its_account_or_bound_object():
+    """It stays invalid if an account with the same name is created again."""
     async with flow.running(issuer=_issuer()) as plane:
         client = plane.client(flow.ADMIN)
         kept = secrets.Secret()
@@ -86,21 +88,21 @@ async def test_a_token_ends_with_its_account_and_with_what_it_is_bound_to():
         await client.create(secrets.RESOURCE, kept, "default")
         ref = serviceaccounts.BoundObjectReference(kind="Secret", api_version="v1", name="s")
         bound = (await _token(plane, bound_object_ref=ref)).status.token
-        free = (await _token(plane)).status.token
+        unbound = (await _token(plane)).status.token
         assert (await _review(plane, bound)).authenticated
         await client.delete(secrets.RESOURCE, "s", "default")
         assert (
             await _review(plane, bound)
         ).error == "[invalid bearer token, service account token has been invalidated]"
-        assert (await _review(plane, free)).authenticated
+        assert (await _review(plane, unbound)).authenticated
         await client.delete(serviceaccounts.RESOURCE, "robot", "default")
-        assert 'serviceaccounts "robot" not found' in (await _review(plane, free)).error
+        assert 'serviceaccounts "robot" not found' in (await _review(plane, unbound)).error
         await _token(plane)
-        assert "does not match claim" in (await _review(plane, free)).error
+        assert "does not match claim" in (await _review(plane, unbound)).error
 
 
-async def test_tokens_of_others_are_refused():
-    """Another key, another audience, no signature."""
+async def test_foreign_tokens_are_refused():
+    """Tokens of another key, for another audience or without a signature are refused."""
     async with flow.running(issuer=_issuer()) as plane:
         good = (await _token(plane)).status.token
         claims = jwt.decode(good, options={"verify_signature": False})
@@ -113,7 +115,7 @@ async def test_tokens_of_others_are_refused():
 
 @pytest.mark.parametrize("audience", [None, [None], [1, {}], {"a": 1}, 7, True])
 async def test_claims_of_the_wrong_type_are_refused(audience):
-    """Even if our own key has signed them."""
+    """This applies even if the key of the server has signed them."""
     issuer = _issuer()
     async with flow.running(issuer=issuer) as plane:
         claims = jwt.decode((await _token(plane)).status.token, options={"verify_signature": False})
@@ -121,15 +123,19 @@ async def test_claims_of_the_wrong_type_are_refused(audience):
         assert "is invalid for the target audiences" in (await _review(plane, odd)).error
 
 
-async def test_a_lifetime_beyond_the_longest_is_cut_with_a_warning():
-    """The response and the token contain the actual lifetime."""
-    async with flow.running(issuer=_issuer(max_seconds=3600)) as plane:
+async def test_a_lifetime_above_the_maximum_is_shortened():
+    """The response and the token have the actual lifetime."""
+    async with flow.running(issuer=_issuer(datetime.timedelta(hours=1))) as plane:
         token_request = await _token(plane, expiration_seconds=7200)
         assert token_request.spec.expiration_seconds == 3600
+        claims = jwt.decode(token_request.status.token, options={"verify_signature": False})
+        assert claims["exp"] - claims["iat"] == 3600
 
 
-async def test_keys_that_were_replaced_are_still_good_where_they_are_named():
-    """Tokens of the previous key are valid until they expire."""
+async def test_tokens_of_replaced_keys_are_accepted():
+    """A replaced key that is configured for verification is accepted and published; without that, its tokens are
+    refused.
+    """
     old, new_key = keys.generate("ECDSA-P256"), keys.generate("RSA-2048")
     async with flow.running(issuer=_issuer(key=old)) as plane:
         token = (await _token(plane)).status.token
@@ -169,8 +175,8 @@ def _bootstrap(**changes):
         ({"expiration": "2999-01-01T00:00:00Z"}, ("system:bootstrappers", "system:authenticated")),
     ],
 )
-def test_a_bootstrap_token_is_good_if_all_of_it_is(changes, groups):
-    """One invalid entry invalidates the token; its groups are under system:bootstrappers."""
+def test_a_bootstrap_token_with_any_invalid_field_is_refused(changes, groups):
+    """The groups of a valid token are below system:bootstrappers."""
     stored = _bootstrap(**changes)
     source = tokens.BootstrapTokens(lambda plural, namespace, name: stored if name.endswith("abcdef") else None)
     user = source.authenticate("abcdef.0123456789abcdef", (), testing.FakeClock().now())
@@ -178,7 +184,7 @@ def test_a_bootstrap_token_is_good_if_all_of_it_is(changes, groups):
     assert (user and user.user) == expected
 
 
-async def test_a_request_for_a_token_names_its_account_or_nothing():
+async def test_a_token_request_with_another_uid_is_refused():
     """The UID must be that of the account; another one belongs to a deleted account."""
     async with flow.running(issuer=_issuer()) as plane:
         created = await _token(plane)
@@ -187,9 +193,7 @@ async def test_a_request_for_a_token_names_its_account_or_nothing():
         token_request = serviceaccounts.TokenRequest()
         token_request.metadata.uid = "other"
         with pytest.raises(errors.Conflict, match=r"the UID in the token request \(other\) does not match the UID of"):
-            await plane.client(flow.ADMIN).create_subresource(
-                serviceaccounts.TOKEN_REQUESTS, token_request, "robot", "default"
-            )
+            await request_token(plane.client(flow.ADMIN), token_request, "robot", "default")
 
 
 @pytest.mark.parametrize(
@@ -205,22 +209,20 @@ async def test_a_request_for_a_token_names_its_account_or_nothing():
         ),
     ],
 )
-async def test_a_token_is_bound_to_what_can_be_found(ref, error, message):
-    """The apiVersion of core kinds may be missing; the object must exist."""
+async def test_the_bound_object_of_a_token_must_exist(ref, error, message):
+    """The apiVersion of core kinds may be missing."""
     async with flow.running(issuer=_issuer()) as plane:
         with pytest.raises(error) as caught:
             await _token(plane, bound_object_ref=serviceaccounts.BoundObjectReference(**ref))
         assert caught.value.message == message
 
 
-async def test_there_are_no_tokens_in_a_namespace_that_is_not_there():
+async def test_a_token_request_in_a_missing_namespace_is_refused():
     """The error is about the namespace."""
     async with flow.running(issuer=_issuer()) as plane:
         token_request = serviceaccounts.TokenRequest()
         with pytest.raises(errors.NotFound, match='namespaces "gone" not found'):
-            await plane.client(flow.ADMIN).create_subresource(
-                serviceaccounts.TOKEN_REQUESTS, token_request, "robot", "gone"
-            )
+            await request_token(plane.client(flow.ADMIN), token_request, "robot", "gone")
 
 
 @pytest.mark.parametrize(
@@ -234,47 +236,34 @@ async def test_there_are_no_tokens_in_a_namespace_that_is_not_there():
         (b"system:bootstrappers:a\n", None),
     ],
 )
-def test_a_group_that_a_bootstrap_token_must_not_give_spoils_it(groups, expected):
-    """Also an empty one, as in a list that ends with a comma."""
+def test_an_invalid_group_invalidates_a_bootstrap_token(groups, expected):
+    """This includes an empty group, as in a list that ends with a comma."""
     extra = tokens.extra_groups({"auth-extra-groups": groups})
     assert (extra if extra is None else list(extra)) == expected
 
 
 @pytest.mark.parametrize(("header", "warned"), [("Bearer  x", True), ("Bearer", False), ("Basic  x", False)])
-def test_a_token_behind_two_blanks_is_ignored_with_a_warning(header, warned):
-    """Because its sender is anonymous."""
+def test_a_token_after_two_spaces_is_ignored_with_a_warning(header, warned):
+    """The client is anonymous, and the warning says why."""
     warnings = []
     offered = authn.Credentials(authorization=header, warn=warnings.append)
     assert authn.BearerTokens((ISSUER,)).authenticate(offered, testing.FakeClock().now()) is None
     assert bool(warnings) is warned
 
 
-async def test_who_deletes_an_account_gets_it_back():
-    """With its UID; other kinds return a Status."""
-    async with flow.running(issuer=_issuer()) as plane:
-        await _token(plane)
-        path = "/api/v1/namespaces/default/serviceaccounts/robot"
-        reply = await plane.handler(exchange.Request("DELETE", path, "", exchange.Headers([]), identity=flow.ADMIN))
-        assert json.loads(reply.body)["kind"] == "ServiceAccount"
-
-
-async def test_a_deprecated_annotation_is_warned_of_when_it_is_set():
-    """Only at creation."""
+async def test_creation_with_a_deprecated_annotation_is_warned_of():
+    """Updates of the object have no warning."""
     key = "kubernetes.io/enforce-mountable-secrets"
     text = f"metadata.annotations[{key}]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted"
-    body = json.dumps({"metadata": {"name": "robot", "annotations": {key: "true"}}}).encode()
-    patch = json.dumps({"metadata": {"labels": {"a": "b"}}}).encode()
-
-    async def send(plane, method, path, media_type, body):
-        async def chunks():
-            yield body
-
-        fields = exchange.Headers([(b"content-type", media_type)])
-        reply = await plane.handler(exchange.Request(method, path, "", fields, chunks, identity=flow.ADMIN))
-        return [value.decode() for name, value in reply.headers if name == b"warning"]
+    body = {"metadata": {"name": "robot", "annotations": {key: "true"}}}
+    patch = {"metadata": {"labels": {"a": "b"}}}
 
     async with flow.running() as plane:
         path = "/api/v1/namespaces/default/serviceaccounts"
-        (warning,) = await send(plane, "POST", path, b"application/json", body)
+        created = await flow.respond(plane, "POST", path, body, content_type="application/json")
+        (warning,) = flow.warning_texts(created)
         assert text in warning
-        assert await send(plane, "PATCH", f"{path}/robot", b"application/merge-patch+json", patch) == []
+        patched = await flow.respond(
+            plane, "PATCH", f"{path}/robot", patch, content_type="application/merge-patch+json"
+        )
+        assert (patched.status, flow.warning_texts(patched)) == (200, [])

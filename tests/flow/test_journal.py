@@ -7,31 +7,31 @@ import base64
 import concurrent.futures
 import contextlib
 
-from certplane import telemetry, testing
+from certplane import signernames, telemetry, testing
 from certplane.client import informer
 from certplane.controllers.signing import records, signer
 from certplane.plane import controllerset
 from certplane.plane.controllerconfig import ControllerConfig
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.store import journal, memory
-from certplane.x509.issuance import issue, profiles
+from certplane.x509.issuance import issue
 from certplane.x509.pkcs10 import certificaterequest
 from tests.flow import plane as flow
 
 
 def _prepared(plane, csr):
-    """The record that another process would have made."""
+    """The record of another process for a request."""
     issuer = _issuer(plane)
     return issuer.prepare(certificaterequest.verified(csr.spec.request), csr.spec.usages, None, plane.clock.now())
 
 
 def _issuer(plane):
-    issuer = plane.config.controllers.signers[profiles.KUBE_APISERVER_CLIENT].current(plane.clock.now()).issuer
+    issuer = plane.config.controllers.signers[signernames.KUBE_APISERVER_CLIENT].current(plane.clock.now()).issuer
     assert isinstance(issuer, issue.Issuer)
     return issuer
 
 
-async def test_what_an_earlier_process_recorded_is_what_is_signed():
+async def test_recorded_bytes_of_an_earlier_process_are_signed():
     """A request gets the same serial number on every attempt."""
     store = memory.MemoryStore()
     async with flow.running(store, controllers=frozenset()) as plane:
@@ -46,8 +46,8 @@ async def test_what_an_earlier_process_recorded_is_what_is_signed():
     assert certificate.tbs_certificate_bytes == prepared.to_be_signed
 
 
-async def test_what_cannot_be_signed_any_more_is_prepared_anew():
-    """The CA has changed: the recorded certificate would not verify."""
+async def test_a_record_of_a_replaced_ca_is_prepared_again():
+    """The recorded certificate would not verify with the new CA."""
     store = memory.MemoryStore()
     async with flow.running(store, controllers=frozenset()) as plane:
         admin = plane.client(flow.ADMIN)
@@ -61,10 +61,10 @@ async def test_what_cannot_be_signed_any_more_is_prepared_anew():
     assert certificate.serial_number != prepared.template.serial
 
 
-async def test_what_is_published_is_forgotten():
-    """Soon afterwards; and records of deleted requests at the start."""
+async def test_records_are_removed_after_issuance():
+    """They are removed soon after issuance, and those of deleted requests at the start."""
     store = memory.MemoryStore()
-    await journal.Journal(store).record("of-nobody", b"x")
+    await journal.Journal(store).record("uid-of-a-deleted-request", b"x")
     async with flow.running(store) as plane:
         admin = plane.client(flow.ADMIN)
         await admin.create(csrs.RESOURCE, flow.new_csr())
@@ -82,16 +82,16 @@ async def test_a_damaged_record_is_replaced():
         admin = plane.client(flow.ADMIN)
         csr = await admin.create(csrs.RESOURCE, flow.new_csr())
         await flow.decide(admin, "a")
-        await journal.Journal(store).record(csr.metadata.uid, b"nonsense")
+        await journal.Journal(store).record(csr.metadata.uid, b"not a certificate")
     async with flow.running(store) as plane:
         assert await flow.issued(plane.client(flow.ADMIN), "a")
 
 
-# --- against an API server elsewhere ------------------------------------------------------------------------------
+# --- with another API server ----------------------------------------------------------------------------------
 
 
 @contextlib.asynccontextmanager
-async def abroad(plane, signers):
+async def remote_signing(plane, signers):
     """The signing controller as in `certplane controllers`."""
     client = plane.client(flow.ADMIN)
     with concurrent.futures.ThreadPoolExecutor(1) as threads:
@@ -109,8 +109,8 @@ async def abroad(plane, signers):
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_another_copy_signs_what_a_dead_one_recorded():
-    """The record is on the request, and is removed in the end."""
+async def test_another_replica_signs_recorded_bytes():
+    """The record is a condition of the request, and is removed at issuance."""
     async with flow.running(controllers=frozenset()) as plane:
         admin, signers = plane.client(flow.ADMIN), plane.config.controllers.signers
         csr = await admin.create(csrs.RESOURCE, flow.new_csr())
@@ -118,7 +118,7 @@ async def test_another_copy_signs_what_a_dead_one_recorded():
         prepared = _prepared(plane, csr)
         await records.ConditionRecords(admin, plane.clock).record(csr, prepared.to_be_signed)
         await plane.clock.advance(60)
-        async with abroad(plane, signers):
+        async with remote_signing(plane, signers):
             certificate = await flow.issued(admin, "a")
         assert certificate.tbs_certificate_bytes == prepared.to_be_signed
         assert [condition.type for condition in (await admin.get(csrs.RESOURCE, "a")).status.conditions] == [
@@ -126,33 +126,33 @@ async def test_another_copy_signs_what_a_dead_one_recorded():
         ]
 
 
-async def test_who_may_only_ask_records_nothing():
-    """A status in a new request is dropped, so users cannot choose serial number and times."""
+async def test_requestors_cannot_plant_a_record():
+    """The status of a new request is dropped, so users cannot choose the serial number and the times."""
     async with flow.running(controllers=frozenset()) as plane:
         admin, signers = plane.client(flow.ADMIN), plane.config.controllers.signers
         csr = flow.new_csr()
         planted = base64.b64encode(_prepared(plane, csr).to_be_signed).decode()
         await admin.create(csrs.RESOURCE, csrs.with_condition(csr, records.ISSUING, "Recorded", planted))
         await flow.decide(admin, "a")
-        async with abroad(plane, signers):
+        async with remote_signing(plane, signers):
             certificate = await flow.issued(admin, "a")
         assert base64.b64encode(certificate.tbs_certificate_bytes).decode() != planted
 
 
-async def test_two_copies_that_both_work_issue_one_certificate():
-    """Even without leader election: the server accepts one of two writes, and the other replica continues from it."""
+async def test_two_active_replicas_issue_one_certificate():
+    """Even without leader election, the server accepts one of two writes, and the other replica continues from it."""
     async with flow.running(controllers=frozenset()) as plane:
         admin, signers = plane.client(flow.ADMIN), plane.config.controllers.signers
-        seen = set()
+        issued = set()
 
-        def changed(before, after):
+        def collect(before, after):
             if after is not None and after.status.certificate:
-                seen.add((after.metadata.uid, after.status.certificate))
+                issued.add((after.metadata.uid, after.status.certificate))
 
         watching = informer.Informer(admin, csrs.RESOURCE, plane.clock)
-        watching.subscribe(changed)
+        watching.subscribe(collect)
         following = asyncio.ensure_future(watching.run())
-        async with abroad(plane, signers), abroad(plane, signers):
+        async with remote_signing(plane, signers), remote_signing(plane, signers):
             for number in range(20):
                 await admin.create(csrs.RESOURCE, flow.new_csr(f"r{number}"))
                 await flow.decide(admin, f"r{number}")
@@ -160,4 +160,4 @@ async def test_two_copies_that_both_work_issue_one_certificate():
                 await flow.issued(admin, f"r{number}")
         await testing.settle(500)
         following.cancel()
-        assert len(seen) == 20
+        assert len(issued) == 20

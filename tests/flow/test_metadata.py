@@ -10,7 +10,7 @@ from certplane.registry import verbs
 from certplane.resources import configmaps, events, leases, namespaces, nodes
 from tests.flow import plane as flow
 
-ABOUT = objects.ObjectReference(kind="Node", name="n", namespace="default")
+INVOLVED_OBJECT = objects.ObjectReference(kind="Node", name="n", namespace="default")
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ ABOUT = objects.ObjectReference(kind="Node", name="n", namespace="default")
     [
         (configmaps.RESOURCE, configmaps.ConfigMap(), "", 4),
         (leases.RESOURCE, leases.Lease(), "", 3),
-        (events.RESOURCE, events.Event(involved_object=ABOUT), "", 2),
+        (events.RESOURCE, events.Event(involved_object=INVOLVED_OBJECT), "", 2),
         (nodes.RESOURCE, nodes.Node(), "", 4),
         (nodes.RESOURCE, nodes.Node(), "status", 3),
         (namespaces.RESOURCE, namespaces.Namespace(), "", 4),
@@ -50,7 +50,7 @@ async def test_an_invalid_label_is_reported_for_each_validation(kind, obj, subre
     ],
 )
 def test_a_generated_name_is_the_prefix_and_five_characters(prefix, kept):
-    """63 bytes at most, which fit in a DNS label; no letter is cut in half."""
+    """It has at most 63 bytes, so that it fits in a DNS label, and no character is cut in half."""
     generated = [verbs.generate_name(prefix) for _ in range(200)]
     assert {name[:-5] for name in generated} == {kept}
     assert len(set(generated)) > 190
@@ -59,8 +59,8 @@ def test_a_generated_name_is_the_prefix_and_five_characters(prefix, kept):
     assert not any(names.dns1123_label_problems(name) for name in generated)
 
 
-async def test_a_name_that_is_taken_is_generated_anew(monkeypatch):
-    """Eight times; then the client is told to try again."""
+async def test_a_taken_generated_name_is_generated_again(monkeypatch):
+    """After eight attempts, the client gets an error."""
     draws = iter("x" * 5 + "x" * 5 * 8 + "x" * 5 * 7 + "z" * 5)
     monkeypatch.setattr(verbs.secrets, "choice", lambda _: next(draws))
     async with flow.running() as plane:

@@ -6,10 +6,12 @@ import pytest
 
 from certplane import errors
 from certplane.access import tokens
+from certplane.config.servesettings import DEFAULTS
 from certplane.meta import context
 from certplane.resources import nodes, rbac, reviews, serviceaccounts
 from certplane.x509 import keys
 from tests.flow import plane as flow
+from tests.flow.tokens import request_token
 
 KUBELET = context.User("system:node:n1", groups=("system:nodes", "system:authenticated"))
 
@@ -22,7 +24,7 @@ def _node(name="n1", **spec):
     return node
 
 
-async def test_a_kubelet_registers_and_reports():
+async def test_a_kubelet_registers_and_reports_its_status():
     """The status is set at creation, and later only through the subresource."""
     async with flow.running() as plane:
         kubelet = plane.client(KUBELET)
@@ -38,8 +40,8 @@ async def test_a_kubelet_registers_and_reports():
         assert kept.status.addresses[0].address == "10.0.0.1"
 
 
-async def test_a_kubelet_says_nothing_about_others():
-    """No other node, not its own taints, no restricted labels."""
+async def test_a_kubelet_cannot_change_restricted_fields():
+    """It cannot change other nodes, its own taints, or restricted labels, and cannot delete its node."""
     async with flow.running() as plane:
         kubelet, admin = plane.client(KUBELET), plane.client(flow.ADMIN)
         with pytest.raises(errors.Forbidden, match='node "n1" is not allowed to modify node "n2"'):
@@ -71,14 +73,14 @@ async def test_a_kubelet_says_nothing_about_others():
         ({"pod_cidrs": ["10.0.0.0/33"]}, "must be a valid CIDR"),
     ],
 )
-async def test_a_node_that_cannot_be_is_refused(spec, problem):
-    """With the field and the reason."""
+async def test_an_invalid_node_is_refused(spec, problem):
+    """The error has the field and the reason."""
     async with flow.running() as plane:
         with pytest.raises(errors.Invalid, match=problem):
             await plane.client(flow.ADMIN).create(nodes.RESOURCE, _node(**spec))
 
 
-async def test_where_a_node_came_from_is_said_once():
+async def test_provider_id_and_pod_cidr_are_immutable():
     """providerID and podCIDR are immutable."""
     async with flow.running() as plane:
         client = plane.client(flow.ADMIN)
@@ -89,23 +91,16 @@ async def test_where_a_node_came_from_is_said_once():
             await client.update(nodes.RESOURCE, node)
 
 
-async def test_a_kubelet_gets_tokens_for_pods_only():
-    """Whatever other permissions it has, because the token would not end with a pod."""
-    async with flow.running(issuer=tokens.Issuer("https://x", keys.generate("ECDSA-P256"), ("https://x",))) as plane:
-        admin = plane.client(flow.ADMIN)
+async def test_a_kubelet_gets_only_tokens_bound_to_pods():
+    """This applies whatever other permissions it has, because other tokens would not end with a pod."""
+    async with flow.running(issuer=tokens.Issuer(DEFAULTS.service_accounts, keys.generate("ECDSA-P256"))) as plane:
         rule = rbac.PolicyRule(verbs=["create"], api_groups=[""], resources=["serviceaccounts/token"])
-        role = rbac.ClusterRole(rules=[rule])
-        role.metadata.name = "tokens"
-        await admin.create(rbac.CLUSTER_ROLES, role)
-        group = rbac.Subject(kind="Group", api_group=rbac.GROUP, name="system:nodes")
-        binding = rbac.ClusterRoleBinding(subjects=[group], role_ref=rbac.RoleRef(rbac.GROUP, "ClusterRole", "tokens"))
-        binding.metadata.name = "tokens"
-        await admin.create(rbac.CLUSTER_ROLE_BINDINGS, binding)
+        await plane.grant_rules(KUBELET, rule)
         kubelet = plane.client(KUBELET)
 
         async def ask(ref=None):
             token_request = serviceaccounts.TokenRequest(spec=serviceaccounts.TokenRequestSpec(bound_object_ref=ref))
-            await kubelet.create_subresource(serviceaccounts.TOKEN_REQUESTS, token_request, "default", "default")
+            await request_token(kubelet, token_request, "default", "default")
 
         with pytest.raises(errors.Forbidden, match="node requested token not bound to a pod"):
             await ask()
@@ -119,7 +114,7 @@ async def test_a_kubelet_gets_tokens_for_pods_only():
             await ask(serviceaccounts.BoundObjectReference(kind="Pod", api_version="v1", name="p", uid="u"))
 
 
-async def test_a_kubelet_registers_under_its_own_name():
+async def test_a_kubelet_cannot_register_with_a_generated_name():
     """Not with a generated name."""
     async with flow.running() as plane:
         unnamed = nodes.Node()
@@ -128,7 +123,7 @@ async def test_a_kubelet_registers_under_its_own_name():
             await plane.client(KUBELET).create(nodes.RESOURCE, unnamed)
 
 
-async def test_a_node_without_a_name_may_not_even_ask_who_it_is():
+async def test_a_node_user_without_a_name_is_forbidden():
     """Its permissions cannot be restricted to a node."""
     nameless = context.User("system:node:", groups=("system:nodes", "system:authenticated"))
     async with flow.running() as plane:

@@ -1,4 +1,4 @@
-"""What is refused may be large, and wrong in each of its parts: the refusal is not."""
+"""Errors and warnings are small, even if the request is large and invalid in each of its parts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 
 import pytest
 
-from certplane.server import exchange
 from tests.flow import plane as flow
 
 CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
@@ -16,12 +15,8 @@ MANY = 20_000
 LONG = 900_000
 
 
-async def _send(plane, path, body, query="", media_type=b"application/json"):
-    async def chunks():
-        yield body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
-
-    headers = exchange.Headers([(b"content-type", media_type)])
-    return await plane.handler(exchange.Request("POST", path, query, headers, chunks, identity=flow.ADMIN))
+async def _post(plane, path, body, query=""):
+    return await flow.respond(plane, "POST", f"{path}?{query}", body, content_type="application/json")
 
 
 def _csr(**changes):
@@ -56,10 +51,10 @@ def _labelled(labels, data=None):
         (f"/apis/{'x' * 60_000}/v1/a", {}, ""),
     ],
 )
-async def test_a_refusal_is_small_however_large_what_is_refused(path, body, query):
-    """Not more than what nobody needs: 64 KB, and a hundred causes; it says how many there are more."""
+async def test_the_size_of_an_error_is_limited(path, body, query):
+    """An error has at most 64 KB and a hundred causes; the last cause has the number of the omitted ones."""
     async with flow.running() as plane:
-        reply = await _send(plane, path, body, query)
+        reply = await _post(plane, path, body, query)
     assert 400 <= reply.status < 500
     assert len(reply.body) <= 64 * 1024
     assert sum(len(name) + len(value) for name, value in reply.headers) <= 8 * 1024
@@ -68,26 +63,26 @@ async def test_a_refusal_is_small_however_large_what_is_refused(path, body, quer
     causes = json.loads(reply.body).get("details", {}).get("causes", [])
     assert len(causes) <= 101
     if len(causes) == 101:
-        assert causes[-1]["message"].endswith("more causes are left out")
+        assert causes[-1]["message"].endswith("more causes are omitted")
         assert "more]" in json.loads(reply.body)["message"]
 
 
-async def test_warnings_are_cut_as_kubernetes_cuts_them():
-    """Each is told once; beyond 4096 characters, the beginnings of as many as there is room for."""
+async def test_warnings_are_truncated_as_in_kubernetes():
+    """Beyond 4096 characters in total, each warning is truncated to 256 characters, and as many as fit are sent."""
     async with flow.running() as plane:
         two, ninety = ({f"{number:03}" + "x" * 1000: 1 for number in range(count)} for count in (2, 90))
-        few = await _send(plane, CONFIG_MAPS, {"metadata": {"name": "a"}} | two)
-        many = await _send(plane, CONFIG_MAPS, {"metadata": {"name": "b"}} | ninety)
+        few = await _post(plane, CONFIG_MAPS, {"metadata": {"name": "a"}} | two)
+        many = await _post(plane, CONFIG_MAPS, {"metadata": {"name": "b"}} | ninety)
     assert [len(value) for name, value in few.headers if name == b"warning"] == [1029, 1029]
     warnings = [value.decode() for name, value in many.headers if name == b"warning"]
     assert (few.status, many.status, len(warnings)) == (201, 201, 16)
     assert {len(warning.replace("\\", "")) for warning in warnings} == {256 + len('299 - ""')}
 
 
-async def test_what_was_wrong_is_told_behind_the_long_value():
-    """The middle of it is left out, not the end."""
+async def test_a_long_value_in_an_error_is_shortened_in_its_middle():
+    """The reason after the value is complete."""
     async with flow.running() as plane:
-        reply = await _send(plane, CONFIG_MAPS, _labelled({"a": "é" * LONG}))
+        reply = await _post(plane, CONFIG_MAPS, _labelled({"a": "é" * LONG}))
     message = json.loads(reply.body)["details"]["causes"][-1]["message"]
-    assert "characters left out" in message
+    assert "characters omitted" in message
     assert message.endswith("'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')")

@@ -1,20 +1,18 @@
-"""Signers under the CA of the cluster's clients: which names they do not give, whatever a person approves."""
+"""Reserved names: which names signers under the client CA do not issue, whatever is approved."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-import ipaddress
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from certplane import errors, testing
 from certplane.config.signing import PairFiles, SigningSettings
-from certplane.controllers.signing import signerfile
+from certplane.controllers.signing import signersfile
 from certplane.golang import pem
 from certplane.plane import controllerconfig
 from certplane.resources import certificatesigningrequests as csrs
@@ -28,17 +26,17 @@ YEAR = datetime.timedelta(days=365)
 KUBELET = "kubernetes.io/kube-apiserver-client-kubelet"
 SERVING = "kubernetes.io/kubelet-serving"
 LEGACY = "kubernetes.io/legacy-unknown"
-OWN = "example.com/own"
+CUSTOM = "example.com/custom"
 NODE_USAGES = ("client auth", "digital signature")
-DECLARED = """\
+DEFINITION = """\
 apiVersion: signers.certplane.dev/v1alpha1
 kind: SignerList
 signers:
-- name: example.com/own
+- name: example.com/custom
   authority: {certFile: CA.crt, keyFile: CA.key}
   usages: {allowed: [client auth, server auth, digital signature]}
 """
-ANYBODY = '  subject: {commonName: ["*"], organizations: ["*"]}\n'
+ANY_SUBJECT = '  subject: {commonName: ["*"], organizations: ["*"]}\n'
 
 
 def write_ca(directory, clock, name="ca", parent=None):
@@ -64,79 +62,67 @@ def write_ca(directory, clock, name="ca", parent=None):
 
 
 @dataclasses.dataclass
-class Given:
-    """A plane whose signers have their CA in files, as `certplane serve` has it."""
+class Setup:
+    """The parts of a plane whose signers have their CA in files, as in `certplane serve`."""
 
     directory: object
     clock: object
     reservations: object
-    declared: object = None
+    signers_file: object = None
 
     def running(self):
-        pair = PairFiles(self.directory / "ca.crt", self.directory / "ca.key")
-        said = SigningSettings(pair, {}, YEAR, None)
         return flow.running(
             clock=self.clock,
-            signers=controllerconfig.built_in_signers(said, reservations=self.reservations),
-            signer_file=self.declared,
+            signers=built_in_signers(self.directory, self.reservations),
+            signers_file=self.signers_file,
             client_ca=verifier(self.directory, "ca"),
             reservations=self.reservations,
         )
+
+
+def built_in_signers(directory, reservations):
+    """The signers of Kubernetes, which sign with `ca`."""
+    settings = SigningSettings(PairFiles(directory / "ca.crt", directory / "ca.key"), {}, YEAR, None)
+    return controllerconfig.built_in_signers(settings, reservations=reservations)
 
 
 def verifier(directory, name):
     return clientcertificates.ClientVerifier((directory / f"{name}.crt").read_bytes())
 
 
-def given(directory, declared="", own_ca="ca", client_ca="ca"):
-    """`client_ca` lets clients in, `ca` is what the built-in signers sign with, `own_ca` what the declared one does."""
+def new_setup(directory, definition="", custom_ca="ca", client_ca="ca"):
+    """`client_ca` authenticates clients; the built-in signers sign with `ca`, a custom signer with `custom_ca`."""
     clock = testing.FakeClock()
     root = write_ca(directory, clock)
     write_ca(directory, clock, "other")
     write_ca(directory, clock, "below", root)
-    made = Given(
-        directory,
-        clock,
-        reservednames.Reservations(
-            clock.now, verifier(directory, client_ca), ("localhost", "10.0.0.1", "api.example.com")
-        ),
-    )
-    pair = PairFiles(directory / "ca.crt", directory / "ca.key")
-    controllerconfig.built_in_signers(SigningSettings(pair, {}, YEAR, None), reservations=made.reservations)
-    if declared:
+    server_names = ("localhost", "10.0.0.1", "api.example.com")
+    reservations = reservednames.Reservations(clock.now, verifier(directory, client_ca), server_names)
+    setup = Setup(directory, clock, reservations)
+    built_in_signers(directory, reservations)
+    if definition:
         path = directory / "signers.yaml"
-        path.write_text(declared.replace("CA", own_ca))
-        made.declared = signerfile.SignerFile(path, YEAR, made.reservations)
-        made.declared.load()
-    return made
-
-
-def pkcs10(common_name="jane", organizations=(), names=()):
-    key = ec.generate_private_key(ec.SECP256R1())
-    attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, each) for each in organizations]
-    attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, common_name))
-    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(attributes))
-    if names:
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        path.write_text(definition.replace("CA", custom_ca))
+        setup.signers_file = signersfile.SignersFile(path, YEAR, reservations)
+        setup.signers_file.load()
+    return setup
 
 
 async def outcome(plane, signer_name, usages, request):
-    """What becomes of an approved request: empty if it is issued, else why it failed."""
+    """The result of an approved request: an empty text if it is issued, otherwise the message of its failure."""
     admin = plane.client(flow.ADMIN)
     await admin.create(csrs.RESOURCE, flow.new_csr("a", signer_name, usages, request))
     await flow.decide(admin, "a")
 
-    async def found():
+    async def result():
         status = (await admin.get(csrs.RESOURCE, "a")).status
-        failed = [each.message for each in status.conditions if each.type == csrs.FAILED]
+        failed = [condition.message for condition in status.conditions if condition.type == csrs.FAILED]
         return failed or ([""] if status.certificate else None)
 
-    return (await flow.eventually(found))[0]
+    return (await flow.eventually(result))[0]
 
 
 UNDER = " is reserved: the signer uses the CA of the cluster's clients"
-DNS = x509.DNSName
 
 
 @pytest.mark.parametrize(
@@ -161,26 +147,26 @@ DNS = x509.DNSName
         (SERVING, ("server auth", "digital signature"), ("system:node:n1", ["system:nodes"], ["kubernetes"]), "name"),
     ],
 )
-def test_built_in_signers_give_what_their_rules_name(tmp_path, signer_name, usages, request_, why):
-    """Nodes their group, by the signers of kubelets; nobody system:masters; nobody the names of the API server."""
+def test_built_in_signers_refuse_reserved_names(tmp_path, signer_name, usages, request_, why):
+    """Only the kubelet signers issue names of nodes; no signer issues system:masters, or names of the API server."""
     name, organizations, *names = request_
-    made = given(tmp_path)
-    pair = PairFiles(tmp_path / "ca.crt", tmp_path / "ca.key")
-    signers = controllerconfig.built_in_signers(SigningSettings(pair, {}, YEAR, None), reservations=made.reservations)
-    request = certificaterequest.parse(pkcs10(name, organizations, [DNS(each) for each in (names[0] if names else [])]))
-    found = "; ".join(profiles.violations(signers[signer_name].profile, profiles.RequestedCertificate(request, usages)))
-    assert why in found
-    assert bool(why) == bool(found)
+    signers = built_in_signers(tmp_path, new_setup(tmp_path).reservations)
+    request = certificaterequest.parse(flow.pkcs10(name, organizations, dns=names[0] if names else ()))
+    violations = "; ".join(
+        profiles.violations(signers[signer_name].profile, profiles.RequestedCertificate(request, usages))
+    )
+    assert why in violations
+    assert bool(why) == bool(violations)
 
 
-async def test_what_a_person_approves_fails(tmp_path):
-    """The request says why; nothing is signed."""
-    async with given(tmp_path).running() as plane:
-        found = await outcome(plane, flow.CLIENT, ("client auth",), pkcs10("system:node:n1", ["system:nodes"]))
-        assert found == f'subject common name "system:node:n1"{UNDER}'
+async def test_an_approved_request_for_a_reserved_name_fails(tmp_path):
+    """The Failed condition has the reason, and nothing is signed."""
+    async with new_setup(tmp_path).running() as plane:
+        message = await outcome(plane, flow.CLIENT, ("client auth",), flow.pkcs10("system:node:n1", ["system:nodes"]))
+        assert message == f'subject common name "system:node:n1"{UNDER}'
 
 
-@pytest.mark.parametrize("own_ca", ["ca", "below"])
+@pytest.mark.parametrize("custom_ca", ["ca", "below"])
 @pytest.mark.parametrize(
     ("name", "organizations"),
     [
@@ -191,79 +177,80 @@ async def test_what_a_person_approves_fails(tmp_path):
         ("system:serviceaccount:kube-system:certificate-controller", []),
     ],
 )
-async def test_declared_signers_give_no_name_of_kubernetes(tmp_path, own_ca, name, organizations):
-    """Under the client CA, or a CA below it, whatever the declaration permits."""
-    async with given(tmp_path, DECLARED + ANYBODY, own_ca).running() as plane:
-        assert UNDER in await outcome(plane, OWN, ("client auth",), pkcs10(name, organizations))
+async def test_custom_signers_under_the_client_ca_refuse_system_names(tmp_path, custom_ca, name, organizations):
+    """This applies to the client CA and to a CA below it, whatever the definition permits."""
+    async with new_setup(tmp_path, DEFINITION + ANY_SUBJECT, custom_ca).running() as plane:
+        assert UNDER in await outcome(plane, CUSTOM, ("client auth",), flow.pkcs10(name, organizations))
 
 
-async def test_a_declared_signer_under_another_ca_gives_what_it_declares(tmp_path):
-    """Nobody becomes a client of this cluster by it."""
-    async with given(tmp_path, DECLARED, "other").running() as plane:
-        assert await outcome(plane, OWN, ("client auth",), pkcs10("jane", ["system:masters"])) == ""
+async def test_a_custom_signer_under_another_ca_is_not_restricted(tmp_path):
+    """Its certificates do not authenticate clients of this cluster."""
+    async with new_setup(tmp_path, DEFINITION, "other").running() as plane:
+        assert await outcome(plane, CUSTOM, ("client auth",), flow.pkcs10("jane", ["system:masters"])) == ""
 
 
-async def test_a_declared_signer_under_the_client_ca_gives_other_names(tmp_path):
-    """Those that it declares."""
-    async with given(tmp_path, DECLARED + ANYBODY).running() as plane:
-        assert await outcome(plane, OWN, ("client auth",), pkcs10("jane", ["dev"])) == ""
+async def test_a_custom_signer_under_the_client_ca_issues_other_names(tmp_path):
+    """These are the names that the definition permits."""
+    async with new_setup(tmp_path, DEFINITION + ANY_SUBJECT).running() as plane:
+        assert await outcome(plane, CUSTOM, ("client auth",), flow.pkcs10("jane", ["dev"])) == ""
 
 
-async def test_a_wildcard_address_or_mapped_address_of_the_api_server_is_not_given(tmp_path):
-    """An IPv6 address that stands for an IPv4 address is that one."""
-    mapped = x509.IPAddress(ipaddress.ip_address("::ffff:10.0.0.1"))
-    async with given(tmp_path, DECLARED + ANYBODY).running() as plane:
-        assert '"10.0.0.1" is reserved' in await outcome(plane, OWN, ("server auth",), pkcs10("x", [], [mapped]))
+async def test_a_mapped_address_of_the_api_server_is_reserved(tmp_path):
+    """An IPv4-mapped IPv6 address is treated as the IPv4 address."""
+    async with new_setup(tmp_path, DEFINITION + ANY_SUBJECT).running() as plane:
+        assert '"10.0.0.1" is reserved' in await outcome(
+            plane, CUSTOM, ("server auth",), flow.pkcs10("x", addresses=["::ffff:10.0.0.1"])
+        )
 
 
-@pytest.mark.parametrize("own_ca", ["ca", "below"])
+@pytest.mark.parametrize("custom_ca", ["ca", "below"])
 @pytest.mark.parametrize(
-    ("declaration", "why"),
+    ("definition", "why"),
     [
-        (DECLARED, "subject.commonName and subject.organizations are required"),
-        (DECLARED + '  subject: {commonName: ["*"]}\n', "subject.organizations are required"),
-        (DECLARED + "  subject: {organizations: []}\n", "subject.commonName"),
-        (DECLARED + ANYBODY + "  certificateAuthority: true\n", "certificateAuthority must not be true"),
+        (DEFINITION, "subject.commonName and subject.organizations are required"),
+        (DEFINITION + '  subject: {commonName: ["*"]}\n', "subject.organizations are required"),
+        (DEFINITION + "  subject: {organizations: []}\n", "subject.commonName"),
+        (DEFINITION + ANY_SUBJECT + "  certificateAuthority: true\n", "certificateAuthority must not be true"),
     ],
 )
-def test_a_declaration_without_subjects_under_the_client_ca_is_refused(tmp_path, own_ca, declaration, why):
-    """When the file is read: the message says what is missing."""
+def test_a_definition_without_subjects_under_the_client_ca_is_refused(tmp_path, custom_ca, definition, why):
+    """The file cannot be loaded, and the error has what is missing."""
     with pytest.raises(errors.SetupError, match=why):
-        given(tmp_path, declaration, own_ca)
+        new_setup(tmp_path, definition, custom_ca)
 
 
-def test_the_ca_of_the_client_signers_makes_clients_whatever_the_file_holds(tmp_path):
-    """What the built-in signers of clients sign with is a client CA, or nobody could use their certificates."""
+def test_the_ca_of_the_built_in_client_signers_is_a_client_ca(tmp_path):
+    """This applies even if the client CA file has another CA."""
     with pytest.raises(errors.SetupError, match="commonName"):
-        given(tmp_path, DECLARED, "ca", client_ca="other")
+        new_setup(tmp_path, DEFINITION, "ca", client_ca="other")
 
 
-async def test_a_reload_of_the_signers_is_held_to_it_too(tmp_path):
-    """The former ones stay, and the problem says why."""
-    made = given(tmp_path, DECLARED + ANYBODY)
-    made.declared._path.write_text(DECLARED.replace("CA", "ca") + "# changed\n")
-    assert not made.declared.reload()
-    assert "are required" in made.declared.problem
-    async with made.running() as plane:
-        assert UNDER in await outcome(plane, OWN, ("client auth",), pkcs10("jane", ["system:masters"]))
+async def test_a_reloaded_signers_file_is_checked_for_reserved_names(tmp_path):
+    """The previous signers stay in use, and the problem has the reason."""
+    setup = new_setup(tmp_path, DEFINITION + ANY_SUBJECT)
+    setup.signers_file._path.write_text(DEFINITION.replace("CA", "ca") + "# changed\n")
+    assert not setup.signers_file.reload()
+    assert "are required" in setup.signers_file.problem
+    async with setup.running() as plane:
+        assert UNDER in await outcome(plane, CUSTOM, ("client auth",), flow.pkcs10("jane", ["system:masters"]))
 
 
-async def test_another_client_ca_restricts_signers_that_were_free(tmp_path):
-    """From the moment on in which it lets clients in: a declaration without subjects signs nothing more."""
-    made = given(tmp_path, DECLARED, "other")
-    async with made.running() as plane:
-        assert await outcome(plane, OWN, ("client auth",), pkcs10("jane", ["system:masters"])) == ""
+async def test_a_new_client_ca_restricts_the_signers_that_use_it(tmp_path):
+    """From the replacement on, a definition without subjects signs nothing more."""
+    setup = new_setup(tmp_path, DEFINITION, "other")
+    async with setup.running() as plane:
+        assert await outcome(plane, CUSTOM, ("client auth",), flow.pkcs10("jane", ["system:masters"])) == ""
         plane.replace_client_ca(verifier(tmp_path, "other"))
-        state = made.declared.signers[OWN].current(made.clock.now())
+        state = setup.signers_file.signers[CUSTOM].current(setup.clock.now())
         assert state.issuer is None
         assert "are required" in state.problem
 
 
-async def test_a_ca_file_that_becomes_the_client_ca_is_restricted(tmp_path):
-    """The files are looked at when something is signed, once a second."""
-    made = given(tmp_path, DECLARED + ANYBODY, "other")
-    async with made.running() as plane:
+async def test_a_ca_file_that_is_replaced_by_the_client_ca_is_restricted(tmp_path):
+    """The files are checked at signatures, once a second."""
+    setup = new_setup(tmp_path, DEFINITION + ANY_SUBJECT, "other")
+    async with setup.running() as plane:
         for kind in ("crt", "key"):
             (tmp_path / f"other.{kind}").write_bytes((tmp_path / f"ca.{kind}").read_bytes())
-        await made.clock.advance(cafiles.CHECK_INTERVAL.total_seconds())
-        assert UNDER in await outcome(plane, OWN, ("client auth",), pkcs10("jane", ["system:masters"]))
+        await setup.clock.advance(cafiles.CHECK_INTERVAL.total_seconds())
+        assert UNDER in await outcome(plane, CUSTOM, ("client auth",), flow.pkcs10("jane", ["system:masters"]))

@@ -1,16 +1,16 @@
-"""Questions about access, put to the authorizer that guards every request."""
+"""Access reviews: the answers of the authorizer that checks every request."""
 
 from __future__ import annotations
 
 import pytest
 
-from certplane import errors
+from certplane import errors, testing
 from certplane.meta import context, objects
 from certplane.resources import rbac, reviews
 from tests.flow import plane as flow
 
 
-async def _answer(plane, **spec):
+async def _review(plane, **spec):
     attributes = reviews.ResourceAttributes(**{"verb": "list", "resource": "pods", **spec})
     review = reviews.SubjectAccessReview(
         spec=reviews.SubjectAccessReviewSpec(
@@ -43,10 +43,10 @@ _WHOLLY = "spec.resourceAttributes.fieldSelector ignored due to parse error"
         (None, False, ""),
     ],
 )
-async def test_the_field_selector_in_question_decides_as_that_of_a_request_does(selector, allowed, error):
-    """As far as it is understood; what is not can only take rights away."""
+async def test_the_field_selector_of_a_review_restricts_access(selector, allowed, error):
+    """Requirements that cannot be parsed are ignored, which can only remove permissions."""
     async with flow.running() as plane:
-        status = await _answer(plane, field_selector=selector)
+        status = await _review(plane, field_selector=selector)
         assert (status.allowed, status.evaluation_error) == (allowed, error)
 
 
@@ -70,16 +70,16 @@ async def test_the_field_selector_in_question_decides_as_that_of_a_request_does(
         ),
     ],
 )
-async def test_a_requirement_that_nobody_can_mean_is_refused(selector, problem):
-    """An operator that is unknown here is not: clients may be newer."""
+async def test_an_invalid_requirement_is_refused(selector, problem):
+    """The error has the field and the reason."""
     async with flow.running() as plane:
         with pytest.raises(errors.Invalid) as caught:
-            await _answer(plane, field_selector=selector)
+            await _review(plane, field_selector=selector)
         assert caught.value.message == f'.authorization.k8s.io "" is invalid: {problem}'
 
 
-async def test_a_question_has_no_name_and_forgets_what_a_server_would_say():
-    """What only a server sets is dropped; the rest is told with what was recorded of it."""
+async def test_metadata_of_a_review():
+    """Metadata that only a server sets is dropped; a name is refused."""
     async with flow.running() as plane:
         review = reviews.SelfSubjectAccessReview()
         review.spec.non_resource_attributes = reviews.NonResourceAttributes(path="/", verb="get")
@@ -90,13 +90,10 @@ async def test_a_question_has_no_name_and_forgets_what_a_server_would_say():
             await plane.client(flow.JANE).create(reviews.SELF_SUBJECT_ACCESS_REVIEWS, review)
 
 
-async def test_rules_are_complete_though_a_role_is_missing():
-    """The missing role gives nothing, and is told of. Of a node nobody knows all rules."""
+async def test_rules_review_with_a_missing_role():
+    """The missing role is reported as an evaluation error. For a node, the rules are reported as incomplete."""
     async with flow.running() as plane:
-        subject = rbac.Subject(kind="Group", api_group=rbac.GROUP, name="system:authenticated")
-        binding = rbac.ClusterRoleBinding(subjects=[subject], role_ref=rbac.RoleRef(rbac.GROUP, "ClusterRole", "gone"))
-        binding.metadata.name = "b"
-        await plane.client(flow.ADMIN).create(rbac.CLUSTER_ROLE_BINDINGS, binding)
+        await plane.bind("gone", "system:authenticated")
         missing = 'clusterrole.rbac.authorization.k8s.io "gone" not found'
         node = context.User("system:node:n1", groups=("system:nodes", "system:authenticated"))
         no_rules = "node authorizer does not support user rule resolution"
@@ -116,16 +113,10 @@ def _paths(*paths, verbs=("get",)):
     return rbac.PolicyRule(verbs=list(verbs), non_resource_urls=list(paths))
 
 
-async def _may(rule, **question):
-    """Whether a user with this rule, and no other right, may do something."""
+async def _is_allowed(rule, **question):
+    """Whether a user with this rule, and no other permission, may do something."""
     async with flow.running() as plane:
-        admin = plane.client(flow.ADMIN)
-        role = rbac.ClusterRole(rules=[rule])
-        subject = rbac.Subject(kind="User", api_group=rbac.GROUP, name="john")
-        binding = rbac.ClusterRoleBinding(subjects=[subject], role_ref=rbac.RoleRef(rbac.GROUP, "ClusterRole", "r"))
-        role.metadata.name = binding.metadata.name = "r"
-        await admin.create(rbac.CLUSTER_ROLES, role)
-        await admin.create(rbac.CLUSTER_ROLE_BINDINGS, binding)
+        await plane.grant_rules(testing.user("john"), rule)
         spec = reviews.SubjectAccessReviewSpec(user="john", groups=["makers"])
         if "path" in question:
             spec.non_resource_attributes = reviews.NonResourceAttributes(**{"verb": "get", **question})
@@ -133,7 +124,7 @@ async def _may(rule, **question):
             attributes = {"verb": "get", "group": "g", "resource": "things", **question}
             spec.resource_attributes = reviews.ResourceAttributes(**attributes)
         review = reviews.SubjectAccessReview(spec=spec)
-        return (await admin.create(reviews.SUBJECT_ACCESS_REVIEWS, review)).status.allowed
+        return (await plane.client().create(reviews.SUBJECT_ACCESS_REVIEWS, review)).status.allowed
 
 
 @pytest.mark.parametrize(
@@ -160,9 +151,11 @@ async def _may(rule, **question):
         (_rule(verbs="*", groups="*", resources="*"), {"path": "/x"}, False),
     ],
 )
-async def test_a_rule_allows_what_all_its_parts_have(rule, question, allowed):
-    """Verb, group, resource with subresource, and name; a name of a rule never matches a request without one."""
-    assert await _may(rule, **question) is allowed
+async def test_a_rule_allows_requests_that_match_all_its_fields(rule, question, allowed):
+    """The fields are verb, group, resource with subresource, and name; a rule with names never matches a request
+    without one.
+    """
+    assert await _is_allowed(rule, **question) is allowed
 
 
 @pytest.mark.parametrize(
@@ -180,6 +173,6 @@ async def test_a_rule_allows_what_all_its_parts_have(rule, question, allowed):
         (_paths("*", verbs=("*",)), {}, False),
     ],
 )
-async def test_a_rule_for_paths_allows_them_and_no_resource(rule, question, allowed):
-    """A path as a whole, or all that begin with what is before the `*`."""
-    assert await _may(rule, **question) is allowed
+async def test_a_rule_for_paths_allows_no_resources(rule, question, allowed):
+    """A path matches as a whole, or by the prefix before `*`."""
+    assert await _is_allowed(rule, **question) is allowed

@@ -15,7 +15,7 @@ from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import events, nodes, rbac
 from tests import kubelets
 from tests.flow import plane as flow
-from tests.flow.approving import ACCOUNT, approver_plane
+from tests.flow.approving import approver_plane
 
 APPROVED = (decisions.APPROVED, policy.PROVEN)
 
@@ -36,7 +36,7 @@ async def test_a_kubelet_with_proven_names_gets_a_certificate():
 
 
 async def test_requests_from_before_the_start_are_handled():
-    """Not only those that are created later."""
+    """Requests that exist when the approver starts are approved."""
 
     async def before(cluster):
         await cluster.register()
@@ -59,15 +59,15 @@ async def test_a_request_waits_for_its_node():
         await flow.issued(cluster.admin, "a")
 
 
-async def test_a_new_address_of_a_node_is_noticed():
+async def test_a_new_address_of_a_node_causes_another_evaluation():
     """The pending request is evaluated at once; heartbeats have no effect."""
     async with approver_plane() as cluster:
         await cluster.register("n1", ("Hostname", "n1"))
         await cluster.request(dns=())
         assert await cluster.decision() == (decisions.NOT_APPROVED, policy.ADDRESS_NOT_PROVEN)
-        for _ in range(3):
+        for number in range(3):
             heartbeat = await cluster.kubelet().get(nodes.RESOURCE, "n1")
-            heartbeat.status.conditions = [nodes.NodeCondition(type="Ready", status="True", message=str(_))]
+            heartbeat.status.conditions = [nodes.NodeCondition(type="Ready", status="True", message=str(number))]
             await cluster.kubelet().update(nodes.RESOURCE, heartbeat, "status")
         await testing.settle(2000)
         assert len(cluster.recorded) == 1
@@ -98,7 +98,7 @@ async def test_pending_requests_are_retried_with_growing_delays():
 
 
 async def test_a_corrected_inventory_is_used(tmp_path):
-    """Without a restart, and without waiting for the retry; nothing is denied before."""
+    """It is used without a restart and without waiting for the retry; nothing is denied before."""
     path = tmp_path / "nodes.yaml"
     async with approver_plane({"inventory": str(path), "sources": ["inventory"]}, inventory=path) as cluster:
         await cluster.request()
@@ -147,8 +147,8 @@ async def test_report_changes_nothing():
         await flow.eventually(events_written)
 
 
-async def test_a_denial_has_its_reason():
-    """In the condition, in the Event, and in the metric."""
+async def test_a_denial_has_a_reason():
+    """The condition, the Event and the metric have it."""
     async with approver_plane() as cluster:
         await cluster.register()
         await cluster.request(dns=("n1", "vault.example.org"))
@@ -169,7 +169,7 @@ async def test_a_denial_has_its_reason():
         assert 'decision="Denied",reason="NameNotProven"' in cluster.plane.telemetry.render().decode()
 
 
-async def test_a_deleted_request_is_forgotten():
+async def test_a_deleted_request_is_not_evaluated_again():
     """It is not evaluated again."""
     async with approver_plane() as cluster:
         await cluster.request()
@@ -181,11 +181,11 @@ async def test_a_deleted_request_is_forgotten():
         assert len(cluster.recorded) == 1
 
 
-async def test_a_missing_right_is_recorded():
-    """The error of the server is recorded on the request; the request is approved once the right is granted."""
+async def test_a_missing_permission_is_recorded():
+    """The error of the server is recorded on the request; the request is approved once the permission is granted."""
     async with approver_plane() as cluster:
         await cluster.register()
-        role = await cluster.admin.get(rbac.CLUSTER_ROLES, ACCOUNT.name)
+        role = cluster.role
         rules, role.rules = role.rules, [rule for rule in role.rules if rule.resources != ["signers"]]
         role = await cluster.admin.update(rbac.CLUSTER_ROLES, role)
         await cluster.request()
@@ -204,7 +204,7 @@ async def test_a_missing_right_is_recorded():
 
 @pytest.mark.parametrize("name", ["N1", "n1.EXAMPLE.com"])
 async def test_names_are_compared_without_case(name):
-    """As in DNS."""
+    """As in DNS, upper-case names are those of the Node."""
     async with approver_plane() as cluster:
         await cluster.register("n1", ("Hostname", "n1"), ("InternalDNS", "n1.example.com"), ("InternalIP", "10.0.0.1"))
         await cluster.request(dns=(name,))

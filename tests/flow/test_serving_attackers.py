@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from certplane import errors, testing
+from certplane import errors, signernames, testing
 from certplane.client import api
 from certplane.controllers.approving.kubeletserving import approver, evidence, policy, rules
 from certplane.controllers.runtime import decisions
@@ -17,19 +17,17 @@ from certplane.golang import asn1, pem
 from certplane.meta import context
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.server import local
-from certplane.x509.issuance import profiles
 from tests import kubelets
 from tests.flow import plane as flow
 from tests.flow.approving import ACCOUNT, approver_plane, grant, node_user
 
 APPROVED = (decisions.APPROVED, policy.PROVEN)
 CREATE = ("certificates.k8s.io", "certificatesigningrequests", ("create",), ())
-#: Somebody with a bootstrap token; the role that kubeadm gives to it lets it ask.
+#: The user of a bootstrap token; the role that kubeadm gives to it permits creating requests.
 TOKEN = context.User(
     "system:bootstrap:abcdef",
     groups=("system:bootstrappers", "system:bootstrappers:kubeadm:default-node-token", "system:authenticated"),
 )
-JANE = context.User("jane", groups=("system:authenticated",))
 
 
 def _id(value):
@@ -41,7 +39,7 @@ def denied(reason):
     return decisions.DENIED, reason
 
 
-def left(reason):
+def pending(reason):
     return decisions.NOT_APPROVED, reason
 
 
@@ -55,7 +53,7 @@ async def _nothing_issued(cluster, *names):
         assert csr.status.certificate == b""
 
 
-# --- the requestor ------------------------------------------------------------------------------------------------
+# --- the requestor ----------------------------------------------------------------------------------------------------
 
 
 async def test_stolen_bootstrap_token():
@@ -81,12 +79,12 @@ async def test_stolen_bootstrap_token_that_becomes_a_node():
             assert await cluster.decision(name) == denied(reason)
 
 
-async def test_user_who_only_looks_like_a_node():
+async def test_user_with_the_subject_of_a_node():
     """The subject of a request does not show who sent it."""
     async with approver_plane() as cluster:
         await cluster.register()
-        await grant(cluster.admin, JANE, CREATE)
-        await cluster.request(user=JANE)
+        await grant(cluster.plane, flow.JANE, CREATE)
+        await cluster.request(user=flow.JANE)
         assert await cluster.decision() == denied(policy.NOT_A_NODE)
         await _nothing_issued(cluster)
 
@@ -95,8 +93,8 @@ async def test_group_forged_in_the_body():
     """The server sets the user and the groups."""
     async with approver_plane() as cluster:
         await cluster.register()
-        await grant(cluster.admin, JANE, CREATE)
-        sent = await cluster.request(user=JANE, username="system:node:n1", groups=["system:nodes"])
+        await grant(cluster.plane, flow.JANE, CREATE)
+        sent = await cluster.request(user=flow.JANE, username="system:node:n1", groups=["system:nodes"])
         assert (sent.spec.username, sent.spec.groups) == ("jane", ["system:authenticated"])
         assert await cluster.decision() == denied(policy.NOT_A_NODE)
 
@@ -106,7 +104,7 @@ async def test_node_user_without_the_group():
     async with approver_plane() as cluster:
         await cluster.register()
         user = context.User("system:node:n1", groups=("system:authenticated",))
-        await grant(cluster.admin, user, CREATE)
+        await grant(cluster.plane, user, CREATE)
         await cluster.request(user=user)
         assert await cluster.decision() == denied(policy.NOT_A_NODE)
 
@@ -114,12 +112,12 @@ async def test_node_user_without_the_group():
 async def test_node_without_a_name():
     """NodeRestriction forbids its requests; where a server does not, the approver denies them."""
     async with approver_plane() as cluster:
-        nobody = node_user("")
+        nameless = node_user("")
         with pytest.raises(errors.Forbidden):
-            await cluster.request(user=nobody, common_name="system:node:")
-        nobody = context.User("system:node:", groups=("system:authenticated",))
-        await grant(cluster.admin, nobody, CREATE)
-        await cluster.request(user=nobody, common_name="system:node:")
+            await cluster.request(user=nameless, common_name="system:node:")
+        nameless = context.User("system:node:", groups=("system:authenticated",))
+        await grant(cluster.plane, nameless, CREATE)
+        await cluster.request(user=nameless, common_name="system:node:")
         assert await cluster.decision() == denied(policy.NOT_A_NODE)
 
 
@@ -153,7 +151,7 @@ async def test_further_organization():
         assert await cluster.decision() == denied(policy.IDENTITY_MISMATCH)
 
 
-# --- the request --------------------------------------------------------------------------------------------------
+# --- the request ------------------------------------------------------------------------------------------------------
 
 
 async def test_another_signer():
@@ -161,7 +159,7 @@ async def test_another_signer():
     async with approver_plane() as cluster:
         await cluster.register()
         usages = ("digital signature", "client auth")
-        await cluster.request("a", signer=profiles.KUBE_APISERVER_CLIENT, usages=usages)
+        await cluster.request("a", signer=signernames.KUBE_APISERVER_CLIENT, usages=usages)
         await cluster.request("b", flow.ADMIN, signer="example.com/serving")
         await cluster.request("c")
         await flow.issued(cluster.admin, "c")
@@ -214,16 +212,16 @@ async def test_weak_key():
         assert await cluster.decision() == denied(policy.WEAK_KEY)
 
 
-# --- the names ----------------------------------------------------------------------------------------------------
+# --- the names --------------------------------------------------------------------------------------------------------
 
 
 async def test_name_of_another_node():
-    """Even if both Nodes claim the name."""
+    """It is not proven, even if both Nodes claim it."""
     async with approver_plane({"sources": ["node"]}) as cluster:
         await cluster.register("n2", ("Hostname", "n2"), ("InternalIP", "10.0.0.2"))
         await cluster.register("n1", ("Hostname", "n2"), ("InternalIP", "10.0.0.1"))
         await cluster.request(dns=("n2",), ips=())
-        assert await cluster.decision() == left(policy.CLAIMED_BY_ANOTHER)
+        assert await cluster.decision() == pending(policy.CLAIMED_BY_ANOTHER)
         await _nothing_issued(cluster)
 
 
@@ -234,13 +232,13 @@ async def test_two_nodes_claim_one_address():
         await cluster.register("n2", ("InternalIP", "10.0.0.1"))
         await cluster.request("a", dns=())
         await cluster.request("b", node_user("n2"), common_name="system:node:n2", dns=())
-        assert await cluster.decision("a") == await cluster.decision("b") == left(policy.CLAIMED_BY_ANOTHER)
+        assert await cluster.decision("a") == await cluster.decision("b") == pending(policy.CLAIMED_BY_ANOTHER)
         await cluster.register("n2", ("InternalIP", "10.0.0.2"))
         await flow.issued(cluster.admin, "a")
         assert await cluster.conditions("b") == []
 
 
-async def test_node_that_claims_what_is_anothers_to_block_it(tmp_path):
+async def test_node_claims_a_name_to_block_its_owner(tmp_path):
     """A claim does not block what the inventory assigns to another node."""
     path = tmp_path / "nodes.yaml"
     path.write_text("n1: [n1, 10.0.0.1]\n")
@@ -264,7 +262,7 @@ async def test_stolen_node_credential_claims_any_name():
 
 @pytest.mark.parametrize("name", ["*", "*.example.com", "n1.*"])
 async def test_wildcard(name):
-    """Whatever the evidence."""
+    """It is denied whatever the evidence."""
     async with approver_plane({"sources": ["node"]}) as cluster:
         await cluster.register("n1", ("Hostname", name), ("InternalIP", "10.0.0.1"))
         await cluster.request(dns=("n1", name))
@@ -284,8 +282,8 @@ async def test_wildcard(name):
     ],
     ids=_id,
 )
-async def test_api_server(names):
-    """Neither its names nor its addresses, even if the Node object is sufficient evidence."""
+async def test_names_and_addresses_of_the_api_server(names):
+    """They are denied, even if the Node object is sufficient evidence."""
     settings = {
         "sources": ["node"],
         "api-server": ["api.example.com", "10.0.0.100"],
@@ -309,7 +307,7 @@ async def test_service_of_the_cluster():
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1", "224.0.0.1"])
-async def test_loopback_and_the_like(address):
+async def test_loopback_link_local_and_multicast_addresses(address):
     """A certificate for such an address would be valid on every machine."""
     async with approver_plane({"sources": ["node"]}) as cluster:
         await cluster.register("n1", ("InternalIP", address))
@@ -318,14 +316,14 @@ async def test_loopback_and_the_like(address):
 
 
 async def test_localhost():
-    """The name as well as the address."""
+    """The name is denied, as is the address."""
     async with approver_plane({"sources": ["node"]}) as cluster:
         await cluster.register("n1", ("Hostname", "localhost"))
         await cluster.request(dns=("localhost",), ips=())
         assert await cluster.decision() == denied(policy.FORBIDDEN_NAME)
 
 
-async def test_name_in_the_subject_alone():
+async def test_name_only_in_the_subject():
     """Old clients would read it there."""
     async with approver_plane() as cluster:
         await cluster.register()
@@ -351,7 +349,7 @@ async def test_names_of_other_kinds(name):
         assert await cluster.decision() == denied(policy.NAME_KIND_NOT_ALLOWED)
 
 
-async def test_a_thousand_names():
+async def test_too_many_names():
     """They are denied without any DNS lookup."""
     table = kubelets.TableResolver()
     async with approver_plane({"dns": True, "sources": ["cidrs", "dns"]}, resolver=table) as cluster:
@@ -389,11 +387,11 @@ async def test_homograph():
         assert await cluster.decision() == denied(policy.NAME_NOT_PROVEN)
 
 
-async def test_bytes_that_are_no_ascii():
-    """The server rejects them, and so would the approver."""
+async def test_name_that_is_not_ascii():
+    """The server rejects it, and so would the approver."""
     request = _with_raw_name(b"n\xd1\x96")
     async with approver_plane() as cluster:
-        new = flow.new_csr("a", profiles.KUBELET_SERVING, kubelets.USAGES, request)
+        new = flow.new_csr("a", signernames.KUBELET_SERVING, kubelets.USAGES, request)
         with pytest.raises(errors.APIError, match="SAN dNSName is malformed"):
             await cluster.kubelet().create(csrs.RESOURCE, new)
     with pytest.raises(policy.certificaterequest.RequestError):
@@ -412,10 +410,10 @@ async def test_ipv4_inside_ipv6():
         await cluster.register("n2", ("InternalIP", "10.0.0.2"))
         await cluster.register("n1", ("InternalIP", "::ffff:10.0.0.2"))
         await cluster.request(dns=(), ips=("::ffff:10.0.0.2",))
-        assert await cluster.decision() == left(policy.CLAIMED_BY_ANOTHER)
+        assert await cluster.decision() == pending(policy.CLAIMED_BY_ANOTHER)
 
 
-# --- the sources --------------------------------------------------------------------------------------------------
+# --- the sources ------------------------------------------------------------------------------------------------------
 
 
 async def test_dns_spoofed_forward():
@@ -436,7 +434,7 @@ async def test_dns_spoofed_forward_alone():
     async with approver_plane(settings, resolver=table) as cluster:
         await cluster.register()
         await cluster.request(dns=("vault.example.org",), ips=())
-        assert await cluster.decision() == left(policy.NAME_NOT_PROVEN)
+        assert await cluster.decision() == pending(policy.NAME_NOT_PROVEN)
         await _nothing_issued(cluster)
 
 
@@ -447,7 +445,7 @@ async def test_dns_spoofed_reverse():
     async with approver_plane(settings, resolver=table) as cluster:
         await cluster.register()
         await cluster.request(dns=(), ips=("192.0.2.1",))
-        assert await cluster.decision() == left(policy.ADDRESS_NOT_PROVEN)
+        assert await cluster.decision() == pending(policy.ADDRESS_NOT_PROVEN)
         await _nothing_issued(cluster)
 
 
@@ -459,22 +457,22 @@ async def test_name_of_a_neighbour_in_dns(sources):
         await cluster.register("n2", ("Hostname", "n2"), ("InternalIP", "10.0.0.2"))
         await cluster.register()
         await cluster.request(dns=("n2.example.org",), ips=())
-        assert await cluster.decision() == left(policy.NAME_NOT_PROVEN)
+        assert await cluster.decision() == pending(policy.NAME_NOT_PROVEN)
         await _nothing_issued(cluster)
 
 
-async def test_dns_made_silent():
+async def test_dns_is_blocked():
     """An attacker who blocks DNS causes neither denials nor approvals."""
     table = kubelets.TableResolver({"n1.example.org": evidence.ResolutionFailed("no answer within 5s")})
     async with approver_plane({"dns": True, "sources": ["node+cidrs", "dns"]}, resolver=table) as cluster:
         await cluster.register()
         await cluster.request(dns=("n1.example.org",), ips=())
-        assert await cluster.decision() == left(policy.SOURCE_UNAVAILABLE)
+        assert await cluster.decision() == pending(policy.SOURCE_UNAVAILABLE)
         assert await cluster.conditions() == []
         await _nothing_issued(cluster)
 
 
-async def test_inventory_made_unreadable(tmp_path):
+async def test_inventory_becomes_unreadable(tmp_path):
     """The previous inventory stays in use."""
     path = tmp_path / "nodes.yaml"
     path.write_text("n1: [n1, 10.0.0.1]\n")
@@ -488,13 +486,13 @@ async def test_inventory_made_unreadable(tmp_path):
         assert await cluster.decision("b") == APPROVED
 
 
-async def test_inventory_kept_away_from_the_start(tmp_path):
+async def test_inventory_is_missing_at_startup(tmp_path):
     """Nothing is approved without it, whatever the other evidence."""
     path = tmp_path / "nodes.yaml"
     async with approver_plane({"inventory": str(path)}, inventory=path) as cluster:
         await cluster.register()
         await cluster.request()
-        assert await cluster.decision() == left(policy.SOURCE_UNAVAILABLE)
+        assert await cluster.decision() == pending(policy.SOURCE_UNAVAILABLE)
 
 
 async def test_control_characters():
@@ -507,7 +505,7 @@ async def test_control_characters():
         assert message.isprintable()
 
 
-# --- races --------------------------------------------------------------------------------------------------------
+# --- races ------------------------------------------------------------------------------------------------------------
 
 
 class _InterferingTransport(local.InProcessTransport):
@@ -528,7 +526,7 @@ async def _race(interfere):
     """An approver decides to approve a request that changes before the approval is written."""
     async with flow.running() as plane:
         admin = plane.client(flow.ADMIN)
-        await grant(admin, ACCOUNT, *_RIGHTS)
+        await grant(plane, ACCOUNT, *_RIGHTS)
         seen = await plane.client(node_user()).create(csrs.RESOURCE, _good())
         transport = _InterferingTransport(plane.handler, ACCOUNT, "approver", interfere=lambda: interfere(plane))
         settings = rules.parse({"cidrs": ["10.0.0.0/16"], "patterns": ["{node}"], "sources": ["cidrs", "patterns"]})
@@ -542,7 +540,7 @@ async def _race(interfere):
 
 _RIGHTS = (
     ("certificates.k8s.io", "certificatesigningrequests/approval", ("update",), ()),
-    ("certificates.k8s.io", "signers", ("approve",), (profiles.KUBELET_SERVING,)),
+    ("certificates.k8s.io", "signers", ("approve",), (signernames.KUBELET_SERVING,)),
 )
 
 
@@ -552,7 +550,7 @@ class _NoNodes:
 
 
 def _good():
-    return flow.new_csr("a", profiles.KUBELET_SERVING, kubelets.USAGES, kubelets.pkcs10())
+    return flow.new_csr("a", signernames.KUBELET_SERVING, kubelets.USAGES, kubelets.pkcs10())
 
 
 async def test_denied_meanwhile():
@@ -571,7 +569,7 @@ async def test_replaced_meanwhile():
         admin = plane.client(flow.ADMIN)
         await admin.delete(csrs.RESOURCE, "a")
         other = flow.new_csr(
-            "a", profiles.KUBELET_SERVING, kubelets.USAGES, kubelets.pkcs10(dns=("vault.example.org",))
+            "a", signernames.KUBELET_SERVING, kubelets.USAGES, kubelets.pkcs10(dns=("vault.example.org",))
         )
         await plane.client(node_user()).create(csrs.RESOURCE, other)
 
@@ -599,7 +597,7 @@ async def test_request_of_another_key():
     broken[-1] ^= 1
     text = pem.encode("CERTIFICATE REQUEST", bytes(broken))
     async with approver_plane() as cluster:
-        new = flow.new_csr("a", profiles.KUBELET_SERVING, kubelets.USAGES, text)
+        new = flow.new_csr("a", signernames.KUBELET_SERVING, kubelets.USAGES, text)
         with pytest.raises(errors.Invalid, match="verification failure"):
             await cluster.kubelet().create(csrs.RESOURCE, new)
     with pytest.raises(policy.certificaterequest.RequestError):

@@ -1,4 +1,4 @@
-"""The start of the commands: any path in the settings may be unusable, and each problem has a message."""
+"""Startup of the commands: any path in the settings may be unusable, and each problem has a message and hints."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ is_root = os.geteuid() == 0
 
 @pytest.fixture(autouse=True)
 def process_settings():
-    """The commands have the process for themselves: its signals and its umask."""
+    """Restore the signal handlers and the umask, which the commands change."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     handlers = [signal.getsignal(number) for number in numbers]
     umask = os.umask(0o077)
@@ -39,7 +39,7 @@ def process_settings():
 
 @contextlib.contextmanager
 def taken_port():
-    """A port on which somebody else listens: no server that is started here gets any further."""
+    """A port with another listener: no server that is started here gets further than binding it."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -53,7 +53,7 @@ def start_serve(data, **flags):
 
 
 def refused(start):
-    """What is told: the message, and hints that are there."""
+    """The message of the SetupError; it must have hints."""
     with pytest.raises(SetupError) as caught:
         start()
     assert caught.value.hints
@@ -62,7 +62,7 @@ def refused(start):
 
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory):
-    """A data directory as a first start leaves it, but for the kubeconfigs, which come with the port."""
+    """A data directory after a first start, without the kubeconfigs, which are written when the port is bound."""
     data = tmp_path_factory.mktemp("complete") / "data"
     with pytest.raises(SetupError, match="cannot listen"):
         start_serve(data)
@@ -82,11 +82,11 @@ def data(complete, tmp_path):
     return copy
 
 
-def named(value):
+def _id(value):
     return value if isinstance(value, str) else value.__name__
 
 
-# --- unusable paths -----------------------------------------------------------------------------------------------
+# --- unusable paths ---------------------------------------------------------------------------------------------------
 
 
 def _away(path):
@@ -119,7 +119,7 @@ def a_link(path):
     path.symlink_to(target)
 
 
-def a_loop(path):
+def a_link_to_itself(path):
     _away(path)
     path.symlink_to(path)
 
@@ -136,35 +136,39 @@ def open_to_all(path):
     path.chmod(0o777 if path.is_dir() else 0o666)
 
 
-def foreign(path):
+def owned_by_another_user(path):
     if not path.exists():
         path.touch(mode=0o600)
     os.chown(path, 65534, 65534)
 
 
-#: Who is root may read everything, and is the only one who can give files away.
-_HERE = {unreadable: not is_root, foreign: is_root}
+#: Root can read everything, and is the only user who can change the owner of a file.
+_APPLICABLE = {unreadable: not is_root, owned_by_another_user: is_root}
 SECRETS = ("pki/ca.key", "pki/apiserver.key", "pki/sa.key", "admin.conf", "super-admin.conf")
-OURS = (*SECRETS, "pki/ca.crt", "pki/apiserver.crt", "store.sqlite", "store.sqlite-wal", "store.sqlite-shm",
-        "store.sqlite.lock", "audit.log", "audit-approvals.log")  # fmt: skip
+DATA_FILES = (*SECRETS, "pki/ca.crt", "pki/apiserver.crt", "store.sqlite", "store.sqlite-wal", "store.sqlite-shm",
+              "store.sqlite.lock", "audit.log", "audit-approvals.log")  # fmt: skip
 CASES = [
-    (name, spoil)
-    for spoil in (a_directory, a_link, a_loop, unreadable, open_to_all, foreign)
-    for name in OURS
-    if _HERE.get(spoil, True)
+    (name, damage)
+    for damage in (a_directory, a_link, a_link_to_itself, unreadable, open_to_all, owned_by_another_user)
+    for name in DATA_FILES
+    if _APPLICABLE.get(damage, True)
 ]
 CASES += [(name, garbage) for name in (*SECRETS, "pki/ca.crt", "pki/apiserver.crt", "store.sqlite")]
-CASES += [(name, spoil) for name in ("", "pki") for spoil in (a_file, a_loop, open_to_all, *([foreign] * is_root))]
+CASES += [
+    (name, damage)
+    for name in ("", "pki")
+    for damage in (a_file, a_link_to_itself, open_to_all, *([owned_by_another_user] * is_root))
+]
 CASES += [("pki", a_link), *([("", unreadable), ("pki", unreadable)] * (not is_root))]
 
 
-@pytest.mark.parametrize(("name", "spoil"), CASES, ids=named)
-def test_the_data_directory_is_judged_at_the_start(name, spoil, data):
-    """A directory or a link where a file belongs, what others can read or change, what is none of ours, and what makes
-    no sense: told with its path, and left as it is.
+@pytest.mark.parametrize(("name", "damage"), CASES, ids=_id)
+def test_the_data_directory_is_checked_at_startup(name, damage, data):
+    """Directories or links in place of files, files of other users or accessible to them, and invalid contents: each is
+    refused with its path, and not changed.
     """
     path = data / name
-    spoil(path)
+    damage(path)
     before = os.lstat(path)
     message = refused(lambda: start_serve(data))
     assert str(path) in message
@@ -186,54 +190,54 @@ def _below_a_file(path):
     return path / "below"
 
 
-NAMED = (
+FILE_FLAGS = (
     "client_ca_file", "token_auth_file", "service_account_signing_key_file", "service_account_key_file", "root_ca_file",
     "audit_policy_file", "serving_approver", "signers",
 )  # fmt: skip
-WRONG = [_missing, a_directory, a_loop, garbage, _too_long, _below_a_file, *([unreadable] * (not is_root))]
+DAMAGES = [_missing, a_directory, a_link_to_itself, garbage, _too_long, _below_a_file, *([unreadable] * (not is_root))]
 
 
-@pytest.mark.parametrize("spoil", WRONG, ids=named)
-@pytest.mark.parametrize("flag", NAMED)
-def test_named_files_are_judged_at_the_start_of_serve(flag, spoil, data, tmp_path):
-    """Each flag that names a file."""
-    path = tmp_path / "named"
-    path = spoil(path) or path
+@pytest.mark.parametrize("damage", DAMAGES, ids=_id)
+@pytest.mark.parametrize("flag", FILE_FLAGS)
+def test_files_named_by_flags_are_checked_by_serve(flag, damage, data, tmp_path):
+    """An unusable file is refused with its path, for each flag that names a file."""
+    path = tmp_path / "file"
+    path = damage(path) or path
     message = refused(lambda: start_serve(data, **{flag: path}))
     assert str(path) in message
     assert "cannot listen" not in message
 
 
-@pytest.mark.parametrize("spoil", WRONG, ids=named)
+@pytest.mark.parametrize("damage", DAMAGES, ids=_id)
 @pytest.mark.parametrize("half", ["tls_cert_file", "tls_private_key_file"])
-def test_the_serving_pair_is_judged(half, spoil, data, tmp_path):
-    """Both of its halves."""
+def test_the_serving_pair_is_checked(half, damage, data, tmp_path):
+    """Both the certificate and the key are checked."""
     pair = {"tls_cert_file": data / "pki" / "apiserver.crt", "tls_private_key_file": data / "pki" / "apiserver.key"}
-    path = tmp_path / "named"
-    pair[half] = spoil(path) or path
+    path = tmp_path / "file"
+    pair[half] = damage(path) or path
     message = refused(lambda: start_serve(data, **pair))
     assert str(pair[half]) in message
     assert "cannot listen" not in message
 
 
-@pytest.mark.parametrize("spoil", [a_directory, a_loop, a_link, _too_long, _below_a_file], ids=named)
+@pytest.mark.parametrize("damage", [a_directory, a_link_to_itself, a_link, _too_long, _below_a_file], ids=_id)
 @pytest.mark.parametrize("flag", ["audit_log_path", "audit_approvals_log_path", "store", "ready_file"])
-def test_named_outputs_are_judged(flag, spoil, data, tmp_path):
-    """The audit log and the store, elsewhere than in the data directory, and the ready file."""
+def test_output_paths_are_checked(flag, damage, data, tmp_path):
+    """These are the audit logs and the store outside the data directory, and the ready file."""
     place = tmp_path / "place"
     place.mkdir(mode=0o700)
-    path = place / "named"
-    if spoil is a_link:
-        (place / "named.target").touch(mode=0o600)
-    path = spoil(path) or path
+    path = place / "file"
+    if damage is a_link:
+        (place / "file.target").touch(mode=0o600)
+    path = damage(path) or path
     value = f"sqlite:{path}" if flag == "store" else path
     message = refused(lambda: start_serve(data, **{flag: value}))
-    assert str(path if spoil is not _below_a_file else path.parent) in message
+    assert str(path if damage is not _below_a_file else path.parent) in message
     assert "cannot listen" not in message
 
 
 def test_a_taken_port_leaves_no_kubeconfig(data):
-    """It would lead to whoever has the port."""
+    """It would lead clients to the process that has the port."""
     assert "cannot listen" in refused(lambda: start_serve(data))
     assert not list(data.glob("*.conf"))
 
@@ -247,20 +251,20 @@ def test_a_taken_port_leaves_no_kubeconfig(data):
         (OSError(errno.EACCES, ""), "ports below 1024 require root; choose another port with --listen"),
     ],
 )  # fmt: skip
-def test_the_hint_is_about_what_was_wrong_with_the_address(error, hint):
-    """A free port helps nobody who named an address of another machine."""
+def test_the_hint_for_a_failed_bind_depends_on_the_error(error, hint):
+    """For an address of another machine, another port would not help."""
     assert listener._hint(error, 443, "--listen").startswith(hint)
 
 
 def test_an_address_of_another_machine_is_refused():
-    """One that is for documentation, and nobody's."""
+    """The address is reserved for documentation (RFC 5737)."""
     with pytest.raises(SetupError, match=r"cannot listen on 192\.0\.2\.1:6443: Cannot assign") as caught:
         listener.bind("192.0.2.1", 6443)
     assert "this machine does not have that address" in caught.value.hints[0]
 
 
-class Hanging(memory.MemoryStore):
-    """A store that does not answer, as on a disk that hangs."""
+class HangingStore(memory.MemoryStore):
+    """A store whose reads never return, as on a hanging disk."""
 
     def __init__(self):
         super().__init__()
@@ -271,9 +275,9 @@ class Hanging(memory.MemoryStore):
         await asyncio.Event().wait()
 
 
-async def test_a_start_that_hangs_can_be_ended(tmp_path):
-    """SIGTERM ends it, and leaves nothing running."""
-    clock, store = testing.FakeClock(), Hanging()
+async def test_a_hanging_startup_ends_on_sigterm(tmp_path):
+    """No task is left running."""
+    clock, store = testing.FakeClock(), HangingStore()
     plane = assembly.Plane(store, clock, assembly.PlaneConfig(ControllerConfig()))
     received = signals.Signals()
     with socket.socket() as bound:
@@ -287,7 +291,7 @@ async def test_a_start_that_hangs_can_be_ended(tmp_path):
     assert [asyncio.current_task()] == list(asyncio.all_tasks())
 
 
-# --- the other commands -------------------------------------------------------------------------------------------
+# --- the other commands -----------------------------------------------------------------------------------------------
 
 
 def start_controllers(**flags):
@@ -295,12 +299,12 @@ def start_controllers(**flags):
         controllers.run(controllersettings.read({"listen_health": f"127.0.0.1:{port}", **flags}, {}))
 
 
-@pytest.mark.parametrize("spoil", WRONG, ids=named)
+@pytest.mark.parametrize("damage", DAMAGES, ids=_id)
 @pytest.mark.parametrize("flag", ["kubeconfig", "root_ca_file", "serving_approver", "signers"])
-def test_named_files_are_judged_at_the_start_of_controllers(flag, spoil, tmp_path):
-    """Each flag that names a file."""
-    path = tmp_path / "named"
-    path = spoil(path) or path
+def test_files_named_by_flags_are_checked_by_controllers(flag, damage, tmp_path):
+    """An unusable file is refused with its path, for each flag that names a file."""
+    path = tmp_path / "file"
+    path = damage(path) or path
     good = tmp_path / "good.conf"
     good.write_text(
         "clusters: [{name: a, cluster: {server: 'https://127.0.0.1:1'}}]\n"
@@ -311,28 +315,28 @@ def test_named_files_are_judged_at_the_start_of_controllers(flag, spoil, tmp_pat
     assert "cannot listen" not in message
 
 
-@pytest.mark.parametrize("spoil", WRONG, ids=named)
-def test_the_configuration_file_is_judged(spoil, tmp_path):
-    """--config of both commands."""
-    path = tmp_path / "named"
-    path = spoil(path) or path
+@pytest.mark.parametrize("damage", DAMAGES, ids=_id)
+def test_the_configuration_file_is_checked(damage, tmp_path):
+    """This is --config of both commands."""
+    path = tmp_path / "file"
+    path = damage(path) or path
     assert str(path) in refused(lambda: files_of_settings.read_file(str(path)))
 
 
-def test_a_configuration_file_that_is_no_yaml(tmp_path):
-    """It is told with a line that would do."""
+def test_a_configuration_file_that_is_not_yaml(tmp_path):
+    """The error has a hint."""
     (tmp_path / "bad.yaml").write_text("listen: [")
     assert "is not valid YAML" in refused(lambda: files_of_settings.read_file(str(tmp_path / "bad.yaml")))
 
 
-@pytest.mark.parametrize("spoil", WRONG, ids=named)
-def test_the_files_of_short_commands_are_judged(spoil, tmp_path):
-    """--kubeconfig of token, --log of audit."""
-    path = tmp_path / "named"
-    path = spoil(path) or path
+@pytest.mark.parametrize("damage", DAMAGES, ids=_id)
+def test_files_of_other_commands_are_checked(damage, tmp_path):
+    """These are --kubeconfig of token and --log of audit."""
+    path = tmp_path / "file"
+    path = damage(path) or path
     commands = [(token.token, ["--kubeconfig", str(path), "list"])]
-    if spoil is not garbage:
-        # What is no record is passed over.
+    if damage is not garbage:
+        # Lines that are not records are skipped.
         commands.append((audit.audit, ["approvals", "--log", str(path)]))
     for command, arguments in commands:
         result = click.testing.CliRunner().invoke(command, arguments)
@@ -341,8 +345,8 @@ def test_the_files_of_short_commands_are_judged(spoil, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["data-dir", "audit-log-path", "kubeconfig"])
-def test_a_path_cannot_have_a_nul(name):
-    """In a file it can be written."""
+def test_a_path_with_a_nul_character_is_refused(name):
+    """A configuration file can contain one."""
     read = controllersettings.read if name == "kubeconfig" else servesettings.read
     with pytest.raises(SetupError, match=f"--{name}: has a NUL character"):
         read({}, {name: "a\0b"})
@@ -360,7 +364,7 @@ def test_a_path_cannot_have_a_nul(name):
     ],
 )
 def test_the_missing_half_of_a_pair_is_named(flags, missing):
-    """By the flag that would give it."""
+    """The error has the flag that is missing."""
     with pytest.raises(SetupError) as caught:
         servesettings.read(flags, {})
     assert f"{missing} is missing" in caught.value.message

@@ -13,32 +13,15 @@ from cryptography.hazmat.primitives import serialization
 
 from certplane import testing, timestamps
 from certplane.resources import certificatesigningrequests as csrs
-from certplane.server import exchange
 from certplane.store import memory
 from tests.flow import plane as flow
 
 PATH = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 
 
-def _chunks(body):
-    async def chunks():
-        yield body
-
-    return chunks
-
-
-async def ask(plane, method, path, body=None):
+async def ask(plane, method, path, body=b""):
     """One request with a JSON body: status and response."""
-    reply = await respond(plane, method, path, body)
-    return reply.status, json.loads(reply.body)
-
-
-async def respond(plane, method, path, body=None):
-    path, _, query = path.partition("?")
-    sent = b"" if body is None else json.dumps(body).encode()
-    headers = exchange.Headers([(b"content-type", b"application/json")])
-    request = exchange.Request(method, path, query, headers, _chunks(sent), identity=flow.ADMIN)
-    return await flow.assembled(plane)(request)
+    return await flow.request_json(plane, method, path, body, content_type="application/json")
 
 
 @contextlib.asynccontextmanager
@@ -63,8 +46,8 @@ async def write(plane, subresource, *types):
     return await ask(plane, "PUT", f"{PATH}/a{subresource}", stored)
 
 
-async def test_what_is_gone_is_told_before_what_is_new():
-    """For all condition types: errors about removed ones precede errors about added ones."""
+async def test_errors_about_removed_conditions_come_first():
+    """Errors about removed conditions precede errors about added ones, for all condition types."""
     async with with_request() as plane:
         assert (await write(plane, "/status", "Failed"))[0] == 200
         status, answer = await write(plane, "/status", "Approved")
@@ -77,8 +60,8 @@ async def test_what_is_gone_is_told_before_what_is_new():
     )
 
 
-async def test_a_version_that_is_no_number():
-    """The message is Go's error alone, as in a real server."""
+async def test_a_resource_version_that_is_not_a_number():
+    """The message is only Go's error, as in a real API server."""
     async with with_request() as plane:
         _, stored = await ask(plane, "GET", f"{PATH}/a")
         stored["metadata"]["resourceVersion"] = "abc"
@@ -86,12 +69,13 @@ async def test_a_version_that_is_no_number():
     assert (status, answer["message"]) == (500, 'strconv.ParseUint: parsing "abc": invalid syntax')
 
 
-async def test_extra_values_have_a_type_of_their_own():
-    """The error names it if something else is sent."""
+@pytest.mark.parametrize(("method", "path"), [("PUT", f"{PATH}/a"), ("POST", PATH)])
+async def test_invalid_extra_values(method, path):
+    """The error names the type ExtraValue."""
     async with with_request() as plane:
-        _, stored = await ask(plane, "GET", f"{PATH}/a")
-        stored["spec"]["extra"] = {"a": "b"}
-        status, answer = await ask(plane, "PUT", f"{PATH}/a", stored)
+        _, body = await ask(plane, "GET", f"{PATH}/a")
+        body["spec"]["extra"] = {"a": "b"}
+        status, answer = await ask(plane, method, path, body)
     assert (status, answer["message"].rpartition(": ")[2]) == (
         400,
         "cannot unmarshal string into Go struct field CertificateSigningRequestSpec.spec.extra of type v1.ExtraValue",
@@ -102,15 +86,15 @@ async def test_extra_values_have_a_type_of_their_own():
     ("query", "status"),
     [("", 200), ("?orphanDependents=false", 202), ("?orphanDependents=true", 200), ("?propagationPolicy=Orphan", 200)],
 )
-async def test_what_is_not_gone_at_once_is_accepted(query, status):
-    """202 if orphanDependents is false, 200 otherwise."""
+async def test_status_of_a_deletion_that_waits_for_finalizers(query, status):
+    """It is 202 if orphanDependents is false, 200 otherwise."""
     async with with_request(finalizers=["example.com/x"]) as plane:
         actual, answer = await ask(plane, "DELETE", f"{PATH}/a{query}")
     assert (actual, "deletionTimestamp" in answer["metadata"]) == (status, True)
 
 
-async def test_an_empty_policy_is_none():
-    """It is refused, and not treated as missing."""
+async def test_an_empty_propagation_policy_is_refused():
+    """It is not treated as missing."""
     async with with_request() as plane:
         status, answer = await ask(plane, "DELETE", f"{PATH}/a?propagationPolicy=")
     assert status == 422
@@ -126,8 +110,10 @@ CERTIFICATE = flow.new_authority(testing.FakeClock()).certificate.public_bytes(s
     ("subresource", "written"),
     [("", set()), ("/approval", {"conditions"}), ("/status", {"certificate"})],
 )
-async def test_each_way_to_write_changes_its_own_fields_only(subresource, written):
-    """All others stay as they are stored, without an error: neither identity nor certificate can be smuggled in."""
+async def test_each_subresource_changes_its_own_fields_only(subresource, written):
+    """All other fields stay as they are stored, without an error: neither the requestor nor a certificate can be
+    forged.
+    """
     async with with_request() as plane:
         _, stored = await ask(plane, "GET", f"{PATH}/a")
         changed = copy.deepcopy(stored)
@@ -143,8 +129,8 @@ async def test_each_way_to_write_changes_its_own_fields_only(subresource, writte
         await ask(plane, "DELETE", f"{PATH}/a")
 
 
-async def test_a_signer_does_not_change_a_decision():
-    """What it writes back through /status is replaced by what is stored."""
+async def test_a_status_update_does_not_change_the_decision():
+    """A changed approval condition is replaced by the stored one."""
     async with with_request() as plane:
         await write(plane, "/approval", "Approved")
         _, stored = await ask(plane, "GET", f"{PATH}/a")
@@ -158,8 +144,8 @@ async def test_a_signer_does_not_change_a_decision():
 
 
 @pytest.mark.parametrize(("subresource", "type_"), [("/approval", "Approved"), ("/status", "Failed")])
-async def test_a_condition_gets_the_moment_at_which_it_is_written(subresource, type_):
-    """If the writer gives none; a second write does not move it."""
+async def test_a_condition_gets_the_time_of_its_write(subresource, type_):
+    """The time is set if the client gives none; a second write does not change it."""
     async with with_request() as plane:
         await write(plane, subresource, type_)
         _, first = await ask(plane, "GET", f"{PATH}/a")
@@ -172,8 +158,8 @@ async def test_a_condition_gets_the_moment_at_which_it_is_written(subresource, t
     assert second["status"]["conditions"][0]["lastTransitionTime"] == now
 
 
-async def test_a_deletion_is_not_taken_back():
-    """Neither by a write without the moment of the deletion, nor does such a write begin one."""
+async def test_a_deletion_timestamp_cannot_be_changed():
+    """A write can neither remove nor set it."""
     async with with_request(finalizers=["example.com/x"]) as plane:
         _, stored = await ask(plane, "GET", f"{PATH}/a")
         stored["metadata"]["deletionTimestamp"] = "2020-01-01T00:00:00Z"
@@ -189,8 +175,8 @@ async def test_a_deletion_is_not_taken_back():
         assert kept["metadata"][name] == deleted["metadata"][name]
 
 
-async def test_a_write_does_not_change_what_the_server_says_of_an_object():
-    """Its creation and its generation; with another UID it is another object."""
+async def test_an_update_does_not_change_system_metadata():
+    """creationTimestamp and generation stay; another UID is a conflict."""
     async with with_request() as plane:
         _, stored = await ask(plane, "GET", f"{PATH}/a")
         changed = copy.deepcopy(stored)
@@ -204,8 +190,8 @@ async def test_a_write_does_not_change_what_the_server_says_of_an_object():
         assert (await ask(plane, "PUT", f"{PATH}/a", changed))[0] == 409
 
 
-async def test_an_object_goes_with_its_last_finalizer():
-    """A deletion waits for all of them; until then the object is there. A dry run removes nothing."""
+async def test_an_object_is_deleted_with_its_last_finalizer():
+    """A deletion waits for all finalizers; until then the object can be read. A dry run removes nothing."""
     async with with_request(finalizers=["example.com/x", "example.com/y"]) as plane:
         await ask(plane, "DELETE", f"{PATH}/a")
         _, waiting = await ask(plane, "GET", f"{PATH}/a")
@@ -222,7 +208,7 @@ async def test_an_object_goes_with_its_last_finalizer():
 
 @pytest.mark.parametrize("query", ["?dryRun=All", ""])
 async def test_a_dry_run_deletes_nothing(query):
-    """Its answer is that of a deletion."""
+    """Its response is that of a deletion."""
     async with with_request() as plane:
         assert (await ask(plane, "DELETE", f"{PATH}/a{query}"))[0] == 200
         assert (await ask(plane, "GET", f"{PATH}/a"))[0] == (200 if query else 404)
@@ -237,8 +223,8 @@ async def test_a_dry_run_deletes_nothing(query):
         (lambda meta: {"uid": meta["uid"], "resourceVersion": "1"}, 409),
     ],
 )
-async def test_a_deletion_with_preconditions_deletes_what_meets_them(condition_, status):
-    """Not an object of the same name that is newer than what the client has seen."""
+async def test_preconditions_of_a_deletion(condition_, status):
+    """An object is only deleted if its UID and resourceVersion are those that the client has seen."""
     async with with_request() as plane:
         _, stored = await ask(plane, "GET", f"{PATH}/a")
         preconditions = {"preconditions": condition_(stored["metadata"])}
@@ -247,8 +233,8 @@ async def test_a_deletion_with_preconditions_deletes_what_meets_them(condition_,
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST"])
-async def test_an_owner_that_is_named_twice_is_stored_once(method):
-    """The client is warned, with the UID."""
+async def test_duplicate_owner_references_are_stored_once(method):
+    """The client gets a warning with the UID."""
     owner = {"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "1"}
     async with with_request() as plane:
         _, stored = await ask(plane, "GET", f"{PATH}/a")
@@ -257,10 +243,9 @@ async def test_an_owner_that_is_named_twice_is_stored_once(method):
         if method == "POST":
             stored["metadata"] = {"name": "b", "ownerReferences": [owner, owner]}
             path = PATH
-        reply = await respond(plane, method, path, stored)
-    assert json.loads(reply.body)["metadata"]["ownerReferences"] == [owner]
-    warnings = [value.decode() for name, value in reply.headers if name == b"warning"]
-    assert any(warning.endswith('duplicate UID(s) observed: 1"') for warning in warnings)
+        response = await flow.respond(plane, method, path, stored, content_type="application/json")
+    assert json.loads(response.body)["metadata"]["ownerReferences"] == [owner]
+    assert any(text.endswith("duplicate UID(s) observed: 1") for text in flow.warning_texts(response))
 
 
 class LateStore(memory.MemoryStore):
@@ -278,8 +263,8 @@ class LateStore(memory.MemoryStore):
 
 
 @pytest.mark.parametrize(("method", "status"), [("PUT", 200), ("DELETE", 200), ("POST", 409)])
-async def test_a_write_sees_what_another_server_has_just_written(method, status):
-    """The cache may be behind; it catches up with the store first."""
+async def test_a_write_sees_recent_writes_of_another_server(method, status):
+    """If the watch cache is behind, it catches up with the store first."""
     store = LateStore()
     async with flow.running(store=store) as plane:
         await plane.client(flow.ADMIN).create(csrs.RESOURCE, flow.new_csr("a"))
@@ -291,12 +276,12 @@ async def test_a_write_sees_what_another_server_has_just_written(method, status)
         written = await store.create(f"{csrs.RESOURCE.prefix}b", value)
         body["metadata"]["resourceVersion"] = "" if method == "POST" else str(written.mod_revision)
         path = PATH if method == "POST" else f"{PATH}/b"
-        assert (await ask(plane, method, path, body if method != "DELETE" else None))[0] == status
+        assert (await ask(plane, method, path, body if method != "DELETE" else b""))[0] == status
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", ""), ("PUT", "/a"), ("DELETE", "/a")])
-async def test_a_store_that_is_closed_makes_the_server_unavailable(method, path):
-    """503: a client may try again, at another server."""
+async def test_writes_to_a_closed_store_are_answered_with_503(method, path):
+    """A client may retry, at another server."""
     store = memory.MemoryStore()
     async with flow.running(store=store) as plane:
         await plane.client(flow.ADMIN).create(csrs.RESOURCE, flow.new_csr("a"))
@@ -305,7 +290,7 @@ async def test_a_store_that_is_closed_makes_the_server_unavailable(method, path)
             body["metadata"] = {"name": "b"}
         body["metadata"]["labels"] = {"a": "b"}
         await store.close()
-        assert (await ask(plane, method, f"{PATH}{path}", body if method != "DELETE" else None))[0] == 503
+        assert (await ask(plane, method, f"{PATH}{path}", body if method != "DELETE" else b""))[0] == 503
 
 
 @pytest.mark.parametrize(
@@ -316,8 +301,8 @@ async def test_a_store_that_is_closed_makes_the_server_unavailable(method, path)
         ("Foreground", ["example.com/x", "foregroundDeletion"]),
     ],
 )
-async def test_a_policy_for_dependents_becomes_a_finalizer(policy, finalizers):
-    """That of the garbage collector, behind the others; a later deletion replaces it."""
+async def test_a_propagation_policy_becomes_a_finalizer(policy, finalizers):
+    """It is the finalizer of the garbage collector, after the others; a later deletion replaces it."""
     async with with_request(finalizers=["example.com/x"]) as plane:
         await ask(plane, "DELETE", f"{PATH}/a?propagationPolicy=Orphan")
         await ask(plane, "DELETE", f"{PATH}/a?propagationPolicy={policy}")
@@ -327,8 +312,8 @@ async def test_a_policy_for_dependents_becomes_a_finalizer(policy, finalizers):
 
 
 @pytest.mark.parametrize(("version", "status"), [("", 201), ("0", 201), ("1", 500)])
-async def test_a_new_object_has_no_version(version, status):
-    """0 is none."""
+async def test_creation_with_a_resource_version(version, status):
+    """The value 0 is treated as empty; another one is refused."""
     async with with_request() as plane:
         _, body = await ask(plane, "GET", f"{PATH}/a")
         body["metadata"] = {"name": "b", "resourceVersion": version}

@@ -1,4 +1,4 @@
-"""`certplane.testing`, as other people's tests use it. The examples of docs/testing.md are run as they stand."""
+"""`certplane.testing` as its users see it. The examples of docs/testing.md are run unchanged."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from cryptography import x509
 
 from certplane import errors, testing
 from certplane.resources import certificatesigningrequests as csrs
+from certplane.resources import rbac, secrets
+from certplane.store import memory
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "testing.md").read_text("utf-8"), re.DOTALL)
 
 
-async def test_a_plane_issues_what_is_approved():
-    """By its own CA, for the key of the request."""
+async def test_a_plane_issues_approved_requests():
+    """The certificate is signed by the plane's CA and has the key of the request."""
     key = testing.new_key()
     async with testing.Plane() as plane:
         jane = testing.user("jane")
@@ -34,8 +36,8 @@ async def test_a_plane_issues_what_is_approved():
         assert [csr.spec.username for csr in await plane.requests()] == ["jane"]
 
 
-async def test_users_have_the_rights_that_they_are_given():
-    """Nobody approves without them."""
+async def test_users_have_the_permissions_that_were_granted():
+    """Without a grant, a user can neither create nor approve requests."""
     async with testing.Plane() as plane:
         jane = testing.user("jane")
         with pytest.raises(errors.Forbidden):
@@ -49,7 +51,7 @@ async def test_users_have_the_rights_that_they_are_given():
         assert csrs.is_decided(csr)
 
 
-async def test_time_passes_when_the_test_says_so():
+async def test_the_clock_of_a_plane_is_advanced_by_the_test():
     """A request that was denied is deleted after an hour."""
     async with testing.Plane() as plane:
         await plane.client().create(csrs.RESOURCE, testing.new_csr("old"))
@@ -58,8 +60,43 @@ async def test_time_passes_when_the_test_says_so():
         assert await plane.requests() == []
 
 
-def test_a_control_plane_is_a_real_one():
-    """It answers on a port of its own, keeps its files in one place, and leaves nothing."""
+async def test_settings_of_a_plane():
+    """They are fields of the configuration and its sections, by name; unknown names are refused."""
+    settings = {"controllers": frozenset(), "creation_hints": False, "audit_problem": lambda: "the disk is full"}
+    config = testing.Plane(**settings).config
+    assert config.controllers.settings.controllers == frozenset()
+    assert config.controllers.signers
+    assert not config.api.creation_hints
+    assert config.audit.problem() == "the disk is full"
+    with pytest.raises(TypeError, match="unknown_setting"):
+        testing.Plane(unknown_setting=True)
+
+
+async def test_a_plane_continues_with_the_store_of_another():
+    """A store that is passed is not closed with the plane."""
+    store = memory.MemoryStore()
+    async with testing.Plane(store=store, controllers=frozenset()) as plane:
+        await plane.client().create(csrs.RESOURCE, testing.new_csr("mine"))
+    async with testing.Plane(store=store, controllers=frozenset()) as plane:
+        assert [csr.metadata.name for csr in await plane.requests()] == ["mine"]
+    await store.close()
+
+
+async def test_permissions_by_rules_and_bindings():
+    """Rules and ClusterRoles can be granted to users, and ClusterRoles to groups."""
+    rule = rbac.PolicyRule(api_groups=[""], resources=["secrets"], verbs=["list"])
+    async with testing.Plane(controllers=frozenset()) as plane:
+        jane, viewer = testing.user("jane"), testing.user("viewer", "viewers")
+        role = await plane.grant_rules(jane, rule)
+        assert (await plane.client(jane).list(secrets.RESOURCE)).items == []
+        await plane.bind(role.metadata.name, "viewers")
+        assert (await plane.client(viewer).list(secrets.RESOURCE)).items == []
+        with pytest.raises(errors.Forbidden):
+            await plane.client(testing.user("other")).list(secrets.RESOURCE)
+
+
+def test_a_control_plane_is_a_real_server():
+    """It listens on a free port, keeps its files in one directory, and removes them at the end."""
     with testing.ControlPlane("--key-algorithm", "ECDSA-P256") as running:
         directory = running.data_directory.parent
         assert re.fullmatch(r"https://127\.0\.0\.1:\d+", running.url)
@@ -69,16 +106,16 @@ def test_a_control_plane_is_a_real_one():
     assert not directory.exists()
 
 
-def test_a_control_plane_that_does_not_start_says_why(tmp_path):
-    """With its log; the directory that was given stays."""
+def test_a_control_plane_that_does_not_start_raises_an_error_with_its_log(tmp_path):
+    """A directory that was passed is kept."""
     with pytest.raises(testing.StartError, match="exit code 2"), testing.ControlPlane("--no-such", directory=tmp_path):
         pass
     assert "--no-such" in (tmp_path / "server.log").read_text()
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_the_examples_of_the_page_work(number, tmp_path):
-    """Each is a file of tests, for somebody who has installed certplane."""
+def test_the_examples_of_the_documentation_work(number, tmp_path):
+    """Each example is run as a test file of a user who has installed certplane."""
     (tmp_path / "test_example.py").write_text(EXAMPLES[number])
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_example.py"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ, check=False)

@@ -1,18 +1,14 @@
-"""The optional kinds around certificates: bundles of trust, and requests for pods."""
+"""The optional kinds: ClusterTrustBundle and PodCertificateRequest."""
 
 from __future__ import annotations
 
-import datetime
-
 import pytest
 
-from certplane import errors, resources, testing
+from certplane import errors, resources
 from certplane.meta import context
 from certplane.resources import clustertrustbundles as bundles
 from certplane.resources import nodes, rbac
 from certplane.resources import podcertificaterequests as pcrs
-from certplane.x509 import keys
-from certplane.x509.issuance import selfsigned
 from tests.flow import plane as flow
 
 NODE = context.User("system:node:n1", groups=("system:nodes", "system:authenticated"))
@@ -23,35 +19,19 @@ def _running():
     return flow.running(kinds=(*resources.DEFAULT, *resources.OPTIONAL))
 
 
-def _bundle(name="roots", signer=""):
-    key = keys.generate("ECDSA-P256")
-    anchor = selfsigned.self_signed_ca("roots", key, testing.FakeClock().now(), datetime.timedelta(days=10))
-    bundle = bundles.ClusterTrustBundle(
-        spec=bundles.ClusterTrustBundleSpec(signer_name=signer, trust_bundle=anchor.decode())
+async def _grant(plane, verbs, resource, names=()):
+    """Grant Jane some verbs on a resource of certificates.k8s.io."""
+    rule = rbac.PolicyRule(
+        verbs=verbs, api_groups=["certificates.k8s.io"], resources=[resource], resource_names=list(names)
     )
-    bundle.metadata.name = name
-    return bundle
+    await plane.grant_rules(flow.JANE, rule)
 
 
-async def _may(client, user, verbs, resource_, names=()):
-    """Grant a user some verbs on a resource of certificates.k8s.io."""
-    name = f"{user.name}-{resource_.replace('/', '-')}".replace(":", "-")
-    rule = rbac.PolicyRule(verbs=verbs, api_groups=["certificates.k8s.io"], resources=[resource_], resource_names=names)
-    role = rbac.ClusterRole(rules=[rule])
-    binding = rbac.ClusterRoleBinding(
-        subjects=[rbac.Subject(kind="User", api_group=rbac.GROUP, name=user.name)],
-        role_ref=rbac.RoleRef(api_group=rbac.GROUP, kind="ClusterRole", name=name),
-    )
-    role.metadata.name = binding.metadata.name = name
-    await client.create(rbac.CLUSTER_ROLES, role)
-    await client.create(rbac.CLUSTER_ROLE_BINDINGS, binding)
-
-
-async def test_a_bundle_is_one_object_in_two_versions():
-    """What is written as v1beta1 is read as v1, and changed through it, and the other way round."""
+async def test_a_bundle_is_served_in_two_versions():
+    """A bundle that is created as v1beta1 can be read and changed as v1, and the reverse."""
     async with _running() as plane:
         client = plane.client(flow.ADMIN)
-        await client.create(bundles.RESOURCE, _bundle())
+        await client.create(bundles.RESOURCE, flow.trust_bundle())
         bundle = await client.get(bundles.RESOURCE_V1, "roots")
         assert bundle.api_version == "certificates.k8s.io/v1"
         bundle.metadata.labels = {"a": "b"}
@@ -61,32 +41,34 @@ async def test_a_bundle_is_one_object_in_two_versions():
         assert again.metadata.uid == bundle.metadata.uid
 
 
-async def test_a_bundle_of_a_signer_takes_the_right_to_attest():
-    """The right to create bundles is not enough to speak for a signer; bookkeeping needs no such right."""
+async def test_a_bundle_of_a_signer_requires_attest():
+    """Permission to create bundles is not sufficient for bundles of a signer; changing finalizers needs no such
+    permission.
+    """
     async with _running() as plane:
         admin, jane = plane.client(flow.ADMIN), plane.client(flow.JANE)
-        await _may(admin, flow.JANE, ["create", "get", "update"], "clustertrustbundles")
+        await _grant(plane, ["create", "get", "update"], "clustertrustbundles")
         with pytest.raises(errors.Forbidden, match=r'not permitted to attest for signerName "example\.com/pods"'):
-            await jane.create(bundles.RESOURCE, _bundle("example.com:pods:a", SIGNER))
-        await jane.create(bundles.RESOURCE, _bundle())
-        await admin.create(bundles.RESOURCE, _bundle("example.com:pods:a", SIGNER))
+            await jane.create(bundles.RESOURCE, flow.trust_bundle("example.com:pods:a", SIGNER))
+        await jane.create(bundles.RESOURCE, flow.trust_bundle())
+        await admin.create(bundles.RESOURCE, flow.trust_bundle("example.com:pods:a", SIGNER))
         kept = await jane.get(bundles.RESOURCE, "example.com:pods:a")
         kept.metadata.finalizers = ["example.com/keep"]
         kept = await jane.update(bundles.RESOURCE, kept)
         kept.metadata.labels = {"a": "b"}
         with pytest.raises(errors.Forbidden):
             await jane.update(bundles.RESOURCE, kept)
-        await _may(admin, flow.JANE, ["attest"], "signers", [SIGNER])
+        await _grant(plane, ["attest"], "signers", [SIGNER])
         await jane.update(bundles.RESOURCE, kept)
 
 
-async def test_a_pod_request_is_answered_by_those_who_may_sign():
-    """Writing the status takes the right to sign for the signer as well; without it the answer is a 422."""
+async def test_the_status_of_a_pod_request_requires_sign():
+    """Without permission to sign for the signer, the response is a 422."""
     async with _running() as plane:
         admin, jane = plane.client(flow.ADMIN), plane.client(flow.JANE)
         await admin.create(pcrs.RESOURCE, flow.pod_request(), "default")
-        await _may(admin, flow.JANE, ["get", "update"], "podcertificaterequests/status")
-        await _may(admin, flow.JANE, ["get"], "podcertificaterequests")
+        await _grant(plane, ["get", "update"], "podcertificaterequests/status")
+        await _grant(plane, ["get"], "podcertificaterequests")
         request = await jane.get(pcrs.RESOURCE, "r", "default")
         assert request.spec.max_expiration_seconds == 86400
         now = "2026-01-01T00:00:00Z"
@@ -94,7 +76,7 @@ async def test_a_pod_request_is_answered_by_those_who_may_sign():
         request.status.conditions = [denied]
         with pytest.raises(errors.Invalid, match=r'"jane" is not permitted to "sign" for signer "example\.com/pods"'):
             await jane.update(pcrs.RESOURCE, request, "status")
-        await _may(admin, flow.JANE, ["sign"], "signers", ["example.com/*"])
+        await _grant(plane, ["sign"], "signers", ["example.com/*"])
         await jane.update(pcrs.RESOURCE, request, "status")
         answered = await admin.get(pcrs.RESOURCE, "r", "default")
         answered.status.conditions = []
@@ -102,9 +84,9 @@ async def test_a_pod_request_is_answered_by_those_who_may_sign():
             await admin.update(pcrs.RESOURCE, answered, "status")
 
 
-async def test_a_node_asks_for_its_own_pods_only():
-    """A request for another node is refused. One that names a node or a pod that is not known, or another life of the
-    node, is not taken, and may be tried again.
+async def test_a_node_creates_requests_for_its_own_pods_only():
+    """A request for another node is refused; one with an unknown node or pod, or another UID of the node, gets an error
+    and can be retried.
     """
     async with _running() as plane:
         admin, node = plane.client(flow.ADMIN), plane.client(NODE)
@@ -126,7 +108,7 @@ async def test_a_node_asks_for_its_own_pods_only():
 
 
 async def test_a_node_reads_the_requests_of_its_own_pods_only():
-    """One of its own is shown to it, one of another node is not."""
+    """A node cannot read requests of another node."""
     async with _running() as plane:
         admin, node = plane.client(flow.ADMIN), plane.client(NODE)
         await admin.create(pcrs.RESOURCE, flow.pod_request(), "default")
@@ -138,8 +120,8 @@ async def test_a_node_reads_the_requests_of_its_own_pods_only():
             await node.get(pcrs.RESOURCE, "other", "default")
 
 
-async def test_optional_kinds_are_off_until_they_are_asked_for():
-    """Without --runtime-config there is no such resource, as in Kubernetes 1.36."""
+async def test_optional_kinds_are_disabled_by_default():
+    """Without --runtime-config, the resource is not found, as in Kubernetes 1.36."""
     async with flow.running() as plane:
         with pytest.raises(errors.NotFound):
             await plane.client(flow.ADMIN).list(bundles.RESOURCE)
@@ -161,14 +143,14 @@ async def test_optional_kinds_are_off_until_they_are_asked_for():
         ),
     ],
 )  # fmt: skip
-def test_the_most_exact_key_of_runtime_config_counts(switches, expected):
-    """A resource before its version, a version before api/beta, that before api/all."""
+def test_the_most_specific_key_of_runtime_config_counts(switches, expected):
+    """A resource precedes its version, a version api/beta, and that api/all."""
     extra = resources.served(switches)[len(resources.DEFAULT) :]
     assert [(kind.version, kind.plural) for kind in extra] == expected
 
 
 @pytest.mark.parametrize("switches", [{"certificates.k8s.io/v9": True}, {"v1/secrets": False}, {"v1": False}])
-def test_nonsense_in_runtime_config_is_refused(switches):
-    """What does not exist, and turning off what is always there, is a mistake of the administrator."""
+def test_invalid_runtime_config_is_refused(switches):
+    """Unknown keys are refused, and disabling kinds that are always served."""
     with pytest.raises(errors.SetupError):
         resources.served(switches)

@@ -36,7 +36,7 @@ STRATEGIC, APPLY = "application/strategic-merge-patch+json", "application/apply-
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What is sent. `target` is the path and query as they stand in the request line."""
+    """A request. `target` is the path and query of the request line."""
 
     method: str
     target: str

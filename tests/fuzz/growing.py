@@ -50,7 +50,7 @@ def _listed(item, count):
     return "[" + ",".join(_numbered(item, count)) + "]"
 
 
-# --- headers and paths, before anybody has said who he is ---------------------------------------------------------
+# --- headers and paths, before authentication ---------------------------------------------------------------------
 
 
 def _header(name, value, target="/api"):
@@ -140,7 +140,8 @@ _HEADERS = (
     ),
     Growing("acting as", lambda count: Request("GET", f"{_MAPS}/seed", ((b"impersonate-user", b"a:" * count),)), 2),
     Growing(
-        "acting as nobody", lambda count: Request("GET", f"{_MAPS}/seed", _headers("impersonate-group", "g#", count))
+        "impersonated groups without a user",
+        lambda count: Request("GET", f"{_MAPS}/seed", _headers("impersonate-group", "g#", count)),
     ),
     Growing("path", _target("/", "a/"), 2),
     Growing("path of a resource", _target("/apis/a/v1/", "a/"), 2),

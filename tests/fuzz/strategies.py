@@ -565,7 +565,7 @@ def deletions(draw):
 
 
 @st.composite
-def strangers(draw):
+def anonymous_requests(draw):
     """Any method on any path, by any user."""
     fields = list(draw(headers))
     if draw(st.booleans()):

@@ -22,7 +22,7 @@ from tests.unit.server.connection import memory
 ROOM = 1 << 22
 
 
-def ours(stream, cut):
+def certplane_requests(stream, cut):
     """The complete requests that certplane accepts, and whether it refused the rest."""
     machine = http1.StateMachine()
     complete, request, body = [], None, []
@@ -58,7 +58,7 @@ def origin_form(whole):
     return path + ("?" + query if query else "")
 
 
-def theirs(stream):
+def h11_requests(stream):
     """The complete requests that h11 accepts, and whether it refused the rest."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=ROOM)
     connection.receive_data(stream)
@@ -134,28 +134,28 @@ def is_beyond_ascii(stream):
 @given(streams, st.lists(tampering, max_size=4), st.sampled_from([1, 3, 1 << 20]))
 @example([GOOD[3]], [], 1)
 @example([GOOD[4]], [("insert", 0.999, 1, GOOD[0])], 1)
-def test_what_is_taken_is_what_another_reads(requests, changes, cut):
+def test_accepted_requests_are_those_of_h11(requests, changes, cut):
     """Every accepted request equals h11's request at the same position."""
     stream = tamper(b"".join(requests), changes)
     if is_beyond_ascii(stream):
         return
 
-    taken, refused = ours(stream, cut)
-    read, _ = theirs(stream)
+    accepted, refused = certplane_requests(stream, cut)
+    read, _ = h11_requests(stream)
 
-    assert taken == read[: len(taken)]
+    assert accepted == read[: len(accepted)]
     if not changes:
-        assert len(taken) == len(requests)
+        assert len(accepted) == len(requests)
         assert not refused
 
 
 @examples(200)
 @given(streams, st.lists(tampering, max_size=4), st.integers(1, 40))
-def test_how_the_bytes_are_cut_does_not_matter(requests, changes, cut):
+def test_chunking_does_not_change_the_result(requests, changes, cut):
     """The same bytes in other chunks give the same requests and the same refusal."""
     stream = tamper(b"".join(requests), changes)
 
-    assert ours(stream, cut) == ours(stream, 1 << 20)
+    assert certplane_requests(stream, cut) == certplane_requests(stream, 1 << 20)
 
 
 async def _handle(incoming):
@@ -191,7 +191,7 @@ async def _converse(pieces):
 
 @examples(300)
 @given(streams, st.lists(tampering, max_size=4), st.integers(1, 100))
-def test_a_conversation_is_one_of_answers(requests, changes, cut):
+def test_responses_are_well_formed(requests, changes, cut):
     """Whatever a client sends, it gets well-formed responses, as parsed by another implementation, and no more of
     them than it sent requests; and no task outlives it.
     """
@@ -216,7 +216,7 @@ TLS = memory.TLS()
 
 @examples(300)
 @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4), st.integers(1, 2000))
-def test_a_handshake_that_is_tampered_with(changes, cut):
+def test_modified_handshakes_never_change_plaintext(changes, cut):
     """It succeeds or fails; plaintext is what was sent, or nothing."""
 
     def tamper_bytes(flight):

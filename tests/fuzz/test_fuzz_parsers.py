@@ -49,8 +49,8 @@ def test_pem(data):
 def elements(draw):
     """Almost DER: nested elements, with lengths that may be wrong."""
 
-    def element(tag, content, lie):
-        size = max(0, len(content) + lie)
+    def element(tag, content, length_error):
+        size = max(0, len(content) + length_error)
         if size < 128:
             return bytes((tag, size)) + content
         length = size.to_bytes((size.bit_length() + 7) // 8, "big")
@@ -59,7 +59,7 @@ def elements(draw):
     tags = st.sampled_from(
         [0x02, 0x03, 0x04, 0x05, 0x06, 0x0C, 0x13, 0x16, 0x1E, 0x30, 0x31, 0xA0, 0x81, 0x86, 0x87, 0x1F, 0]
     )
-    lies = st.sampled_from([0, 0, 0, 0, 0, 0, 1, -1, 1 << 40])
+    length_errors = st.sampled_from([0, 0, 0, 0, 0, 0, 1, -1, 1 << 40])
     leaves = st.one_of(
         st.binary(max_size=5),
         st.sampled_from(
@@ -67,9 +67,12 @@ def elements(draw):
         ),
     )
     tree = st.recursive(
-        st.builds(element, tags, leaves, lies),
+        st.builds(element, tags, leaves, length_errors),
         lambda inner: st.builds(
-            lambda tag, parts, lie: element(tag, b"".join(parts), lie), tags, st.lists(inner, max_size=4), lies
+            lambda tag, parts, error: element(tag, b"".join(parts), error),
+            tags,
+            st.lists(inner, max_size=4),
+            length_errors,
         ),
         max_leaves=12,
     )
@@ -105,7 +108,7 @@ URIS = st.lists(
 
 @examples(300)
 @hypothesis.given(uri=URIS)
-def test_names_of_requests(uri):
+def test_uris_of_requests(uri):
     """Any URI in a request is parsed or refused; a parsed one can be written into a certificate."""
     names = asn1.encode(0x30, asn1.encode(0x86, uri.encode()))
     extension = asn1.encode(0x30, b"\x06\x03\x55\x1d\x11" + asn1.encode(0x04, names))
@@ -133,7 +136,7 @@ def test_certificates(data):
 @examples(750)
 @hypothesis.given(text=st.one_of(strategies.label_selectors, strategies.field_selectors))
 def test_selectors(text):
-    """What parses prints as something that parses to the same terms; the rest is a bad request. The order of field
+    """A selector that parses is printed as one with the same terms; any other is a bad request. The order of field
     terms is that of their texts, as in Kubernetes: `==` and `=` are the same term in two places.
     """
     for parse in (selectors.parse_labels, selectors.parse_fields):
@@ -178,7 +181,7 @@ def test_yaml(data):
 
 @examples(400)
 @hypothesis.given(value=st.recursive(st.one_of(st.none(), st.booleans(), documents.words), st.lists, max_leaves=4))
-def test_yaml_comes_back(value):
+def test_yaml_round_trip(value):
     """Text survives a round trip through YAML."""
     assert goyaml.load(goyaml.dump({"a": value})) == {"a": value}
 
@@ -203,18 +206,18 @@ def test_continue_tokens(token):
 
 @examples(300)
 @hypothesis.given(query=strategies.queries, path=strategies.paths, method=st.sampled_from(strategies.METHODS))
-def test_request_lines(query, path, method):
+def test_request_options(query, path, method):
     """Options are parsed or refused, for any kind."""
     parameters = exchange.parse_query(query)
     requestinfo.parse(method, path, parameters)
-    for judge in (
+    for parse in (
         options.list_options,
         options.create_options,
         lambda query: options.patch_options(query, is_apply=True),
         lambda query: options.delete_options(query, None),
     ):
         with contextlib.suppress(errors.APIError):
-            judge(parameters)
+            parse(parameters)
 
 
 @examples(400)
@@ -276,7 +279,7 @@ def test_audit_policies(data):
 
 @pytest.mark.parametrize("kind", ["list", "map", "both"])
 @pytest.mark.parametrize("depth", [100, 5_000, 200_000])
-def test_depth(kind, depth):
+def test_nested_input(kind, depth):
     """Every parser accepts deeply nested input in reasonable time, or refuses it."""
     text = documents.nested(kind, depth).encode()
     shape = shapes.shape_of(documents.KINDS[0].type)

@@ -11,7 +11,7 @@ from tests.fuzz.world import examples
 
 
 @pytest.mark.parametrize("kind", documents.KINDS, ids=lambda kind: f"{kind.plural}, {kind.api_version}")
-def test_every_kind_is_there_to_be_changed(world, kind):
+def test_the_world_has_an_object_of_every_kind(world, kind):
     """The world has an object of each kind, which can be read in every representation."""
     world.run(world.check_lists(kind))
     (reply,) = world.ask(documents.Request("GET", f"{documents.collection(kind)}/seed"))
@@ -49,7 +49,7 @@ def test_patches(world, patch_type, data):
 
 @examples(162)
 @hypothesis.given(data=st.data())
-def test_owners_of_fields(world, data):
+def test_managed_fields(world, data):
     """Unusual managedFields are dropped or kept, and used by later applies."""
     number, request = data.draw(strategies.owned())
     then = [
@@ -74,8 +74,8 @@ def test_deletions(world, request_):
 
 
 @examples(540)
-@hypothesis.given(request_=strategies.strangers())
-def test_strangers(world, request_):
+@hypothesis.given(request_=strategies.anonymous_requests())
+def test_anonymous_requests(world, request_):
     """Any method on any path, with any header fields and any user."""
     world.ask(request_)
 
@@ -103,6 +103,6 @@ SEQUENCES = st.lists(
 
 @examples(81)
 @hypothesis.given(requests=SEQUENCES)
-def test_one_after_the_other(world, requests):
+def test_sequences_of_requests(world, requests):
     """The effects of one request do not break the next one."""
     world.ask(*requests)

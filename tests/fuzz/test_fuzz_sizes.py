@@ -104,12 +104,12 @@ def test_sizes(world, case):
 
 
 @pytest.mark.parametrize("row", [*growing.GENERAL, *growing_pki.ALL], ids=str)
-def test_growing(world, row):
+def test_growing_inputs(world, row):
     """So do those of every kind that `tests/properties/test_growth.py` counts the operations of."""
     world.ask(row.make(_LARGE // row.unit))
 
 
-def test_many_paths(world):
+def test_metrics_stay_bounded_for_many_paths(world):
     """Metrics stay small, whatever paths are requested."""
     for number in range(3_000):
         world.ask(documents.Request("GET", f"/apis/g{number}/v1/namespaces/n{number}/r{number}/a"))
@@ -117,7 +117,7 @@ def test_many_paths(world):
     assert reply.status == 200
 
 
-def test_many_kinds_of_accept(world):
+def test_caches_stay_bounded_for_many_accept_headers(world):
     """Caches of header fields stay bounded."""
     for number in range(3_000):
         fields = ((b"accept", f"application/json;x={number}".encode()),)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -22,24 +23,23 @@ from google.protobuf import descriptor_pool, message_factory
 
 from certplane import testing
 from certplane.access import authn, tokens
+from certplane.config.servesettings import DEFAULTS, ServiceAccountSettings
 from certplane.golang import goyaml
 from certplane.meta import context, responses
-from certplane.plane import assembly
 from certplane.server import auditpolicy, exchange
 from certplane.store import memory
 from certplane.wire import codec, protobuf
-from tests.flow import plane as flow
 from tests.fuzz import documents
 
 ADMIN = context.User("admin", groups=("system:masters", "system:authenticated"))
 #: Number of examples: few with a fixed seed, or many at random.
 SIZE = os.environ.get("CERTPLANE_FUZZ", "")
 _FACTOR = {"": 1, "minutes": 30, "hours": 1500}[SIZE]
-#: Turns of the event loop that an answer may take, and after how many of them the clock moves on.
+#: Maximum turns of the event loop for a response, and the number of turns after which the clock is advanced.
 _TURNS, _MOVE = 4_000, 100
-#: Seconds of the processor that an answer may take: far more than any needs, far less than a quadratic one takes.
+#: CPU seconds that a response may take: far more than any needs, far less than with quadratic cost.
 _SECONDS = 8.0
-#: Seconds of the clock that a thread may take, on a machine that has much to do.
+#: Seconds that a thread may take on a busy machine.
 _WAIT = 120.0
 #: Requests after which a plane is replaced, because its history grows.
 _LIFETIME = 1_000
@@ -130,15 +130,16 @@ class World:
         store._revision = _FIRST
         for key, value in self._wanted.items():
             await store.create(key, value)
-        config = flow.plane_config(
+        self.plane = testing.Plane(
+            store=store,
             kinds=documents.KINDS,
             static_tokens=(authn.StaticTokens({"fuzz-token": context.User("fuzz", groups=("system:authenticated",))}),),
             audit_policy=auditpolicy.parse(_POLICY),
             audit_sink=self._keep,
-            issuer=tokens.Issuer("https://fuzz", documents.TOKEN_KEY, ("https://fuzz",)),
-            **{"controllers": frozenset(), **self._settings},
+            audit_settings=dataclasses.replace(DEFAULTS.audit, anonymous_rate=0),
+            issuer=tokens.Issuer(ServiceAccountSettings("https://fuzz", ("https://fuzz",)), documents.TOKEN_KEY),
+            **{"signers": {}, "controllers": frozenset(), **self._settings},
         )
-        self.plane = assembly.Plane(store, testing.FakeClock(), config)
         await self.plane.start()
         if not self._wanted:
             await self._seed()
@@ -330,7 +331,7 @@ def check(request, reply):
 
 
 def _largest(request):
-    # A patch may copy what is there until it has three megabytes, and its refusal says twice what came of it.
+    # A patch may copy a value until it has three megabytes, and the error quotes the result twice.
     copies = 24 * _MEGABYTE if b'"copy"' in request.body else 0
     return 2 * _MEGABYTE + 40 * request.size + copies
 

@@ -1,6 +1,6 @@
-"""Renders the chart that is its argument as Helm does: values as JSON in, files by name as JSON out, or what is wrong.
+"""Renders the chart in its argument with Helm. Reads values as JSON, and writes the files by name or the error as JSON.
 
-A program of its own: Helm's library brings a Go runtime along, which the tests' process should not have.
+This is a separate program because Helm's library contains a Go runtime, which the test process should not have.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The picture in docs/architecture.md shows the imports between packages as they are."""
+"""The diagram in docs/architecture.md shows the imports between packages."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import re
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "certplane"
 PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-#: Packages are in the picture. Single modules of the package are not, and neither is what any module may import.
+#: The packages in the diagram: without single modules, and without packages that any module may import.
 PACKAGES = {path.parent.name for path in SOURCE.glob("*/__init__.py")} - {"golang"}
 
 
 def drawn_arrows():
-    """Pairs of importer and imported package, from the picture."""
+    """Pairs of importer and imported package, from the diagram."""
     picture = re.search(r"^```mermaid\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     return re.findall(r"^ *(\w+) --> (\w+)$", picture[1], re.MULTILINE)
 
@@ -46,21 +46,21 @@ def reachable(package, arrows):
 
 
 def test_every_arrow_is_an_import():
-    """And is drawn once."""
+    """Each arrow is drawn once."""
     arrows = drawn_arrows()
     assert sorted(set(arrows) - real_imports()) == []
     assert sorted(set(arrows)) == sorted(arrows)
 
 
 def test_every_import_is_an_arrow_or_a_path_of_arrows():
-    """So no package imports another one that the picture does not connect it with."""
+    """No package imports another one to which no arrows lead."""
     arrows = drawn_arrows()
     missing = {(source, target) for source, target in real_imports() if target not in reachable(source, arrows)}
     assert sorted(missing) == []
 
 
 def test_no_arrow_is_a_shortcut():
-    """Where a longer path leads to the same package, the arrow is left out."""
+    """There is no arrow if a longer path leads to the same package."""
     arrows = drawn_arrows()
     shortcuts = [
         (source, target) for source, target in arrows if target in reachable(source, set(arrows) - {(source, target)})
@@ -69,7 +69,7 @@ def test_no_arrow_is_a_shortcut():
 
 
 def test_every_package_and_every_shared_module_is_named():
-    """In the table of packages, or in the sentence about what is below them."""
+    """Packages are in the table, single modules in the text below it."""
     single = {path.name for path in SOURCE.glob("*.py")} - {"__init__.py", "__main__.py"}
     assert sorted(package for package in PACKAGES if f"| `{package}` |" not in PAGE) == []
     assert sorted(name for name in single if f"`{name}`" not in PAGE) == []

@@ -64,12 +64,12 @@ def texts(path):
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_commands_in_pages_exist(path):
-    """With their flags."""
+    """Each command in a page exists, and has the flags that are used there."""
     assert list(mistakes(path.read_text("utf-8"))) == []
 
 
 def test_commands_in_source_strings_exist():
-    """Above all in hints, because users type them."""
+    """Users type the commands in hints."""
     assert {path.name: wrong for path in MODULES if (wrong := [m for t in texts(path) for m in mistakes(t)])} == {}
 
 
@@ -92,5 +92,5 @@ def test_every_setup_error_has_a_hint():
     "text", ["certplane serve --no-such", "see `certplane waits --pid 1`", "certplane token create --ttl 1h --tl 2"]
 )
 def test_misspelt_commands_are_detected(text):
-    """Otherwise the tests above would prove nothing."""
+    """The tests above depend on this detection."""
     assert list(mistakes(text))

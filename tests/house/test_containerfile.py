@@ -26,7 +26,7 @@ def _last_stage():
     return arguments[max(place for place, (name, _) in enumerate(arguments) if name == "FROM") :]
 
 
-def test_nothing_comes_from_a_place_of_ours():
+def test_no_download_location_is_named():
     """No registry, index or URL is named, and only pinned packages are installed."""
     assert "://" not in TEXT
     assert {name for name, _ in _instructions()} == {
@@ -45,7 +45,7 @@ def test_nothing_comes_from_a_place_of_ours():
     assert {image.partition(" ")[0] for image in _all("FROM")} == {"${BASE}"}
 
 
-def test_packages_are_those_that_are_pinned():
+def test_only_pinned_packages_are_installed():
     """pip installs wheels by hash, from the prepared directory only."""
     installs = [command for run in _all("RUN") for command in run.split("&&") if " install " in command]
     assert len(installs) == 2
@@ -56,7 +56,7 @@ def test_packages_are_those_that_are_pinned():
     assert "PIP_NO_INDEX=1" in _all("ENV")[0].split()
 
 
-def test_what_is_copied_is_there_and_let_in():
+def test_copied_files_exist_and_are_not_ignored():
     """Each source is in the repository or in dist, and is not excluded by the ignore file."""
     sources = [source for copy in _all("COPY") if "--from" not in copy for source in copy.split()[:-1]]
     assert [source for source in sources if not (manifests.ROOT / source).exists() and source != "dist"] == []
@@ -66,7 +66,7 @@ def test_what_is_copied_is_there_and_let_in():
     assert IGNORED[1] == "*"
 
 
-def test_the_python_of_the_image_is_the_one_that_wheels_are_fetched_for():
+def test_the_image_has_the_python_version_of_the_wheelhouse():
     """The image would not find wheels for another Python version."""
     makefile = (manifests.ROOT / "Makefile").read_text("utf-8")
     (version,) = re.findall(r"^IMAGE_PYTHON \?= (\S+)$", makefile, flags=re.MULTILINE)

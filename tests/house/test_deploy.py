@@ -13,7 +13,7 @@ import yaml
 from certplane import telemetry
 from certplane.config import controllersettings, servesettings
 from certplane.controllers.approving.kubeletserving import rules
-from certplane.controllers.signing import signerfile
+from certplane.controllers.signing import signersfile
 from tests.house import manifests
 
 #: The Kubernetes releases whose schemas are used: those that the project supports.
@@ -25,7 +25,7 @@ SCHEMA = json.loads((manifests.DEPLOY / "chart/values.schema.json").read_text("u
 VALUES = yaml.safe_load((manifests.DEPLOY / "chart/values.yaml").read_text("utf-8"))
 #: Values that together use every setting of the chart.
 CHARTS = {
-    "as it is": {},
+    "defaults": {},
     "standalone": {"mode": "standalone"},
     "everything": {
         "fullnameOverride": "pki",
@@ -50,7 +50,7 @@ CHARTS = {
         "serviceMonitor": {"enabled": True, "labels": {"a": "b"}},
         "prometheusRules": {"enabled": True, "labels": {"a": "b"}},
     },
-    "next to nothing": {
+    "minimal": {
         "replicas": 1,
         "onControlPlane": False,
         "priorityClassName": "",
@@ -58,14 +58,14 @@ CHARTS = {
         "leaderElection": {"enabled": False},
         "podDisruptionBudget": {"enabled": False},
     },
-    "signers of one's own alone": {
+    "only custom signers": {
         "onControlPlane": False,
         "controllers": ["csrsigning"],
         "ca": {"secretName": ""},
         "signers": [{"name": "example.com/web"}],
         "extraSecrets": ["web-ca"],
     },
-    "a plane with everything": {
+    "standalone with every setting": {
         "mode": "standalone",
         "nodeSelector": {"a": "b"},
         "tolerations": [{"key": "a"}],
@@ -97,13 +97,13 @@ def _validate(objects):
 
 
 @everything_installed
-def test_everything_fits_the_schemas_of_kubernetes(objects):
+def test_objects_are_valid(objects):
     """The API server of each release accepts every object, and drops no field."""
     _validate(objects())
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
-def test_components_fit_too(name, tmp_path):
+def test_components_are_valid(name, tmp_path):
     """Each component can be combined with deploy/ha, and adds valid objects."""
     # kustomize takes relative paths only.
     up = "/".join([".."] * len(tmp_path.parts[1:]))
@@ -123,11 +123,11 @@ def test_the_schemas_are_strict():
         _validate([wrong])
 
 
-# --- closed -------------------------------------------------------------------------------------------------------
+# --- pods ---------------------------------------------------------------------------------------------------------
 
 
 @everything_installed
-def test_pods_are_closed(objects):
+def test_pods_are_restricted(objects):
     """No root user, read-only root file system, no privileges, no capabilities, no token where none is needed."""
     documents = objects()
     spec = manifests.pod(documents)["spec"]
@@ -144,13 +144,13 @@ def test_pods_are_closed(objects):
     }
     assert "limits" in container["resources"]
     assert {"livenessProbe", "readinessProbe"} <= set(container)
-    is_alone = container["args"][0] == "serve"
-    assert spec["automountServiceAccountToken"] is not is_alone
+    is_standalone = container["args"][0] == "serve"
+    assert spec["automountServiceAccountToken"] is not is_standalone
     assert manifests.one(documents, "ServiceAccount")["automountServiceAccountToken"] is False
 
 
 @everything_installed
-def test_secrets_are_for_one_reader(objects):
+def test_secrets_are_readable_only_by_the_pod(objects):
     """Mounted keys are readable only by the pod's group, and no key is in an environment variable."""
     spec = manifests.pod(objects())["spec"]
     assert {0o400} >= {volume["secret"]["defaultMode"] for volume in spec["volumes"] if "secret" in volume}
@@ -158,7 +158,7 @@ def test_secrets_are_for_one_reader(objects):
 
 
 @everything_installed
-def test_what_is_mounted_is_there(objects):
+def test_mounts_and_volumes_match(objects):
     """Every mount has a volume, every volume has a mount, and the ConfigMap is installed."""
     documents = objects()
     workload = next(document for document in documents if document["kind"] in ("Deployment", "StatefulSet"))
@@ -171,7 +171,7 @@ def test_what_is_mounted_is_there(objects):
 
 
 @everything_installed
-def test_everything_finds_its_pods(objects):
+def test_selectors_and_ports_match_the_pods(objects):
     """Pod selectors match the pods of the workload, and named ports exist."""
     documents = objects()
     template = manifests.pod(documents)
@@ -224,12 +224,12 @@ def _bare(node, key=""):
     return node
 
 
-def test_the_chart_is_what_kustomize_makes():
+def test_the_chart_equals_the_ha_overlay():
     """By default the chart installs the same objects as deploy/ha, field for field."""
     assert _plain(manifests.kustomized(manifests.DEPLOY / "ha")) == _plain(manifests.chart())
 
 
-def test_the_chart_alone_is_what_kustomize_makes():
+def test_the_standalone_chart_equals_the_standalone_overlay():
     """In mode standalone it installs those of deploy/standalone, except for resources and the Service type."""
     kustomized = _plain(manifests.kustomized(manifests.DEPLOY / "standalone"))
     resources = manifests.pod(kustomized.values())["spec"]["containers"][0]["resources"]
@@ -238,17 +238,17 @@ def test_the_chart_alone_is_what_kustomize_makes():
     assert kustomized == documents
 
 
-def test_what_is_monitored_is_the_same():
+def test_alerts_of_chart_and_component_are_equal():
     """The chart's alerts and those of deploy/components/monitoring are the same."""
     rules = yaml.safe_load((manifests.DEPLOY / "components/monitoring/prometheusrule.yaml").read_text("utf-8"))
     rule = manifests.one(manifests.chart(prometheusRules={"enabled": True}), "PrometheusRule")
     assert rules["spec"]["groups"][0]["rules"] == rule["spec"]["groups"][0]["rules"]
 
 
-# --- rights -------------------------------------------------------------------------------------------------------
+# --- permissions --------------------------------------------------------------------------------------------------
 
 
-def _rights(**values):
+def _permissions(**values):
     """The permissions of the chart's ClusterRole, as verb, resource and name."""
     return _granted(manifests.one(manifests.chart(**values), "ClusterRole"))
 
@@ -263,20 +263,20 @@ def _granted(role):
     }
 
 
-def test_rights_follow_the_controllers():
+def test_permissions_follow_the_enabled_controllers():
     """A disabled controller has no permissions."""
-    assert _rights(controllers=["csrcleaner"]) == {
+    assert _permissions(controllers=["csrcleaner"]) == {
         (verb, "certificatesigningrequests", "") for verb in ("list", "watch", "delete")
     }
-    assert _rights(controllers=["podcertificaterequest-cleaner-controller"]) == {
+    assert _permissions(controllers=["podcertificaterequest-cleaner-controller"]) == {
         (verb, "podcertificaterequests", "") for verb in ("list", "watch", "delete")
     }
 
 
-def test_rights_follow_the_signers():
-    """Only signers with a CA may sign, and declared ones."""
+def test_sign_permissions_follow_the_signers():
+    """Only signers with a CA may sign, and custom ones."""
     ca = {"signers": {"kubelet-serving": "serving-ca"}}
-    permissions = _rights(controllers=["csrsigning"], ca=ca, signers=[{"name": "example.com/web"}])
+    permissions = _permissions(controllers=["csrsigning"], ca=ca, signers=[{"name": "example.com/web"}])
     assert {name for verb, _, name in permissions if verb == "sign"} == {
         "kubernetes.io/kubelet-serving",
         "example.com/web",
@@ -295,17 +295,17 @@ def test_rights_follow_the_signers():
         ("pod-request-cleaner", {"controllers": ["podcertificaterequest-cleaner-controller"]}),
     ],
 )
-def test_components_have_the_rights_of_the_chart(component, values):
+def test_components_have_the_permissions_of_the_chart(component, values):
     """Optional controllers have the same permissions with both."""
     path = manifests.DEPLOY / "components" / component / "rbac.yaml"
     role = manifests.one(yaml.safe_load_all(path.read_text("utf-8")), "ClusterRole")
     more = {**values, "controllers": [*VALUES["controllers"], *values.get("controllers", ())]}
-    assert _granted(role) == _rights(**more) - _rights()
+    assert _granted(role) == _permissions(**more) - _permissions()
 
 
 # --- values -------------------------------------------------------------------------------------------------------
 
-#: What is not the chart's to judge.
+#: Values that the schema of the chart does not check.
 OPEN = {"global", "signers", "servingApprover", "nodeAffinity", "podAffinity", "podAntiAffinity"}
 
 
@@ -357,12 +357,12 @@ def test_every_value_has_a_default_and_a_schema():
     ],
     ids=str,
 )
-def test_wrong_values_are_refused(values, message):
+def test_invalid_values_are_refused(values, message):
     """Helm refuses them, with their path."""
     assert message in manifests.problem(**values)
 
 
-def test_the_notes_say_what_is_left_to_do():
+def test_the_notes_list_the_remaining_steps():
     """The notes name the Secret that is needed, and the controllers to disable in kube-controller-manager."""
     text = manifests.notes(controllers=["csrapproving", "csrsigning"])
     assert "create secret tls certplane-ca" in text
@@ -377,7 +377,7 @@ def _config(objects):
 
 
 @everything_installed
-def test_settings_are_such(objects):
+def test_settings_are_valid_and_their_files_mounted(objects):
     """certplane accepts the settings of each installation, and the files that they name are mounted."""
     documents = objects()
     settings = _config(documents)
@@ -397,18 +397,18 @@ MINE = {
 PROOFS = {"mode": "report", "sources": ["node"]}
 
 
-def test_signers_and_rules_are_such():
+def test_generated_signers_and_rules_are_valid():
     """certplane can read the files that the chart generates from its values."""
     documents = manifests.chart(signers=[MINE], servingApprover=PROOFS)
     data = manifests.one(documents, "ConfigMap")["data"]
-    assert [signer.name for signer in signerfile.parse(data["signers.yaml"].encode()).signers] == ["example.com/web"]
+    assert [signer.name for signer in signersfile.parse(data["signers.yaml"].encode()).signers] == ["example.com/web"]
     assert rules.parse(yaml.safe_load(data["serving-approver.yaml"])).rules is not None
 
 
-def test_who_approves_by_rule_has_the_right_to():
+def test_approve_permissions_follow_the_approval_rules():
     """For the signers that have approval rules, and for no other."""
     ruled = {**MINE, "name": "example.com/ruled", "approval": [{"users": ["jane"]}]}
-    permissions = _rights(controllers=["csrsigning"], signers=[MINE, ruled])
+    permissions = _permissions(controllers=["csrsigning"], signers=[MINE, ruled])
     assert {name for verb, _, name in permissions if verb == "approve"} == {"example.com/ruled"}
     assert ("update", "certificatesigningrequests/approval", "") in permissions
 
@@ -430,7 +430,7 @@ def test_the_example_of_the_guide_can_be_built(tmp_path):
     assert manifests.pod(documents)["spec"]["containers"][0]["image"] == "registry.example/certplane:0.1.0"
 
 
-def test_the_guide_names_what_there_is():
+def test_paths_and_values_in_the_guide_exist():
     """Each file of deploy/ and each value of the chart in the guide exists."""
     named = set(re.findall(r"\bdeploy/[\w./-]*\w", GUIDE))
     assert named
@@ -441,10 +441,10 @@ def test_the_guide_names_what_there_is():
             inner = inner["properties"][part]
 
 
-# --- places -------------------------------------------------------------------------------------------------------
+# --- download hosts -----------------------------------------------------------------------------------------------
 
 
-def test_nothing_names_a_place_to_get_things_from():
+def test_no_registry_or_download_url_is_named():
     """No registry and no download URL is named: the user chooses where images come from."""
     texts = [path.read_text("utf-8") for path in manifests.DEPLOY.rglob("*") if path.is_file()]
     assert {SCHEMA["$schema"]} == {url for text in texts for url in re.findall(r"\w+://[^\s\"']+", text)}
@@ -457,7 +457,7 @@ def test_nothing_names_a_place_to_get_things_from():
 # --- alerts -------------------------------------------------------------------------------------------------------
 
 
-def test_alerts_are_about_metrics_that_there_are():
+def test_metrics_in_alerts_exist():
     """Each metric in an alert exists."""
     text = (manifests.DEPLOY / "chart/rules.yaml").read_text("utf-8")
     shown = set(re.findall(r"^# TYPE (\w+)", telemetry.Telemetry().render().decode(), flags=re.MULTILINE))

@@ -52,7 +52,7 @@ def _imports(tree):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_name)
-def test_a_file_can_be_read_in_one_go(path):
+def test_files_are_not_too_long(path):
     """No file is longer than the hard cap."""
     assert len(path.read_text("utf-8").splitlines()) <= HARD_CAP
 
@@ -139,7 +139,7 @@ CATCH_ALL = {
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_name)
-def test_few_catch_everything(path):
+def test_only_listed_modules_catch_every_exception(path):
     """Catching every exception hides bugs; the supervisor handles tasks that fail."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ExceptHandler) and (node.type is None or ast.unparse(node.type) == "Exception"):
@@ -167,7 +167,7 @@ def test_most_functions_are_short():
 
 
 def test_the_documented_stages_are_those_of_the_pipeline():
-    """In the same order."""
+    """The documentation lists the stages in the order of the pipeline."""
     text = (ROOT / "docs" / "life-of-a-request.md").read_text("utf-8")
     table = text.partition("| stage |")[2].partition("\n\n")[0]
     documented = re.findall(r"^\| ([a-z]+) \|", table, flags=re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Names and texts use the words of Kubernetes and PKI, so that nobody needs a glossary."""
+"""Names and texts use the terms of Kubernetes and PKI."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ TEXTS = [
     *ROOT.glob("*.md"),
     *(path for path in (ROOT / "deploy").rglob("*") if path.is_file()),
 ]
-#: Parameters that could be anything: `request`, `csr` or `settings` would say what it is.
+#: Names of parameters that do not say what the parameter is; `request`, `csr` or `settings` would.
 VAGUE = {"of", "each", "found", "made"}
-#: Words that the project once used in a meaning of its own, and the standard term.
+#: Words that the project formerly used with its own meaning, and the standard terms.
 RETIRED = {
     r"crews?": "controllers",
     r"doors?": "subresource",
@@ -38,14 +38,14 @@ RETIRED = {
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_parameters_are_nouns(path):
-    """Including those of lambdas."""
+    """No parameter has a vague name, including those of lambdas."""
     parameters = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.arg)]
     assert [f"{node.arg} in line {node.lineno}" for node in parameters if node.arg in VAGUE] == []
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_retired_words_are_gone(path):
-    """Names of tests, which attackers.md refers to, are left out."""
+    """Names of tests in attackers.md are not checked."""
     text = re.sub(r"`tests/[^`]*`|`test_[^`]*`", "", path.read_text("utf-8"))
     retired = [word for word in RETIRED if re.search(rf"\b(?:{word})\b", text, re.IGNORECASE)]
     assert retired == []

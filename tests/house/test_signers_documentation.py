@@ -1,4 +1,4 @@
-"""docs/signers.md explains every field of a declaration."""
+"""docs/signers.md explains every field of a signer definition."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import re
 
 import msgspec
 
-from certplane.controllers.signing import signerfile
+from certplane.controllers.signing import signersfile
 
 TEXT = (pathlib.Path(__file__).parents[2] / "docs" / "signers.md").read_text("utf-8")
 _PARTS = {
-    "authority": signerfile.Authority,
-    "usages": signerfile.Usages,
-    "subject": signerfile.Subject,
-    "names": signerfile.Names,
-    "lifetime": signerfile.Lifetime,
+    "authority": signersfile.Authority,
+    "usages": signersfile.Usages,
+    "subject": signersfile.Subject,
+    "names": signersfile.Names,
+    "lifetime": signersfile.Lifetime,
 }
 
 
 def test_the_example_can_be_used():
-    """Unchanged."""
+    """The example in the documentation is a valid signers file."""
     example = re.search(r"```yaml\n(apiVersion.*?)```", TEXT, re.DOTALL)
-    assert len(signerfile.parse(example[1].encode()).signers) == 3
+    assert len(signersfile.parse(example[1].encode()).signers) == 3
 
 
 def test_every_field_is_explained():
@@ -30,6 +30,6 @@ def test_every_field_is_explained():
     fields = {
         f"{part}.{field.encode_name}" for part, struct in _PARTS.items() for field in msgspec.structs.fields(struct)
     }
-    fields |= {field.encode_name for field in msgspec.structs.fields(signerfile.Signer)} - set(_PARTS)
+    fields |= {field.encode_name for field in msgspec.structs.fields(signersfile.SignerDefinition)} - set(_PARTS)
     rows = re.findall(r"^\| (`.*?) \|", TEXT, re.MULTILINE)
     assert {name for row in rows for name in re.findall("`([^`]+)`", row)} == fields

@@ -19,7 +19,7 @@ def _unit():
 
 
 def test_the_unit_starts_a_command_with_its_settings():
-    """And waits for its notification."""
+    """The command and its flags exist, and systemd waits for its notification."""
     service = _unit()
     _, command, *arguments = shlex.split(service["ExecStart"])
     assert command in main._COMMANDS

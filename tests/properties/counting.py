@@ -1,12 +1,12 @@
-"""Counts what certplane does, by what it looks at: the measure of `test_growth`.
+"""Counts the operations of certplane: the measurement of `test_growth`.
 
-Time would say something else on each machine, and the lines that are executed say too little: `each in seen` is one
-line, and costs as much as `seen` is long. So a second copy of the package is loaded, as `counted`, in which each
-operation first tells what it costs: a call one, a loop one for each round, and everything that Python does in C as much
-as the pieces that it looks at, copies or makes are long: slices, sums, comparisons, searches, `in`, `[*a, *b]`.
+Time depends on the machine, and executed lines are too coarse: `item in seen` is one line, and costs as much as `seen`
+is long. A second copy of the package is therefore loaded, as `counted`, in which each operation first adds its cost: a
+call 1, a loop 1 for each round, and operations that Python does in C (slices, sums, comparisons, searches, `in`,
+`[*a, *b]`) the length of what they read, copy or create.
 
-What it does not see: what libraries do inside, beyond the lengths of what they are given and give; and how often a
-regular expression goes back: see `test_expressions`.
+Not counted are operations inside of libraries, beyond the lengths of arguments and results, and backtracking in regular
+expressions: see `test_expressions`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SCANNED = (str, bytes, list, tuple)
 
 
 class Counter:
-    """What has been done since the last reset."""
+    """The cost since the last reset."""
 
     def __init__(self):
         self.total = 0
@@ -56,7 +56,7 @@ def _deep(value):
     return _length(value)
 
 
-# --- what the second copy calls -----------------------------------------------------------------------------------
+# --- functions that the second copy calls -----------------------------------------------------------------------------
 
 
 def _rounds(iterable):
@@ -66,9 +66,9 @@ def _rounds(iterable):
 
 
 def _slice(value, where):
-    found = value[where]
-    _charge(_length(found))
-    return found
+    part = value[where]
+    _charge(_length(part))
+    return part
 
 
 def _contains(item, container):
@@ -82,7 +82,7 @@ def _equals(left, right):
     return left == right
 
 
-def _made(value):
+def _created(value):
     _charge(1 + _length(value))
     return value
 
@@ -92,13 +92,13 @@ def _grown(value):
         _charge(len(value))
 
 
-#: Methods whose cost does not grow with what they belong to.
+#: Methods whose cost does not depend on the size of their object.
 _CONSTANT = frozenset(
     {"append", "add", "get", "setdefault", "popitem", "popleft", "appendleft", "discard", "keys", "values", "items",
      "isascii", "clear", "end", "start", "group", "groups", "span", "__setitem__", "__getitem__", "move_to_end"}
 )  # fmt: skip
-#: Functions whose cost is that of one look.
-_LOOKS = frozenset(
+#: Functions with constant cost.
+_CONSTANT_FUNCTIONS = frozenset(
     {len, isinstance, issubclass, getattr, setattr, hasattr, type, id, iter, next, callable, range, enumerate, zip, map,
      filter, reversed, min, bool, super, object}
 )  # fmt: skip
@@ -110,7 +110,7 @@ def _call(function, *args, **kwargs):
     counter.total += 1
     if isinstance(function, types.FunctionType | types.MethodType) and _is_own(function):
         return function(*args, **kwargs)
-    if isinstance(function, type | types.BuiltinFunctionType) and function in _LOOKS:
+    if isinstance(function, type | types.BuiltinFunctionType) and function in _CONSTANT_FUNCTIONS:
         return function(*args, **kwargs)
     result = function(*args, **kwargs)
     _charge(_cost(function, args, result))
@@ -147,7 +147,7 @@ def _cost(function, args, result):
 
 
 def _search_cost(name, args, result):
-    """A regular expression looks at what it matches, and where it finds nothing, at all that is left."""
+    """A regular expression reads what it matches, or the rest of the text if it does not match."""
     text = args[0] if args and isinstance(args[0], str | bytes) else args[-1]
     begin = args[1] if len(args) > 1 and isinstance(args[1], int) else 0
     if name == "match":
@@ -159,11 +159,11 @@ def _search_cost(name, args, result):
 
 _HELPERS = {
     "_counted_rounds": _rounds, "_counted_slice": _slice, "_counted_contains": _contains, "_counted_equals": _equals,
-    "_counted_made": _made, "_counted_call": _call, "_counted_grown": _grown,
+    "_counted_created": _created, "_counted_call": _call, "_counted_grown": _grown,
 }  # fmt: skip
 
 
-# --- the second copy ----------------------------------------------------------------------------------------------
+# --- the second copy --------------------------------------------------------------------------------------------------
 
 
 def _to(helper, *args):
@@ -171,7 +171,7 @@ def _to(helper, *args):
 
 
 class _Instrument(ast.NodeTransformer):
-    """Has each operation inside of functions tell what it costs; and the copy import itself."""
+    """Adds the counting to each operation inside of functions, and makes the copy import itself."""
 
     def __init__(self):
         self._inside = 0
@@ -210,7 +210,7 @@ class _Instrument(ast.NodeTransformer):
     def visit_While(self, node):
         self.generic_visit(node)
         if self._inside:
-            node.body.insert(0, ast.Expr(_to("made", ast.Constant(None))))
+            node.body.insert(0, ast.Expr(_to("created", ast.Constant(None))))
         return node
 
     def visit_comprehension(self, node):
@@ -228,7 +228,7 @@ class _Instrument(ast.NodeTransformer):
     def visit_Subscript(self, node):
         self.generic_visit(node)
         if self._inside and isinstance(node.slice, ast.Slice) and isinstance(node.ctx, ast.Load):
-            bounds = [each or ast.Constant(None) for each in (node.slice.lower, node.slice.upper, node.slice.step)]
+            bounds = [bound or ast.Constant(None) for bound in (node.slice.lower, node.slice.upper, node.slice.step)]
             return _to("slice", node.value, ast.Call(ast.Name("slice", ast.Load()), bounds, []))
         return node
 
@@ -238,37 +238,37 @@ class _Instrument(ast.NodeTransformer):
             return node
         operator, right = node.ops[0], node.comparators[0]
         if isinstance(operator, ast.In | ast.NotIn):
-            found = _to("contains", node.left, right)
+            counted = _to("contains", node.left, right)
         elif isinstance(operator, ast.Eq | ast.NotEq):
-            found = _to("equals", node.left, right)
+            counted = _to("equals", node.left, right)
         else:
             return node
-        return ast.UnaryOp(ast.Not(), found) if isinstance(operator, ast.NotIn | ast.NotEq) else found
+        return ast.UnaryOp(ast.Not(), counted) if isinstance(operator, ast.NotIn | ast.NotEq) else counted
 
     def _wrapped(self, node):
         self.generic_visit(node)
-        return _to("made", node) if self._inside else node
+        return _to("created", node) if self._inside else node
 
     visit_BinOp = visit_JoinedStr = _wrapped  # noqa: N815 - the names of the syntax
 
     def visit_List(self, node):
         self.generic_visit(node)
-        unpacks = any(isinstance(each, ast.Starred) for each in node.elts)
-        return _to("made", node) if self._inside and unpacks and isinstance(node.ctx, ast.Load) else node
+        unpacks = any(isinstance(element, ast.Starred) for element in node.elts)
+        return _to("created", node) if self._inside and unpacks and isinstance(node.ctx, ast.Load) else node
 
     visit_Tuple = visit_List  # noqa: N815 - the names of the syntax
 
     def visit_Dict(self, node):
         self.generic_visit(node)
-        return _to("made", node) if self._inside and None in node.keys else node
+        return _to("created", node) if self._inside and None in node.keys else node
 
     def visit_AugAssign(self, node):
         self.generic_visit(node)
         if not self._inside or not isinstance(node.target, ast.Name) or not isinstance(node.op, ast.Add | ast.BitOr):
             return node
-        # What is added costs as much as it is long; a text is made anew each time, which costs all of it.
+        # The cost is the length of what is added; strings and tuples are copied, which costs their whole length.
         target = ast.Name(node.target.id, ast.Load())
-        node.value = _to("made", node.value)
+        node.value = _to("created", node.value)
         return [node, ast.Expr(_to("grown", target))]
 
 
@@ -301,7 +301,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 def load(name):
     """A module of the second copy."""
-    if not any(isinstance(each, _Finder) for each in sys.meta_path):
-        # First, as the usual one would find the files of a package, too.
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        # First, because the default finder would also find the files of a package.
         sys.meta_path.insert(0, _Finder())
     return importlib.import_module(f"{_NAME}.{name}")

@@ -1,4 +1,4 @@
-"""Documents of clients: JSON, YAML, selectors, patches, apply. Any input is decoded correctly, or refused."""
+"""JSON, YAML, selectors, patches and apply: any input is decoded correctly, or refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _plain(tree):
 
 @hypothesis.given(TREES)
 def test_json_is_parsed_like_by_the_standard_library(tree):
-    """For documents that the standard library writes."""
+    """A document that the standard library writes is parsed to the same values."""
     assert gojson.to_builtins(codec.parse_json(json.dumps(tree).encode()), numbers=True) == tree
 
 
@@ -201,27 +201,29 @@ def _label_owners(document):
 
 
 @hypothesis.given(DOCUMENTS)
-def test_applying_twice_is_applying_once(config):
+def test_apply_is_idempotent(config):
     """The second apply of the same configuration changes nothing, not even managedFields."""
     once = apply.apply(None, config, CSR, _writer("a"), force=False)
     assert apply.apply(once, config, CSR, _writer("a"), force=False) == once
 
 
 @hypothesis.given(DOCUMENTS, LABELS, LABELS)
-def test_managers_own_what_they_applied(config, mine, yours):
+def test_managers_own_what_they_applied(config, first_labels, second_labels):
     """Each manager owns the labels that it applied; a different value is a conflict, and force takes it over."""
-    first = {**config, "metadata": {"name": "a", "labels": mine}}
-    second = {**config, "metadata": {"name": "a", "labels": yours}}
+    first = {**config, "metadata": {"name": "a", "labels": first_labels}}
+    second = {**config, "metadata": {"name": "a", "labels": second_labels}}
     live = apply.apply(None, first, CSR, _writer("a"), force=False)
-    disputed = {name for name in mine.keys() & yours.keys() if mine[name] != yours[name]}
+    disputed = {
+        name for name in first_labels.keys() & second_labels.keys() if first_labels[name] != second_labels[name]
+    }
     if disputed:
         with pytest.raises(errors.ApplyConflict):
             apply.apply(live, second, CSR, _writer("b"), force=False)
     both = apply.apply(live, second, CSR, _writer("b"), force=True)
-    assert both["metadata"].get("labels", {}) == {**mine, **yours}
+    assert both["metadata"].get("labels", {}) == {**first_labels, **second_labels}
     owners = _label_owners(both)
-    assert owners.get("b", set()) == set(yours)
-    assert owners.get("a", set()) == set(mine) - disputed
+    assert owners.get("b", set()) == set(second_labels)
+    assert owners.get("a", set()) == set(first_labels) - disputed
 
 
 @hypothesis.given(DOCUMENTS, LABELS, LABELS)

@@ -151,11 +151,11 @@ def _quadratic_texts(expression):
 
 @pytest.mark.parametrize("expression", list(_expressions()))
 def test_expressions_match_in_linear_time(expression):
-    """Whatever text is repeated."""
+    """This applies to repetitions of any text."""
     assert _quadratic_texts(expression) == []
 
 
 @pytest.mark.parametrize("expression", [r"[0-9]+\.?[0-9]*", r"(0|[0-9]+h)+", r"[ \t]*(a|[ \t]*b)"])
 def test_quadratic_expressions_are_detected(expression):
-    """A check of the measurement."""
+    """Tests the measurement."""
     assert _quadratic_texts(re.compile(expression))

@@ -7,17 +7,16 @@ import itertools
 
 import pytest
 
-from tests.flow import plane as flow
 from tests.fuzz import documents, growing, growing_pki
 from tests.properties import counting
 
-assembly, testing = counting.load("plane.assembly"), counting.load("testing")
+testing = counting.load("testing")
 authn, tokens = counting.load("access.authn"), counting.load("access.tokens")
 context, exchange = counting.load("meta.context"), counting.load("server.exchange")
-memory, resources = counting.load("store.memory"), counting.load("resources")
+resources, servesettings = counting.load("resources"), counting.load("config.servesettings")
 formatting, objects, selectors = map(counting.load, ("golang.formatting", "meta.objects", "meta.selectors"))
 escalation, rbac = counting.load("access.escalation"), counting.load("resources.rbac")
-clusterroleaggregation = counting.load("controllers.publishing.clusterroleaggregation")
+clusterroleaggregation = counting.load("controllers.cluster.clusterroleaggregation")
 
 ADMIN = context.User("admin", groups=("system:masters", "system:authenticated"))
 #: The approximate bytes of an input before it grows, and its minimum number of parts: more than any limit on the items
@@ -38,10 +37,11 @@ class Plane:
 
     async def _begin(self):
         kinds = resources.served({"api/all": True})
-        issuer = tokens.Issuer("https://fuzz", documents.TOKEN_KEY, ("https://fuzz",))
+        issuer = tokens.Issuer(
+            servesettings.ServiceAccountSettings("https://fuzz", ("https://fuzz",)), documents.TOKEN_KEY
+        )
         static = authn.StaticTokens({"fuzz-token": context.User("fuzz", groups=("system:authenticated",))})
-        config = flow.plane_config(kinds=kinds, static_tokens=(static,), issuer=issuer, controllers=frozenset())
-        plane = assembly.Plane(memory.MemoryStore(), testing.FakeClock(), config)
+        plane = testing.Plane(kinds=kinds, static_tokens=(static,), issuer=issuer, controllers=frozenset())
         await plane.start()
         await self._create(plane, "/api/v1/namespaces", {"metadata": {"name": documents.NAMESPACE}})
         for kind in documents.KINDS:
@@ -95,7 +95,7 @@ def plane():
 
 def _is_linear(measured, row, count):
     """Double the input twice: the added size doubles, and so may the added cost."""
-    # A first call, because values that are cached for all requests are no cost of this one.
+    # A first call, because the cost of values that are cached for all requests is not measured.
     measured.cost(row.make(count - 1))
     once, twice, fourfold = [measured.cost(row.make(count * factor)) for factor in (1, 2, 4)]
     return fourfold - twice <= _MAX_RATIO * max(twice - once, 0) + _NOISE
@@ -103,7 +103,9 @@ def _is_linear(measured, row, count):
 
 @pytest.mark.parametrize("row", [*growing.ALL, *growing_pki.ALL], ids=str)
 def test_the_cost_of_an_input_is_linear(plane, row):
-    """At one of two sizes: a threshold between them, above which other code runs, is a step and not growth."""
+    """It is linear at one of two sizes: a threshold between them, above which other code runs, is a step and not
+    growth.
+    """
     count = max(_BYTES // row.unit, _PARTS)
     assert _is_linear(plane, row, count) or _is_linear(plane, row, 4 * count)
 
@@ -179,7 +181,7 @@ def test_the_cost_of_a_function_is_linear(name):
 
 
 def test_quadratic_costs_are_detected():
-    """A check of the measurement."""
+    """Tests the measurement."""
     row = growing.Growing("quadratic", lambda count: count)
 
     quadratic = _Function(lambda count: formatting.quote_all(["a" * count] * count))

@@ -1,4 +1,4 @@
-"""Whatever a request says, what is issued for it is a good certificate, or there is a reason in words."""
+"""Any request is issued as a valid certificate, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from certplane.x509.pkcs10 import certificaterequest, weakkeys
 from certplane.x509.tbs import tbscertificate, template
 from tests.unit.x509 import material
 
-#: What people and programs write into names: any letter, no control characters.
+#: Texts without control characters, as in names of real requests.
 TEXTS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFFF, exclude_categories=("Cs", "Cc")), max_size=30)
 ANY_TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=80)
 ASCII = st.text(st.characters(min_codepoint=1, max_codepoint=126), max_size=40)
@@ -66,20 +66,22 @@ def request(subject, names):
 @hypothesis.given(
     subjects(TEXTS), alt_names(HOSTS, st.from_regex(r"[a-z]{1,8}", fullmatch=True)), USAGES, SECONDS, st.data()
 )
-def test_what_is_issued_is_good(kind, subject, names, usages, seconds, data):
-    """No error of lint, verified by another library, by a path from the authority as well, and as it was asked for."""
+def test_issued_certificates_are_valid_and_as_requested(kind, subject, names, usages, seconds, data):
+    """They have no lint errors, are accepted by the path validation of another library, and have the requested
+    contents.
+    """
     issuer = material.new_issuer(kind)
-    wanted = request(subject, names)
-    prepared = issuer.prepare(wanted, usages, seconds, material.NOW)
+    csr = request(subject, names)
+    prepared = issuer.prepare(csr, usages, seconds, material.NOW)
     encoded = issuer.issue(prepared)
     certificate = x509.load_pem_x509_certificate(encoded)
     certificate.verify_directly_issued_by(issuer.authority.certificate)
     moment = data.draw(st.sampled_from((material.NOW, certificate.not_valid_after_utc - datetime.timedelta(seconds=1))))
-    # That verifier wants names, knows no Ed25519, and does not take every usage that Kubernetes issues.
+    # The verifier of the library requires names, and supports neither Ed25519 nor all usages of Kubernetes.
     if "client auth" in usages and names and kind != "Ed25519" and not {"encipher only", "decipher only"} & {*usages}:
         _verifier(issuer, moment).verify(certificate, [])
     read = tbscertificate.parse(pem.first_block(encoded).data)
-    assert (read.spki, read.subject) == (wanted.request.spki, template.encode_name(wanted.request.subject))
+    assert (read.spki, read.subject) == (csr.request.spki, template.encode_name(csr.request.subject))
     assert {finding.severity for finding in prepared.findings} <= {linter.Severity.WARNING}
     assert (read.names is not None) == bool(names)
     assert datetime.timedelta(0) < certificate.not_valid_after_utc - certificate.not_valid_before_utc
@@ -87,7 +89,7 @@ def test_what_is_issued_is_good(kind, subject, names, usages, seconds, data):
 
 
 def _verifier(issuer, moment):
-    """The library's own idea of a path; what it demands of public web servers is not asked."""
+    """The path validation of the library, without its requirements for public web servers."""
     store = verification.Store([issuer.authority.certificate])
     policies = {
         "ca_policy": verification.ExtensionPolicy.webpki_defaults_ca(),
@@ -99,48 +101,50 @@ def _verifier(issuer, moment):
 
 @hypothesis.settings(max_examples=300, deadline=None)
 @hypothesis.given(subjects(ANY_TEXTS), alt_names(ASCII, ASCII), USAGES)
-def test_what_is_not_issued_has_a_reason(subject, names, usages):
-    """Any text in any place: issued, or refused with an error that says why; never another exception."""
+def test_any_request_is_issued_or_refused_with_a_reason(subject, names, usages):
+    """Any text in any field is accepted, or refused with a documented exception."""
     issuer = material.new_issuer()
     with contextlib.suppress(certificaterequest.RequestError, issue.IssueError, weakkeys.WeakKey):
-        wanted = request(subject, names)
-        prepared = issuer.prepare(wanted, usages, None, material.NOW)
+        csr = request(subject, names)
+        prepared = issuer.prepare(csr, usages, None, material.NOW)
         recorded = prepared.to_be_signed
         assert issuer.issue(prepared)
-        # What was recorded is taken back by whoever comes next.
-        assert issuer.resume(recorded, wanted, usages, None, material.NOW).to_be_signed == recorded
+        # Another process resumes from what was recorded.
+        assert issuer.resume(recorded, csr, usages, None, material.NOW).to_be_signed == recorded
 
 
-WANTED = request(
+REQUEST = request(
     certificatenames.Subject(common_name="jane"), template.AltNames(ip=(ipaddress.ip_address("10.0.0.1"),))
 )
-RECORD = material.new_issuer().prepare(WANTED, ("client auth",), 3600, material.NOW)
+RECORD = material.new_issuer().prepare(REQUEST, ("client auth",), 3600, material.NOW)
 
 
 @hypothesis.settings(max_examples=150, deadline=None)
 @hypothesis.given(
-    st.sampled_from(("flip", "cut", "add")), st.integers(0, len(RECORD.to_be_signed) - 1), st.integers(1, 255)
+    st.sampled_from(("change", "truncate", "append")), st.integers(0, len(RECORD.to_be_signed) - 1), st.integers(1, 255)
 )
-def test_a_damaged_record_is_refused(change, at, difference):
-    """One byte changed, bytes cut off or added: an error that says why, or another serial number or time."""
-    good = RECORD.to_be_signed
-    flipped = good[:at] + bytes((good[at] ^ difference,)) + good[at + 1 :]
-    bad = {"flip": flipped, "cut": good[:at], "add": good + good[at:]}[change]
+def test_a_damaged_record_changes_only_serial_number_and_validity(change, at, difference):
+    """A record with a changed byte, or with bytes removed or added, is refused, or differs in the serial number or the
+    validity only.
+    """
+    undamaged = RECORD.to_be_signed
+    changed = undamaged[:at] + bytes((undamaged[at] ^ difference,)) + undamaged[at + 1 :]
+    damaged = {"change": changed, "truncate": undamaged[:at], "append": undamaged + undamaged[at:]}[change]
     try:
-        resumed = material.new_issuer().resume(bad, WANTED, ("client auth",), 3600, material.NOW)
+        resumed = material.new_issuer().resume(damaged, REQUEST, ("client auth",), 3600, material.NOW)
     except issue.IssueError:
         return
-    found, expected = resumed.template, RECORD.template
-    assert (found.subject, found.spki, found.extensions) == (expected.subject, expected.spki, expected.extensions)
-    assert (found.serial, found.not_before, found.not_after) != (
+    actual, expected = resumed.template, RECORD.template
+    assert (actual.subject, actual.spki, actual.extensions) == (expected.subject, expected.spki, expected.extensions)
+    assert (actual.serial, actual.not_before, actual.not_after) != (
         expected.serial, expected.not_before, expected.not_after
     )  # fmt: skip
 
 
 @hypothesis.settings(max_examples=200, deadline=None)
 @hypothesis.given(st.binary(max_size=200))
-def test_lint_reads_anything(data):
-    """Bytes that are no certificate are a finding, not an exception."""
+def test_lint_accepts_any_bytes(data):
+    """Bytes that are not a certificate cause a finding, not an exception."""
     own = material.new_authority()
     policy = linter.IssuerPolicy(own.subject, own.key_id, own.algorithm, own.not_after, material.YEAR)
     for certificate in (data, asn1.encode(0x30, data), template.assemble(data, own.algorithm, b"")):

@@ -1,4 +1,4 @@
-"""PKCS#10 from strangers: facts are those that another library reads, and damage is refused in words."""
+"""Untrusted PKCS#10: parsed fields are those that another library reads, and damaged requests are refused."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ HOSTS = st.from_regex(r"[a-z][a-z0-9-]{0,10}[a-z0-9](\.[a-z]{2,5})?", fullmatch=
 
 
 def make(key, common_name="jane", organizations=(), dns=(), addresses=()):
-    attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, each) for each in organizations]
+    attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization) for organization in organizations]
     attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, common_name))
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(attributes))
-    names = [*map(x509.DNSName, dns), *(x509.IPAddress(ipaddress.ip_address(each)) for each in addresses)]
+    names = [*map(x509.DNSName, dns), *(x509.IPAddress(ipaddress.ip_address(address)) for address in addresses)]
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return builder.sign(key, None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256())
@@ -42,8 +42,8 @@ def pem(request):
 
 
 @pytest.mark.parametrize("name", KEYS)
-def test_good_requests_verify(name):
-    """With every kind of key that a Go server takes."""
+def test_valid_requests_verify(name):
+    """All key types that Go supports are accepted."""
     pkcs10 = make(KEYS[name])
     request = certificaterequest.parse(pem(pkcs10))
     certificaterequest.verify(request)
@@ -57,24 +57,26 @@ def test_good_requests_verify(name):
     st.lists(HOSTS, max_size=3),
     st.lists(st.ip_addresses().map(str), max_size=3),
 )
-def test_facts_are_those_of_the_request(common_name, organizations, dns, addresses):
-    """Subject and names are read as they were written."""
+def test_parsed_fields_are_those_of_the_request(common_name, organizations, dns, addresses):
+    """Subject and names are parsed as they were written."""
     request = certificaterequest.parse(pem(make(KEYS["P-256"], common_name, organizations, dns, addresses)))
     assert request.common_name == common_name
-    # The parts of a name are in the order of the request.
+    # The attributes of a name are in the order of the request.
     assert list(request.organizations) == organizations
     assert list(request.dns_names) == dns
-    assert [str(each) for each in request.ip_addresses] == [str(ipaddress.ip_address(each)) for each in addresses]
+    assert [str(address) for address in request.ip_addresses] == [
+        str(ipaddress.ip_address(address)) for address in addresses
+    ]
 
 
-GOOD = make(KEYS["P-256"], "jane", ["dev"], ["a.example"], ["10.0.0.1"]).public_bytes(serialization.Encoding.DER)
+VALID = make(KEYS["P-256"], "jane", ["dev"], ["a.example"], ["10.0.0.1"]).public_bytes(serialization.Encoding.DER)
 
 
 @hypothesis.settings(max_examples=500, deadline=None)
-@hypothesis.given(st.integers(0, len(GOOD) - 1), st.integers(0, 255))
-def test_no_damage_goes_unnoticed(at, byte):
+@hypothesis.given(st.integers(0, len(VALID) - 1), st.integers(0, 255))
+def test_damaged_requests_are_refused(at, byte):
     """A request in which one byte was changed is refused, by the parser or by its signature."""
-    damaged = bytearray(GOOD)
+    damaged = bytearray(VALID)
     hypothesis.assume(damaged[at] != byte)
     damaged[at] = byte
     with pytest.raises(certificaterequest.RequestError):
@@ -82,18 +84,18 @@ def test_no_damage_goes_unnoticed(at, byte):
 
 
 @hypothesis.settings(max_examples=300, deadline=None)
-@hypothesis.given(st.one_of(st.binary(max_size=80), st.integers(0, len(GOOD)).map(lambda size: GOOD[:size])))
+@hypothesis.given(st.one_of(st.binary(max_size=80), st.integers(0, len(VALID)).map(lambda size: VALID[:size])))
 def test_any_bytes_are_a_request_or_refused(data):
-    """The parser fails in its own words only."""
+    """The parser raises only RequestError."""
     with contextlib.suppress(certificaterequest.RequestError):
         certificaterequest.parse_der(data)
 
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"nonsense", pem(make(KEYS["P-256"])).replace(b"CERTIFICATE REQUEST", b"CERTIFICATE"), b"-----BEGIN"],
+    [b"", b"not PEM", pem(make(KEYS["P-256"])).replace(b"CERTIFICATE REQUEST", b"CERTIFICATE"), b"-----BEGIN"],
 )
-def test_what_is_no_pem_request_is_refused(text):
-    """In the words of Kubernetes."""
+def test_other_pem_is_refused(text):
+    """The error has the text of Kubernetes."""
     with pytest.raises(certificaterequest.RequestError, match="PEM block type must be CERTIFICATE REQUEST"):
         certificaterequest.parse(text)

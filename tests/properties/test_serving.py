@@ -20,13 +20,13 @@ sans = st.sampled_from(list(map(evidence.parse_san, VALID)))
 requests = st.builds(
     lambda names, addresses: dataclasses.replace(
         BASE,
-        csr=dataclasses.replace(
-            BASE.csr,
+        pkcs10=dataclasses.replace(
+            BASE.pkcs10,
             dns_names=tuple(names),
-            ip_addresses=tuple(evidence.ipaddress.ip_address(each) for each in addresses),
+            ip_addresses=tuple(evidence.ipaddress.ip_address(address) for address in addresses),
         ),
     ),
-    # Mostly its own names: one wrong name is enough.
+    # Mostly names of the node, because one other name prevents the approval.
     st.lists(st.sampled_from((*NAMES[:2] * 8, *NAMES)), max_size=2),
     st.lists(st.sampled_from((*ADDRESSES[:1] * 12, *ADDRESSES)), max_size=2),
 )
@@ -38,14 +38,14 @@ def _inventory(owners):
 
 
 answer = st.builds(evidence.DNSAnswer, st.lists(sans, max_size=2).map(tuple)) | st.just(
-    evidence.DNSAnswer(problem="silent")
+    evidence.DNSAnswer(problem="no answer")
 )
 evidences = st.builds(
     evidence.Evidence,
     claims=st.none() | st.frozensets(sans, min_size=3),
     other_claimants=st.dictionaries(sans, st.just(("n2",)), max_size=2),
     inventory=st.none() | st.dictionaries(sans, st.sampled_from(("n1", "n1", "n1", "n2"))).map(_inventory),
-    inventory_problem=st.sampled_from(("", "", "", "it is gone")),
+    inventory_problem=st.sampled_from(("", "", "", "it cannot be read")),
     dns_answers=st.dictionaries(sans, answer),
 )
 alternatives = st.lists(
@@ -60,7 +60,7 @@ any_rules = st.builds(
 )
 
 
-SILENT = evidence.DNSAnswer(problem="silent")
+UNANSWERED = evidence.DNSAnswer(problem="no answer")
 
 
 def evaluate(request, evidence, rules_):
@@ -93,23 +93,25 @@ def _is_proven(san, evidence, rules_):
 
 @settings(max_examples=1000, deadline=None)
 @given(requests, evidences, any_rules)
-def test_what_is_approved_is_proven(request, evidence, rules_):
-    """Every name of it, and what is proven is approved. DNS proves more, but nothing that cannot be the node's."""
+def test_approved_names_are_proven(request, evidence, rules_):
+    """Every name of an approved request is proven, and proven requests are approved. DNS can prove more names, but none
+    that cannot belong to the node.
+    """
     is_approved = evaluate(request, evidence, rules_).action is policy.Action.APPROVE
-    unread = evidence.inventory is None and bool(evidence.inventory_problem)
-    proven = bool(request.sans) and not unread and all(_is_proven(san, evidence, rules_) for san in request.sans)
+    is_unread = evidence.inventory is None and bool(evidence.inventory_problem)
+    proven = bool(request.sans) and not is_unread and all(_is_proven(san, evidence, rules_) for san in request.sans)
     assert is_approved or not proven
     if is_approved and not proven:
         assert any("dns" in alternative for alternative in rules_.alternatives)
         assert request.sans
-        assert not unread
+        assert not is_unread
         assert all(_is_allowed(san, evidence) for san in request.sans)
 
 
 @settings(max_examples=1000, deadline=None)
 @given(requests, evidences, any_rules, st.data())
 def test_missing_evidence_never_denies(request, evidence, rules_, data):
-    """What would be approved waits, or is still approved, if a part of the evidence is missing."""
+    """A request that would be approved stays pending, or is still approved, if a part of the evidence is missing."""
     if evaluate(request, evidence, rules_).action is not policy.Action.APPROVE:
         return
     less = data.draw(
@@ -117,10 +119,10 @@ def test_missing_evidence_never_denies(request, evidence, rules_, data):
             (
                 dataclasses.replace(evidence, claims=None),
                 dataclasses.replace(evidence, claims=frozenset()),
-                dataclasses.replace(evidence, inventory=None, inventory_problem="it is gone"),
-                dataclasses.replace(evidence, inventory_problem="it is gone"),
+                dataclasses.replace(evidence, inventory=None, inventory_problem="it cannot be read"),
+                dataclasses.replace(evidence, inventory_problem="it cannot be read"),
                 dataclasses.replace(evidence, dns_answers={}),
-                dataclasses.replace(evidence, dns_answers=dict.fromkeys(evidence.dns_answers, SILENT)),
+                dataclasses.replace(evidence, dns_answers=dict.fromkeys(evidence.dns_answers, UNANSWERED)),
             )
         )
     )
@@ -129,14 +131,14 @@ def test_missing_evidence_never_denies(request, evidence, rules_, data):
 
 @settings(max_examples=400, deadline=None)
 @given(requests, requests, evidences, any_rules)
-def test_more_names_are_never_easier(one, other, evidence, rules_):
+def test_an_additional_name_never_causes_an_approval(one, other, evidence, rules_):
     """An additional name never turns another decision into an approval."""
     both = dataclasses.replace(
         one,
-        csr=dataclasses.replace(
-            one.csr,
-            dns_names=one.csr.dns_names + other.csr.dns_names,
-            ip_addresses=one.csr.ip_addresses + other.csr.ip_addresses,
+        pkcs10=dataclasses.replace(
+            one.pkcs10,
+            dns_names=one.pkcs10.dns_names + other.pkcs10.dns_names,
+            ip_addresses=one.pkcs10.ip_addresses + other.pkcs10.ip_addresses,
         ),
     )
     if evaluate(both, evidence, rules_).action is policy.Action.APPROVE and one.sans:

@@ -1,4 +1,4 @@
-"""Stores against a model: a dictionary that keeps every state it ever had."""
+"""Stores compared with a model: a dictionary that keeps all its earlier states."""
 
 from __future__ import annotations
 
@@ -77,50 +77,52 @@ async def _step(store, model, kind, key, value):
             await store.update(key, value, (held[1] if held else 0) + 1)
 
 
-async def _agree(store, model):
+async def _check(store, model):
+    """The store has the readable states and the changes of the model."""
     assert await store.revision() == model.revision
     for revision in range(model.oldest, model.revision + 1):
-        found = await store.list("/", revision=revision)
-        wanted = sorted(model.states[revision].items(), key=lambda item: item[0].encode())
-        assert [(each.key, (each.value, each.mod_revision)) for each in found.items] == wanted
+        listed = await store.list("/", revision=revision)
+        expected = sorted(model.states[revision].items(), key=lambda item: item[0].encode())
+        assert [(item.key, (item.value, item.mod_revision)) for item in listed.items] == expected
     if model.oldest > 1:
         with pytest.raises(contract.Compacted):
             await store.list("/", revision=model.oldest - 1)
-    told = []
-    watch = await store.watch("/", model.oldest, told.extend, lambda _: None)
+    changes = []
+    watch = await store.watch("/", model.oldest, changes.extend, lambda _: None)
     watch.close()
-    assert [(each.revision, each.key, each.current.value if each.current else None) for each in told] == [
-        each for each in model.changes if each[0] > model.oldest
-    ]
+    expected = [change for change in model.changes if change[0] > model.oldest]
+    assert [
+        (change.revision, change.key, change.current.value if change.current else None) for change in changes
+    ] == expected
 
 
 async def _run(operations, directory):
-    def open_it():
+    def open_store():
         return sqlite.open_store(directory / "store.sqlite") if directory else memory.MemoryStore()
 
-    model, store = Model(), open_it()
+    model, store = Model(), open_store()
     try:
         for kind, key, value in operations:
             if kind == "reopen" and directory:
                 await store.close()
-                store = open_it()
+                store = open_store()
             await _step(store, model, kind, key, value)
-        await _agree(store, model)
+        await _check(store, model)
     finally:
         await store.close()
 
 
 @hypothesis.settings(max_examples=100, deadline=None)
 @hypothesis.given(OPERATIONS)
-def test_the_memory_store_is_the_model(operations):
-    """After any operations, every state that can be read and every change that can be watched is the model's."""
+def test_the_memory_store_equals_the_model(operations):
+    """After any operations, all readable states and all changes of a watch are those of the model."""
     asyncio.run(_run(operations, None))
 
 
 @hypothesis.settings(max_examples=60, deadline=None)
 @hypothesis.given(OPERATIONS)
-def test_the_file_is_the_model(operations):
-    """The same for SQLite, closed and opened again in between."""
+def test_the_sqlite_store_equals_the_model(operations):
+    """The store is also closed and opened again between operations."""
     with contextlib.ExitStack() as stack:
         directory = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         asyncio.run(_run(operations, directory))

@@ -23,7 +23,7 @@ ENTRY = boundedcache.ENTRY_BYTES
 
 
 def test_a_stored_value_is_found():
-    """None is a value, too."""
+    """None is a value as well."""
     cache = boundedcache.BoundedCache()
     cache.put("a", None, 1)
 

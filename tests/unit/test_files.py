@@ -25,8 +25,8 @@ ROOT, POD = 0, 65532
         (0o440, POD, POD, "mode 0440 gives access to its group"),
         (0o440, 1000, POD, "mode 0440 gives access to its group"),
         (0o460, ROOT, POD, "mode 0460 gives access to its group"),
-        (0o444, ROOT, POD, "mode 0444 gives access to its group and everybody"),
-        (0o404, ROOT, POD, "mode 0404 gives access to everybody"),
+        (0o444, ROOT, POD, "mode 0444 gives access to its group and all other users"),
+        (0o404, ROOT, POD, "mode 0404 gives access to all other users"),
     ],
 )
 def test_a_key_has_one_reader(mode, owner, reader, problem):
@@ -40,14 +40,14 @@ def test_the_mode_of_the_file_counts(tmp_path):
     path.touch(mode=0o600)
     assert files.exposure(path) is None
     path.chmod(0o644)
-    assert files.exposure(path) == "mode 0644 gives access to its group and everybody"
+    assert files.exposure(path) == "mode 0644 gives access to its group and all other users"
 
 
 # --- own files ----------------------------------------------------------------------------------------------------
 
 
 def test_a_secret_is_written_with_its_mode(tmp_path):
-    """Whatever the umask is, and also if the file exists."""
+    """The umask does not change the mode, and an existing file gets it too."""
     path = tmp_path / "a.key"
     before = os.umask(0)
     try:
@@ -229,7 +229,7 @@ def test_a_mounted_secret_is_read_with_a_warning(tmp_path, caplog):
     link.symlink_to(pathlib.Path("..data", "tls.key"))
     assert b"secret" == files.read(link, "the key")
     files.warn_exposed(link)
-    assert ["mode 0644 gives access to its group and everybody"] == [record.problem for record in caplog.records]
+    assert ["mode 0644 gives access to its group and all other users"] == [record.error for record in caplog.records]
     (data / "tls.key").chmod(0o600)
     files.warn_exposed(link)
     assert 1 == len(caplog.records)

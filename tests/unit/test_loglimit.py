@@ -25,7 +25,7 @@ def test_different_events_are_logged_up_to_the_limit():
     """Each has its own line."""
     limit = loglimit.LogLimit(max_lines=2)
     assert [limit.admit(event, at(0)) for event in "abcd"] == [{}, {}, None, None]
-    assert limit.admit("c", at(60)) == {"others_left_out": 2}
+    assert limit.admit("c", at(60)) == {"others_suppressed": 2}
 
 
 def test_all_suppressed_lines_are_counted():

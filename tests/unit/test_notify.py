@@ -15,7 +15,7 @@ URL = "https://127.0.0.1:6443"
 
 
 def test_the_file_exists_while_requests_are_served(tmp_path):
-    """Not before, and not afterwards; no other file is left."""
+    """It does not exist before and afterwards, and no other file is left."""
     path = tmp_path / "ready"
     with notify.notifier(path, {}) as notifier:
         assert not path.exists()
@@ -27,7 +27,7 @@ def test_the_file_exists_while_requests_are_served(tmp_path):
 
 
 def test_the_file_is_removed_after_a_failure(tmp_path):
-    """However the block is left."""
+    """An exception does not leave it behind."""
     path = tmp_path / "ready"
     with contextlib.suppress(RuntimeError), notify.notifier(path, {}) as notifier:
         notifier.ready(URL)
@@ -36,7 +36,7 @@ def test_the_file_is_removed_after_a_failure(tmp_path):
 
 
 def test_a_stale_file_of_a_killed_process_is_removed(tmp_path):
-    """At the start, so that nobody takes it for that of the new process."""
+    """At startup, so that it is not taken for the file of the new process."""
     path = tmp_path / "ready"
     path.write_text("https://127.0.0.1:1\n")
     (tmp_path / ".ready.new").write_text("half")
@@ -70,7 +70,7 @@ def test_a_file_that_replaced_ours_is_kept(tmp_path):
 
 @pytest.mark.parametrize("name", ["ready", ".ready.new"])
 def test_nothing_is_written_through_a_link(name, tmp_path):
-    """Whoever can create a link there must not choose which file is overwritten."""
+    """A user who can create a link there must not choose which file is overwritten."""
     precious, directory = tmp_path / "precious", tmp_path / "run"
     precious.write_text("precious")
     directory.mkdir()
@@ -116,7 +116,7 @@ def test_a_service_manager_is_notified(abstract, tmp_path):
 
 
 def test_a_missing_service_manager_is_logged(tmp_path, caplog):
-    """And does not stop the server."""
+    """The server continues."""
     with notify.notifier(None, {"NOTIFY_SOCKET": str(tmp_path / "none")}) as notifier:
         notifier.ready(URL)
     assert [record.message for record in caplog.records] == ["failed to notify the service manager"] * 2

@@ -65,7 +65,7 @@ async def test_users_take_turns():
 
 
 async def test_a_cancelled_request_does_not_block_others():
-    """Neither while it waits nor at the moment when its turn comes."""
+    """It may be cancelled while it waits, or at the moment of its turn."""
     requests = _Queue()
     await testing.settle(10)
     work = [asyncio.ensure_future(requests.add("a", number)) for number in range(3)]

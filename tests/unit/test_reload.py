@@ -77,7 +77,7 @@ async def test_a_requested_check_applies_at_once(reloader, recorder, pair):
 
 
 async def test_half_a_pair_keeps_the_old_one_and_is_logged_once(reloader, recorder, pair, caplog):
-    """Until the other half has been replaced as well."""
+    """The new pair is used when the other half has been replaced as well."""
     write(pair[:1], b"2")
     for _ in range(4):
         await reloader.check()
@@ -91,14 +91,14 @@ async def test_half_a_pair_keeps_the_old_one_and_is_logged_once(reloader, record
 
 
 async def test_a_reverted_change_is_logged(reloader, recorder, pair, caplog):
-    """And the same failure is logged again after that."""
+    """The same failure is logged again after that."""
     caplog.set_level("INFO")
     for content in (b"2", b"1", b"2"):
         write(pair[:1], content)
         for _ in range(2):
             await reloader.check()
     assert 2 == caplog.text.count("files reload failed")
-    assert 1 == caplog.text.count("files are back to the content in use")
+    assert 1 == caplog.text.count("files have the content in use again")
     assert [b"1"] == recorder.applied
 
 
@@ -107,7 +107,7 @@ async def test_a_missing_file_changes_nothing(reloader, recorder, pair, caplog):
     pair[0].unlink()
     for _ in range(3):
         await reloader.check()
-    assert [f"{pair[0]}: No such file or directory"] == [record.problem for record in caplog.records]
+    assert [f"{pair[0]}: No such file or directory"] == [record.error for record in caplog.records]
     write(pair, b"2")
     for _ in range(2):
         await reloader.check()
@@ -137,7 +137,7 @@ def test_invalid_content_at_startup_is_refused(recorder, pair):
 
 
 async def test_a_change_is_applied_within_ten_seconds(recorder, pair):
-    """And at once after a wakeup."""
+    """After a wakeup it is applied at once."""
     clock, wakeup = testing.FakeClock(), reload.Wakeup()
     reloader = reload.Reloader(clock, wakeup, recorder.observe)
     reloader.add("serving certificate", pair, recorder.apply)

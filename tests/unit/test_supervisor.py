@@ -66,7 +66,7 @@ async def test_a_failed_round_is_retried_with_back_off(supervised, clock, figure
     rendered = figures.render().decode()
     assert 'certplane_background_failures_total{task="rounds"} 6.0' in rendered
     assert 'certplane_background_late_seconds{task="rounds"} 30.0' in rendered
-    assert [(record.failures, record.problem) for record in caplog.records] == [
+    assert [(record.failures, record.error) for record in caplog.records] == [
         (number, "the disk is full") for number in (1, 2, 4)
     ]
     work.error = None
@@ -78,7 +78,7 @@ async def test_a_failed_round_is_retried_with_back_off(supervised, clock, figure
 
 
 async def test_an_unexpected_exception_is_logged_with_its_traceback(supervised, clock, caplog):
-    """And does not end the task."""
+    """The task continues."""
     work = Work(clock)
     work.error = ZeroDivisionError("a mistake")
     supervised.run_every("rounds", 10, work)
@@ -165,7 +165,7 @@ async def test_the_delay_is_limited(supervised, clock):
 
 
 async def test_stop_cancels_all_tasks(supervised, clock):
-    """And no task is late any more."""
+    """No task is late afterwards."""
     work = Work(clock)
     work.stuck = True
     supervised.run_forever("run", work)

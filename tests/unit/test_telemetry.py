@@ -29,8 +29,8 @@ def test_requests_are_counted_under_kubernetes_labels():
     ]
 
 
-def test_signers_of_users_share_one_label():
-    """Users choose their names; those of Kubernetes are few."""
+def test_custom_signers_share_one_label():
+    """Users choose their names. Those of Kubernetes are few."""
     figures = telemetry.Telemetry()
     figures.count_requested_duration("kubernetes.io/kubelet-serving", honored=True)
     figures.count_requested_duration("example.com/a", honored=False)
@@ -139,4 +139,4 @@ def test_log_lines_are_limited():
     first, second = stream.getvalue().split("b\n")
     assert len(first) < 5_000
     assert len(second) < 33_000
-    assert "characters left out" in second
+    assert "characters omitted" in second

@@ -298,5 +298,5 @@ class Authenticator:
             reason = "; ".join(map(str, rejections)) or "no credentials, and anonymous requests are disabled"
             _log.warning(
                 "unauthorized",
-                extra={"reason": reason[:_MAX_REASON], "source": credentials.source, **fields, **repetitions},
+                extra={"error": reason[:_MAX_REASON], "source": credentials.source, **fields, **repetitions},
             )

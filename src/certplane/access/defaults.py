@@ -1,7 +1,7 @@
 """The default roles and bindings of a Kubernetes control plane, and their reconciliation at each start.
 
 The tables are data: names, rules, subjects. `ensure` creates missing objects and restores removed rules and subjects,
-once at each start. It keeps what was added by hand, and skips objects with the annotation
+once at each start. It keeps what users added, and skips objects with the annotation
 `rbac.authorization.kubernetes.io/autoupdate: "false"`. Source: kubernetes,
 `plugin/pkg/auth/authorizer/rbac/bootstrappolicy`, `k8s.io/component-helpers/auth/rbac/reconciliation`; kubeadm for the
 bindings that are called kubeadm:*.
@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
+from certplane import signernames
 from certplane.access import escalation
 from certplane.meta import objects
 from certplane.meta.objects import Object
@@ -34,12 +35,6 @@ _COORDINATION: Final = "coordination.k8s.io"
 _READ: Final = ("get", "list", "watch")
 _WRITE: Final = ("create", "delete", "deletecollection", "patch", "update")
 _ALL_EIGHT: Final = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
-_SIGNERS: Final = (
-    "kubernetes.io/kube-apiserver-client",
-    "kubernetes.io/kube-apiserver-client-kubelet",
-    "kubernetes.io/kubelet-serving",
-    "kubernetes.io/legacy-unknown",
-)
 
 
 def _rule(
@@ -118,7 +113,7 @@ _ROLES: Final[Mapping[str, _Rules]] = {
         f"system:{_CERTIFICATES}:{name.partition('/')[2]}-approver": (
             _rule(("approve",), _CERTIFICATES, "signers", names=(name,)),
         )
-        for name in _SIGNERS
+        for name in signernames.BUILT_IN
     },
     "system:auth-delegator": (
         _rule(("create",), _AUTHENTICATION, "tokenreviews"),
@@ -230,8 +225,8 @@ _CONTROLLERS: Final[Mapping[str, _Rules]] = {
     "certificate-controller": (
         _rule(("delete", *_READ), _CERTIFICATES, _CSRS),
         _rule(("update",), _CERTIFICATES, f"{_CSRS}/approval", f"{_CSRS}/status"),
-        _rule(("approve",), _CERTIFICATES, "signers", names=("kubernetes.io/kube-apiserver-client-kubelet",)),
-        _rule(("sign",), _CERTIFICATES, "signers", names=_SIGNERS),
+        _rule(("approve",), _CERTIFICATES, "signers", names=(signernames.KUBE_APISERVER_CLIENT_KUBELET,)),
+        _rule(("sign",), _CERTIFICATES, "signers", names=signernames.BUILT_IN),
         _rule(("create",), _AUTHORIZATION, "subjectaccessreviews"),
         _EVENTS,
     ),
@@ -387,7 +382,7 @@ def default_objects(
     kinds: Collection[str] = (), signer_domains: Sequence[str] = (), *, approves_serving: bool = False
 ) -> list[DefaultObject]:
     """All default roles and bindings, in the order of their creation. `kinds` are the plurals that are served: optional
-    kinds add roles. `signer_domains` (as example.com/*) are those of declared signers, for which the controllers sign.
+    kinds add roles. `signer_domains` (as example.com/*) are those of custom signers, for which the controllers sign.
     `approves_serving`: a controller approves kubelets' serving certificates.
     """
     extra = {name: rules for plural, roles in _OPTIONAL.items() if plural in kinds for name, rules in roles.items()}
@@ -423,11 +418,11 @@ def _certplane_objects(signer_domains: Sequence[str], *, approves_serving: bool)
     roles: dict[str, tuple[str, _Rules]] = {}
     if signer_domains:
         sign = _rule(("sign",), _CERTIFICATES, "signers", names=signer_domains)
-        roles["certplane:declared-signers"] = "certificate-controller", (sign,)
+        roles["certplane:custom-signers"] = "certificate-controller", (sign,)
         approve = _rule(("approve",), _CERTIFICATES, "signers", names=signer_domains)
         roles["certplane:signer-rule-approver"] = "signer-rule-approver", (approve, update_approval)
     if approves_serving:
-        approve = _rule(("approve",), _CERTIFICATES, "signers", names=("kubernetes.io/kubelet-serving",))
+        approve = _rule(("approve",), _CERTIFICATES, "signers", names=(signernames.KUBELET_SERVING,))
         roles["certplane:kubelet-serving-approver"] = "kubelet-serving-approver", (approve, update_approval)
     for name, (account, rules) in roles.items():
         yield DefaultObject("clusterroles", "", _as_default(rbac.ClusterRole(rules=list(rules)), name))

@@ -79,12 +79,12 @@ def _warn(review: Review, text: str) -> None:
 def warn_about_kept_spec(review: Review) -> None:
     """An admission hook that runs first, before the registry restores the immutable spec of an existing request.
 
-    Without the warning, somebody who applies a new key would take the certificate of the old key for the new one.
+    Without the warning, a user who applies a new key would take the certificate of the old key for the new one.
     """
     if review.resource.plural != csrs.RESOURCE.plural or review.operation != "update" or review.subresource:
         return
     sent, stored = review.new.spec, review.old.spec
-    # A field that is left out is not a request to remove it.
+    # A missing field is not a request to remove it.
     changed = [
         name
         for name, differs in (
@@ -121,12 +121,12 @@ def find_hints(
     if violation is not None:
         yield f"signer {name} will not sign this request: {violation}; {_other_signer(name, requested, signers)}"
         return
-    weaknesses = weakkeys.problems(requested.request.public_key)
+    weaknesses = weakkeys.problems(requested.pkcs10.public_key)
     if weaknesses:
         # All signers refuse weak keys.
         yield f"signer {name} will not sign this request: weak public key: {'; '.join(weaknesses)}; use another key"
         return
-    if requested.request.requests_ca and signer.profile.allow_ca is None:
+    if requested.pkcs10.requests_ca and signer.profile.allow_ca is None:
         yield f"signer {name} does not issue CA certificates; the certificate will not be a CA"
     reason = problem(signer)
     if reason:
@@ -155,7 +155,7 @@ def _closest_signer(name: str, requested: RequestedCertificate, signers: Mapping
     closest = _most_similar(name, suitable) if suitable else _similar(name, tuple(signers))
     if closest:
         return f'did you mean "{closest}"?'
-    return "declare it with certplane serve --signers, or run a controller that signs for it"
+    return "define it with certplane serve --signers, or run a controller that signs for it"
 
 
 def _other_signer(name: str, requested: RequestedCertificate, signers: Mapping[str, Signer]) -> str:
@@ -163,7 +163,7 @@ def _other_signer(name: str, requested: RequestedCertificate, signers: Mapping[s
     suitable = _suitable(requested, signers)
     if suitable:
         return f"use signer {_most_similar(name, suitable)} instead"
-    none = "no signer of this server accepts it; declare one with certplane serve --signers"
+    none = "no signer of this server accepts it; define one with certplane serve --signers"
     return _signer_with_usages(name, requested, signers) or none
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final
 
-from certplane import errors
+from certplane import errors, signernames
 from certplane.access import defaults, rbac
 from certplane.access.rbac import Decision
 from certplane.golang import formatting
@@ -23,7 +23,6 @@ from certplane.registry.admission import Hook, Review
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import nodes
 from certplane.store import watchcache
-from certplane.x509.issuance import profiles
 from certplane.x509.pkcs10 import certificaterequest
 
 _PREFIX: Final = "system:node:"
@@ -39,7 +38,7 @@ Find = Callable[[str, str, str], AnyObject | None]
 Answer = Callable[[AnyObject, Call], Awaitable[Object]]
 #: Why a node, given by name, is not allowed a request; None if it is allowed. The reason may be empty.
 AccessCheck = Callable[[Attributes, str], str | None]
-_RESTRICTED: Final = (profiles.KUBELET_SERVING, profiles.KUBE_APISERVER_CLIENT_KUBELET)
+_RESTRICTED: Final = (signernames.KUBELET_SERVING, signernames.KUBE_APISERVER_CLIENT_KUBELET)
 
 
 def is_node(user: User) -> bool:
@@ -359,10 +358,10 @@ def _check_csr(review: Review) -> None:
     if review.new.spec.signer_name not in _RESTRICTED:
         return
     try:
-        request = certificaterequest.parse(review.new.spec.request or b"")
+        pkcs10 = certificaterequest.parse(review.new.spec.request or b"")
     except certificaterequest.RequestError as error:
         raise _refusal(review, f"unable to parse csr: {error}") from error
-    if request.common_name != user.name:
+    if pkcs10.common_name != user.name:
         raise _refusal(review, f"can only create a node CSR with CN={user.name}")
 
 

@@ -258,7 +258,7 @@ def not_found(ref: rbac.RoleRef) -> str:
 
 
 def aggregate(texts: Sequence[str]) -> str:
-    """Several errors as Go prints them: one bare, more in brackets, duplicates left out."""
+    """Several errors as Go prints them: one bare, more in brackets, without duplicates."""
     unique = list(dict.fromkeys(texts))
     return unique[0] if len(unique) == 1 else "[" + ", ".join(unique) + "]"
 

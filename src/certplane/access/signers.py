@@ -12,14 +12,13 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from certplane import errors, timestamps
+from certplane import errors, signernames, timestamps
 from certplane.access import rbac
 from certplane.client import rights
 from certplane.meta.context import Attributes, User
 from certplane.registry.admission import Hook, Review
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources.clustertrustbundles import ClusterTrustBundle
-from certplane.x509.issuance import profiles
 from certplane.x509.pkcs10 import certificaterequest
 from certplane.x509.trust import certificates
 
@@ -118,13 +117,13 @@ def _subject_restriction(review: Review) -> None:
     """Refuse system:masters in a client certificate: the group could not be revoked while the certificate is valid."""
     if (review.resource.plural, review.subresource, review.operation) != (_PLURAL, "", "create"):
         return
-    if review.new.spec.signer_name != profiles.KUBE_APISERVER_CLIENT:
+    if review.new.spec.signer_name != signernames.KUBE_APISERVER_CLIENT:
         return
     try:
-        request = certificaterequest.parse(review.new.spec.request or b"")
+        pkcs10 = certificaterequest.parse(review.new.spec.request or b"")
     except certificaterequest.RequestError as error:
         raise _refusal(review, f"failed to parse CSR: {error}") from error
-    if rbac.MASTERS in request.organizations:
+    if rbac.MASTERS in pkcs10.organizations:
         raise _refusal(
             review, "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed"
         )

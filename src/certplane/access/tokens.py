@@ -28,6 +28,7 @@ from jwt.types import Options
 
 from certplane import errors, timestamps
 from certplane.access import authn
+from certplane.config.servesettings import ServiceAccountSettings
 from certplane.golang import formatting
 from certplane.meta import names, objects
 from certplane.meta.context import Call, User
@@ -64,22 +65,21 @@ _EXTRA_GROUP: Final = re.compile(r"\Asystem:bootstrappers:[a-z0-9:-]{0,255}[a-z0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Issuer:
-    """The issuer of service account tokens. `audiences` are those of this server; `verifying` are additional public
-    keys whose tokens are accepted; `max_seconds` limits the lifetime of new tokens, 0 for no limit.
+    """The issuer of service account tokens: its settings, and what was read from the files that they name. `key` signs
+    new tokens; tokens of the public keys `verifying` are accepted, too.
     """
 
-    name: str
+    settings: ServiceAccountSettings
     key: keys.PrivateKey
-    audiences: tuple[str, ...]
     verifying: Sequence[keys.PublicKey] = ()
-    max_seconds: int = 0
 
 
 class ServiceAccountTokens:
     """Issues and authenticates service account tokens."""
 
     def __init__(self, issuer: Issuer, find: Find) -> None:
-        self._issuer = issuer
+        self._settings = issuer.settings
+        self._key = issuer.key
         self._find = find
         self._algorithm = keys.jwt_algorithm(issuer.key.public_key())
         public = [issuer.key.public_key(), *issuer.verifying]
@@ -88,7 +88,7 @@ class ServiceAccountTokens:
 
     @property
     def audiences(self) -> tuple[str, ...]:
-        return self._issuer.audiences
+        return self._settings.api_audiences
 
     def key_set(self) -> dict[str, object]:
         """The public keys as a JSON Web Key Set (RFC 7517)."""
@@ -98,7 +98,7 @@ class ServiceAccountTokens:
         """The discovery document (OpenID Connect Discovery 1.0, section 3). `address` is host and port."""
         algorithms_used = sorted({keys.jwt_algorithm(key) for key in self._public.values()})
         return {
-            "issuer": self._issuer.name,
+            "issuer": self._settings.issuer,
             "jwks_uri": f"https://{address}/openid/v1/jwks",
             "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"],
@@ -124,7 +124,7 @@ class ServiceAccountTokens:
         if meta.uid and meta.uid != uid:
             why = f"the UID in the token request ({meta.uid}) does not match the UID of the service account ({uid})"
             raise errors.Conflict.for_object(request.kind, serviceaccounts.TOKEN_REQUESTS.group, name, why)
-        request.spec.audiences = request.spec.audiences or list(self._issuer.audiences)
+        request.spec.audiences = request.spec.audiences or list(self._settings.api_audiences)
         meta.name, meta.uid = name, uid
         meta.creation_timestamp = timestamps.rfc3339(call.now)
         problems = serviceaccounts.TOKEN_REQUESTS.validate(request)
@@ -132,8 +132,8 @@ class ServiceAccountTokens:
             raise errors.Invalid(request.kind, serviceaccounts.TOKEN_REQUESTS.group, "", problems)
         bound = self._bound_claim(request.spec.bound_object_ref, namespace)
         seconds = request.spec.expiration_seconds or 0
-        if 0 < self._issuer.max_seconds < seconds:
-            shortened = self._issuer.max_seconds
+        shortened = int(self._settings.max_token_expiration.total_seconds())
+        if 0 < shortened < seconds:
             call.warnings.append(f"requested expiration of {seconds} seconds shortened to {shortened} seconds")
             request.spec.expiration_seconds = seconds = shortened
         until = call.now + datetime.timedelta(seconds=seconds)
@@ -141,7 +141,7 @@ class ServiceAccountTokens:
         claims = self._new_claims(account, bound, request.spec.audiences, (call.now, until))
         call.annotations[_ISSUED] = f"JTI={claims['jti']}"
         # No typ in the header, as in Kubernetes.
-        token = jwt.encode(claims, self._issuer.key, self._algorithm, headers={"kid": self._kid, "typ": ""})
+        token = jwt.encode(claims, self._key, self._algorithm, headers={"kid": self._kid, "typ": ""})
         request.status = serviceaccounts.TokenRequestStatus(token=token, expiration_timestamp=timestamps.rfc3339(until))
         return request
 
@@ -183,7 +183,7 @@ class ServiceAccountTokens:
             "aud": list(audiences),
             "exp": until,
             "iat": since,
-            "iss": self._issuer.name,
+            "iss": self._settings.issuer,
             "jti": objects.new_uid(),
             _PRIVATE: private,
             "nbf": since,
@@ -211,7 +211,7 @@ class ServiceAccountTokens:
         and audiences. Raises Rejected.
         """
         try:
-            if jwt.decode(token, options={"verify_signature": False}).get("iss") != self._issuer.name:
+            if jwt.decode(token, options={"verify_signature": False}).get("iss") != self._settings.issuer:
                 return None
             header = jwt.get_unverified_header(token)
         except jwt.PyJWTError:
@@ -322,7 +322,7 @@ class BootstrapTokens:
         id_, secret = match.groups()
         problem, groups = self._check_secret(id_, secret, now)
         if problem:
-            _log.warning("bootstrap token refused", extra={"token_id": id_, "reason": problem})
+            _log.warning("bootstrap token refused", extra={"token_id": id_, "error": problem})
             return None
         user = User(f"system:bootstrap:{id_}", "", tuple(sorted({BOOTSTRAP_GROUP, *groups})))
         return authn.TokenUser(authn.with_implied_groups(user))

@@ -110,7 +110,7 @@ def _is_well_formed(event: Mapping[str, object]) -> bool:
 def _approval(event: Mapping[str, Any], annotations: Mapping[str, str]) -> Approval:
     name = real_name = str(event.get("user", {}).get("username", ""))
     if "impersonatedUser" in event:
-        name = f"{event['impersonatedUser'].get('username', '')} (really {real_name})"
+        name = f"{event['impersonatedUser'].get('username', '')} (impersonated by {real_name})"
     return Approval(
         when=str(event["stageTimestamp"]),
         decision=annotations["csr-decision"],

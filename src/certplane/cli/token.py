@@ -62,10 +62,10 @@ def token(context: click.Context, path: str) -> None:
     show_default=True,
     help="Additional groups of a client that authenticates with the token.",
 )
-@click.option("--description", default="", help="Description for people.")
+@click.option("--description", default="", help="Description of the token.")
 @click.pass_obj
 def create(path: pathlib.Path, /, text: str, **options: str) -> None:
-    """Create a token and print it. Without TOKEN, a random one, which is better."""
+    """Create a token and print it. Without TOKEN, a random token is generated, which is more secure."""
     id_, secret_part = _parse(text) if text else _generate()
     secret = secrets.Secret(type=secrets.BOOTSTRAP_TOKEN)
     secret.metadata.name = secrets.BOOTSTRAP_PREFIX + id_

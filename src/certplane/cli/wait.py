@@ -25,7 +25,7 @@ _KUBECONFIG: Final = "admin.conf"
 _PROBE_SECONDS: Final = 0.1
 #: After this time one line says what is waited for.
 _SILENT_SECONDS: Final = 5.0
-#: Characters of an answer that are shown. It may come from anybody: another program may listen on the port.
+#: Characters of an answer that are shown. It is untrusted: another program may listen on the port.
 _MAX_ANSWER: Final = 200
 _PROCESS_ENDED_HINT: Final = "the output of certplane serve has the reason"
 _RUNNING_HINT: Final = "check that certplane serve is running, and read its output"

@@ -157,13 +157,6 @@ class Client:
         request = Request("POST", _path(kind, namespace), headers=_HEADERS, body=_body(kind, obj))
         return _object(kind, await self._send(request))
 
-    async def create_subresource(self, action: Action[T], obj: T, name: str, namespace: str = "") -> T:
-        """Create a subresource of an object, such as a token of a service account. Raises errors.NotFound."""
-        if action.parent is None:
-            raise ValueError(f"{action.kind} is not a subresource")
-        path = _path(action.parent, namespace, name, action.plural)
-        return _object(action, await self._send(Request("POST", path, headers=_HEADERS, body=_body(action, obj))))
-
     async def update(self, resource: Resource[T], obj: T, subresource: str = "") -> T:
         """Replace an object, or a part of it through a subresource. Raises errors.Conflict if it has changed since."""
         path = _path(resource, obj.metadata.namespace, obj.metadata.name, subresource)

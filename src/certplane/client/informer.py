@@ -43,6 +43,8 @@ class Informer(Generic[T]):
         self._resource = resource
         self._clock = clock
         self._objects: dict[Key, T] = {}
+        #: Objects whose last change some subscribers have not seen, because one of them raised.
+        self._unseen: dict[Key, T] = {}
         self._callbacks: list[Callback[T]] = []
         #: The resourceVersion of the copy; empty: list first.
         self._version = ""
@@ -61,7 +63,9 @@ class Informer(Generic[T]):
         self._callbacks.append(callback)
 
     async def run(self) -> None:
-        """List and watch until cancelled. When run again, it lists first: the failure may have lost an event."""
+        """List and watch until cancelled. A failure of a subscriber ends it. When run again, it lists first, and calls
+        all subscribers for a change that some of them have not seen.
+        """
         self._version = ""
         delay = _FIRST_DELAY
         while True:
@@ -86,17 +90,16 @@ class Informer(Generic[T]):
             delay = min(2 * delay, _LONGEST_DELAY)
 
     def _log_failure(self, error: Exception) -> None:
-        _log.warning("list/watch failed", extra={"resource": self._resource.plural, "problem": str(error)})
+        _log.warning("list/watch failed", extra={"resource": self._resource.plural, "error": str(error)})
 
     async def _list(self) -> str:
         listing = await self._client.list(self._resource)
-        deleted = dict(self._objects)
+        deleted = {**self._unseen, **self._objects}
         for obj in listing.items:
             deleted.pop(_key(obj), None)
             self._put(obj)
         for key, obj in deleted.items():
-            del self._objects[key]
-            self._notify(obj, None)
+            self._replace(key, obj, None)
         self.synced.set()
         return listing.resource_version
 
@@ -105,8 +108,8 @@ class Informer(Generic[T]):
         async with self._client.watch(self._resource, self._version) as events:
             async for event in events:
                 if event.type == "DELETED":
-                    before = self._objects.pop(_key(event.object), None)
-                    self._notify(before if before is not None else event.object, None)
+                    key = _key(event.object)
+                    self._replace(key, self._objects.get(key, event.object), None)
                 elif event.type != "BOOKMARK":
                     self._put(event.object)
                 self._version = event.object.metadata.resource_version
@@ -114,13 +117,22 @@ class Informer(Generic[T]):
     def _put(self, obj: T) -> None:
         key = _key(obj)
         before = self._objects.get(key)
-        self._objects[key] = obj
-        if before is None or before.metadata.resource_version != obj.metadata.resource_version:
-            self._notify(before, obj)
+        is_known = before is not None and before.metadata.resource_version == obj.metadata.resource_version
+        if not is_known or key in self._unseen:
+            self._replace(key, before, obj)
 
-    def _notify(self, before: T | None, after: T | None) -> None:
+    def _replace(self, key: Key, before: T | None, after: T | None) -> None:
+        """Change the copy and call the subscribers."""
+        if after is None:
+            self._objects.pop(key, None)
+        else:
+            self._objects[key] = after
+        changed = after if after is not None else before
+        if changed is not None:
+            self._unseen[key] = changed
         for callback in self._callbacks:
             callback(before, after)
+        self._unseen.pop(key, None)
 
 
 #: In a collection of informers.

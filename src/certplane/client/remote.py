@@ -57,7 +57,7 @@ class _Pool:
             await self._close_if_done()
 
     async def retire(self) -> None:
-        """Close, once nobody uses it any more."""
+        """Close the connections when the last request has ended."""
         self._retired = True
         await self._close_if_done()
 

@@ -59,9 +59,10 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("audit-log-maxage", "Days that rotated files are kept; 0 for no limit.", "number", 0),
     Option("audit-approvals-log-path",
            "Second file for the audit records of certificate requests, rotated separately; none to disable; by default "
-           "audit-approvals.log beside the audit log."),
+           "beside the audit log, with -approvals added to its name, such as audit-approvals.log."),
     Option("audit-anonymous-rate",
-           "Records a second of unauthenticated requests that changed nothing; more are only counted; 0: no limit.",
+           "Maximum records a second of unauthenticated requests that changed nothing; others are only counted; 0 for "
+           "no limit.",
            "number", 1),
     Option("event-ttl", "How long Events are kept after their last change.", "duration", "1h0m0s"),
     Option("max-requests-inflight", "Maximum concurrent reads; more are answered with 429.", "number", 400),
@@ -78,13 +79,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ServiceAccountSettings:
-    """Tokens of service accounts. `max_token_expiration` is 0 for no maximum."""
+    """Tokens of service accounts. `api_audiences` are those of this server; `max_token_expiration` limits the lifetime
+    of new tokens, 0 for no limit.
+    """
 
     issuer: str
-    signing_key_file: pathlib.Path | None
-    key_file: pathlib.Path | None
-    max_token_expiration: datetime.timedelta
     api_audiences: tuple[str, ...]
+    signing_key_file: pathlib.Path | None = None
+    key_file: pathlib.Path | None = None
+    max_token_expiration: datetime.timedelta = datetime.timedelta(0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -197,9 +200,9 @@ def _read_store(text: str, data_dir: pathlib.Path, problems: options.Problems) -
 
 def _read_serving_pair(values: options.Values) -> PairFiles:
     pair = PairFiles(values.path("tls_cert_file"), values.path("tls_private_key_file"))
-    if (pair.certificate is None) != (pair.key is None):
+    if (pair.cert_file is None) != (pair.key_file is None):
         present, missing = "--tls-cert-file", "--tls-private-key-file"
-        if pair.certificate is None:
+        if pair.cert_file is None:
             present, missing = missing, present
         values.problems.append(f"{present} is set, but {missing} is missing")
     return pair
@@ -214,10 +217,10 @@ def _read_service_accounts(values: options.Values) -> ServiceAccountSettings:
         values.problems.append("--service-account-max-token-expiration: must be between 1h and 2^32 seconds")
     return ServiceAccountSettings(
         issuer=issuer,
+        api_audiences=values.names("api_audiences") or (issuer,),
         signing_key_file=values.path("service_account_signing_key_file"),
         key_file=values.path("service_account_key_file"),
         max_token_expiration=expiration,
-        api_audiences=values.names("api_audiences") or (issuer,),
     )
 
 

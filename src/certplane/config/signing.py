@@ -8,47 +8,45 @@ import pathlib
 from collections.abc import Mapping
 from typing import Final
 
+from certplane import signernames
 from certplane.config import options
 from certplane.config.options import Option
 
+#: The infix of each signer's flags, and its name in kube-controller-manager's error messages.
+_SIGNERS: Final[Mapping[str, tuple[str, str]]] = {
+    signernames.KUBELET_SERVING: ("kubelet-serving", "cluster-signing-kubelet-serving"),
+    signernames.KUBE_APISERVER_CLIENT_KUBELET: ("kubelet-client", "cluster-signing-kube-apiserver-client"),
+    signernames.KUBE_APISERVER_CLIENT: ("kube-apiserver-client", "cluster-signing-kube-apiserver"),
+    signernames.LEGACY_UNKNOWN: ("legacy-unknown", "cluster-signing-legacy-unknown"),
+}
 
-def _pair_options(signer: str, certificates: str) -> tuple[Option, Option]:
-    infix = f"-{signer}" if signer else ""
+
+def _pair_options(infix: str, signers: str) -> tuple[Option, Option]:
+    infix = f"-{infix}" if infix else ""
     return (
-        Option(f"cluster-signing{infix}-cert-file", f"CA certificate that signs {certificates}, in PEM.", "path", None),
+        Option(f"cluster-signing{infix}-cert-file", f"CA certificate of {signers}, in PEM.", "path", None),
         Option(f"cluster-signing{infix}-key-file", "Key of the CA certificate.", "path", None),
     )
 
 
 OPTIONS: Final = (
-    *_pair_options("", "for all signers"),
+    *_pair_options("", "all signers"),
     Option("cluster-signing-duration", "Maximum lifetime of signed certificates.", "duration", "8760h0m0s"),
-    *_pair_options("kubelet-serving", "for kubernetes.io/kubelet-serving"),
-    *_pair_options("kubelet-client", "for kubernetes.io/kube-apiserver-client-kubelet"),
-    *_pair_options("kube-apiserver-client", "for kubernetes.io/kube-apiserver-client"),
-    *_pair_options("legacy-unknown", "for kubernetes.io/legacy-unknown"),
+    *(option for name, (infix, _) in _SIGNERS.items() for option in _pair_options(infix, name)),
     Option("signers", "File with custom signers (docs/signers.md); reloaded when it changes.", "path", None),
 )
-
-#: The infix of each signer's flags, and its name in kube-controller-manager's error messages.
-_SIGNERS: Final[Mapping[str, tuple[str, str]]] = {
-    "kubernetes.io/kubelet-serving": ("kubelet_serving", "cluster-signing-kubelet-serving"),
-    "kubernetes.io/kube-apiserver-client-kubelet": ("kubelet_client", "cluster-signing-kube-apiserver-client"),
-    "kubernetes.io/kube-apiserver-client": ("kube_apiserver_client", "cluster-signing-kube-apiserver"),
-    "kubernetes.io/legacy-unknown": ("legacy_unknown", "cluster-signing-legacy-unknown"),
-}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PairFiles:
     """A certificate file and a key file. None: the flag was not set; an empty path: it was set to no file."""
 
-    certificate: pathlib.Path | None = None
-    key: pathlib.Path | None = None
+    cert_file: pathlib.Path | None = None
+    key_file: pathlib.Path | None = None
 
     @property
     def is_complete(self) -> bool:
-        return is_named(self.certificate) and is_named(self.key)
+        return is_named(self.cert_file) and is_named(self.key_file)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,7 +62,7 @@ class SigningSettings:
 
     def pair(self, signer: str) -> PairFiles:
         """The files of a signer. If any signer has files of its own, those without have none."""
-        if any(is_named(pair.certificate) for pair in self.by_signer.values()):
+        if any(is_named(pair.cert_file) for pair in self.by_signer.values()):
             return self.by_signer.get(signer, PairFiles())
         return self.common
 
@@ -76,7 +74,9 @@ class SigningSettings:
 
 def read_signing(values: options.Values) -> SigningSettings:
     common = _pair(values, "cluster_signing_")
-    by_signer = {name: _pair(values, f"cluster_signing_{infix}_") for name, (infix, _) in _SIGNERS.items()}
+    by_signer = {
+        name: _pair(values, f"cluster_signing_{infix.replace('-', '_')}_") for name, (infix, _) in _SIGNERS.items()
+    }
     _check(common, by_signer, values.problems)
     duration = values.duration("cluster_signing_duration", positive=True)
     return SigningSettings(common, by_signer, duration, values.path("signers"))
@@ -101,16 +101,16 @@ def _check(common: PairFiles, by_signer: Mapping[str, PairFiles], problems: opti
     specific = False
     for name, pair in by_signer.items():
         infix, label = _SIGNERS[name]
-        flag = f"--cluster-signing-{infix.replace('_', '-')}"
-        if is_named(pair.key) and not is_named(pair.certificate):
+        flag = f"--cluster-signing-{infix}"
+        if is_named(pair.key_file) and not is_named(pair.cert_file):
             problems.append(f'"{label}": cannot specify key without cert: {flag}-cert-file is missing')
-        if is_named(pair.certificate) and not is_named(pair.key):
+        if is_named(pair.cert_file) and not is_named(pair.key_file):
             problems.append(f'"{label}": cannot specify cert without key: {flag}-key-file is missing')
-        specific = specific or is_named(pair.certificate) or is_named(pair.key)
-    if is_named(common.key) != is_named(common.certificate):
-        present, missing = ("key", "cert") if is_named(common.key) else ("cert", "key")
+        specific = specific or is_named(pair.cert_file) or is_named(pair.key_file)
+    if is_named(common.key_file) != is_named(common.cert_file):
+        present, missing = ("key", "cert") if is_named(common.key_file) else ("cert", "key")
         problems.append(f"--cluster-signing-{present}-file is set, but --cluster-signing-{missing}-file is missing")
-    if specific and (is_named(common.certificate) or is_named(common.key)):
+    if specific and (is_named(common.cert_file) or is_named(common.key_file)):
         problems.append(
             "cannot specify --cluster-signing-{cert,key}-file and other --cluster-signing-*-file flags at the same time"
         )

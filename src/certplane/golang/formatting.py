@@ -112,7 +112,7 @@ def shorten(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     tail = limit // 4
-    return f"{text[: limit - tail]}... ({len(text) - limit} characters left out) ...{text[len(text) - tail :]}"
+    return f"{text[: limit - tail]}... ({len(text) - limit} characters omitted) ...{text[len(text) - tail :]}"
 
 
 def truncate(text: str, limit: int) -> str:

@@ -65,7 +65,7 @@ def check(directory: pathlib.Path) -> None:
 
 
 def ensure(
-    directory: pathlib.Path, pki_directory: pki.PKI, server: str, key_kind: str, now: datetime.datetime
+    directory: pathlib.Path, pki_directory: pki.PKI, server: str, key_algorithm: str, now: datetime.datetime
 ) -> Changes:
     """Create the missing kubeconfigs, and update the server address in the others. Raises SetupError."""
     changes = Changes([], [])
@@ -79,7 +79,7 @@ def ensure(
                 files.write(path, updated.encode("utf-8"))
                 changes.updated.append(path)
         elif pki_directory.authority is not None:
-            credential = pki_directory.client(user.name, (user.organization,), key_kind, now)
+            credential = pki_directory.client(user.name, (user.organization,), key_algorithm, now)
             files.write(path, render(user.name, server, ca, credential))
             changes.created.append(path)
     return changes

@@ -39,14 +39,6 @@ _SERVICE_NAMES: Final = (
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Options:
-    """How to create missing files. `names` are the DNS names and IP addresses of the server."""
-
-    names: Sequence[str]
-    key_kind: str = "RSA-2048"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class PKI:
     """The paths of the PKI. `authority` is None if the CA key is kept elsewhere."""
 
@@ -59,7 +51,7 @@ class PKI:
     authority: Authority | None
 
     def client(
-        self, name: str, organizations: tuple[str, ...], key_kind: str, now: datetime.datetime
+        self, name: str, organizations: tuple[str, ...], key_algorithm: str, now: datetime.datetime
     ) -> tuple[bytes, bytes]:
         """Issue a client certificate; returns it and its key, in PEM. Raises SetupError without the CA key."""
         if self.authority is None:
@@ -67,16 +59,19 @@ class PKI:
                 f"cannot issue a certificate for {name}: {self.ca_key} does not exist",
                 ("provide ca.key temporarily, or provide the kubeconfig",),
             )
-        key = keys.generate(key_kind)
+        key = keys.generate(key_algorithm)
         leaf = selfsigned.Leaf(name, organizations)
         return selfsigned.issue_leaf(leaf, key, self.authority, now, LEAF_LIFETIME), keys.to_pem(key)
 
 
-def ensure(directory: pathlib.Path, options: Options, now: datetime.datetime) -> PKI:
-    """Create the missing files of a PKI directory. Raises SetupError, having written nothing, if a file is invalid."""
+def ensure(directory: pathlib.Path, names: Sequence[str], key_algorithm: str, now: datetime.datetime) -> PKI:
+    """Create the missing files of a PKI directory. Raises SetupError, having written nothing, if a file is invalid.
+
+    `names` are the DNS names and IP addresses of the server; `key_algorithm` is that of new keys.
+    """
     _check_files(directory)
     with files.as_setup_error(f"the PKI directory {directory} cannot be used", "check its permissions"):
-        return _ensure(directory, options, now)
+        return _ensure(directory, names, key_algorithm, now)
 
 
 def _check_files(directory: pathlib.Path) -> None:
@@ -90,7 +85,7 @@ def _check_files(directory: pathlib.Path) -> None:
         files.check_own(directory / name, "the file", files.READ_ONLY)
 
 
-def _ensure(directory: pathlib.Path, options: Options, now: datetime.datetime) -> PKI:
+def _ensure(directory: pathlib.Path, names: Sequence[str], key_algorithm: str, now: datetime.datetime) -> PKI:
     ca_cert, ca_key = directory / "ca.crt", directory / "ca.key"
     cert, key = directory / "apiserver.crt", directory / "apiserver.key"
     ca = _load_ca(ca_cert, ca_key)
@@ -102,18 +97,18 @@ def _ensure(directory: pathlib.Path, options: Options, now: datetime.datetime) -
                 (f"restore {ca_cert}, or move {directory} away to create a new PKI",),
             )
         with _create_directory(directory) as new_directory:
-            ca = _create_ca(new_directory, options.key_kind, now)
-            _create_serving_pair(new_directory, ca, options, now)
+            ca = _create_ca(new_directory, key_algorithm, now)
+            _create_serving_pair(new_directory, ca, names, key_algorithm, now)
     elif not has_serving_pair:
         if ca is None:
             raise SetupError(
                 f"the serving certificate {cert} does not exist, nor does {ca_key} to issue one",
                 (f"provide {cert} and {key}, or name others with --tls-cert-file and --tls-private-key-file",),
             )
-        _create_serving_pair(directory, ca, options, now)
+        _create_serving_pair(directory, ca, names, key_algorithm, now)
     account_key = directory / "sa.key"
     if not account_key.exists():
-        _create_account_key(directory, options.key_kind)
+        _create_account_key(directory, key_algorithm)
     return PKI(directory, ca_cert, ca_key, cert, key, account_key, ca)
 
 
@@ -127,7 +122,7 @@ def load_account_key(path: pathlib.Path) -> keys.PrivateKey:
     except keys.InvalidKeyError as error:
         raise SetupError(f"{path}: {error}", (_key_hint(path),)) from error
     if exposure is not None:
-        hints = (f"chmod 600 {path}", "with this key anybody can impersonate any service account")
+        hints = (f"chmod 600 {path}", "anyone with this key can impersonate any service account")
         raise SetupError(f"other users can read the service account key {path}: {exposure}", hints)
     return key
 
@@ -144,7 +139,7 @@ def load_authority(certificate: pathlib.Path, key: pathlib.Path) -> Authority:
             f"other users can read the CA key {key}: {exposure}",
             (
                 f"chmod 600 {key}",
-                "if the key may have leaked, create a new CA: with this key anybody can impersonate anyone",
+                "if the key may have leaked, create a new CA: anyone with this key can impersonate any user",
             ),
         )
     try:
@@ -211,24 +206,26 @@ def _check_serving_pair(certificate: pathlib.Path, key: pathlib.Path) -> bool:
 # --- creating files -----------------------------------------------------------------------------------------------
 
 
-def _create_ca(directory: pathlib.Path, key_kind: str, now: datetime.datetime) -> Authority:
-    key = keys.generate(key_kind)
+def _create_ca(directory: pathlib.Path, key_algorithm: str, now: datetime.datetime) -> Authority:
+    key = keys.generate(key_algorithm)
     certificate = selfsigned.self_signed_ca(_CA_NAME, key, now, CA_LIFETIME)
     files.write(directory / "ca.key", keys.to_pem(key), 0o600)
     files.write(directory / "ca.crt", certificate, 0o644)
     return Authority(next(pem.blocks(certificate)).data, key)
 
 
-def _create_account_key(directory: pathlib.Path, key_kind: str) -> None:
-    key = keys.generate(key_kind)
+def _create_account_key(directory: pathlib.Path, key_algorithm: str) -> None:
+    key = keys.generate(key_algorithm)
     # The public key first: `ensure` takes sa.key as a sign that both exist.
     files.write(directory / "sa.pub", keys.public_to_pem(key), 0o600)
     files.write(directory / "sa.key", keys.to_pem(key), 0o600)
 
 
-def _create_serving_pair(directory: pathlib.Path, ca: Authority, options: Options, now: datetime.datetime) -> None:
-    key = keys.generate(options.key_kind)
-    leaf = selfsigned.Leaf("kube-apiserver", names=alt_names((*_SERVICE_NAMES, *options.names)))
+def _create_serving_pair(
+    directory: pathlib.Path, ca: Authority, names: Sequence[str], key_algorithm: str, now: datetime.datetime
+) -> None:
+    key = keys.generate(key_algorithm)
+    leaf = selfsigned.Leaf("kube-apiserver", names=alt_names((*_SERVICE_NAMES, *names)))
     certificate = selfsigned.issue_leaf(leaf, key, ca, now, LEAF_LIFETIME)
     files.write(directory / "apiserver.key", keys.to_pem(key), 0o600)
     files.write(directory / "apiserver.crt", certificate, 0o644)
@@ -264,6 +261,7 @@ def _create_directory(directory: pathlib.Path) -> Iterator[pathlib.Path]:
             directory.rmdir()
         files.rename(temporary, directory)
     except BaseException:
+        # Whatever interrupts the work, no directory with keys must stay behind.
         with contextlib.suppress(OSError):
             files.discard(temporary)
         raise

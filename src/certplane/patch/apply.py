@@ -313,8 +313,8 @@ def _without(fields: FieldSet, reset_fields: Sequence[str]) -> FieldSet:
 
 
 def _last_applied(live: JSONObject, shape: Shape, writer: Writer) -> FieldSet:
-    """The fields that kubectl's client-side apply set and nobody changed since: kubectl may take them without a
-    conflict.
+    """The fields that kubectl's client-side apply set and no other manager changed since: kubectl may take them
+    without a conflict.
     """
     try:
         config = json.loads((live["metadata"].get("annotations") or {}).get(_LAST_APPLIED, ""))

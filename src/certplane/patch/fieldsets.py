@@ -353,7 +353,7 @@ def _remove(value: Any, typed: _Typed, path: Path, removed: FieldSet) -> Any:
     for element, (child, child_type) in _children(value, typed).items():
         child_path = (*path, element)
         rest = _remove(child, child_type, child_path, removed)
-        # Fields that nobody ever owned stay, and their container with them.
+        # Fields without an owner stay, and their container with them.
         stays = isinstance(child, Mapping | list) and rest and not is_atomic(*child_type)
         if child_path not in removed or stays:
             remaining[element[2:]] = rest

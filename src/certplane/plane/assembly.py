@@ -18,8 +18,8 @@ from certplane import errors, reload, resources, supervisor, telemetry
 from certplane.access import authn, defaults, escalation, hints, impersonation, nodes, rbac, reviews, signers, tokens
 from certplane.client import api
 from certplane.clock import Clock
-from certplane.config.servesettings import DEFAULTS, APISettings
-from certplane.controllers.signing import signerfile
+from certplane.config.servesettings import DEFAULTS, APISettings, AuditSettings
+from certplane.controllers.signing import signersfile
 from certplane.meta import context
 from certplane.meta.context import User
 from certplane.meta.objects import Object
@@ -67,15 +67,14 @@ def _no_problem() -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AuditConfig:
-    """Where audit records go: all to `sink`, those of certificate requests also to `approvals_sink`. `anonymous_rate`
-    is the number of records a second for unauthenticated requests; 0: no limit. `problem` returns why records are being
-    lost, or an empty string.
+    """Where audit records go: all to `sink`, those of certificate requests also to `approvals_sink`. `problem` returns
+    why records are being lost, or an empty string.
     """
 
     sink: audit.Sink
     approvals_sink: audit.Sink | None = None
     policy: auditpolicy.Policy = auditpolicy.DEFAULT
-    anonymous_rate: int = 0
+    settings: AuditSettings = DEFAULTS.audit
     problem: Callable[[], str] = _no_problem
 
 
@@ -258,8 +257,8 @@ class Plane:
         return (hints.Hints(all_signers, problem),)
 
     def _signer_domains(self) -> list[str]:
-        signer_file = self.config.controllers.signer_file
-        return signerfile.domains(list(signer_file.signers)) if signer_file is not None else []
+        signers_file = self.config.controllers.signers_file
+        return signersfile.domains(list(signers_file.signers)) if signers_file is not None else []
 
     def _audit(self) -> audit.Auditor | None:
         config = self.config.audit
@@ -270,9 +269,8 @@ class Plane:
             return request.identity is _CONTROLLER_MANAGER
 
         outputs = audit.Outputs(config.sink, config.approvals_sink, lambda info: info.group == csrs.RESOURCE.group)
-        return audit.Auditor(
-            config.policy, outputs, self.clock, self.telemetry.audit, rate=config.anonymous_rate, skip=is_internal
-        )
+        rate = config.settings.anonymous_rate
+        return audit.Auditor(config.policy, outputs, self.clock, self.telemetry.audit, rate=rate, skip=is_internal)
 
     def _stored(self) -> Mapping[tuple[str, str], int]:
         """The number of objects, by group and resource."""
@@ -359,7 +357,7 @@ class Plane:
 
     def _damaged(self) -> str | None:
         count = self.cache.damaged
-        return f"{count} stored objects are damaged and left out; the log has their names" if count else None
+        return f"{count} stored objects cannot be decoded and are not served; the log has their keys" if count else None
 
     def _may_see_reasons(self, request: exchange.Request) -> bool:
         """Whether the user may see why a check fails: if it may read the metrics, which have the same reasons."""

@@ -19,7 +19,7 @@ from certplane.config.signing import PairFiles, SigningSettings
 from certplane.controllers.approving.kubeletserving import rules
 from certplane.controllers.publishing import rootcacertpublisher
 from certplane.controllers.signing.signer import Signer
-from certplane.controllers.signing.signerfile import SignerFile
+from certplane.controllers.signing.signersfile import SignersFile
 from certplane.golang import goyaml
 from certplane.server.health import Check
 from certplane.x509.issuance import profiles
@@ -33,19 +33,19 @@ _ROOT_CA_HINT: Final = "set --root-ca-file to CA certificates in PEM"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ControllerConfig:
-    """`signers` are the built-in ones, by name; `signer_file` has the custom ones. `serving_rules` are those of the
+    """`signers` are the built-in ones, by name; `signers_file` has the custom ones. `serving_rules` are those of the
     approver of kubelet serving certificates. `root_ca` is the bundle to publish, in PEM; empty: publish none.
     """
 
     settings: ControllerSettings = DEFAULTS.controllers
     signers: Mapping[str, Signer] = dataclasses.field(default_factory=dict)
-    signer_file: SignerFile | None = None
+    signers_file: SignersFile | None = None
     serving_rules: rules.Settings | None = None
     root_ca: str = ""
 
     def all_signers(self) -> Mapping[str, Signer]:
-        """The built-in signers, and the current ones of the signer file."""
-        return self.signers if self.signer_file is None else {**self.signers, **self.signer_file.signers}
+        """The built-in signers, and the current ones of the signers file."""
+        return self.signers if self.signers_file is None else {**self.signers, **self.signers_file.signers}
 
 
 def signer_checks(config: ControllerConfig, clock: Clock) -> Sequence[Check]:
@@ -57,12 +57,12 @@ def signer_checks(config: ControllerConfig, clock: Clock) -> Sequence[Check]:
         return signer.current(clock.now()).problem or None
 
     def custom_problem() -> str | None:
-        signer_file = config.signer_file
-        if signer_file is None:
+        signers_file = config.signers_file
+        if signers_file is None:
             return None
-        problems = [(name, problem_of(signer)) for name, signer in sorted(signer_file.signers.items())]
+        problems = [(name, problem_of(signer)) for name, signer in sorted(signers_file.signers.items())]
         texts = [f"{name}: {problem}" for name, problem in problems if problem is not None]
-        return "; ".join([signer_file.problem, *texts] if signer_file.problem else texts) or None
+        return "; ".join([signers_file.problem, *texts] if signers_file.problem else texts) or None
 
     check = functools.partial(Check, ready_only=True, advisory=True)
     built_in = [
@@ -86,7 +86,7 @@ def load_controllers(
     return ControllerConfig(
         settings=settings,
         signers=built_in_signers(settings.signing, reservations, default_ca),
-        signer_file=_load_signer_file(settings.signing, reservations),
+        signers_file=_load_signers_file(settings.signing, reservations),
         serving_rules=_load_serving_rules(settings.serving_approver),
         root_ca=root_ca,
     )
@@ -114,9 +114,9 @@ def built_in_signers(
 def _built_in_signer(
     profile: Profile, pair: PairFiles, settings: SigningSettings, reservations: Reservations | None
 ) -> Signer:
-    if pair.certificate is None or pair.key is None or not pair.is_complete:
+    if pair.cert_file is None or pair.key_file is None or not pair.is_complete:
         return Signer(profile, problem="no CA certificate and key configured: see the --cluster-signing-* flags")
-    ca_files = CAFiles(pair.certificate, pair.key, settings.duration)
+    ca_files = CAFiles(pair.cert_file, pair.key_file, settings.duration)
     # The profile has the maximum lifetime, so that requesters can be warned about it.
     profile = dataclasses.replace(profile, max_lifetime=settings.duration)
     if reservations is not None:
@@ -126,12 +126,12 @@ def _built_in_signer(
     return Signer(profile, files=ca_files)
 
 
-def _load_signer_file(settings: SigningSettings, reservations: Reservations | None) -> SignerFile | None:
+def _load_signers_file(settings: SigningSettings, reservations: Reservations | None) -> SignersFile | None:
     if settings.signers is None:
         return None
-    signer_file = SignerFile(settings.signers, settings.duration, reservations)
-    signer_file.load()
-    return signer_file
+    signers_file = SignersFile(settings.signers, settings.duration, reservations)
+    signers_file.load()
+    return signers_file
 
 
 def _load_serving_rules(path: pathlib.Path | None) -> rules.Settings | None:

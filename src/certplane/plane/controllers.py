@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import dataclasses
 import logging
 import os
 import pathlib
@@ -26,12 +27,7 @@ from certplane.clock import Clock, SystemClock
 from certplane.config.controllersettings import LeaderElectionSettings, Settings
 from certplane.controllers.cleanup import podrequestcleaner
 from certplane.controllers.publishing import clustertrustbundle, rootcacertpublisher
-from certplane.controllers.runtime.leaderelection import (
-    FencedTransport,
-    LeaderElectionConfig,
-    LeaderElector,
-    LeadershipLost,
-)
+from certplane.controllers.runtime.leaderelection import FencedTransport, LeaderElector, LeadershipLost
 from certplane.errors import SetupError
 from certplane.meta import objects
 from certplane.meta.resource import AnyResource
@@ -78,8 +74,9 @@ class ControllerRunner:
         self._context: ControllerContext | None = None
         self._elector: LeaderElector | None = None
         if settings.leader_elect is not None:
-            election = _leader_election_config(settings.leader_elect)
-            self._elector = LeaderElector(api.Client(self._transport), election, clock)
+            election = _with_namespace(settings.leader_elect)
+            identity = f"{socket.gethostname()}_{objects.new_uid()}"
+            self._elector = LeaderElector(api.Client(self._transport), election, identity, clock)
 
     async def run(self) -> None:
         """Run until cancelled. Raises LeadershipLost."""
@@ -132,7 +129,7 @@ class ControllerRunner:
                 _log_disabled(enabled, served)
                 return [*resources.DEFAULT, *served]
             except (errors.APIError, api.Unreachable) as error:
-                _log.warning("API discovery failed; retrying", extra={"problem": str(error)})
+                _log.warning("API discovery failed; retrying", extra={"error": str(error)})
                 await self._clock.sleep(_DISCOVERY_RETRY_SECONDS)
 
     # --- health ---------------------------------------------------------------------------------------------------
@@ -168,21 +165,15 @@ def _log_disabled(enabled: Collection[str], served: Sequence[AnyResource]) -> No
             )
 
 
-def _leader_election_config(settings: LeaderElectionSettings) -> LeaderElectionConfig:
-    namespace = settings.resource_namespace
-    if not namespace:
-        try:
-            namespace = _NAMESPACE_FILE.read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError):
-            namespace = _DEFAULT_NAMESPACE
-    return LeaderElectionConfig(
-        name=settings.resource_name,
-        namespace=namespace,
-        identity=f"{socket.gethostname()}_{objects.new_uid()}",
-        lease_duration=settings.lease_duration.total_seconds(),
-        renew_deadline=settings.renew_deadline.total_seconds(),
-        retry_period=settings.retry_period.total_seconds(),
-    )
+def _with_namespace(settings: LeaderElectionSettings) -> LeaderElectionSettings:
+    """The settings with a namespace for the Lease: by default that of the pod, or kube-system outside of a cluster."""
+    if settings.resource_namespace:
+        return settings
+    try:
+        namespace = _NAMESPACE_FILE.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        namespace = _DEFAULT_NAMESPACE
+    return dataclasses.replace(settings, resource_namespace=namespace)
 
 
 def _load_root_ca(path: pathlib.Path | None, client_config: ClientConfig) -> str:
@@ -261,5 +252,5 @@ def run(settings: Settings) -> int:
             listeners.run(_run(settings, SystemClock()))
             return 0
         except* LeadershipLost as lost:
-            _log.error("leadership lost; exiting", extra={"problem": "; ".join(map(str, lost.exceptions))})
+            _log.error("leadership lost; exiting", extra={"error": "; ".join(map(str, lost.exceptions))})
         return LEADERSHIP_LOST

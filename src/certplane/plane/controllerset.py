@@ -18,20 +18,17 @@ from certplane import errors, telemetry
 from certplane.client.api import Client
 from certplane.client.informer import AnyInformer, Informer
 from certplane.clock import Clock
-from certplane.controllers.approving import declaredsigners, kubeletclient
+from certplane.controllers.approving import customsigners, kubeletclient
 from certplane.controllers.approving.kubeletserving import approver, evidence
-from certplane.controllers.cleanup import csrcleaner, namespacedeletion, podrequestcleaner, tokencleaner
-from certplane.controllers.publishing import (
-    clusterroleaggregation,
-    clustertrustbundle,
-    rootcacertpublisher,
-    serviceaccount,
-)
+from certplane.controllers.cleanup import csrcleaner, podrequestcleaner, tokencleaner
+from certplane.controllers.cluster import clusterroleaggregation, namespacedeletion, serviceaccount
+from certplane.controllers.publishing import clustertrustbundle, rootcacertpublisher
 from certplane.controllers.runtime import controller
 from certplane.controllers.runtime.controller import Controller, WorkQueue
 from certplane.controllers.runtime.decisions import DecisionRecorder
+from certplane.controllers.runtime.periodiccleaner import PeriodicCleaner
 from certplane.controllers.signing import records, signer
-from certplane.controllers.signing.signerfile import SignerFile
+from certplane.controllers.signing.signersfile import SignersFile
 from certplane.meta.objects import Object
 from certplane.meta.resource import AnyResource, Resource
 from certplane.plane.controllerconfig import ControllerConfig
@@ -83,7 +80,7 @@ class ControllerContext:
 
     `client` makes the client of a service account in kube-system; `reader` lists and watches for all controllers.
     `journal` records certificates before they are signed; without one, the requests themselves do. Signatures are made
-    in `threads`. `kinds` are those that the server has. `grant_permissions` is called after the signer file has
+    in `threads`. `kinds` are those that the server has. `grant_permissions` is called after the signers file has
     changed: the controllers may need new ones. `wakeup` ends the pauses between two checks of files.
     """
 
@@ -98,7 +95,7 @@ class ControllerContext:
     grant_permissions: Callable[[], Awaitable[None]] | None = None
     wakeup: Wakeup = dataclasses.field(default_factory=Wakeup)
     _informers: dict[str, AnyInformer] = dataclasses.field(default_factory=dict)
-    #: Of controllers for which a change of the signer file may change the decision.
+    #: Of controllers for which a change of the signers file may change the decision.
     _signer_dependent_queues: list[WorkQueue] = dataclasses.field(default_factory=list)
 
     def informer(self, resource: Resource[T]) -> Informer[T]:
@@ -127,15 +124,15 @@ class ControllerContext:
         self, module: ControllerModule, base_delay: float = controller.BASE_DELAY, *, depends_on_signers: bool = False
     ) -> WorkQueue:
         """The queue of a controller, which is given as its module. With `depends_on_signers`, all requests are queued
-        again when the signer file has changed.
+        again when the signers file has changed.
         """
         queue = WorkQueue(self.clock, self.telemetry.queue(module.QUEUE), base_delay=base_delay)
         if depends_on_signers:
             self._signer_dependent_queues.append(queue)
         return queue
 
-    def requeue_requests(self) -> None:
-        """Queue all requests again, for the controllers that depend on the signer file."""
+    def requeue_csrs(self) -> None:
+        """Queue all requests again, for the controllers that depend on the signers file."""
         for csr in self.informer(csrs.RESOURCE).objects.values():
             for queue in self._signer_dependent_queues:
                 queue.add(csr.metadata.name)
@@ -162,36 +159,36 @@ def build_controllers(context: ControllerContext, enabled: Collection[str]) -> M
         run = build(context) if name in enabled else None
         if run is not None:
             runs[name] = run
-    signer_file = context.config.signer_file
-    if signer_file is not None:
-        runs["declared-signers"] = functools.partial(_watch_signer_file, context, signer_file)
+    signers_file = context.config.signers_file
+    if signers_file is not None:
+        runs["signers-file"] = functools.partial(_watch_signers_file, context, signers_file)
     runs["decision-events"] = context.decisions.run
     return runs | {f"informer-{name}": informer.run for name, informer in context.informers.items()}
 
 
 def _build_kubelet_client_approver(context: ControllerContext) -> Run:
-    requests = context.informer(csrs.RESOURCE)
+    csr_informer = context.informer(csrs.RESOURCE)
     client_approver = kubeletclient.Approver(context.client(_CERTIFICATE_ACCOUNT), context.decisions.record)
-    handle = controller.with_object(requests, context.decisions.record_failures(client_approver.handle))
+    handle = controller.with_object(csr_informer, context.decisions.record_failures(client_approver.handle))
     queue = context.new_queue(kubeletclient, controller.CSR_BASE_DELAY)
-    return context.new_controller(kubeletclient, handle, queue).watch(requests).run
+    return context.new_controller(kubeletclient, handle, queue).watch(csr_informer).run
 
 
 def _build_signer(context: ControllerContext) -> Run:
-    requests = context.informer(csrs.RESOURCE)
+    csr_informer = context.informer(csrs.RESOURCE)
     signing_records = _new_records(context)
     signing_context = signer.SigningContext(context.clock, signing_records, context.threads, context.decisions.record)
     signing = signer.SigningController(context.config.all_signers, signing_context, context.telemetry)
-    requests.subscribe(signing.observe)
-    handle = controller.with_object(requests, context.decisions.record_failures(signing.handle))
+    csr_informer.subscribe(signing.observe)
+    handle = controller.with_object(csr_informer, context.decisions.record_failures(signing.handle))
     queue = context.new_queue(signer, controller.CSR_BASE_DELAY, depends_on_signers=True)
-    workers = context.new_controller(signer, handle, queue).watch(requests)
+    workers = context.new_controller(signer, handle, queue).watch(csr_informer)
 
     async def run() -> None:
-        await requests.synced.wait()
+        await csr_informer.synced.wait()
         async with asyncio.TaskGroup() as group:
             group.create_task(workers.run())
-            group.create_task(signing_records.run(requests))
+            group.create_task(signing_records.run(csr_informer))
 
     return run
 
@@ -203,17 +200,17 @@ def _new_records(context: ControllerContext) -> records.Records:
     return records.JournalRecords(context.journal, client, context.clock)
 
 
-async def _watch_signer_file(context: ControllerContext, signer_file: SignerFile) -> None:
-    """Reload the signer file when it has changed, and queue all requests again."""
+async def _watch_signers_file(context: ControllerContext, signers_file: SignersFile) -> None:
+    """Reload the signers file when it has changed, and queue all requests again."""
     logged_problem, is_applied = "", True
     while True:
         await context.wakeup.sleep(context.clock, _RELOAD_SECONDS)
-        if signer_file.reload():
-            _log.info("signers reloaded", extra={"signers": ",".join(sorted(signer_file.signers))})
+        if signers_file.reload():
+            _log.info("signers reloaded", extra={"signers": ",".join(sorted(signers_file.signers))})
             is_applied = False
-        problem = signer_file.problem
+        problem = signers_file.problem
         if problem and problem != logged_problem:
-            _log.error("signers reload failed; keeping the previous configuration", extra={"problem": problem})
+            _log.error("signers reload failed; keeping the previous configuration", extra={"error": problem})
         logged_problem = problem
         if not is_applied:
             is_applied = await _apply_signers(context)
@@ -225,39 +222,39 @@ async def _apply_signers(context: ControllerContext) -> bool:
         if context.grant_permissions is not None:
             await context.grant_permissions()
     except errors.CertplaneError as error:
-        _log.warning("granting permissions for the signers failed", extra={"problem": str(error)})
+        _log.warning("granting permissions for the signers failed", extra={"error": str(error)})
         return False
-    context.requeue_requests()
+    context.requeue_csrs()
     return True
 
 
-def _build_rule_approver(context: ControllerContext) -> Run | None:
-    signer_file = context.config.signer_file
-    if signer_file is None:
+def _build_custom_signer_approver(context: ControllerContext) -> Run | None:
+    signers_file = context.config.signers_file
+    if signers_file is None:
         return None
-    requests = context.informer(csrs.RESOURCE)
-    client = context.client(declaredsigners.ACCOUNT)
-    rule_approver = declaredsigners.RuleApprover(client, lambda: signer_file.signers, context.decisions.record)
-    handle = controller.with_object(requests, context.decisions.record_failures(rule_approver.handle))
-    queue = context.new_queue(declaredsigners, depends_on_signers=True)
-    return context.new_controller(declaredsigners, handle, queue).watch(requests).run
+    csr_informer = context.informer(csrs.RESOURCE)
+    client = context.client(customsigners.ACCOUNT)
+    custom_approver = customsigners.Approver(client, lambda: signers_file.signers, context.decisions.record)
+    handle = controller.with_object(csr_informer, context.decisions.record_failures(custom_approver.handle))
+    queue = context.new_queue(customsigners, depends_on_signers=True)
+    return context.new_controller(customsigners, handle, queue).watch(csr_informer).run
 
 
 def _build_serving_approver(context: ControllerContext) -> Run | None:
     settings = context.config.serving_rules
     if settings is None:
         return None
-    requests, node_informer = context.informer(csrs.RESOURCE), context.informer(nodes.RESOURCE)
+    csr_informer, node_informer = context.informer(csrs.RESOURCE), context.informer(nodes.RESOURCE)
     path, dns_timeout = settings.inventory, settings.dns_timeout
     inventory = evidence.InventoryFile(path, context.clock, context.wakeup) if path is not None else None
     resolver = evidence.SystemResolver(context.clock, dns_timeout) if dns_timeout is not None else None
     sources = approver.Sources(evidence.NodeClaims(node_informer), inventory, resolver)
     serving = approver.Approver(context.client(approver.ACCOUNT), settings, sources, context.decisions.record)
-    requests.subscribe(serving.forget)
-    handle = controller.with_object(requests, context.decisions.record_failures(serving.handle))
+    csr_informer.subscribe(serving.forget)
+    handle = controller.with_object(csr_informer, context.decisions.record_failures(serving.handle))
     queue = context.new_queue(approver, controller.CSR_BASE_DELAY)
     workers = context.new_controller(approver, handle, queue)
-    workers = workers.watch(requests).watch(node_informer, serving.affected_requests)
+    workers = workers.watch(csr_informer).watch(node_informer, serving.affected_csrs)
 
     async def run() -> None:
         try:
@@ -272,7 +269,8 @@ def _build_serving_approver(context: ControllerContext) -> Run | None:
 
 
 def _build_csr_cleaner(context: ControllerContext) -> Run:
-    return csrcleaner.Cleaner(context.client(_CERTIFICATE_ACCOUNT), context.informer(csrs.RESOURCE), context.clock).run
+    client, csr_informer = context.client(_CERTIFICATE_ACCOUNT), context.informer(csrs.RESOURCE)
+    return PeriodicCleaner(client, csrcleaner.RULE, csr_informer, context.clock).run
 
 
 def _build_namespace_deleter(context: ControllerContext) -> Run:
@@ -287,27 +285,28 @@ def _build_namespace_deleter(context: ControllerContext) -> Run:
 
 
 def _build_root_ca_publisher(context: ControllerContext) -> Run:
-    namespace_informer, config_maps = context.informer(namespaces.RESOURCE), context.informer(configmaps.RESOURCE)
+    namespace_informer = context.informer(namespaces.RESOURCE)
+    config_map_informer = context.informer(configmaps.RESOURCE)
     client = context.client(rootcacertpublisher.ACCOUNT)
-    publisher = rootcacertpublisher.Publisher(client, namespace_informer, config_maps, context.config.root_ca)
+    publisher = rootcacertpublisher.Publisher(client, namespace_informer, config_map_informer, context.config.root_ca)
     observe = functools.partial(context.telemetry.count_publication, telemetry.ROOT_CA)
     handle = controller.measure(publisher.handle, context.clock, observe)
     workers = context.new_controller(rootcacertpublisher, handle)
-    return workers.watch(namespace_informer).watch(config_maps, rootcacertpublisher.affected_namespaces).run
+    return workers.watch(namespace_informer).watch(config_map_informer, rootcacertpublisher.affected_namespaces).run
 
 
 def _build_trust_bundle_publisher(context: ControllerContext) -> Run | None:
     kind, root_ca = context.served(clustertrustbundles.RESOURCE), context.config.root_ca
     if kind is None or not root_ca:
         return None
-    bundles = context.informer(kind)
-    publisher = clustertrustbundle.Publisher(context.client(clustertrustbundle.ACCOUNT), kind, bundles, root_ca)
+    bundle_informer = context.informer(kind)
+    publisher = clustertrustbundle.Publisher(context.client(clustertrustbundle.ACCOUNT), kind, bundle_informer, root_ca)
     observe = functools.partial(context.telemetry.count_publication, telemetry.TRUST_BUNDLE)
     queue = context.new_queue(clustertrustbundle)
     queue.add(clustertrustbundle.KEY)
     handle = controller.measure(publisher.handle, context.clock, observe)
     workers = context.new_controller(clustertrustbundle, handle, queue)
-    return workers.watch(bundles, clustertrustbundle.affected_keys).run
+    return workers.watch(bundle_informer, clustertrustbundle.affected_keys).run
 
 
 def _build_pod_request_cleaner(context: ControllerContext) -> Run | None:
@@ -315,22 +314,23 @@ def _build_pod_request_cleaner(context: ControllerContext) -> Run | None:
     if kind is None:
         return None
     client = context.client(podrequestcleaner.ACCOUNT)
-    return podrequestcleaner.PodRequestCleaner(client, kind, context.informer(kind), context.clock).run
+    return PeriodicCleaner(client, podrequestcleaner.rule(kind), context.informer(kind), context.clock).run
 
 
 def _build_service_account_creator(context: ControllerContext) -> Run:
-    namespace_informer, accounts = context.informer(namespaces.RESOURCE), context.informer(serviceaccounts.RESOURCE)
+    namespace_informer = context.informer(namespaces.RESOURCE)
+    account_informer = context.informer(serviceaccounts.RESOURCE)
     client = context.client(serviceaccount.ACCOUNT)
-    creator = serviceaccount.DefaultAccountCreator(client, namespace_informer, accounts)
+    creator = serviceaccount.DefaultAccountCreator(client, namespace_informer, account_informer)
     workers = context.new_controller(serviceaccount, creator.handle)
-    return workers.watch(namespace_informer).watch(accounts, controller.namespace_key).run
+    return workers.watch(namespace_informer).watch(account_informer, controller.namespace_key).run
 
 
 def _build_role_aggregator(context: ControllerContext) -> Run:
-    roles = context.informer(rbac.CLUSTER_ROLES)
-    aggregator = clusterroleaggregation.Aggregator(context.client(clusterroleaggregation.ACCOUNT), roles)
+    role_informer = context.informer(rbac.CLUSTER_ROLES)
+    aggregator = clusterroleaggregation.Aggregator(context.client(clusterroleaggregation.ACCOUNT), role_informer)
     workers = context.new_controller(clusterroleaggregation, aggregator.handle)
-    return workers.watch(roles, aggregator.affected_roles).run
+    return workers.watch(role_informer, aggregator.affected_roles).run
 
 
 def _build_token_cleaner(context: ControllerContext) -> Run:
@@ -345,7 +345,7 @@ _BUILDERS: Final[Mapping[str, Callable[[ControllerContext], Run | None]]] = {
     kubeletclient.NAME: _build_kubelet_client_approver,
     signer.NAME: _build_signer,
     csrcleaner.NAME: _build_csr_cleaner,
-    declaredsigners.NAME: _build_rule_approver,
+    customsigners.NAME: _build_custom_signer_approver,
     approver.NAME: _build_serving_approver,
     namespacedeletion.NAME: _build_namespace_deleter,
     rootcacertpublisher.NAME: _build_root_ca_publisher,

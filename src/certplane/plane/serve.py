@@ -63,7 +63,7 @@ def _prepare(settings: Settings, clock: Clock) -> PKI:
         files.check_directory(settings.store.parent, "the directory of the store")
     for suffix in ("", "-wal", "-shm", ".lock"):
         files.check_own(settings.store.with_name(settings.store.name + suffix), "the store's file")
-    return pki.ensure(settings.data_dir / "pki", pki.Options(names, settings.key_algorithm), clock.now())
+    return pki.ensure(settings.data_dir / "pki", names, settings.key_algorithm, clock.now())
 
 
 def _write_kubeconfigs(settings: Settings, own_pki: PKI, port: int, now: datetime.datetime) -> None:
@@ -77,7 +77,7 @@ def _write_kubeconfigs(settings: Settings, own_pki: PKI, port: int, now: datetim
 
 
 def _serving_pair(settings: Settings, own_pki: PKI) -> tuple[pathlib.Path, pathlib.Path]:
-    return settings.serving.certificate or own_pki.certificate, settings.serving.key or own_pki.key
+    return settings.serving.cert_file or own_pki.certificate, settings.serving.key_file or own_pki.key
 
 
 def _client_ca_file(settings: Settings, own_pki: PKI) -> pathlib.Path:
@@ -121,8 +121,7 @@ def _load_token_issuer(settings: ServiceAccountSettings, own_pki: PKI) -> tokens
         except keys.InvalidKeyError as error:
             raise SetupError(f"the public keys in {path} cannot be used: {error}", (hint,)) from error
     key = pki.load_account_key(settings.signing_key_file or own_pki.account_key)
-    expiration = int(settings.max_token_expiration.total_seconds())
-    return tokens.Issuer(settings.issuer, key, settings.api_audiences, public_keys, expiration)
+    return tokens.Issuer(settings, key, public_keys)
 
 
 def _new_serving_context(settings: Settings, own_pki: PKI) -> ServingContext:
@@ -156,7 +155,7 @@ class _AuditLogs:
             sink=self.log.write,
             approvals_sink=self.approvals.write if self.settings.has_approvals_log else None,
             policy=policy,
-            anonymous_rate=self.settings.anonymous_rate,
+            settings=self.settings,
             problem=lambda: self.log.problem or self.approvals.problem,
         )
 
@@ -184,7 +183,7 @@ def _open_audit_logs(settings: servesettings.AuditSettings, clock: Clock) -> _Au
     return _AuditLogs(
         settings,
         open_log(settings.log_path, "the audit log", "--audit-log-path"),
-        open_log(settings.approvals_log_path, "the log of approvals", "--audit-approvals-log-path"),
+        open_log(settings.approvals_log_path, "the approvals log", "--audit-approvals-log-path"),
     )
 
 
@@ -291,7 +290,7 @@ def _new_reloader(settings: Settings, loaded: _Loaded, plane: Plane, clock: Cloc
             [settings.token_auth_file],
             lambda contents: loaded.static_tokens.replace(authn.parse_tokens(contents[0])),
         )
-    for path in (settings.serving.key, settings.token_auth_file):
+    for path in (settings.serving.key_file, settings.token_auth_file):
         files.warn_exposed(path)
     return reloader
 

@@ -17,7 +17,7 @@ from typing import Annotated, Final
 
 from msgspec import field
 
-from certplane import errors, timestamps
+from certplane import errors, signernames, timestamps
 from certplane.errors import Problems
 from certplane.golang import formatting
 from certplane.meta import objects, resource, validation
@@ -301,7 +301,7 @@ def _usage_problems(usages: Sequence[str], old: CertificateSigningRequest | None
 
 def _signer_problems(name: str, old: CertificateSigningRequest | None) -> Problems:
     path = "spec.signerName"
-    if name == profiles.LEGACY_UNKNOWN and (old is None or old.spec.signer_name != name):
+    if name == signernames.LEGACY_UNKNOWN and (old is None or old.spec.signer_name != name):
         return [errors.invalid(path, name, "the legacy signerName is not allowed via this API version")]
     return validation.signer_name_problems(name, path)
 
@@ -491,5 +491,5 @@ RESOURCE: Final[resource.Resource[CertificateSigningRequest]] = resource.Resourc
 def requested_certificate(csr: CertificateSigningRequest) -> profiles.RequestedCertificate:
     """The certificate that a request is for. Raises certificaterequest.RequestError."""
     spec = csr.spec
-    request = certificaterequest.parse(spec.request or b"")
-    return profiles.RequestedCertificate(request, spec.usages, spec.username, spec.expiration_seconds)
+    pkcs10 = certificaterequest.parse(spec.request or b"")
+    return profiles.RequestedCertificate(pkcs10, spec.usages, spec.username, spec.expiration_seconds)

@@ -1,7 +1,7 @@
 """Node: a machine with a kubelet, and the names and addresses that it reports.
 
 Nothing is scheduled here. The status is stored as the kubelet reports it, so that the approver of serving certificates
-can compare it with a request. The fields of dynamic kubelet configuration, which Kubernetes removed, are left out.
+can compare it with a request. The fields of dynamic kubelet configuration, which Kubernetes removed, are missing.
 Source: kubernetes, `pkg/registry/core/node`, `pkg/apis/core/validation`, `pkg/printers`.
 """
 

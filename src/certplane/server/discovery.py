@@ -14,7 +14,6 @@ import dataclasses
 import datetime
 import email.utils
 import functools
-import json
 import platform
 import re
 import sys
@@ -25,10 +24,9 @@ from typing import Any, Final
 import certplane
 from certplane import errors
 from certplane.clock import Clock
-from certplane.golang import goyaml
 from certplane.meta.resource import AnyAction, AnyKind, AnyResource
 from certplane.openapi import openapi2, openapi3
-from certplane.server import negotiation
+from certplane.server import negotiation, rendering
 from certplane.server.exchange import Headers, Request
 from certplane.wire import codec, protobuf
 
@@ -163,7 +161,7 @@ class Discovery:
                 raise errors.MethodNotAllowed
             negotiation.check_media_types(request.headers.get(b"accept"), self._media_types(path))
         if path == "/version":
-            return Document(200, _JSON, _indented(version_information()))
+            return Document(200, _JSON, rendering.indent(codec.encode(version_information())))
         if path in self._others:
             return self._others[path]
         # `/apis/` with a trailing slash has no aggregated form.
@@ -186,7 +184,7 @@ class Discovery:
 
     def _root(self) -> Document:
         paths = sorted({*_OTHER_PATHS, *self._plain, *self._others, "/apis/"})
-        return Document(200, _JSON, _indented({"paths": paths}))
+        return Document(200, _JSON, rendering.indent(codec.encode({"paths": paths})))
 
     # --- discovery ------------------------------------------------------------------------------------------------
 
@@ -303,13 +301,7 @@ def _with_etag(document: Mapping[str, object]) -> tuple[Mapping[str, object], st
 def _encode(document: Mapping[str, object], form: negotiation.Form) -> bytes:
     if form.media_type == negotiation.PROTOBUF:
         return protobuf.encode_document(document)
-    if form.media_type == negotiation.YAML:
-        return goyaml.dump(document).encode("utf-8")
-    return _indented(document) if form.pretty else codec.encode(document) + b"\n"
-
-
-def _indented(document: Mapping[str, object]) -> bytes:
-    return json.dumps(document, indent=2).encode("ascii")
+    return rendering.encode_json(codec.encode(document), form)
 
 
 def _is_unmodified(last_modified: str, if_modified_since: str) -> bool:

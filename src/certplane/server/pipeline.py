@@ -81,6 +81,7 @@ async def _identify(services: Services, request: Request, proceed: Handler) -> R
     except ClientGone:
         raise
     except Exception:
+        # Everything that is not an APIError is a bug: the client gets no detail, the log gets the traceback.
         _log.exception("request failed", extra={"request_id": request.request_id, "path": request.path})
         response = refusal(errors.InternalError(f"see the server's log for request {request.request_id}"), request)
     response.headers.append((b"audit-id", request.request_id.encode("ascii")))
@@ -200,6 +201,7 @@ async def _audit(services: Services, request: Request, proceed: Handler) -> Resp
         services.audit.finish(request, record, refusal(errors.Timeout(_SHUT_DOWN), request))
         raise
     except Exception:
+        # Any bug: the record must be finished before `_identify` answers with an InternalError.
         services.audit.panicked(request, record, {"metadata": {}, "status": "Failure", "code": 500})
         raise
     record.constraint = request.constraint

@@ -48,7 +48,7 @@ _BUSY_MILLISECONDS: Final = 5000
 _COLUMNS: Final = sqlitewriter.COLUMNS
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, eq=False)
 class _Watch:
     prefix: str
     after: int
@@ -214,8 +214,12 @@ class SQLiteStore:
         self._watches.append(watch)
         try:
             history = await self._history(prefix, after, self._revision)
+            self._refuse_if_closed()
         except BaseException:
-            self._watches.remove(watch)
+            # Also when the caller is cancelled: a watch without an owner would collect changes without end.
+            if watch in self._watches:
+                # `close` may have ended and removed it already.
+                self._watches.remove(watch)
             raise
         if history and not watch.closed:
             watch.deliver(history)
@@ -323,6 +327,7 @@ def open_store(path: pathlib.Path) -> SQLiteStore:
         store_files.guard()
         return SQLiteStore(writer, reader, store_files)
     except BaseException as error:
+        # Whatever interrupts the start, the locks must be released and the connections closed.
         store_files.release()
         for connection in connections:
             connection.close()

@@ -207,7 +207,7 @@ class Collection:
         """Whether a value cannot be read. If so, log it and add its key to `damaged`."""
         problem = self._cache.find_damage(self.prefix, item.key, item.value)
         if problem:
-            _log.error("cannot read stored object; skipping it", extra={"key": item.key, "problem": problem})
+            _log.error("cannot read stored object; skipping it", extra={"key": item.key, "error": problem})
             self.damaged[item.key] = problem
         return bool(problem)
 

@@ -11,7 +11,16 @@ from __future__ import annotations
 from certplane.testing.builders import new_csr, new_key, new_pkcs10
 from certplane.testing.controlplane import ControlPlane, StartError
 from certplane.testing.fakeclock import FakeClock, settle
-from certplane.testing.inprocess import ADMIN, Plane, eventually, user
+from certplane.testing.inprocess import (
+    ADMIN,
+    Plane,
+    decide,
+    eventually,
+    issued_certificate,
+    new_authority,
+    plane_config,
+    user,
+)
 
 __all__ = [
     "ADMIN",
@@ -19,10 +28,14 @@ __all__ = [
     "FakeClock",
     "Plane",
     "StartError",
+    "decide",
     "eventually",
+    "issued_certificate",
+    "new_authority",
     "new_csr",
     "new_key",
     "new_pkcs10",
+    "plane_config",
     "settle",
     "user",
 ]

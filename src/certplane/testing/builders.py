@@ -11,12 +11,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
+from certplane import signernames
 from certplane.resources.certificatesigningrequests import CertificateSigningRequest, CertificateSigningRequestSpec
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 #: The signer of client certificates, which most tests want.
-CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client"
+CLIENT_SIGNER = signernames.KUBE_APISERVER_CLIENT
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
@@ -32,7 +33,7 @@ def new_pkcs10(
     addresses: Sequence[str] = (),
     key: PrivateKey | None = None,
 ) -> bytes:
-    """A PKCS#10 in PEM, signed by its key; without one, by a new key that nobody keeps."""
+    """A PKCS#10 in PEM, signed by its key; without one, by a new key that is discarded."""
     attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization) for organization in organizations]
     subject = x509.Name([*attributes, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject)

@@ -36,7 +36,7 @@ def test_labels_and_annotations_are_added_and_never_overwritten():
 
 
 def test_objects_without_autoupdate_are_not_changed():
-    """However incomplete they are."""
+    """Missing permissions are not added."""
     stored = _role(**{defaults.AUTOUPDATE: "false"})
     assert defaults.reconcile(stored, _role(_rule("get"))) is None
 

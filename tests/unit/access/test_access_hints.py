@@ -7,15 +7,12 @@ import datetime
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import NameOID
 
+from certplane import signernames
 from certplane.access import hints
 from certplane.x509.issuance import profiles
-from certplane.x509.pkcs10 import certificaterequest
+from tests.unit.x509 import material
 
-KEY = ec.generate_private_key(ec.SECP256R1())
 SERVING = ("digital signature", "server auth")
 CLIENT = ("digital signature", "client auth")
 
@@ -26,28 +23,22 @@ class Signer:
     problem: str = ""
 
 
-def known_signers(**declared):
+def known_signers(**custom):
     built_in = {name: Signer(profile) for name, profile in profiles.BUILT_IN.items()}
     return built_in | {
         f"example.com/{name}": Signer(profiles.Profile(signer=f"example.com/{name}", **rules))
-        for name, rules in declared.items()
+        for name, rules in custom.items()
     }
 
 
-def asked(common_name="jane", organizations=(), usages=CLIENT, *, dns=(), expiration=None, key=KEY, is_ca=False):
-    attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, name) for name in organizations]
-    attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, common_name))
-    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(attributes))
-    if dns:
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in dns]), False)
-    if is_ca:
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    request = certificaterequest.parse(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    return profiles.RequestedCertificate(request, usages, "jane", expiration)
+def requested(common_name="jane", organizations=(), usages=CLIENT, *, dns=(), expiration=None, key=None, is_ca=False):
+    extensions = [x509.BasicConstraints(ca=True, path_length=None)] if is_ca else []
+    verified = material.request(key, common_name, organizations, dns, extensions=extensions)
+    return profiles.RequestedCertificate(verified.request, usages, "jane", expiration)
 
 
-def find_hints(name, asked, signers):
-    return list(hints.find_hints(name, asked, signers, lambda signer: signer.problem))
+def find_hints(name, requested, signers):
+    return list(hints.find_hints(name, requested, signers, lambda signer: signer.problem))
 
 
 NODE = {"common_name": "system:node:n1", "organizations": ("system:nodes",)}
@@ -56,35 +47,35 @@ NODE = {"common_name": "system:node:n1", "organizations": ("system:nodes",)}
 @pytest.mark.parametrize(
     ("name", "sent", "warnings"),
     [
-        (profiles.KUBE_APISERVER_CLIENT, asked(), []),
-        (profiles.LEGACY_UNKNOWN, asked(usages=("any",)), []),
+        (signernames.KUBE_APISERVER_CLIENT, requested(), []),
+        (signernames.LEGACY_UNKNOWN, requested(usages=("any",)), []),
         (
-            profiles.KUBE_APISERVER_CLIENT,
-            asked(**NODE, usages=SERVING, dns=("n1",)),
+            signernames.KUBE_APISERVER_CLIENT,
+            requested(**NODE, usages=SERVING, dns=("n1",)),
             [
                 ("signer kubernetes.io/kube-apiserver-client will not sign this request: invalid usage for client "
                 "certificate: server auth; use signer kubernetes.io/kubelet-serving instead")
             ],
         ),
         (
-            profiles.KUBELET_SERVING,
-            asked(**NODE),
+            signernames.KUBELET_SERVING,
+            requested(**NODE),
             [
                 ("signer kubernetes.io/kubelet-serving will not sign this request: DNS or IP subjectAltName is "
                 "required; use signer kubernetes.io/kube-apiserver-client-kubelet instead")
             ],
         ),
         (
-            profiles.KUBE_APISERVER_CLIENT_KUBELET,
-            asked(usages=("code signing",)),
+            signernames.KUBE_APISERVER_CLIENT_KUBELET,
+            requested(usages=("code signing",)),
             [
                 ("signer kubernetes.io/kube-apiserver-client-kubelet will not sign this request: subject organization "
-                "is not system:nodes; no signer of this server accepts it; declare one with certplane serve --signers")
+                "is not system:nodes; no signer of this server accepts it; define one with certplane serve --signers")
             ],
         ),
         (
             "kubernetes.io/kube-apiserver-clients",
-            asked(),
+            requested(),
             [
                 ('unknown signer "kubernetes.io/kube-apiserver-clients"; '
                 'did you mean "kubernetes.io/kube-apiserver-client"?')
@@ -92,42 +83,42 @@ NODE = {"common_name": "system:node:n1", "organizations": ("system:nodes",)}
         ),
         (
             "kubernetes.io/kubelet-servin",
-            asked(usages=("code signing",)),
+            requested(usages=("code signing",)),
             [
                 ('unknown signer "kubernetes.io/kubelet-servin"; did you mean "kubernetes.io/kubelet-serving"?')
             ],
         ),
         (
             "example.org/other",
-            asked(usages=("any",)),
+            requested(usages=("any",)),
             [
-                ('unknown signer "example.org/other"; declare it with certplane serve --signers, or run a controller '
+                ('unknown signer "example.org/other"; define it with certplane serve --signers, or run a controller '
                 "that signs for it")
             ],
         ),
     ],
 )  # fmt: skip
 def test_hints(name, sent, warnings):
-    """None if the signer would sign; else what is wrong, and the closest signer that would sign."""
+    """A warning has the violation, and the closest signer that would sign. There is none if the signer would sign."""
     assert find_hints(name, sent, known_signers()) == warnings
 
 
 def test_the_same_signer_with_more_usages():
     """It is not proposed instead of itself."""
-    node = asked(**NODE, usages=("server auth",), dns=("n1",))
-    (warning,) = find_hints(profiles.KUBELET_SERVING, node, known_signers())
+    node = requested(**NODE, usages=("server auth",), dns=("n1",))
+    (warning,) = find_hints(signernames.KUBELET_SERVING, node, known_signers())
     assert warning.endswith("; request the usages digital signature, server auth")
 
 
 def test_a_signer_that_needs_more_usages_is_proposed_with_them():
     """The signer for kubelets accepts certain sets of usages only."""
     signers = known_signers()
-    clients = signers[profiles.KUBE_APISERVER_CLIENT]
+    clients = signers[signernames.KUBE_APISERVER_CLIENT]
     clients.profile = dataclasses.replace(
-        clients.profile, reserved_names=lambda asked: iter([f"{asked.request.common_name}: no"])
+        clients.profile, reserved_names=lambda requested: iter([f"{requested.pkcs10.common_name}: no"])
     )
-    node = asked(**NODE, usages=("client auth",))
-    assert find_hints(profiles.KUBE_APISERVER_CLIENT, node, signers) == [
+    node = requested(**NODE, usages=("client auth",))
+    assert find_hints(signernames.KUBE_APISERVER_CLIENT, node, signers) == [
         (
             "signer kubernetes.io/kube-apiserver-client will not sign this request: system:node:n1: no; use signer "
             "kubernetes.io/kube-apiserver-client-kubelet instead, with the usages client auth, digital signature"
@@ -135,10 +126,10 @@ def test_a_signer_that_needs_more_usages_is_proposed_with_them():
     ]
 
 
-def test_a_weak_key_is_warned_of():
-    """The request would become Failed after its approval."""
-    weak = asked(key=rsa.generate_private_key(65537, 1024))
-    warnings = find_hints(profiles.KUBE_APISERVER_CLIENT, weak, known_signers())
+def test_a_weak_key_causes_a_warning():
+    """The request would fail after its approval."""
+    weak = requested(key=material.key("RSA-1024"))
+    warnings = find_hints(signernames.KUBE_APISERVER_CLIENT, weak, known_signers())
     assert warnings == [
         (
             "signer kubernetes.io/kube-apiserver-client will not sign this request: weak public key: the RSA modulus "
@@ -147,37 +138,37 @@ def test_a_weak_key_is_warned_of():
     ]
 
 
-def test_a_request_for_a_ca_is_warned_of():
-    """Kubernetes' signers ignore the CA constraint; declared signers refuse or grant it."""
-    warnings = find_hints(profiles.KUBE_APISERVER_CLIENT, asked(is_ca=True), known_signers())
+def test_a_request_for_a_ca_certificate_causes_a_warning():
+    """Kubernetes' signers ignore the CA constraint; custom signers refuse or grant it."""
+    warnings = find_hints(signernames.KUBE_APISERVER_CLIENT, requested(is_ca=True), known_signers())
     assert warnings == [
         "signer kubernetes.io/kube-apiserver-client does not issue CA certificates; the certificate will not be a CA"
     ]
     signers = known_signers(ca={"allow_ca": True}, leaf={})
-    assert find_hints("example.com/ca", asked(is_ca=True), signers) == []
-    (refused,) = find_hints("example.com/leaf", asked(is_ca=True), signers)
+    assert find_hints("example.com/ca", requested(is_ca=True), signers) == []
+    (refused,) = find_hints("example.com/leaf", requested(is_ca=True), signers)
     assert "CA certificate" in refused
 
 
-def test_a_signer_without_a_key_is_warned_of():
+def test_a_signer_without_a_key_causes_a_warning():
     """At the creation of the request."""
     signers = known_signers()
-    signers[profiles.KUBE_APISERVER_CLIENT].problem = "no certificate and key to sign with"
-    warnings = find_hints(profiles.KUBE_APISERVER_CLIENT, asked(), signers)
+    signers[signernames.KUBE_APISERVER_CLIENT].problem = "no certificate and key to sign with"
+    warnings = find_hints(signernames.KUBE_APISERVER_CLIENT, requested(), signers)
     assert warnings == [
         "signer kubernetes.io/kube-apiserver-client cannot sign at present: no certificate and key to sign with"
     ]
 
 
-def test_a_shortened_lifetime_is_warned_of():
+def test_a_shortened_lifetime_causes_a_warning():
     """The warning has the maximum."""
     signers = known_signers(short={"max_lifetime": datetime.timedelta(hours=1)})
-    warnings = find_hints("example.com/short", asked(expiration=7200), signers)
+    warnings = find_hints("example.com/short", requested(expiration=7200), signers)
     assert warnings == ["signer example.com/short: maximum lifetime is 1h; the request will be shortened"]
 
 
-def test_declared_signers_are_proposed():
-    """If they restrict usages."""
+def test_custom_signers_are_proposed():
+    """If their usages are restricted."""
     signers = known_signers(web={"usages": SERVING, "required_usages": ("server auth",)}, any={})
-    warnings = find_hints("example.com/wev", asked(usages=SERVING, dns=("a",)), signers)
+    warnings = find_hints("example.com/wev", requested(usages=SERVING, dns=("a",)), signers)
     assert warnings == ['unknown signer "example.com/wev"; did you mean "example.com/web"?']

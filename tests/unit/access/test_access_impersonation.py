@@ -203,7 +203,7 @@ def test_headers_give_the_impersonated_user():
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "why"),
+    ("key", "value", "error"),
     [
         ("", "x", "impersonating the empty string key in extra is not allowed"),
         ("scopes", "x", 'extra.key: Invalid value: "scopes": must be a domain-prefixed path (such as "acme.io/foo")'),
@@ -215,16 +215,16 @@ def test_headers_give_the_impersonated_user():
         ("acme.io/a", "", "impersonating the empty string value in extra is not allowed"),
     ],
 )
-def test_invalid_extra_keys_are_refused(key, value, why):
+def test_invalid_extra_keys_are_refused(key, value, error):
     """Even if the caller may impersonate the user."""
     grants = {on("user-info"), ("impersonate:user-info", "users", "jane")}
     with pytest.raises(errors.Forbidden) as caught:
         impersonate(grants, context.User("jane", extra={key: (value,)}))
-    assert why in caught.value.message
+    assert error in caught.value.message
 
 
 @pytest.mark.parametrize(
-    ("fields", "why"),
+    ("fields", "error"),
     [
         ([(b"impersonate-user", b"")], "header Impersonate-User is empty"),
         ([(b"impersonate-user", b" \t")], "header Impersonate-User is empty"),
@@ -238,7 +238,7 @@ def test_invalid_extra_keys_are_refused(key, value, why):
         ),
     ],
 )
-def test_empty_or_repeated_headers_are_refused(fields, why):
+def test_empty_or_repeated_headers_are_refused(fields, error):
     """A proxy may have checked another value, and an empty name is not the caller."""
-    with pytest.raises(errors.BadRequest, match=why):
+    with pytest.raises(errors.BadRequest, match=error):
         impersonation.parse_headers(fields)

@@ -19,7 +19,7 @@ from certplane.meta import context, selectors
     ],
 )
 def test_a_node_has_the_name_prefix_and_the_group(name, groups, expected):
-    """Neither is enough alone."""
+    """A user with only one of them is no node."""
     assert nodes.is_node(context.User(name, groups=groups)) is expected
 
 
@@ -41,7 +41,7 @@ NODE = context.User("system:node:n1", groups=("system:nodes",))
 
 
 @pytest.mark.parametrize(
-    ("verb", "group", "resource", "namespace", "name", "why"),
+    ("verb", "group", "resource", "namespace", "name", "reason"),
     [
         ("get", "coordination.k8s.io", "leases", "kube-node-lease", "n1", None),
         ("create", "coordination.k8s.io", "leases", "kube-node-lease", "", None),
@@ -103,13 +103,13 @@ NODE = context.User("system:node:n1", groups=("system:nodes",))
         ("delete", "certificates.k8s.io", "certificatesigningrequests", "", "x", ""),
     ],
 )
-def test_node_authorizer_decisions(verb, group, resource, namespace, name, why):
+def test_node_authorizer_decisions(verb, group, resource, namespace, name, reason):
     """A node may access its own objects; a refusal gives the reason."""
     authorizer = _authorizer()
     resource, _, subresource = resource.partition("/")
     attributes = context.Attributes(NODE, verb, group, "v1", resource, subresource, name, namespace)
     decision = authorizer.authorize(attributes)
-    assert (decision.allowed, decision.reason) == (why is None, why or "")
+    assert (decision.allowed, decision.reason) == (reason is None, reason or "")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,6 @@ def test_node_authorizer_decisions(verb, group, resource, namespace, name, why):
         ("spec.nodeName!=n1", False),
         ("", False),
         # A single condition on the name; its value contains the text of another one.
-        (r"metadata.name!=x\,spec.nodeName=n1", False),
         (r"metadata.name!=x\,spec.nodeName\=n1", False),
     ],
 )
@@ -132,10 +131,7 @@ def test_node_authorizer_decisions(verb, group, resource, namespace, name, why):
 def test_a_node_lists_with_a_selector_for_itself(group, resource, selector, allowed):
     """The parsed conditions count, not the text of the selector."""
     authorizer = _authorizer("podcertificaterequests")
-    try:
-        field_selector = selectors.parse_fields(selector)
-    except Exception:
-        field_selector = selectors.EVERYTHING
+    field_selector = selectors.parse_fields(selector)
     attributes = context.Attributes(NODE, "list", group, "v1", resource, field_selector=field_selector)
     assert authorizer.authorize(attributes).allowed is allowed
 

@@ -1,4 +1,4 @@
-"""The command line itself: what holds for every command."""
+"""Behaviour that all commands share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from certplane.x509 import keys
     [["token", "create"], ["token", "delete"], ["token", "create", "--groups"], [], ["serve", "--tls-san"]],
 )
 def test_a_private_key_among_the_arguments_is_not_repeated(arguments, monkeypatch, capsys):
-    """It begins like an option, and an option that does not exist would be quoted."""
+    """It begins with dashes, and the error for an unknown option would quote it."""
     key = keys.to_pem(keys.generate("ECDSA-P256")).decode()
     monkeypatch.setattr(sys, "argv", ["certplane", *arguments, key])
     with pytest.raises(SystemExit) as ended:

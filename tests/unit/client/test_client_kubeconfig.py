@@ -10,7 +10,7 @@ import yaml
 from certplane import errors
 from certplane.client import kubeconfig
 
-GOOD = {
+VALID = {
     "current-context": "a",
     "contexts": [{"name": "a", "context": {"cluster": "c", "user": "u"}}],
     "clusters": [{"name": "c", "cluster": {"server": "https://server.example:6443/base/"}}],
@@ -18,9 +18,9 @@ GOOD = {
 }
 
 
-def written(tmp_path, name="config", **changes):
+def write(tmp_path, name="config", **changes):
     path = tmp_path / name
-    path.write_text(yaml.safe_dump({**GOOD, **changes}))
+    path.write_text(yaml.safe_dump({**VALID, **changes}))
     return path
 
 
@@ -33,7 +33,7 @@ def user(**values):
 
 
 @pytest.mark.parametrize(
-    ("changes", "why"),
+    ("changes", "error"),
     [
         ({"current-context": ""}, "has no current context"),
         ({"current-context": "b"}, 'has no context "b"'),
@@ -56,14 +56,14 @@ def user(**values):
         ({"users": user(tokenFile="none")}, "none cannot be read"),
     ],
 )
-def test_mistakes(tmp_path, changes, why):
-    """Each names the file, and nothing secret."""
-    with pytest.raises(errors.SetupError, match=why):
-        kubeconfig.load(written(tmp_path, **changes))
+def test_invalid_kubeconfigs_are_refused(tmp_path, changes, error):
+    """The error names the invalid field or the missing file."""
+    with pytest.raises(errors.SetupError, match=error):
+        kubeconfig.load(write(tmp_path, **changes))
 
 
-def test_files_that_are_none(tmp_path):
-    """Missing, no YAML, no mapping."""
+def test_other_files_are_refused(tmp_path):
+    """A missing file, invalid YAML, and another document."""
     with pytest.raises(errors.SetupError, match=r"none cannot be read: No such file or directory$"):
         kubeconfig.load(tmp_path / "none")
     (tmp_path / "bad").write_text("a: [")
@@ -74,36 +74,36 @@ def test_files_that_are_none(tmp_path):
         kubeconfig.load(tmp_path / "list")
 
 
-def test_of_several_files_the_first_that_has_an_entry_counts(tmp_path):
-    """As with KUBECONFIG; what one lacks another may have."""
-    first = written(tmp_path, "first", clusters=[], users=user(token="first"))
-    second = written(tmp_path, "second", users=user(token="second"), **{"current-context": "b"})
+def test_the_first_of_several_files_with_an_entry_counts(tmp_path):
+    """As with KUBECONFIG: what one file lacks is taken from the next."""
+    first = write(tmp_path, "first", clusters=[], users=user(token="first"))
+    second = write(tmp_path, "second", users=user(token="second"), **{"current-context": "b"})
     config = kubeconfig.load(first, second)
     assert (config.base, config.host) == ("https://server.example:6443/base", "server.example:6443")
     assert config.source.token.read() == b"first"
 
 
-def test_another_context_can_be_chosen(tmp_path):
-    """By name."""
-    contexts = [*GOOD["contexts"], {"name": "b", "context": {"cluster": "c", "namespace": "home"}}]
-    config = kubeconfig.load(written(tmp_path, contexts=contexts), context="b")
+def test_a_context_can_be_selected(tmp_path):
+    """By its name, instead of the current context."""
+    contexts = [*VALID["contexts"], {"name": "b", "context": {"cluster": "c", "namespace": "home"}}]
+    config = kubeconfig.load(write(tmp_path, contexts=contexts), context="b")
     assert config.namespace == "home"
     assert config.source.token.read() == b""
 
 
-async def test_a_password_is_sent_as_basic(tmp_path):
-    """Servers that have no such users refuse it."""
-    config = kubeconfig.load(written(tmp_path, users=user(username="jane", password="pass")))
+async def test_a_password_is_sent_by_basic_authentication(tmp_path):
+    """Even though many servers refuse it."""
+    config = kubeconfig.load(write(tmp_path, users=user(username="jane", password="pass")))
     assert (await config.source.identity()).authorization == "Basic amFuZTpwYXNz"
 
 
-def test_nothing_secret_is_printed(tmp_path):
-    """Whatever is printed of it."""
-    place = cluster(server="https://a:very-secret@server.example", **{"proxy-url": "http://a:very-secret@proxy:1"})
-    config = kubeconfig.load(written(tmp_path, users=user(token="very-secret"), clusters=place))
+def test_secrets_are_not_in_any_repr_or_error(tmp_path):
+    """Tokens, and passwords in URLs, are left out."""
+    clusters = cluster(server="https://a:very-secret@server.example", **{"proxy-url": "http://a:very-secret@proxy:1"})
+    config = kubeconfig.load(write(tmp_path, users=user(token="very-secret"), clusters=clusters))
     assert config.host == "server.example"
     assert "very-secret" not in repr(config)
-    place = cluster(**{"proxy-url": "socks5://a:very-secret@proxy:1"})
+    clusters = cluster(**{"proxy-url": "socks5://a:very-secret@proxy:1"})
     with pytest.raises(errors.SetupError) as caught:
-        kubeconfig.load(written(tmp_path, clusters=place))
+        kubeconfig.load(write(tmp_path, clusters=clusters))
     assert "very-secret" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Through which proxy a server is reached, as Go's programs read the environment."""
+"""The proxy for a server, from the environment variables that Go's programs read."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ PROXY = "http://proxy.example:3128"
         ("2001:db8::1", "not-a-network/64", False),
     ],
 )
-def test_exceptions(host, excepted, is_excepted):
-    """NO_PROXY names hosts, those below them, addresses, networks, and ports of these."""
+def test_no_proxy(host, excepted, is_excepted):
+    """It lists host names, domains, addresses and networks, with optional ports."""
     proxy = proxies.proxy_url(host, 6443, {"HTTPS_PROXY": PROXY, "NO_PROXY": excepted})
     assert proxy == ("" if is_excepted else PROXY)
 
 
-def test_no_proxy_is_used_where_none_is_named():
-    """Names in lower case count, too; a proxy without a scheme speaks HTTP."""
+def test_the_variable_of_the_proxy():
+    """HTTP_PROXY does not apply. The lower-case name counts too, and a proxy without a scheme is an HTTP proxy."""
     assert proxies.proxy_url("api.example.com", 443, {"HTTP_PROXY": PROXY}) == ""
     assert proxies.proxy_url("api.example.com", 443, {"https_proxy": "proxy:1"}) == "http://proxy:1"

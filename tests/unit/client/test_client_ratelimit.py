@@ -1,4 +1,4 @@
-"""No more requests a second than configured."""
+"""The rate limit of a client."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from certplane.client import api, ratelimit
 
 
 class CountingTransport:
-    """Answers at once, and counts."""
+    """Counts requests, and answers at once."""
 
     def __init__(self):
         self.count = 0
@@ -18,8 +18,8 @@ class CountingTransport:
         self.count += 1
 
 
-async def test_a_burst_goes_through_and_the_rest_waits():
-    """Then as many a second as configured; after a pause there is a burst again."""
+async def test_requests_above_the_burst_wait():
+    """They are sent at the configured rate. After a pause there can be a burst again."""
     clock, server = testing.FakeClock(), CountingTransport()
     transport = ratelimit.RateLimitedTransport(server, clock, 2, 3)
     request = api.Request("GET", "/")

@@ -1,4 +1,4 @@
-"""Connections to a server elsewhere."""
+"""Connections to a remote server."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import socket
 from certplane.client import remote
 
 
-def test_a_connection_is_asked_whether_anybody_is_there():
-    """After half a minute of silence, so that a watch that something between has forgotten is begun anew."""
+def test_idle_connections_have_keepalive():
+    """After 30 seconds, so that a watch is restarted if its connection was silently dropped."""
     address = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", 443))
     with contextlib.closing(remote._socket(address)) as connection:
         assert (connection.family, connection.type) == (socket.AF_INET, socket.SOCK_STREAM)

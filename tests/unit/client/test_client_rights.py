@@ -54,9 +54,9 @@ from certplane.client import api, rights
         ("a webhook does not like it", "", ""),
     ],
 )
-def test_a_refusal_names_its_rule(message, rule, namespace):
-    """Whatever the verb, the kind or the signer, and the namespace, if a Role would do; other refusals name none. The
-    log has to escape nothing of it.
+def test_the_rule_for_a_refusal(message, rule, namespace):
+    """For every verb, kind and signer, with the namespace if a Role is enough. Other refusals have none. The rule has
+    no quotes that the log would escape.
     """
     assert rights.rule_for(message) == (rule, namespace)
     assert '"' not in rule
@@ -64,7 +64,7 @@ def test_a_refusal_names_its_rule(message, rule, namespace):
 
 
 class RefusingTransport:
-    """A server that refuses everything."""
+    """A transport that answers every request with a 403."""
 
     def __init__(self, message):
         self.body = json.dumps({"kind": "Status", "message": message}).encode()
@@ -82,13 +82,13 @@ class RefusingTransport:
 
 
 @pytest.mark.parametrize(
-    ("place", "more"),
+    ("scope", "extra"),
     [("at the cluster scope", {}), ('in the namespace "a"', {"namespace": "a"})],
 )
-async def test_it_is_said_once(place, more, caplog):
-    """However often it is refused; and in which namespace, if it was refused in one."""
+async def test_a_missing_rule_is_logged_once(scope, extra, caplog):
+    """Further refusals of the same request are not logged. A refusal in a namespace is logged with the namespace."""
     clock = testing.FakeClock()
-    refusing = RefusingTransport(f'User "a" cannot list resource "secrets" in API group "" {place}')
+    refusing = RefusingTransport(f'User "a" cannot list resource "secrets" in API group "" {scope}')
     transport = rights.PermissionReportingTransport(refusing, clock)
     with caplog.at_level(logging.ERROR):
         for _ in range(5):
@@ -96,12 +96,12 @@ async def test_it_is_said_once(place, more, caplog):
             await clock.advance(3)
     (record,) = caplog.records
     assert record.rule == "- {apiGroups: [''], resources: [secrets], verbs: [list]}"
-    assert {name: value for name, value in vars(record).items() if name == "namespace"} == more
+    assert {name: value for name, value in vars(record).items() if name == "namespace"} == extra
 
 
 @pytest.mark.parametrize(("pauses", "times"), [((1, 1, 1), 0), ((8000, 1), 0), ((3600,), 1), ((8000, 10), 1)])
-async def test_a_refusal_that_does_not_come_again_is_not_told(pauses, times, caplog):
-    """A server that has just begun may not know its roles yet; that happens again when it is begun again."""
+async def test_a_temporary_refusal_is_not_logged(pauses, times, caplog):
+    """A server that has just started, or was restarted, may not have loaded its roles yet."""
     clock = testing.FakeClock()
     refusing = RefusingTransport('User "a" cannot list resource "nodes" in API group "" at')
     transport = rights.PermissionReportingTransport(refusing, clock)
@@ -112,8 +112,8 @@ async def test_a_refusal_that_does_not_come_again_is_not_told(pauses, times, cap
     assert len(caplog.records) == times
 
 
-async def test_a_watch_that_is_refused_is_told_too(caplog):
-    """And whoever wanted it learns the reason as before."""
+async def test_a_refused_watch_is_logged(caplog):
+    """The caller reads the whole response."""
     clock = testing.FakeClock()
     refusing = RefusingTransport('User "a" cannot watch resource "nodes" in API group "" at the cluster scope')
     transport = rights.PermissionReportingTransport(refusing, clock)
@@ -124,8 +124,8 @@ async def test_a_watch_that_is_refused_is_told_too(caplog):
     assert [record.rule for record in caplog.records] == ["- {apiGroups: [''], resources: [nodes], verbs: [watch]}"]
 
 
-async def test_a_refusal_that_is_no_status_is_passed_on(caplog):
-    """Such as the page of a proxy."""
+async def test_a_refusal_without_a_status_is_passed_on(caplog):
+    """It may be the page of a proxy. Nothing is logged."""
     refusing = RefusingTransport("")
     refusing.body = b"<html>no</html>"
     transport = rights.PermissionReportingTransport(refusing, testing.FakeClock())

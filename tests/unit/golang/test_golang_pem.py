@@ -38,7 +38,7 @@ class CountingBytes(bytes):
 
 
 def test_the_rest_of_a_text_is_not_copied_for_each_block():
-    """Else the cost would be quadratic: a gigabyte for a megabyte of blocks."""
+    """The cost would be quadratic: a gigabyte for a megabyte of blocks."""
     text = CountingBytes(BLOCK * 500)
     assert len(list(pem.blocks(text))) == 500
     assert CountingBytes.copied < 4 * len(text)

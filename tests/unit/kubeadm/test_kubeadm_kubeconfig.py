@@ -19,7 +19,7 @@ THERE = "https://127.0.0.1:7443"
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
     directory = tmp_path_factory.mktemp("pki") / "pki"
-    return pki.ensure(directory, pki.Options(("localhost",), "ECDSA-P256"), NOW)
+    return pki.ensure(directory, ("localhost",), "ECDSA-P256", NOW)
 
 
 def ensure(directory, own, server=HERE):
@@ -67,7 +67,7 @@ def test_edits_of_an_operator_are_kept(own, tmp_path):
 
 
 def test_the_same_address_of_another_cluster_is_kept(own, tmp_path):
-    """Only our own cluster is updated."""
+    """Only the cluster that certplane created is updated."""
     path = ensure(tmp_path, own).created[0]
     other = f"clusters:\n- cluster:\n    server: {HERE}\n  name: other\n"
     edit(path, "clusters:\n", other)

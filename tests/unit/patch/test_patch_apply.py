@@ -29,9 +29,9 @@ def owners(managed_fields):
     return {entry["manager"]: entry["fieldsV1"] for entry in managed_fields}
 
 
-def test_what_a_writer_cannot_change_stays_with_its_owner():
-    """Omitting the status in a write to a subresource that cannot change it takes the status from nobody; in a write to
-    the status subresource it does.
+def test_fields_that_a_writer_cannot_change_keep_their_owners():
+    """A write to another subresource that omits the status does not remove its owner; a write to the status subresource
+    does.
     """
     created = apply.update(None, document([], spec=SPEC), NAMESPACE, writer("creator"))
     with_status = document(created, spec=SPEC, status=STATUS)

@@ -55,7 +55,7 @@ def test_objects_are_compared_by_their_members(value, is_equal):
 
 
 def test_a_missing_member_equals_null():
-    """And no other value."""
+    """It equals no other value."""
     assert _patched('{"a":1}', '[{"op":"test","path":"/b","value":null}]') == '{"a":1}'
     with pytest.raises(errors.Unprocessable):
         _patched('{"a":1}', '[{"op":"test","path":"/b","value":1}]')

@@ -1,4 +1,4 @@
-"""ClusterTrustBundle: names that follow from signers, and bundles of authorities."""
+"""ClusterTrustBundle: validation, encoding and declaration."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import functools
 import json
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from certplane.meta import objects
 from certplane.resources import clustertrustbundles as bundles
 from certplane.wire import codec, protobuf
+from certplane.x509.issuance import selfsigned
+from tests.unit.x509 import material
 
 BEGINS = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 SIGNER = "example.com/foo"
@@ -32,19 +30,8 @@ SUBDOMAIN = (
 
 @functools.cache
 def anchor(number=0):
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"authority {number}")])
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(BEGINS)
-        .not_valid_after(BEGINS + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(True, None), critical=True)
-    )
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+    lifetime = datetime.timedelta(days=1)
+    return selfsigned.self_signed_ca(f"ca-{number}", material.key("P-256", number), BEGINS, lifetime).decode()
 
 
 def bundle(name="b", signer="", text=None, prefix=""):
@@ -76,8 +63,8 @@ def named_with_prefix(signer, prefix):
         ("kubernetes.io/legacy-unknown", "kubernetes.io:legacy-unknown:x", []),
     ],
 )
-def test_names_follow_from_signers(signer, name, expected):
-    """The bundle of a signer begins with its name; that of nobody has no colon."""
+def test_names_begin_with_the_signer(signer, name, expected):
+    """The name of a bundle without a signer has no colon."""
     assert texts(bundles.validate(bundle(name, signer))) == [
         f'metadata.name: Invalid value: "{name}": {detail}' for detail in expected
     ]
@@ -94,8 +81,8 @@ def test_names_follow_from_signers(signer, name, expected):
         (SIGNER, "example.com:foo", [named_with_prefix(SIGNER, "example.com:foo:")]),
     ],
 )
-def test_prefixes_of_names_may_end_in_a_hyphen(signer, prefix, expected):
-    """A generateName is judged like a name, but letters will follow it."""
+def test_a_generate_name_may_end_in_a_hyphen(signer, prefix, expected):
+    """Otherwise it is validated like a name."""
     assert texts(bundles.validate(bundle("", signer, prefix=prefix))) == [
         f'metadata.generateName: Invalid value: "{prefix}": {detail}' for detail in expected
     ]
@@ -125,8 +112,8 @@ def test_prefixes_of_names_may_end_in_a_hyphen(signer, prefix, expected):
         ),
     ],
 )
-def test_signers_have_a_domain_and_a_path(signer, expected):
-    """A signer that is named is named well."""
+def test_invalid_signer_names_are_refused(signer, expected):
+    """A signer name has a domain and a path of limited length."""
     problems = bundles.validate(bundle(signer.replace("/", ":") + ":x", signer))
     assert texts(problems) == [f"spec.signerName: {detail}" for detail in expected]
 
@@ -148,21 +135,21 @@ def test_signers_have_a_domain_and_a_path(signer, expected):
         ),
     ],
 )
-def test_bundles_hold_trust_anchors(make, expected):
-    """Up to a mebibyte of them; the bundle itself is not repeated in errors."""
+def test_trust_bundles_are_validated(make, expected):
+    """They have at most 1 MiB, and are not repeated in errors."""
     problems = bundles.validate(bundle(text=make()))
     assert texts(problems) == [f"spec.trustBundle: {detail}" for detail in expected]
 
 
-def test_an_unchanged_bundle_is_not_read_again():
-    """What was accepted once may stay, whatever becomes of parsers; anything new is read."""
+def test_an_unchanged_bundle_is_not_validated_again():
+    """A stored bundle can be updated even if today's rules refuse it; a new one is validated."""
     old = bundle(text="odd")
     assert not bundles.validate_update(bundle(text="odd"), old)
     assert bundles.validate_update(bundle(text="odder"), old)
 
 
-def test_the_signer_cannot_be_changed():
-    """Its bundle would have to be renamed as well."""
+def test_the_signer_is_immutable():
+    """The name, which begins with the signer, is immutable as well."""
     problems = bundles.validate_update(bundle("b", SIGNER), bundle("b"))
     assert texts(problems) == [
         f'metadata.name: Invalid value: "b": {named_with_prefix(SIGNER, "example.com:foo:")}',
@@ -170,8 +157,10 @@ def test_the_signer_cannot_be_changed():
     ]
 
 
-def test_on_the_wire():
-    """The bundle is always written, the signer if there is one; and protobuf says the same as JSON."""
+def test_encoding():
+    """trustBundle is always written, signerName if it is set. An object is the same after a round trip through
+    protobuf.
+    """
     assert json.loads(codec.encode(bundles.ClusterTrustBundle()))["spec"] == {"trustBundle": ""}
     obj = bundle("example.com:foo:x", SIGNER)
     obj.kind, obj.api_version = "ClusterTrustBundle", "certificates.k8s.io/v1beta1"
@@ -179,8 +168,8 @@ def test_on_the_wire():
     assert protobuf.decode(body, bundles.ClusterTrustBundle, obj.api_version).object == obj
 
 
-def test_the_declaration():
-    """What discovery, tables and selectors say, in both versions."""
+def test_declaration():
+    """Tables and selectors are the same in both versions."""
     for kind, version in ((bundles.RESOURCE, "v1beta1"), (bundles.RESOURCE_V1, "v1")):
         assert (kind.version, kind.namespaced, kind.unconditional_update) == (version, False, False)
         cells = {column.name: column.cell(bundle(), BEGINS) for column in kind.columns}

@@ -1,4 +1,4 @@
-"""Event: one kind of object in two forms."""
+"""Event: one kind in two API groups."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ def event(**values):
     return NEW.hub.from_hub(stored)
 
 
-def test_what_happened_is_not_changed_afterwards():
-    """Each field is reported by its stored name and printed as Go prints it; the reason is checked twice."""
+def test_events_are_immutable():
+    """Each field is reported by its stored name and printed as Go prints it. The reason is reported twice, as in
+    Kubernetes.
+    """
     other = objects.ObjectReference(kind="Node", name="n2", namespace="default", uid="u")
     new = event(about=other, reason="Other", message="other", source=events.EventSource(component="c"), related=other)
     named = '{"Kind":"Node","Namespace":"default","Name":"n2","UID":"u",'
@@ -42,7 +44,7 @@ def test_what_happened_is_not_changed_afterwards():
     assert NEW.validate_update(event(), event()) == []
 
 
-def test_errors_name_the_group_that_was_asked():
-    """Errors of events.k8s.io have its group, but the Kind of the stored form."""
+def test_errors_have_the_requested_group():
+    """Errors of events.k8s.io have its group, although the stored form is that of the core group."""
     assert NEW.identity == ("events", "events.k8s.io")
     assert (NEW.stored.group, events.RESOURCE.identity) == ("", ("events", ""))

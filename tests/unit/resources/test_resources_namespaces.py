@@ -1,4 +1,4 @@
-"""Namespace: what its parts may say."""
+"""Namespace: validation and deletion."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def namespace(phase="Active", finalizers=("kubernetes",), deleted=None):
     )
 
 
-def problems(door, new):
-    validate = namespaces.RESOURCE.subresource(door).validate
+def problems(subresource, new):
+    validate = namespaces.RESOURCE.subresource(subresource).validate
     return [str(problem) for problem in validate(new, namespace(), NOW)]
 
 
 UNKNOWN = "name is neither a standard finalizer name nor is it fully qualified"
 
 
-def test_finalizers_are_names():
-    """Reported for the list on create, and for the index through /finalize."""
+def test_invalid_finalizers_are_refused():
+    """The error has the field on create, and the item in the subresource finalize."""
     new = namespace(finalizers=("kubernetes", "mine"))
     assert [str(problem) for problem in namespaces.RESOURCE.validate(new)] == [
         f'spec.finalizers: Invalid value: "mine": {UNKNOWN}'
@@ -35,25 +35,25 @@ def test_finalizers_are_names():
     assert problems("finalize", new) == [f'spec.finalizers[1]: Invalid value: "mine": {UNKNOWN}']
 
 
-def test_the_phase_follows_the_deletion():
-    """Nobody writes Terminating into a namespace that nobody deletes, nor anything else into one that is going."""
+def test_the_phase_must_match_the_deletion_timestamp():
+    """With a deletionTimestamp only Terminating is valid, and without one it is not."""
     assert problems("status", namespace("Active")) == []
     assert problems("status", namespace("Terminating")) == [
         "status.Phase: Invalid value: \"Terminating\": may only be 'Active' if `deletionTimestamp` is empty"
     ]
-    gone = "2026-01-01T00:00:00Z"
-    assert problems("status", namespace("Terminating", deleted=gone)) == []
-    assert problems("status", namespace("", deleted=gone)) == [
+    deleted = "2026-01-01T00:00:00Z"
+    assert problems("status", namespace("Terminating", deleted=deleted)) == []
+    assert problems("status", namespace("", deleted=deleted)) == [
         "status.Phase: Invalid value: \"\": may only be 'Terminating' if `deletionTimestamp` is not empty"
     ]
 
 
-def test_the_finalizers_are_replaced_and_never_read_alone():
-    """Their door takes PUT and nothing else."""
+def test_the_subresource_finalize_has_update_only():
+    """It cannot be read or patched."""
     assert namespaces.RESOURCE.subresource("finalize").verbs == ("update",)
 
 
-def test_the_first_deletion_only_marks():
-    """Whoever empties namespaces sees it go, even if nothing keeps it."""
+def test_the_first_deletion_sets_the_timestamp_only():
+    """Even without finalizers, so that the namespace controller can empty the namespace."""
     assert namespaces.RESOURCE.blocks_deletion(namespace(finalizers=()))
     assert not namespaces.RESOURCE.blocks_deletion(namespace(finalizers=(), deleted="2026-01-01T00:00:00Z"))

@@ -1,4 +1,4 @@
-"""Node: what others say about a machine, and what it says about itself."""
+"""Node: columns, defaults, encoding and validation."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def node(spec=None, labels=None, **status):
     )
 
 
-def read(document):
-    """A document as the server takes it, with what clients leave out."""
+def decode(document):
+    """A document as the server decodes it, with defaults."""
     obj = codec.decode_tree(codec.parse_json(json.dumps(document).encode()), nodes.Node).object
     nodes.RESOURCE.default(obj)
     return obj
@@ -41,8 +41,8 @@ def texts(problems):
 # --- columns ------------------------------------------------------------------------------------------------------
 
 
-def test_a_silent_node_has_columns():
-    """Nothing is known: nothing is claimed."""
+def test_columns_without_a_status():
+    """Columns without a value have a placeholder or are empty."""
     assert cells(node()) == {
         "Name": "n1",
         "Status": "Unknown",
@@ -57,15 +57,15 @@ def test_a_silent_node_has_columns():
     }
 
 
-def test_a_kernel_is_for_processors():
-    """Which ones stands behind its version, if that is known."""
+def test_the_kernel_version_is_shown_with_the_architecture():
+    """If the architecture is known."""
     for version, architecture, expected in (("6.1", "amd64", "6.1 (amd64)"), ("6.1", "", "6.1"), ("", "", "<unknown>")):
         info = nodes.NodeSystemInfo(kernel_version=version, architecture=architecture)
         assert cells(node(node_info=info))["Kernel-Version"] == expected
 
 
-def test_a_node_shows_what_it_said():
-    """Versions, and the first address of each kind."""
+def test_columns_with_a_status():
+    """Versions, and the first address of each type."""
     info = nodes.NodeSystemInfo(
         kubelet_version="v1.36.2", os_image="Debian", kernel_version="6.1", container_runtime_version="containerd://2"
     )
@@ -87,16 +87,16 @@ def test_a_node_shows_what_it_said():
         (None, True, "Unknown,SchedulingDisabled"),
     ],
 )
-def test_status_is_readiness(status, unschedulable, expected):
-    """Only the condition Ready counts; a node that is cordoned says so."""
+def test_the_status_column(status, unschedulable, expected):
+    """The condition Ready decides, and a cordoned node is marked."""
     conditions = [nodes.NodeCondition(type="MemoryPressure", status="True")]
     if status is not None:
         conditions.append(nodes.NodeCondition(type="Ready", status=status))
     assert cells(node({"unschedulable": unschedulable}, conditions=conditions))["Status"] == expected
 
 
-def test_roles_come_from_labels():
-    """Of both spellings, sorted, each once; an empty role is none."""
+def test_the_roles_column():
+    """Roles of both labels, sorted and without duplicates. An empty role is ignored."""
     labels = {
         "node-role.kubernetes.io/worker": "",
         "node-role.kubernetes.io/control-plane": "x",
@@ -107,13 +107,13 @@ def test_roles_come_from_labels():
     assert cells(node(labels={"kubernetes.io/role": ""}))["Roles"] == "<none>"
 
 
-def test_five_columns_are_for_wide_tables():
-    """As kubectl knows them."""
+def test_five_columns_are_shown_in_wide_tables_only():
+    """As in Kubernetes."""
     assert [column.priority for column in nodes.RESOURCE.columns] == [0] * 5 + [1] * 5
 
 
-def test_nodes_are_selected_by_being_schedulable():
-    """`spec.unschedulable` is true or false."""
+def test_nodes_can_be_selected_by_unschedulable():
+    """The values are true and false."""
     select = nodes.RESOURCE.selectable["spec.unschedulable"]
     assert [select(node({"unschedulable": value})) for value in (True, False)] == ["true", "false"]
 
@@ -122,7 +122,7 @@ def test_nodes_are_selected_by_being_schedulable():
 
 
 @pytest.mark.parametrize(
-    ("one", "all_", "expected"),
+    ("pod_cidr", "pod_cidrs", "expected"),
     [
         ("", [], ("", [])),
         ("10.1.0.0/24", [], ("10.1.0.0/24", ["10.1.0.0/24"])),
@@ -131,40 +131,40 @@ def test_nodes_are_selected_by_being_schedulable():
         ("10.2.0.0/24", ["10.1.0.0/24", "fd00::/64"], ("10.2.0.0/24", ["10.2.0.0/24"])),
     ],
 )
-def test_pod_cidr_is_the_first_of_all(one, all_, expected):
-    """Where the two differ, the older field wins, for the sake of those who know no other."""
-    obj = read({"spec": {"podCIDR": one, "podCIDRs": all_}})
+def test_pod_cidr_is_the_first_of_pod_cidrs(pod_cidr, pod_cidrs, expected):
+    """If they differ, podCIDR counts: older clients know no other field."""
+    obj = decode({"spec": {"podCIDR": pod_cidr, "podCIDRs": pod_cidrs}})
     assert (obj.spec.pod_cidr, obj.spec.pod_cidrs) == expected
 
 
-def test_what_pods_can_have_is_all_there_is():
-    """Unless the node says otherwise."""
-    assert read({"status": {"capacity": {"cpu": 4}}}).status.allocatable == {"cpu": "4"}
-    less = read({"status": {"capacity": {"cpu": "4"}, "allocatable": {"cpu": "3500m"}}})
-    assert less.status.allocatable == {"cpu": "3500m"}
+def test_allocatable_defaults_to_the_capacity():
+    """A given value is kept."""
+    assert decode({"status": {"capacity": {"cpu": 4}}}).status.allocatable == {"cpu": "4"}
+    reserved = decode({"status": {"capacity": {"cpu": "4"}, "allocatable": {"cpu": "3500m"}}})
+    assert reserved.status.allocatable == {"cpu": "3500m"}
 
 
 # --- reading and writing ------------------------------------------------------------------------------------------
 
 
-def test_amounts_are_written_canonically():
-    """From strings and numbers, with spaces around them; null is nothing of it."""
+def test_quantities_are_canonical():
+    """They can be strings with spaces around them, or numbers. Null is 0."""
     quantities = {"cpu": 2, "memory": "1024Ki", "pods": " 110 ", "example.com/half": 0.5, "example.com/none": None}
-    capacity = read({"status": {"capacity": quantities}}).status.capacity
+    capacity = decode({"status": {"capacity": quantities}}).status.capacity
     assert capacity == {
         "cpu": "2", "memory": "1Mi", "pods": "110", "example.com/half": "500m", "example.com/none": "0",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("amount", ["a lot", "1KiB", "", True, [], {}])
-def test_what_is_no_amount_is_refused(amount):
-    """With the reason that Go gives."""
+@pytest.mark.parametrize("quantity", ["a lot", "1KiB", "", True, [], {}])
+def test_invalid_quantities_are_refused(quantity):
+    """As JSON values of any type."""
     with pytest.raises(codec.DecodeError, match="quantit"):
-        read({"status": {"capacity": {"cpu": amount}}})
+        decode({"status": {"capacity": {"cpu": quantity}}})
 
 
-def test_images_without_names_say_so():
-    """Null, as in Kubernetes, where the list is always written."""
+def test_missing_names_of_images_are_null():
+    """As in Kubernetes, where the list is always written."""
     obj = node(images=[nodes.ContainerImage(size_bytes=1), nodes.ContainerImage(names=["a"])])
     assert json.loads(codec.encode(obj))["status"]["images"] == [{"names": None, "sizeBytes": 1}, {"names": ["a"]}]
 
@@ -175,8 +175,8 @@ def field(number, content):
     return bytes([number << 3 | 2, *([low | 128, high] if high else [low])]) + content
 
 
-def test_the_numbers_of_the_messages_are_those_of_kubernetes():
-    """A capacity is a map of messages with one text; the kubelet's port is two messages deep."""
+def test_protobuf_has_the_field_numbers_of_kubernetes():
+    """The message is written by hand. An object is the same after a round trip."""
     status = (
         field(1, field(1, b"cpu") + field(2, field(1, b"500m")))
         + field(5, field(1, b"InternalIP") + field(2, b"10.0.0.1"))
@@ -195,8 +195,8 @@ def test_the_numbers_of_the_messages_are_those_of_kubernetes():
     assert decoded.status.declared_features == ["X"]
     assert (decoded.spec.external_id, decoded.spec.provider_id, decoded.spec.unschedulable) == ("e", "x://1", True)
     assert decoded.spec.taints == [nodes.Taint(key="k", effect="NoExecute")]
-    again = protobuf.decode(protobuf.encode(decoded, "v1", "Node"), nodes.Node, "v1").object
-    assert again == decoded
+    copy = protobuf.decode(protobuf.encode(decoded, "v1", "Node"), nodes.Node, "v1").object
+    assert copy == decoded
 
 
 # --- validation ---------------------------------------------------------------------------------------------------
@@ -240,21 +240,21 @@ FAMILY = "may specify no more than one CIDR for each IP family"
         ),
     ],
 )
-def test_pods_have_addresses_of_each_family_once(cidrs, expected):
-    """An address with a number of bits; not an address alone, and no mask."""
+def test_pod_cidrs_are_validated(cidrs, expected):
+    """One network of each address family, without host bits."""
     assert texts(nodes.RESOURCE.validate(node({"pod_cidrs": cidrs}))) == expected
 
 
-def test_what_nobody_uses_any_more_is_taken_with_a_warning():
-    """An externalID is stored, with a warning that it is unused."""
+def test_a_deprecated_field_causes_a_warning():
+    """externalID is unused by Kubernetes."""
     assert nodes.RESOURCE.warnings(node({"external_id": "x"})) == (
         "spec.externalID: this field is deprecated, and is unused by Kubernetes",
     )
     assert nodes.RESOURCE.warnings(node()) == ()
 
 
-def test_taints_are_judged():
-    """Keys and values are those of labels, effects are known, a pair of key and effect is there once."""
+def test_taints_are_validated():
+    """Keys and values are those of labels, effects are known, and pairs of key and effect are unique."""
     taints = [
         nodes.Taint(key="a", value="b c", effect="NoSchedule"),
         nodes.Taint(key="a", effect="NoExecute"),
@@ -262,12 +262,12 @@ def test_taints_are_judged():
         nodes.Taint(key="a", effect="Never"),
         nodes.Taint(key="", effect=""),
     ]
-    again = f'{{"Key":"a","Value":"x","Effect":"NoExecute","TimeAdded":"{LATER}"}}'
+    duplicate = f'{{"Key":"a","Value":"x","Effect":"NoExecute","TimeAdded":"{LATER}"}}'
     known = '"NoSchedule", "PreferNoSchedule", "NoExecute"'
     problems = texts(nodes.RESOURCE.validate(node({"taints": taints})))
     assert problems[0].startswith('metadata.taints[0].value: Invalid value: "b c": a valid label must be')
     assert problems[1:3] == [
-        f"metadata.taints[2]: Duplicate value: {again}: taints must be unique by key and effect pair",
+        f"metadata.taints[2]: Duplicate value: {duplicate}: taints must be unique by key and effect pair",
         f'metadata.taints[3].effect: Unsupported value: "Never": supported values: {known}',
     ]
     assert [problem.partition(":")[0] for problem in problems[3:]] == ["metadata.taints[4].key"] * 2 + [
@@ -276,7 +276,7 @@ def test_taints_are_judged():
 
 
 @pytest.mark.parametrize(
-    ("name", "amount", "expected"),
+    ("name", "quantity", "expected"),
     [
         ("cpu", "500m", []),
         ("cpu", "-1", ['status.capacity.cpu: Invalid value: "-1": must be greater than or equal to 0']),
@@ -286,13 +286,13 @@ def test_taints_are_judged():
         ("example.com/gpu", "2k", []),
     ],
 )
-def test_amounts_are_judged(name, amount, expected):
-    """None is negative, and of some things there are no halves."""
-    assert texts(nodes.RESOURCE.validate(node(capacity={name: amount}))) == expected
+def test_capacities_are_validated(name, quantity, expected):
+    """None is negative, and some are integers."""
+    assert texts(nodes.RESOURCE.validate(node(capacity={name: quantity}))) == expected
 
 
-def test_some_things_are_said_once():
-    """Who provides a machine, and its pods' addresses: set once, never changed, not taken back."""
+def test_provider_and_pod_cidrs_can_be_set_once():
+    """They cannot be changed or removed. externalID cannot be changed at all."""
     old = node({"provider_id": "x://1", "pod_cidrs": ["10.0.0.0/24"], "external_id": "e"})
     assert texts(nodes.RESOURCE.validate_update(old, old)) == []
     problems = texts(nodes.RESOURCE.validate_update(node(), old))
@@ -305,20 +305,20 @@ def test_some_things_are_said_once():
     assert first == []
 
 
-def test_an_address_is_reported_once():
-    """Through either door; the same address of another kind is another one."""
+def test_duplicate_addresses_are_refused_in_updates():
+    """Of the node and of its status. The same address of another type is no duplicate."""
     pairs = [("InternalIP", "10.0.0.1"), ("ExternalIP", "10.0.0.1"), ("InternalIP", "10.0.0.1")]
     new = node(addresses=[nodes.NodeAddress(type=type_, address=address) for type_, address in pairs])
     expected = ['status.addresses[2]: Duplicate value: {"Type":"InternalIP","Address":"10.0.0.1"}']
-    door = nodes.RESOURCE.subresource("status")
-    assert texts(door.validate(new, node(), NOW)) == expected
+    status = nodes.RESOURCE.subresource("status")
+    assert texts(status.validate(new, node(), NOW)) == expected
     assert texts(nodes.RESOURCE.validate_update(new, node())) == expected
     assert texts(nodes.RESOURCE.validate(new)) == []
 
 
-def test_each_door_owns_its_part():
-    """The spec is others', the status is the node's own."""
-    door = nodes.RESOURCE.subresource("status")
+def test_spec_and_status_are_written_separately():
+    """The status belongs to the subresource."""
+    status = nodes.RESOURCE.subresource("status")
     assert (nodes.RESOURCE.owns, nodes.RESOURCE.reset_fields) == (("spec",), ("status",))
-    assert (door.owns, door.reset_fields) == (("status",), ("spec",))
+    assert (status.owns, status.reset_fields) == (("status",), ("spec",))
     assert (nodes.RESOURCE.namespaced, nodes.RESOURCE.short_names) == (False, ("no",))

@@ -1,4 +1,4 @@
-"""PodCertificateRequest: what kubelets may ask, and what signers may answer."""
+"""PodCertificateRequest: validation of requests and of their status, encoding and declaration."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import json
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from certplane import testing, timestamps
 from certplane.golang import pem
 from certplane.meta import context, objects
 from certplane.resources import podcertificaterequests as pcrs
 from certplane.wire import codec, protobuf
+from tests.unit.x509 import material
 
 NOW = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
 SECOND = datetime.timedelta(seconds=1)
@@ -43,33 +43,16 @@ REASON = (
 
 
 @functools.cache
-def generate(curve, number):
-    return ec.generate_private_key(curve())
-
-
-def key(number=0, curve=ec.SECP256R1):
-    """The same key for the same arguments."""
-    return generate(curve, number)
-
-
-def spki(private_key):
-    return private_key.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-
-
-@functools.cache
-def stub(curve=ec.SECP256R1):
-    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-    return builder.sign(key(curve=curve), hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+def stub(kind="P-256"):
+    return material.stub_request(material.key(kind))
 
 
 def proof(text="pod-uid"):
-    return key().sign(text.encode(), ec.ECDSA(hashes.SHA256()))
+    return material.key().sign(text.encode(), ec.ECDSA(hashes.SHA256()))
 
 
 def request(**spec):
-    """A good request, as defaulted, changed in some fields of its spec."""
+    """A valid request with its defaults, and with some fields of its spec changed."""
     defaults = {
         "signer_name": "example.com/foo",
         "pod_name": "pod",
@@ -88,21 +71,25 @@ def request(**spec):
 
 
 def pkix(**spec):
-    """The same, with a key and a proof of possession."""
-    fields = {"stub_pkcs10_request": None, "pkix_public_key": spki(key()), "proof_of_possession": proof()}
+    """The same with a public key and a proof of possession."""
+    fields = {
+        "stub_pkcs10_request": None,
+        "pkix_public_key": material.public_der(material.key()),
+        "proof_of_possession": proof(),
+    }
     return request(**{**fields, **spec})
 
 
-def invalid(path, value, why):
-    """As it is printed; `value` is JSON."""
-    return f"{path}: Invalid value: {value}: {why}"
+def invalid(path, value, detail):
+    """The text of a problem. `value` is JSON."""
+    return f"{path}: Invalid value: {value}: {detail}"
 
 
 def texts(problems):
     return [str(problem) for problem in problems]
 
 
-# --- what may be asked --------------------------------------------------------------------------------------------
+# --- requests -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -117,8 +104,8 @@ def texts(problems):
         lambda: request(pod_uid="u" * 128),
     ],
 )
-def test_good_requests_pass(build):
-    """Of both forms, and at the limits."""
+def test_valid_requests_are_accepted(build):
+    """In both forms, and at the limits."""
     assert texts(pcrs.validate(build())) == []
 
 
@@ -199,7 +186,7 @@ NO_PROOF = "spec.proofOfPossession: Invalid value: could not verify proof-of-pos
             ["spec.stubPKCS10Request: Invalid value: must be a valid PKCS#10 CSR"],
         ),
         (
-            lambda: request(stub_pkcs10_request=stub(ec.SECP224R1)),
+            lambda: request(stub_pkcs10_request=stub("P-224")),
             [invalid(STUB, '"curve P-224"', "elliptic public keys must use curve P256, P384, or P521")],
         ),
         (
@@ -226,13 +213,15 @@ NO_PROOF = "spec.proofOfPossession: Invalid value: could not verify proof-of-pos
         ),
     ],
 )
-def test_bad_requests_are_refused(make, expected):
-    """Each rule in its words, in the order of the fields; without a lifetime, or without a key, no rule follows."""
+def test_invalid_requests_are_refused(make, expected):
+    """With the texts of Kubernetes, in the order of the fields. After a missing lifetime or key, later rules are not
+    checked.
+    """
     assert texts(pcrs.validate(make())) == expected
 
 
-def test_a_request_never_changes():
-    """The spec is printed as Go prints it."""
+def test_the_spec_is_immutable():
+    """The error has the spec as Go prints it."""
     assert pcrs.validate_update(request(), request()) == []
     # Absent and empty are the same.
     assert pcrs.validate_update(request(pkix_public_key=b""), request()) == []
@@ -247,7 +236,7 @@ def test_a_request_never_changes():
     assert texts(pcrs.validate_update(new, request())) == [invalid("spec", printed, "field is immutable")]
 
 
-# --- what may be answered -----------------------------------------------------------------------------------------
+# --- status -------------------------------------------------------------------------------------------------------
 
 
 def condition(type_="Issued", **changes):
@@ -256,20 +245,10 @@ def condition(type_="Issued", **changes):
 
 
 def certificate(begins=NOW, ends=NOW + 24 * HOUR, names=(), subject_key=None):
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pod")])
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key((subject_key or key()).public_key())
-        .serial_number(1)
-        .not_valid_before(begins)
-        .not_valid_after(ends)
-    )
-    if names:
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    certificate = builder.sign(key(1), hashes.SHA256())
-    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+    extensions = [(x509.SubjectAlternativeName(names), False)] if names else []
+    subject_key = subject_key or material.key()
+    data = material.certificate(subject_key, material.key("P-256", 1), "pod", (begins, ends), extensions)
+    return pem.encode("CERTIFICATE", data).decode()
 
 
 def answered(*conditions, base=None, **status):
@@ -279,7 +258,7 @@ def answered(*conditions, base=None, **status):
 
 
 def issued(begins=NOW, ends=NOW + 24 * HOUR, base=None, names=(), **status):
-    """A good answer, for a certificate of this validity, changed in some fields of its status."""
+    """A request with a certificate of this validity, and with some fields of its status changed."""
     values = {
         "certificate_chain": certificate(begins, ends, names),
         "not_before": timestamps.rfc3339(begins),
@@ -347,8 +326,8 @@ AT_MOST_ONE = (
         ([condition("Denied", message="m" * 32769)], [f"{PLAIN}.message: Too long: may not be more than 32768 bytes"]),
     ],
 )
-def test_conditions_are_well_formed(conditions, expected):
-    """One of three types, once, and true; then the rules that hold of all conditions."""
+def test_invalid_conditions_are_refused(conditions, expected):
+    """There is one condition, of a known type and with status True. The rules for all conditions follow."""
     assert texts(pcrs.status_problems(answered(*conditions), request(), NOW)) == expected
 
 
@@ -376,19 +355,19 @@ IDLE = ['status: Invalid value: status is immutable unless transitioning to "Iss
         (lambda: answered(condition("Denied")), request, FINAL),
     ],
 )
-def test_a_request_is_answered_once(old, new, expected):
-    """With a certificate, or a condition alone; before and after, nothing changes."""
+def test_the_status_is_written_once(old, new, expected):
+    """With a certificate, or with a condition only. Before and after that it is immutable."""
     assert texts(pcrs.status_problems(new(), old(), NOW)) == expected
 
 
 CHAIN = "status.certificateChain"
 
 
-def chain_problem(chain, why):
-    return invalid(CHAIN, json.dumps(chain), why)
+def chain_problem(chain, detail):
+    return invalid(CHAIN, json.dumps(chain), detail)
 
 
-OTHERS = certificate(subject_key=key(2))
+OTHERS = certificate(subject_key=material.key("P-256", 2))
 NO_KEY = pem.encode("KEY", b"x").decode()
 NO_CERTIFICATE = pem.encode("CERTIFICATE", b"x").decode()
 GOOD = certificate()
@@ -412,14 +391,14 @@ GOOD = certificate()
         ),
     ],
 )
-def test_a_chain_is_for_the_key_that_was_asked_for(chain, expected):
-    """It consists of certificates, of which the first is for the pod; the whole chain is repeated in errors."""
+def test_invalid_certificate_chains_are_refused(chain, expected):
+    """The first certificate must be for the requested key. The error repeats the whole chain."""
     assert texts(pcrs.status_problems(issued(certificate_chain=chain), request(), NOW)) == [expected]
 
 
 @pytest.mark.parametrize("make", [request, pkix])
-def test_intermediates_may_follow(make):
-    """For both ways to send the key."""
+def test_intermediate_certificates_are_accepted(make):
+    """For both forms of requests."""
     assert pcrs.status_problems(issued(base=make(), certificate_chain=GOOD + OTHERS), make(), NOW) == []
 
 
@@ -431,27 +410,27 @@ def test_intermediates_may_follow(make):
         ([x509.DNSName("a..b")], [("a..b", "leaf certificate's DNSName should not contain '..'")]),
         ([x509.DNSName(".a")], [(".a", "leaf certificate's DNSName should not start or end with '.'")]),
         (
-            [x509.DNSName("a.."), x509.RFC822Name("nobody")],
+            [x509.DNSName("a.."), x509.RFC822Name("jane")],
             [
                 ("a..", "leaf certificate's DNSName should not contain '..'"),
                 ("a..", "leaf certificate's DNSName should not start or end with '.'"),
-                ("nobody", "leaf certificate should not contain invalid EmailAddress"),
+                ("jane", "leaf certificate should not contain invalid EmailAddress"),
             ],
         ),
     ],
 )
-def test_names_in_a_leaf_are_names(names, expected):
-    """Every name that is none is listed."""
+def test_invalid_names_in_the_leaf_are_refused(names, expected):
+    """All of them are reported."""
     problems = pcrs.status_problems(issued(names=names), request(), NOW)
-    assert texts(problems) == [chain_problem(value, why) for value, why in expected]
+    assert texts(problems) == [chain_problem(value, detail) for value, detail in expected]
 
 
 CONSISTENT = "Required value: must be present and consistent with the issued certificate"
 BETWEEN = "Required value: must be present and in the range [notbefore+10min, notafter-10min]"
 
 
-def test_times_are_told():
-    """All of them."""
+def test_the_times_are_required():
+    """All missing ones are reported."""
     new = issued(not_before=None, begin_refresh_at=None, not_after=None)
     assert texts(pcrs.status_problems(new, request(), NOW)) == [
         f"status.notBefore: {CONSISTENT}",
@@ -471,7 +450,7 @@ TOO_LATE = "must be at least 10 minutes before status.notAfter"
 
 
 @pytest.mark.parametrize(
-    ("answer", "path", "value", "why"),
+    ("answer", "path", "value", "detail"),
     [
         ({"not_before": "2026-01-01T12:00:01Z"}, BEGIN, '"2026-01-01T12:00:01Z"', OTHER_BEGIN),
         ({"begins": NOW - 5 * MINUTE}, BEGIN, '"2026-01-01T11:55:00Z"', SKEWED),
@@ -483,9 +462,11 @@ TOO_LATE = "must be at least 10 minutes before status.notAfter"
         ({"begin_refresh_at": "2026-01-02T11:50:01Z"}, REFRESH, '"2026-01-02T11:50:01Z"', TOO_LATE),
     ],
 )
-def test_times_are_those_of_the_certificate(answer, path, value, why):
-    """It begins about now, lasts an hour at least and no longer than asked for, and is renewed in between."""
-    assert texts(pcrs.status_problems(issued(**answer), request(), NOW)) == [invalid(path, value, why)]
+def test_invalid_times_are_refused(answer, path, value, detail):
+    """They are those of the certificate, which begins about now and has the requested lifetime or less, but at least an
+    hour. It is refreshed in between.
+    """
+    assert texts(pcrs.status_problems(issued(**answer), request(), NOW)) == [invalid(path, value, detail)]
 
 
 @pytest.mark.parametrize(
@@ -498,12 +479,12 @@ def test_times_are_those_of_the_certificate(answer, path, value, why):
         {"begin_refresh_at": "2026-01-02T11:50:00Z"},
     ],
 )
-def test_times_at_the_limits_pass(answer):
-    """All limits belong to what is allowed, except for the distance to now."""
+def test_times_at_the_limits_are_accepted(answer):
+    """The limits are inclusive, except for the distance to the current time."""
     assert pcrs.status_problems(issued(**answer), request(), NOW) == []
 
 
-# --- the rest -----------------------------------------------------------------------------------------------------
+# --- lifecycle, encoding and declaration --------------------------------------------------------------------------
 
 
 def call():
@@ -512,29 +493,33 @@ def call():
     return context.Call(context.User("jane"), info, fake, fake.now())
 
 
-def test_a_new_request_has_no_answer():
-    """Whatever the body says; and it asks for a day if it does not say otherwise."""
+def test_the_status_is_cleared_on_create():
+    """The default lifetime is one day."""
     new = answered(condition(), base=request(max_expiration_seconds=None), certificate_chain="x")
     pcrs.RESOURCE.default(new)
     pcrs.RESOURCE.prepare_create(new, call())
     assert (new.spec.max_expiration_seconds, new.status) == (86400, pcrs.PodCertificateRequestStatus())
 
 
-def test_the_status_door_leaves_the_metadata_alone():
+def test_an_update_of_the_status_keeps_the_metadata():
     """Except for managedFields."""
     old = request()
     old.metadata.labels = {"a": "b"}
     new = answered(condition("Denied"))
-    written = [objects.ManagedFieldsEntry(manager="m")]
-    new.metadata = objects.ObjectMeta(name="r", annotations={"c": "d"}, finalizers=["x.io/y"], managed_fields=written)
-    (door,) = pcrs.RESOURCE.subresources
-    door.prepare(new, old, call())
-    assert (door.name, door.owns) == ("status", ("status",))
-    assert new.metadata == objects.ObjectMeta(name="r", labels={"a": "b"}, managed_fields=written)
+    managed_fields = [objects.ManagedFieldsEntry(manager="m")]
+    new.metadata = objects.ObjectMeta(
+        name="r", annotations={"c": "d"}, finalizers=["x.io/y"], managed_fields=managed_fields
+    )
+    (subresource,) = pcrs.RESOURCE.subresources
+    subresource.prepare(new, old, call())
+    assert (subresource.name, subresource.owns) == ("status", ("status",))
+    assert new.metadata == objects.ObjectMeta(name="r", labels={"a": "b"}, managed_fields=managed_fields)
 
 
-def test_on_the_wire():
-    """Keys are null when they are absent, and fields stand in Go's order; protobuf says the same as JSON."""
+def test_encoding():
+    """Missing keys are null, and fields are in the order of Go. An object is the same after a round trip through JSON
+    and protobuf.
+    """
     assert list(json.loads(codec.encode(pcrs.PodCertificateRequestSpec())).items()) == [
         ("signerName", ""),
         ("podName", ""),
@@ -568,13 +553,13 @@ def test_on_the_wire():
         (lambda: answered(condition("Issued"), condition("Failed")), "Failed"),
     ],
 )
-def test_the_state_is_the_last_known_condition(build, expected):
-    """In one word."""
+def test_the_state_column(build, expected):
+    """It is the type of the last condition with a known type."""
     assert pcrs.state_text(build()) == expected
 
 
-def test_the_declaration():
-    """What discovery, tables and selectors say, in both versions."""
+def test_declaration():
+    """Tables and selectors are the same in both versions."""
     obj = request(unverified_user_annotations={"b.io/b": "2", "a.io/a": "1"})
     for kind, version in ((pcrs.RESOURCE, "v1beta1"), (pcrs.RESOURCE_V1, "v1")):
         assert (kind.version, kind.namespaced, kind.unconditional_update) == (version, True, False)

@@ -105,7 +105,7 @@ def test_the_first_matching_rule_applies():
     {"group": "authentication.k8s.io", "resource": "tokenreviews"},
 ])  # fmt: skip
 def test_bodies_with_credentials_are_never_recorded(resource_fields):
-    """Whatever the policy says."""
+    """The policy cannot enable it."""
     assert _policy({"level": "RequestResponse"}).evaluate(_attributes(**resource_fields)).level == "Metadata"
     assert _policy({"level": "None"}).evaluate(_attributes(**resource_fields)).level == "None"
 
@@ -165,14 +165,14 @@ def _names(folder):
     return sorted(file.name for file in folder.iterdir())
 
 
-def test_rotation(tmp_path):
-    """A full file gets a time stamp; surplus backups are deleted; only the owner can read them."""
+async def test_rotation(tmp_path):
+    """A full file gets a time stamp; backups above the maximum are deleted; only the owner can read them."""
     clock = testing.FakeClock()
     log = auditlog.LogFile(tmp_path / "logs" / "audit.log", LogRotation(maxsize=1, maxbackup=2), clock, _encode_loss)
     line = b"x" * (400 * 1024) + b"\n"
     for _ in range(9):
         log.write(line)
-        clock._move_to(clock.monotonic() + 1.5)
+        await clock.advance(1.5)
     log.close()
     assert _names(tmp_path / "logs") == [
         "audit-2026-01-01T00-00-09.000.log", "audit-2026-01-01T00-00-12.000.log", "audit.log",
@@ -196,13 +196,13 @@ def test_old_backups_are_deleted(tmp_path):
     ]  # fmt: skip
 
 
-def test_rotation_of_a_file_without_a_suffix(tmp_path):
+async def test_rotation_of_a_file_without_a_suffix(tmp_path):
     """Its backups are found and deleted, too."""
     clock = testing.FakeClock()
     log = auditlog.LogFile(tmp_path / "audit", LogRotation(maxsize=1, maxbackup=1), clock, _encode_loss)
     for _ in range(4):
         log.write(b"x" * 1024 * 1024)
-        clock._move_to(clock.monotonic() + 1)
+        await clock.advance(1)
     log.close()
     assert _names(tmp_path) == ["audit", "audit-2026-01-01T00-00-03.000"]
     assert [file.name for file in auditlog.backups(tmp_path / "audit")] == ["audit-2026-01-01T00-00-03.000"]
@@ -283,15 +283,15 @@ async def test_lost_lines_are_reported(tmp_path, caplog):
     assert (log.lost, log.problem) == (150, "")
 
 
-def test_sampler():
+async def test_sampler():
     """It admits a burst of a hundred, then a rate; the dropped events are reported once a minute."""
     clock = testing.FakeClock()
     sampler = auditlimits.Sampler(10, clock)
     assert sum(sampler.admit() for _ in range(500)) == 100
     assert sampler.take_dropped() is None
-    clock._move_to(2)
+    await clock.advance(2)
     assert sum(sampler.admit() for _ in range(500)) == 20
-    clock._move_to(61)
+    await clock.advance(59)
     assert sampler.take_dropped() == (880, datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
     assert (sampler.take_dropped(at_once=True), sampler.total_dropped) == (None, 880)
 

@@ -118,3 +118,9 @@ def test_the_field_selector_of_a_collection(path, expected):
     """It is parsed into its terms; for a single object or a watch path it is ignored."""
     selector = requestinfo.parse("GET", path, {"fieldSelector": [r"metadata.name=a,spec.x=b\=c"]}).field_selector
     assert tuple(term.value for term in selector.terms) == (expected or ())
+
+
+def test_an_invalid_field_selector_selects_everything():
+    """Authorizers then see no restriction. The handler refuses the request after authorization."""
+    info = requestinfo.parse("GET", "/api/v1/configmaps", {"fieldSelector": ["metadata.name=a,b"]})
+    assert (info.name, info.field_selector.terms) == ("", ())

@@ -10,7 +10,7 @@ import secrets
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa, x25519
 from cryptography.x509.oid import NameOID
 
 from certplane.golang import asn1, pem
@@ -20,7 +20,9 @@ from certplane.x509.pkcs10 import certificaterequest
 from certplane.x509.tbs import template
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-SMALL = math.prod(each for each in range(3, 2000, 2) if all(each % other for other in range(3, 45, 2) if other < each))
+SMALL_PRIMES = math.prod(
+    number for number in range(3, 2000, 2) if all(number % divisor for divisor in range(3, 45, 2) if divisor < number)
+)
 YEAR = datetime.timedelta(days=365)
 MAKE = {
     "RSA-1024": lambda: rsa.generate_private_key(65537, 1024),
@@ -30,7 +32,10 @@ MAKE = {
     "P-256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "P-384": lambda: ec.generate_private_key(ec.SECP384R1()),
     "P-521": lambda: ec.generate_private_key(ec.SECP521R1()),
+    "secp256k1": lambda: ec.generate_private_key(ec.SECP256K1()),
     "Ed25519": ed25519.Ed25519PrivateKey.generate,
+    "X25519": x25519.X25519PrivateKey.generate,
+    "DSA": lambda: dsa.generate_private_key(1024),
 }
 
 
@@ -69,7 +74,7 @@ def new_issuer(kind="P-256", number=0, **options):
 
 
 def renewed(own, private):
-    """An authority with the name of another, and a key of its own."""
+    """An authority with the name of another and with another key."""
     certificate = selfsigned.self_signed_ca(
         own.certificate.subject.rfc4514_string().removeprefix("CN="), private, NOW, 10 * YEAR
     )
@@ -91,8 +96,28 @@ def ca_certificate(private, raw_serial=b"\x01", **changes):
     }
     parts = list(asn1.Reader(asn1.Reader(template.Template(**(fields | changes)).to_be_signed()).read_any().content))
     serial = asn1.encode(0x02, raw_serial)
-    to_be_signed = asn1.encode(0x30, parts[0].raw + serial + b"".join(each.raw for each in parts[2:]))
+    to_be_signed = asn1.encode(0x30, parts[0].raw + serial + b"".join(part.raw for part in parts[2:]))
     return template.assemble(to_be_signed, fields["algorithm"], authority.signature(private, to_be_signed))
+
+
+def certificate(subject_key, signer, common_name, validity, extensions=()):
+    """A certificate in DER, whose subject is also its issuer. `validity` is a pair of times, and `extensions` are pairs
+    of an extension and whether it is critical.
+    """
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    begins, ends = validity
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(subject_key.public_key())
+        .serial_number(1)
+        .not_valid_before(begins)
+        .not_valid_after(ends)
+    )
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical)
+    return builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
 def public_der(private):
@@ -102,29 +127,41 @@ def public_der(private):
 
 
 def own(findings):
-    """Those of our own rules: with pkilint installed there are more."""
+    """The findings of certplane's own rules. With pkilint installed there are more."""
     return tuple(finding for finding in findings if finding.citation != "pkilint")
 
 
 # --- requests -----------------------------------------------------------------------------------------------------
 
 
-def request(private=None, common_name="jane", organizations=(), dns=(), addresses=()):
-    """A verified request of an ordinary kind."""
+def request(private=None, common_name="jane", organizations=(), dns=(), addresses=(), *, names=(), extensions=()):
+    """A verified request. `names` are further general names, and `extensions` further extensions."""
     private = private or key()
     attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, name) for name in organizations]
     if common_name:
         attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, common_name))
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(attributes))
-    names = [*map(x509.DNSName, dns), *(x509.IPAddress(ipaddress.ip_address(each)) for each in addresses)]
+    names = [
+        *map(x509.DNSName, dns),
+        *(x509.IPAddress(ipaddress.ip_address(address)) for address in addresses),
+        *names,
+    ]
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=True)
     pkcs10 = builder.sign(private, hash_for(private))
     return certificaterequest.verified(pkcs10.public_bytes(serialization.Encoding.PEM))
 
 
+def stub_request(private):
+    """A request in DER with an empty subject."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    return builder.sign(private, hash_for(private)).public_bytes(serialization.Encoding.DER)
+
+
 def odd_request(subject=b"\x30\x00", attributes=b"", private=None, spki=None):
-    """A request, in PEM, from the DER of its name and of its attributes, which no library would write."""
+    """A request, in PEM, with a subject and attributes in DER that no library would write."""
     private = private or key()
     public = spki or public_der(private)
     information = asn1.encode(0x30, asn1.encode(0x02, b"\0") + subject + public + asn1.encode(0xA0, attributes))
@@ -156,7 +193,7 @@ def requested(*extensions):
 
 
 def is_prime(number):
-    if math.gcd(number, SMALL) != 1:
+    if math.gcd(number, SMALL_PRIMES) != 1:
         return False
     return all(pow(base, number - 1, number) == 1 for base in (2, 3, 5))
 
@@ -176,19 +213,19 @@ def rsa_key(p, q, exponent=65537):
 
 @functools.cache
 def close_primes():
-    """Two primes of 1024 bits that follow each other."""
+    """Two consecutive primes of 1024 bits."""
     p = _prime_from((3 << 1022) | secrets.randbits(1000) | 1)
     return p, _prime_from(p + 2)
 
 
 @functools.cache
 def roca_primes():
-    """Two primes of 1024 bits as the faulty generator made them: k * M + (65537 ** a mod M)."""
+    """Two primes of 1024 bits like those of the faulty generator: k * M + (65537 ** a mod M)."""
     return _roca_prime(), _roca_prime()
 
 
 def _roca_prime():
-    product = math.prod(each for each in range(2, 702) if all(each % other for other in range(2, each)))
+    product = math.prod(number for number in range(2, 702) if all(number % divisor for divisor in range(2, number)))
     while True:
         power = pow(65537, secrets.randbits(64), product)
         prime = ((3 << 1022) // product + secrets.randbits(40)) * product + power

@@ -1,4 +1,4 @@
-"""A CA in two files that change while it is used: the last good one signs on, and what is wrong is told."""
+"""A CA in two files that change: the last valid pair continues to sign, and problems are reported."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ NO_CA = "the certificate is not a CA certificate"
 
 
 @pytest.fixture
-def place(tmp_path):
-    return Place(tmp_path)
+def directory(tmp_path):
+    return CADirectory(tmp_path)
 
 
-class Place:
-    """Two files, and what is read out of them by one who looks a second after the last look."""
+class CADirectory:
+    """A directory with a certificate and a key, and the CAFiles that read them. Each call of `signing_ca` is one check
+    later.
+    """
 
-    def __init__(self, directory):
-        self.certificate, self.key = directory / "ca.crt", directory / "ca.key"
+    def __init__(self, path):
+        self.certificate, self.key = path / "ca.crt", path / "ca.key"
         self.files = cafiles.CAFiles(self.certificate, self.key, material.YEAR)
         self.now = NOW
 
@@ -49,16 +51,16 @@ class Place:
         private = material.key(kind, number)
         self.put(selfsigned.self_signed_ca(f"ca-{number}", private, not_before, lifetime), private)
 
-    def name(self, now=None):
-        """The common name of the authority that signs now, and what is wrong."""
+    def signing_ca(self, now=None):
+        """The common name of the authority that signs, and the problem."""
         self.now += cafiles.CHECK_INTERVAL
         now = now or self.now
         state = self.files.current(now)
-        signs = state.issuer and state.issuer.authority.certificate.subject.rfc4514_string().removeprefix("CN=")
-        return signs, state.problem
+        name = state.issuer and state.issuer.authority.certificate.subject.rfc4514_string().removeprefix("CN=")
+        return name, state.problem
 
     @property
-    def wrong(self):
+    def certificate_error(self):
         return f'error reading CA cert file "{self.certificate}"'
 
     @property
@@ -67,7 +69,7 @@ class Place:
 
 
 def _replace(path, text, mode):
-    """As careful people do it: in one step."""
+    """Replace a file atomically."""
     new = path.with_name("new")
     new.write_bytes(text)
     new.chmod(mode)
@@ -75,7 +77,7 @@ def _replace(path, text, mode):
 
 
 def certificate_only(**changes):
-    """A certificate for the key with number 0 that says something else."""
+    """A CA certificate for the key with number 0, with changed fields."""
     return pem.encode("CERTIFICATE", material.ca_certificate(material.key(), **changes))
 
 
@@ -84,92 +86,101 @@ def with_serial(number):
     return pem.encode("CERTIFICATE", material.ca_certificate(material.key(), raw_serial=number))
 
 
-# --- the start ----------------------------------------------------------------------------------------------------
+# --- startup ------------------------------------------------------------------------------------------------------
 
 
-def test_a_good_pair_signs(place):
-    """The issuer is the same until the files change."""
-    place.put_ca()
-    issuer = place.files.load()
+def test_a_valid_pair_is_loaded(directory):
+    """The issuer is the same object until the files change."""
+    directory.put_ca()
+    issuer = directory.files.load()
     assert issuer.authority.is_authority
-    assert place.files.current(NOW) == cafiles.IssuerState(issuer, "")
-    assert place.files.current(NOW + cafiles.REREAD_INTERVAL).issuer is issuer
+    assert directory.files.current(NOW) == cafiles.IssuerState(issuer, "")
+    assert directory.files.current(NOW + cafiles.REREAD_INTERVAL).issuer is issuer
 
 
-def test_an_authority_is_loaded_from_two_files(place):
-    """A problem names the file that it is in, and quotes no key."""
-    place.put_ca(3)
-    loaded = authority.load(place.certificate, place.key)
+def test_an_authority_is_loaded_from_two_files(directory):
+    """The error names the file, and does not quote the key."""
+    directory.put_ca(3)
+    loaded = authority.load(directory.certificate, directory.key)
     loaded.certificate.public_key().verify(loaded.sign(b"x"), b"x", ec.ECDSA(hashes.SHA256()))
-    place.put_key(keys.to_pem(material.key("P-256", 4)))
+    directory.put_key(keys.to_pem(material.key("P-256", 4)))
     with pytest.raises(authority.AuthorityError) as caught:
-        authority.load(place.certificate, place.key)
-    assert str(caught.value).startswith(place.wrong)
-    place.put_key(b"secret")
+        authority.load(directory.certificate, directory.key)
+    assert str(caught.value).startswith(directory.certificate_error)
+    directory.put_key(b"secret")
     with pytest.raises(authority.AuthorityError) as caught:
-        authority.load(place.certificate, place.key)
-    assert str(caught.value).startswith(f'error reading CA key file "{place.key}": ')
+        authority.load(directory.certificate, directory.key)
+    assert str(caught.value).startswith(f'error reading CA key file "{directory.key}": ')
     assert "secret" not in str(caught.value)
-    place.certificate.unlink()
+    directory.certificate.unlink()
     with pytest.raises(authority.AuthorityError) as caught:
-        authority.load(place.certificate, place.key)
-    assert str(caught.value) == f"{place.wrong}: open {place.certificate}: no such file or directory"
+        authority.load(directory.certificate, directory.key)
+    assert (
+        str(caught.value) == f"{directory.certificate_error}: open {directory.certificate}: no such file or directory"
+    )
 
 
-def refused_at_start(place):
+def refused_at_start(directory):
     with pytest.raises(cafiles.CAFilesError) as caught:
-        place.files.load()
-    assert place.files.current(NOW) == cafiles.IssuerState(None, str(caught.value))
+        directory.files.load()
+    assert directory.files.current(NOW) == cafiles.IssuerState(None, str(caught.value))
     return str(caught.value)
 
 
-def test_files_that_are_missing(place):
-    """Each is named, with what the system says."""
-    assert refused_at_start(place) == f"{place.wrong}: open {place.certificate}: no such file or directory"
-    place.put_ca()
-    place.key.unlink()
-    assert refused_at_start(place) == f"{place.wrong}: open {place.key}: no such file or directory"
+def test_missing_files_are_reported(directory):
+    """With the path, and the error of the system."""
+    assert (
+        refused_at_start(directory)
+        == f"{directory.certificate_error}: open {directory.certificate}: no such file or directory"
+    )
+    directory.put_ca()
+    directory.key.unlink()
+    assert (
+        refused_at_start(directory) == f"{directory.certificate_error}: open {directory.key}: no such file or directory"
+    )
 
 
-def test_names_that_are_missing(tmp_path):
-    """As kube-controller-manager says it."""
+def test_an_empty_path_is_refused(tmp_path):
+    """With the text of kube-controller-manager."""
     files = cafiles.CAFiles(type(tmp_path)(), tmp_path / "ca.key", material.YEAR)
     with pytest.raises(cafiles.CAFilesError, match="missing filename for serving cert"):
         files.load()
 
 
-def test_a_directory_is_no_file(place):
-    """Nor is anything else that cannot be read."""
-    place.certificate.mkdir()
-    assert refused_at_start(place) == f"{place.wrong}: open {place.certificate}: is a directory"
+def test_a_directory_is_refused(directory):
+    """With the error of the system."""
+    directory.certificate.mkdir()
+    assert refused_at_start(directory) == f"{directory.certificate_error}: open {directory.certificate}: is a directory"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
-def test_a_key_that_cannot_be_read(place):
-    """The reason is the system's."""
-    place.put_ca()
-    place.key.chmod(0)
-    assert refused_at_start(place) == f"{place.wrong}: open {place.key}: permission denied"
+def test_an_unreadable_key_is_refused(directory):
+    """With the error of the system."""
+    directory.put_ca()
+    directory.key.chmod(0)
+    assert refused_at_start(directory) == f"{directory.certificate_error}: open {directory.key}: permission denied"
 
 
-def test_a_key_that_others_can_read(place):
-    """Whoever has it can be anybody."""
-    place.put_ca()
-    place.key.chmod(0o644)
-    problem = refused_at_start(place)
+def test_a_key_that_other_users_can_read_is_refused(directory):
+    """The error has its mode."""
+    directory.put_ca()
+    directory.key.chmod(0o644)
+    problem = refused_at_start(directory)
     assert problem == (
-        f"other users can read the CA key {place.key}: mode 0644 gives access to its group and everybody"
+        f"other users can read the CA key {directory.key}: mode 0644 gives access to its group and all other users"
     )
 
 
-def test_two_certificates(place):
-    """Which of them would it be?"""
-    place.put_ca()
-    place.put_certificate(place.certificate.read_bytes() * 2)
-    assert refused_at_start(place) == f"error reading CA cert file {place.pair}: expected 1 certificate, found 2"
+def test_a_file_with_two_certificates_is_refused(directory):
+    """It would be ambiguous which one signs."""
+    directory.put_ca()
+    directory.put_certificate(directory.certificate.read_bytes() * 2)
+    assert (
+        refused_at_start(directory) == f"error reading CA cert file {directory.pair}: expected 1 certificate, found 2"
+    )
 
 
-BAD = [
+INVALID = [
     pytest.param(lambda _: b"", None, "missing content for serving cert {pair}", id="no certificate"),
     pytest.param(None, lambda _: b"", "missing content for serving cert {pair}", id="no key"),
     pytest.param(
@@ -181,7 +192,7 @@ BAD = [
         None,
         "tls: failed to find certificate PEM data in certificate input, but did find a private key; PEM inputs may "
         "have been switched",
-        id="a key for a certificate",
+        id="a key in the place of the certificate",
     ),
     pytest.param(
         None,
@@ -197,164 +208,173 @@ BAD = [
         id="another key",
     ),
     pytest.param(
-        lambda _: pem.encode("CERTIFICATE", b"nonsense"), None, "x509: malformed certificate", id="no certificate in it"
+        lambda _: pem.encode("CERTIFICATE", b"nonsense"),
+        None,
+        "x509: malformed certificate",
+        id="a malformed certificate",
     ),
     pytest.param(
         lambda _: certificate_only(extensions=[template.basic_constraints(ca=False)]), None, NO_CA, id="not a CA"
     ),
-    pytest.param(lambda _: certificate_only(extensions=[]), None, NO_CA, id="no word of a CA"),
+    pytest.param(lambda _: certificate_only(extensions=[]), None, NO_CA, id="no basic constraints"),
     pytest.param(
         lambda _: certificate_only(
             extensions=[template.key_usage(("digital_signature",)), template.basic_constraints(ca=True)]
         ),
         None,
         NO_CA,
-        id="a CA that may not sign",
+        id="a CA without cert sign",
     ),
     pytest.param(lambda _: with_serial(b"\xff"), None, "x509: negative serial number", id="a negative serial number"),
 ]
 
 
-@pytest.mark.parametrize(("certificate", "key", "expected"), BAD)
-def test_content_that_is_no_authority(place, certificate, key, expected):
-    """At the start it is an error; later the last good authority signs on."""
-    place.put_ca()
-    place.files.load()
-    good = place.name()
+@pytest.mark.parametrize(("certificate", "key", "expected"), INVALID)
+def test_invalid_content_is_refused(directory, certificate, key, expected):
+    """At startup it is an error. Later the last valid pair continues to sign."""
+    directory.put_ca()
+    directory.files.load()
+    valid, _ = directory.signing_ca()
     if certificate:
-        place.put_certificate(certificate(place.certificate.read_bytes()))
+        directory.put_certificate(certificate(directory.certificate.read_bytes()))
     if key:
-        place.put_key(key(place.key.read_bytes()))
-    fresh = cafiles.CAFiles(place.certificate, place.key, material.YEAR)
-    expected = f"{place.wrong}: {expected.format(pair=place.pair)}"
+        directory.put_key(key(directory.key.read_bytes()))
+    fresh = cafiles.CAFiles(directory.certificate, directory.key, material.YEAR)
+    expected = f"{directory.certificate_error}: {expected.format(pair=directory.pair)}"
     with pytest.raises(cafiles.CAFilesError) as caught:
         fresh.load()
     assert str(caught.value) == expected
-    assert place.name() == (good[0], expected)
+    assert directory.signing_ca() == (valid, expected)
 
 
-def test_a_key_that_cannot_be_parsed_is_not_quoted(place):
-    """The text names the pair, and nothing of the key."""
-    place.put_ca()
-    place.put_key(pem.encode("EC PRIVATE KEY", b"\x30\x03\x02\x01\x01"))
-    expected = f"error reading CA key file {place.pair}: the private key cannot be parsed"
-    assert refused_at_start(place) == expected
+def test_a_key_that_cannot_be_parsed_is_not_quoted(directory):
+    """The error has the paths only."""
+    directory.put_ca()
+    directory.put_key(pem.encode("EC PRIVATE KEY", b"\x30\x03\x02\x01\x01"))
+    expected = f"error reading CA key file {directory.pair}: the private key cannot be parsed"
+    assert refused_at_start(directory) == expected
 
 
 # --- changes ------------------------------------------------------------------------------------------------------
 
 
-def test_a_renewed_pair_is_taken_within_a_second(place):
-    """However it was written."""
-    place.put_ca(0)
-    place.files.load()
-    place.put_ca(1)
-    assert place.name() == ("ca-1", "")
+def test_a_renewed_pair_is_used_within_a_second(directory):
+    """Whether the files are replaced or overwritten."""
+    directory.put_ca(0)
+    directory.files.load()
+    directory.put_ca(1)
+    assert directory.signing_ca() == ("ca-1", "")
     other = material.key("RSA-2048", 2)
-    place.certificate.write_bytes(selfsigned.self_signed_ca("ca-2", other, NOW, material.YEAR))
-    place.key.write_bytes(keys.to_pem(other))
-    assert place.name() == ("ca-2", "")
+    directory.certificate.write_bytes(selfsigned.self_signed_ca("ca-2", other, NOW, material.YEAR))
+    directory.key.write_bytes(keys.to_pem(other))
+    assert directory.signing_ca() == ("ca-2", "")
 
 
-def test_between_two_files_the_old_pair_signs(place):
-    """Whoever exchanges both does so one after the other."""
-    place.put_ca(0)
-    place.files.load()
+def test_the_old_pair_signs_until_both_files_are_replaced(directory):
+    """They are replaced one after the other."""
+    directory.put_ca(0)
+    directory.files.load()
     new = material.key("P-256", 1)
-    place.put_certificate(selfsigned.self_signed_ca("ca-1", new, NOW, material.YEAR))
-    assert place.name() == ("ca-0", f"{place.wrong}: tls: private key does not match public key")
-    place.put_key(keys.to_pem(new))
-    assert place.name() == ("ca-1", "")
+    directory.put_certificate(selfsigned.self_signed_ca("ca-1", new, NOW, material.YEAR))
+    assert directory.signing_ca() == (
+        "ca-0",
+        f"{directory.certificate_error}: tls: private key does not match public key",
+    )
+    directory.put_key(keys.to_pem(new))
+    assert directory.signing_ca() == ("ca-1", "")
 
 
-def test_files_that_go_away_and_come_back(place):
-    """The last good pair signs on."""
-    place.put_ca(0)
-    place.files.load()
-    text = place.certificate.read_bytes()
-    place.certificate.unlink()
-    assert place.name() == ("ca-0", f"{place.wrong}: open {place.certificate}: no such file or directory")
-    place.put_certificate(text)
-    assert place.name() == ("ca-0", "")
+def test_the_last_valid_pair_signs_while_a_file_is_missing(directory):
+    """The problem is cleared when the file is there again."""
+    directory.put_ca(0)
+    directory.files.load()
+    text = directory.certificate.read_bytes()
+    directory.certificate.unlink()
+    assert directory.signing_ca() == (
+        "ca-0",
+        f"{directory.certificate_error}: open {directory.certificate}: no such file or directory",
+    )
+    directory.put_certificate(text)
+    assert directory.signing_ca() == ("ca-0", "")
 
 
-def test_the_last_good_one_signs_only_while_it_is_valid(place):
-    """Then nothing does, and both reasons are told."""
-    place.put_ca(0, lifetime=datetime.timedelta(days=1))
-    place.files.load()
-    place.put_key(b"")
-    over = NOW + datetime.timedelta(days=1)
-    bad = f"{place.wrong}: missing content for serving cert {place.pair}"
+def test_the_last_valid_pair_signs_until_it_expires(directory):
+    """After that nothing is signed, and both problems are reported."""
+    directory.put_ca(0, lifetime=datetime.timedelta(days=1))
+    directory.files.load()
+    directory.put_key(b"")
+    end = NOW + datetime.timedelta(days=1)
+    bad = f"{directory.certificate_error}: missing content for serving cert {directory.pair}"
     expired = "the signer has expired: NotAfter=2026-01-02 00:00:00 +0000 UTC"
-    assert place.name(over - datetime.timedelta(seconds=1)) == ("ca-0", bad)
-    assert place.name(over) == (None, f"{bad}; {expired}")
-    place.put_ca(1)
-    assert place.name(over + cafiles.CHECK_INTERVAL) == ("ca-1", "")
+    assert directory.signing_ca(end - datetime.timedelta(seconds=1)) == ("ca-0", bad)
+    assert directory.signing_ca(end) == (None, f"{bad}; {expired}")
+    directory.put_ca(1)
+    assert directory.signing_ca(end + cafiles.CHECK_INTERVAL) == ("ca-1", "")
 
 
-def test_an_authority_that_is_over_does_not_sign(place):
-    """It is no error at the start: it may be renewed."""
-    place.put_ca(0, lifetime=datetime.timedelta(days=1))
-    place.files.load()
+def test_an_expired_authority_does_not_sign(directory):
+    """It is no error at startup, because it may be renewed."""
+    directory.put_ca(0, lifetime=datetime.timedelta(days=1))
+    directory.files.load()
     expired = "the signer has expired: NotAfter=2026-01-02 00:00:00 +0000 UTC"
-    assert place.name(NOW + datetime.timedelta(days=1)) == (None, expired)
+    assert directory.signing_ca(NOW + datetime.timedelta(days=1)) == (None, expired)
 
 
-def test_an_authority_that_is_over_replaces_no_valid_one(place):
-    """Somebody put an old file back; a minute later it is still so."""
-    place.put_ca(0)
-    place.files.load()
-    place.put_ca(1, lifetime=datetime.timedelta(days=1))
+def test_an_expired_authority_does_not_replace_a_valid_one(directory):
+    """Also when its files are read again after a minute."""
+    directory.put_ca(0)
+    directory.files.load()
+    directory.put_ca(1, lifetime=datetime.timedelta(days=1))
     expired = "the signer has expired: NotAfter=2026-01-02 00:00:00 +0000 UTC"
     for minutes in range(3):
         now = NOW + datetime.timedelta(days=1, minutes=minutes)
-        assert place.name(now) == ("ca-0", f"{place.wrong}: {expired}")
+        assert directory.signing_ca(now) == ("ca-0", f"{directory.certificate_error}: {expired}")
 
 
-def test_an_authority_of_tomorrow_waits_for_its_day(place):
-    """Until it begins the one before signs, if there is one; then the new one does, with nobody's help."""
+def test_an_authority_signs_only_after_its_not_before(directory):
+    """Before that the previous one signs, if there is one. The new one is then used without a change of the files."""
     tomorrow = NOW + datetime.timedelta(days=1)
     begins = tomorrow - selfsigned.BACKDATE
     too_early = "the signer is not valid yet: NotBefore=2026-01-01 23:55:00 +0000 UTC"
-    place.put_ca(0, not_before=tomorrow)
-    place.files.load()
-    assert place.name() == (None, too_early)
-    assert place.name(begins) == ("ca-0", "")
-    place.put_ca(1)
-    assert place.name(begins + cafiles.CHECK_INTERVAL) == ("ca-1", "")
-    place.put_ca(2, not_before=tomorrow)
-    assert place.name() == ("ca-1", f"{place.wrong}: {too_early}")
-    assert place.name(begins) == ("ca-2", "")
+    directory.put_ca(0, not_before=tomorrow)
+    directory.files.load()
+    assert directory.signing_ca() == (None, too_early)
+    assert directory.signing_ca(begins) == ("ca-0", "")
+    directory.put_ca(1)
+    assert directory.signing_ca(begins + cafiles.CHECK_INTERVAL) == ("ca-1", "")
+    directory.put_ca(2, not_before=tomorrow)
+    assert directory.signing_ca() == ("ca-1", f"{directory.certificate_error}: {too_early}")
+    assert directory.signing_ca(begins) == ("ca-2", "")
 
 
-def test_a_change_without_a_trace_is_found_within_a_minute(place):
-    """Same size, same file, same times: the content is what counts."""
-    place.put_ca(0)
-    place.files.load()
-    assert place.name() == ("ca-0", "")
-    place.put_ca(1)
+def test_a_change_with_the_same_file_status_is_found_within_a_minute(directory):
+    """The content is compared even if sizes and times are the same."""
+    directory.put_ca(0)
+    directory.files.load()
+    assert directory.signing_ca() == ("ca-0", "")
+    directory.put_ca(1)
     # As if the status of the files had not changed.
-    place.files._statuses = tuple(map(cafiles._file_status, (place.certificate, place.key)))
-    assert place.name(LATER) == ("ca-0", "")
-    assert place.name(NOW + cafiles.CHECK_INTERVAL + cafiles.REREAD_INTERVAL) == ("ca-1", "")
+    directory.files._statuses = tuple(map(cafiles._file_status, (directory.certificate, directory.key)))
+    assert directory.signing_ca(LATER) == ("ca-0", "")
+    assert directory.signing_ca(NOW + cafiles.CHECK_INTERVAL + cafiles.REREAD_INTERVAL) == ("ca-1", "")
 
 
-def test_the_file_system_is_asked_once_a_second(place):
-    """However many are signed in it."""
-    place.put_ca(0)
-    place.files.load()
-    assert place.name(NOW) == ("ca-0", "")
-    place.put_ca(1)
-    assert place.name(NOW + cafiles.CHECK_INTERVAL - datetime.timedelta(microseconds=1)) == ("ca-0", "")
-    assert place.name(NOW + cafiles.CHECK_INTERVAL) == ("ca-1", "")
+def test_the_files_are_checked_once_a_second(directory):
+    """The number of issued certificates does not matter."""
+    directory.put_ca(0)
+    directory.files.load()
+    assert directory.signing_ca(NOW) == ("ca-0", "")
+    directory.put_ca(1)
+    assert directory.signing_ca(NOW + cafiles.CHECK_INTERVAL - datetime.timedelta(microseconds=1)) == ("ca-0", "")
+    assert directory.signing_ca(NOW + cafiles.CHECK_INTERVAL) == ("ca-1", "")
 
 
-def test_a_clock_that_goes_back_stops_nothing(place):
-    """The files are read again, and that is all."""
-    place.put_ca(0)
-    place.files.load()
-    assert place.name(NOW + material.YEAR) == ("ca-0", "")
-    assert place.name(NOW) == ("ca-0", "")
+def test_the_authority_signs_when_the_clock_goes_back(directory):
+    """The files are read again."""
+    directory.put_ca(0)
+    directory.files.load()
+    assert directory.signing_ca(NOW + material.YEAR) == ("ca-0", "")
+    assert directory.signing_ca(NOW) == ("ca-0", "")
 
 
 @pytest.mark.filterwarnings("ignore:Parsed a serial number")  # the filters of this run replace the program's own
@@ -366,21 +386,21 @@ def test_a_clock_that_goes_back_stops_nothing(place):
         pytest.param(lambda: with_serial(b"\x7f" * 21), id="a long serial number"),
     ],
 )
-def test_an_odd_authority_signs(place, certificate):
-    """People have such certificates."""
-    place.put(certificate(), material.key())
-    issuer = place.files.load()
+def test_unusual_authorities_sign(directory, certificate):
+    """Such CA certificates are in use."""
+    directory.put(certificate(), material.key())
+    issuer = directory.files.load()
     prepared = issuer.prepare(material.request(dns=["a.example"]), ["client auth"], None, NOW)
     assert pem.first_block(issuer.issue(prepared)).label == "CERTIFICATE"
 
 
-def test_threads_that_look_at_once_see_one_issuer(place):
-    """Each content is loaded once."""
-    place.put_ca(0)
-    place.files.load()
-    place.put_ca(1)
+def test_concurrent_threads_get_one_issuer(directory):
+    """The same content is loaded once."""
+    directory.put_ca(0)
+    directory.files.load()
+    directory.put_ca(1)
     issuers = []
-    threads = [threading.Thread(target=lambda: issuers.append(place.files.current(NOW).issuer)) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: issuers.append(directory.files.current(NOW).issuer)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -389,28 +409,28 @@ def test_threads_that_look_at_once_see_one_issuer(place):
     assert len(set(map(id, issuers))) == 1
 
 
-def test_nothing_of_the_key_is_printed(place):
-    """Neither of the files' state nor of what signs."""
-    place.put_ca()
-    place.files.load()
-    text = f"{place.files!r} {place.files.current(NOW)!r} {place.files.load().authority!r}"
-    secret = place.key.read_text().splitlines()[1]
+def test_the_key_is_not_in_any_repr(directory):
+    """Of the files, of their state, and of the authority."""
+    directory.put_ca()
+    directory.files.load()
+    text = f"{directory.files!r} {directory.files.current(NOW)!r} {directory.files.load().authority!r}"
+    secret = directory.key.read_text().splitlines()[1]
     assert secret not in text
-    assert isinstance(place.files.load().authority, authority.Authority)
+    assert isinstance(directory.files.load().authority, authority.Authority)
 
 
-def test_the_signers_terms_are_those_of_its_issuer(place):
-    """Whichever authority is in the files."""
-    terms = {"min_rsa_bits": 3072, "issues_ca": True}
-    files = cafiles.CAFiles(place.certificate, place.key, datetime.timedelta(hours=9), **terms)
+def test_every_issuer_has_the_configured_options(directory):
+    """Maximum lifetime, minimum size of RSA keys, and whether CA certificates are issued."""
+    options = {"min_rsa_bits": 3072, "issues_ca": True}
+    files = cafiles.CAFiles(directory.certificate, directory.key, datetime.timedelta(hours=9), **options)
     for number in (0, 1):
-        place.put_ca(number)
+        directory.put_ca(number)
         issuer = files.current(NOW).issuer
-        wanted = certificaterequest.verified(
+        request = certificaterequest.verified(
             material.odd_request(attributes=material.requested(template.basic_constraints(ca=True)))
         )
-        made = issuer.prepare(wanted, ["cert sign"], None, NOW).template
-        assert made.not_after - made.not_before == datetime.timedelta(hours=9)
-        assert template.basic_constraints(ca=True, path_length=0) in made.extensions
+        issued = issuer.prepare(request, ["cert sign"], None, NOW).template
+        assert issued.not_after - issued.not_before == datetime.timedelta(hours=9)
+        assert template.basic_constraints(ca=True, path_length=0) in issued.extensions
         with pytest.raises(weakkeys.WeakKey):
             issuer.prepare(material.request(material.key("RSA-2048")), ["client auth"], None, NOW)

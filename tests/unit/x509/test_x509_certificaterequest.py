@@ -1,4 +1,4 @@
-"""Requests that nobody's library writes: issued as Kubernetes issues them, or refused in words."""
+"""PKCS#10 requests that libraries do not write: issued as Kubernetes issues them, or refused with Go's errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ JANE = template.encode_name(certificatenames.Subject(common_name="jane"))
 
 
 def issued(text, usages=("client auth",)):
-    """The certificate for a request, and the rules that have something to say."""
+    """The certificate for a request, and the names of the lint rules with findings."""
     issuer = material.new_issuer()
     prepared = issuer.prepare(certificaterequest.verified(text), usages, None, NOW)
     certificate = x509.load_pem_x509_certificate(issuer.issue(prepared))
@@ -35,7 +35,7 @@ def issued(text, usages=("client auth",)):
 
 
 def refused(text):
-    """What is said to whoever sends such a request, or when it is to be signed."""
+    """The error when a request is parsed, or when its certificate is prepared."""
     with pytest.raises((certificaterequest.RequestError, issue.IssueError, weakkeys.WeakKey)) as caught:
         issued(text)
     return str(caught.value)
@@ -51,7 +51,7 @@ def dns(name):
 
 
 def rdn(*pairs):
-    """A name with one RDN; each pair is an OID and the DER of a value."""
+    """A name with one RDN. Each pair is an OID and the DER of a value."""
     return asn1.encode(
         0x30, asn1.encode(0x31, b"".join(asn1.encode(0x30, template.encode_oid(oid) + value) for oid, value in pairs))
     )
@@ -62,23 +62,23 @@ def names(certificate):
 
 
 def common_names(certificate):
-    return [each.value for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    return [attribute.value for attribute in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
 
 
 # --- attributes and extensions ------------------------------------------------------------------------------------
 
 
-def test_requested_extensions_are_ignored_but_for_the_names():
-    """Known or not, critical or not: what the certificate says is the signer's to decide."""
-    wanted = material.requested(
+def test_requested_extensions_other_than_names_are_ignored():
+    """Known or not, critical or not: the signer decides what the certificate contains."""
+    attributes = material.requested(
         template.Extension("1.3.6.1.4.1.99999.1", critical=True, value=b"anything"),
         template.basic_constraints(ca=True),
         template.key_usage(("key_cert_sign",)),
         template.subject_key_id(b"mine"),
     )
-    certificate, findings = issued(material.odd_request(JANE, wanted))
-    kinds = [each.oid for each in certificate.extensions]
-    assert kinds == [
+    certificate, findings = issued(material.odd_request(JANE, attributes))
+    oids_issued = [extension.oid for extension in certificate.extensions]
+    assert oids_issued == [
         ExtensionOID.EXTENDED_KEY_USAGE, ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.AUTHORITY_KEY_IDENTIFIER
     ]  # fmt: skip
     assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
@@ -95,17 +95,17 @@ def test_requested_extensions_are_ignored_but_for_the_names():
         pytest.param(material.attribute(CHALLENGE_PASSWORD), id="no value"),
         pytest.param(material.attribute(EXTENSION_REQUEST), id="a request for no extensions"),
         pytest.param(material.requested(), id="a request for an empty list of extensions"),
-        pytest.param(b"\x30\x03\x02\x01\x01", id="an attribute that is none"),
+        pytest.param(b"\x30\x03\x02\x01\x01", id="a malformed attribute"),
     ],
 )
 def test_other_attributes_are_ignored(attributes):
-    """Passwords of other protocols among them: they do not get into the certificate."""
+    """Such as challenge passwords: they are not in the certificate."""
     certificate, findings = issued(material.odd_request(JANE, attributes))
     assert (common_names(certificate), findings) == (["jane"], [])
     assert b"secret" not in certificate.tbs_certificate_bytes
 
 
-def test_an_extension_may_be_requested_once():
+def test_duplicate_requested_extensions_are_refused():
     """In one attribute or in two."""
     expected = "x509: certificate request contains duplicate requested extensions"
     name = template.subject_alt_name(template.AltNames(dns=("a",)), critical=False)
@@ -114,7 +114,7 @@ def test_an_extension_may_be_requested_once():
 
 
 def extension(*parts):
-    """The attribute that requests one extension, of these parts."""
+    """The attribute that requests one extension with these parts, in DER."""
     return material.attribute(EXTENSION_REQUEST, asn1.encode(0x30, asn1.encode(0x30, b"".join(parts))))
 
 
@@ -135,28 +135,29 @@ SAN, A_EXAMPLE = template.encode_oid(oids.SUBJECT_ALT_NAME), asn1.encode(0x04, a
     ],
 )
 def test_malformed_extensions_are_refused(attributes, expected):
-    """In the words of a Go server."""
+    """With Go's error."""
     assert expected in refused(material.odd_request(JANE, attributes))
 
 
 @pytest.mark.parametrize(
     "attributes",
     [
-        pytest.param(extension(SAN, b"\x01\x01\x00", A_EXAMPLE), id="FALSE, which DER would leave out"),
-        pytest.param(extension(SAN, A_EXAMPLE, b"\xff"), id="something behind the value"),
+        pytest.param(extension(SAN, b"\x01\x01\x00", A_EXAMPLE), id="explicit FALSE"),
+        pytest.param(extension(SAN, A_EXAMPLE, b"\xff"), id="data after the value"),
         pytest.param(
-            sans(dns("a"))[:1] + bytes([len(sans(dns("a")))]) + sans(dns("a"))[2:] + b"\x05\0", id="behind the values"
+            sans(dns("a"))[:1] + bytes([len(sans(dns("a")))]) + sans(dns("a"))[2:] + b"\x05\0",
+            id="data after the names",
         ),
     ],
 )
-def test_what_stands_behind_is_not_read(attributes):
-    """As Go's reader of sequences does not."""
+def test_explicit_defaults_and_trailing_data_are_accepted(attributes):
+    """As by Go's reader of ASN.1 sequences."""
     certificate, _ = issued(material.odd_request(JANE, attributes))
     assert names(certificate).value.get_values_for_type(x509.DNSName) == ["a"]
 
 
 def test_two_attributes_may_request_different_extensions():
-    """They are read as one."""
+    """They are read as one list."""
     name = template.subject_alt_name(template.AltNames(dns=("a",)), critical=False)
     attributes = material.requested(name) + material.requested(template.subject_key_id(b"x"))
     certificate, _ = issued(material.odd_request(JANE, attributes))
@@ -166,19 +167,19 @@ def test_two_attributes_may_request_different_extensions():
 # --- names --------------------------------------------------------------------------------------------------------
 
 
-def test_a_thousand_names():
-    """All of them are in the certificate."""
+def test_a_thousand_names_are_issued():
+    """All of them, in the requested order."""
     hosts = [f"host-{number}.example" for number in range(500)]
     addresses = [ipaddress.ip_address(0x0A000000 + number) for number in range(500)]
-    attributes = sans(*map(dns, hosts), *(asn1.encode(0x87, each.packed) for each in addresses))
+    attributes = sans(*map(dns, hosts), *(asn1.encode(0x87, address.packed) for address in addresses))
     certificate, findings = issued(material.odd_request(JANE, attributes))
     assert names(certificate).value.get_values_for_type(x509.DNSName) == hosts
     assert names(certificate).value.get_values_for_type(x509.IPAddress) == addresses
     assert findings == []
 
 
-def test_only_short_requests_are_remembered():
-    """Whoever sends long ones does not fill the memory."""
+def test_only_short_requests_are_cached():
+    """Long ones would fill the memory."""
     short, long = (material.odd_request(JANE, sans(*[dns("a" * 60 + ".example")] * count)) for count in (1, 1000))
     assert certificaterequest.parse(short) is certificaterequest.parse(short)
     assert certificaterequest.parse(long) is not certificaterequest.parse(long)
@@ -187,8 +188,8 @@ def test_only_short_requests_are_remembered():
     assert certificaterequest.verified(long) is not certificaterequest.verified(long)
 
 
-def test_international_names():
-    """In their encoded form they are issued; as they are written they are no names."""
+def test_internationalized_names_must_be_encoded():
+    """The encoded form is issued, raw UTF-8 is refused."""
     certificate, findings = issued(material.odd_request(JANE, sans(dns("xn--bcher-kva.example"))))
     assert (names(certificate).value.get_values_for_type(x509.DNSName), findings) == (["xn--bcher-kva.example"], [])
     raw = material.odd_request(JANE, sans(dns("bücher.example".encode())))
@@ -200,7 +201,7 @@ def test_international_names():
     [
         ("a_b.example", ["dns-syntax"]),
         ("a.example.", ["dns-syntax"]),
-        ("", ["names-empty"]),
+        ("", ["alternative-name-empty"]),
         ("*", ["dns-wildcard"]),
         ("*.*.example", ["dns-wildcard"]),
         ("x" * 300, ["dns-syntax"]),
@@ -208,8 +209,8 @@ def test_international_names():
         ("a b\n", ["dns-syntax"]),
     ],
 )
-def test_odd_hosts_are_issued_and_remarked(name, expected):
-    """Kubernetes issues them."""
+def test_unusual_dns_names_are_issued_with_findings(name, expected):
+    """Kubernetes issues them as well."""
     certificate, findings = issued(material.odd_request(JANE, sans(dns(name))))
     assert (names(certificate).value.get_values_for_type(x509.DNSName), findings) == ([name], expected)
 
@@ -227,31 +228,31 @@ def test_odd_hosts_are_issued_and_remarked(name, expected):
         (asn1.encode(0x81, b"j\xe4ne@a.example"), "x509: SAN rfc822Name is malformed"),
     ],
 )
-def test_names_that_are_none_are_refused(part, expected):
-    """In the words of a Go server."""
+def test_malformed_names_are_refused(part, expected):
+    """With Go's error."""
     assert expected in refused(material.odd_request(JANE, sans(part)))
 
 
 def test_uris_are_issued_as_go_prints_them():
-    """With the scheme in lower case, what is odd escaped, and an empty fragment left out."""
-    wanted = sans(*(asn1.encode(0x86, each) for each in (b"HTTPS://A/b c", b"spiffe://td/ns/x", b"https://a/#")))
-    certificate, _ = issued(material.odd_request(JANE, wanted))
-    found = names(certificate).value.get_values_for_type(x509.UniformResourceIdentifier)
-    assert found == ["https://A/b%20c", "spiffe://td/ns/x", "https://a/"]
+    """The scheme is in lower case, special characters are escaped, and an empty fragment is removed."""
+    attributes = sans(*(asn1.encode(0x86, uri) for uri in (b"HTTPS://A/b c", b"spiffe://td/ns/x", b"https://a/#")))
+    certificate, _ = issued(material.odd_request(JANE, attributes))
+    uris = names(certificate).value.get_values_for_type(x509.UniformResourceIdentifier)
+    assert uris == ["https://A/b%20c", "spiffe://td/ns/x", "https://a/"]
 
 
-def test_other_kinds_of_names_are_dropped():
-    """A directory name, a registered identifier, another name."""
+def test_other_types_of_names_are_dropped():
+    """Such as directory names and registered identifiers."""
     directory = asn1.encode(0xA4, JANE)
     other = asn1.encode(0xA0, template.encode_oid("1.3.6.1.4.1.311.20.2.3") + asn1.encode(0xA0, b"\x0c\x04jane"))
     # The tags of DNS names and addresses, but of other classes, or constructed.
-    strange = b"\x02\x01a" + b"\x42\x01a" + b"\xc2\x01a" + b"\xa2\x01a" + b"\x07\x04\1\2\3\4"
+    other_tags = b"\x02\x01a" + b"\x42\x01a" + b"\xc2\x01a" + b"\xa2\x01a" + b"\x07\x04\1\2\3\4"
     certificate, findings = issued(
-        material.odd_request(JANE, sans(directory, other, b"\x88\x01\x2a", strange, dns("a")))
+        material.odd_request(JANE, sans(directory, other, b"\x88\x01\x2a", other_tags, dns("a")))
     )
     assert (list(names(certificate).value), findings) == ([x509.DNSName("a")], [])
     certificate, _ = issued(material.odd_request(JANE, sans(directory)))
-    assert ExtensionOID.SUBJECT_ALTERNATIVE_NAME not in [each.oid for each in certificate.extensions]
+    assert ExtensionOID.SUBJECT_ALTERNATIVE_NAME not in [extension.oid for extension in certificate.extensions]
 
 
 # --- subjects -----------------------------------------------------------------------------------------------------
@@ -261,20 +262,20 @@ def test_other_kinds_of_names_are_dropped():
     ("value", "expected"),
     [
         pytest.param(asn1.encode(0x1E, "jäne".encode("utf-16-be")), ["jäne"], id="BMPString"),
-        pytest.param(asn1.encode(0x1E, b"\0j\0\0"), ["j"], id="BMPString with an end"),
+        pytest.param(asn1.encode(0x1E, b"\0j\0\0"), ["j"], id="BMPString with a terminating NUL"),
         pytest.param(asn1.encode(0x14, b"j\xe4ne"), ["jäne"], id="TeletexString is Latin-1"),
         pytest.param(asn1.encode(0x16, b"jane@a.example"), ["jane@a.example"], id="IA5String"),
         pytest.param(asn1.encode(0x12, b"123 456"), ["123 456"], id="NumericString"),
         pytest.param(asn1.encode(0x0C, "jäne".encode()), ["jäne"], id="UTF8String"),
         pytest.param(asn1.encode(0x1C, "jane".encode("utf-32-be")), [], id="UniversalString is not read"),
-        pytest.param(asn1.encode(0x1A, b"jane"), [], id="nor VisibleString"),
-        pytest.param(asn1.encode(0x2C, b"\x0c\x04jane"), [], id="nor a constructed string"),
-        pytest.param(asn1.encode(0x02, b"\1"), [], id="no string at all"),
-        pytest.param(asn1.encode(0x17, b"260102030405Z"), [], id="a time"),
+        pytest.param(asn1.encode(0x1A, b"jane"), [], id="VisibleString is not read"),
+        pytest.param(asn1.encode(0x2C, b"\x0c\x04jane"), [], id="a constructed string is not read"),
+        pytest.param(asn1.encode(0x02, b"\1"), [], id="an integer is not read"),
+        pytest.param(asn1.encode(0x17, b"260102030405Z"), [], id="a time is not read"),
     ],
 )
 def test_string_types(value, expected):
-    """Names are written anew, as PrintableString or UTF8String; what cannot be read is left out."""
+    """Values are encoded again, as PrintableString or UTF8String. Values of other types are dropped."""
     certificate, _ = issued(material.odd_request(rdn((COMMON_NAME, value))))
     assert common_names(certificate) == expected
 
@@ -282,9 +283,9 @@ def test_string_types(value, expected):
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        pytest.param(asn1.encode(0x1E, b"\0a\0"), "invalid BMPString", id="half a letter"),
+        pytest.param(asn1.encode(0x1E, b"\0a\0"), "invalid BMPString", id="half a character"),
         pytest.param(asn1.encode(0x1E, b"\xd8\x3d\xde\0"), "invalid BMPString", id="surrogates"),
-        pytest.param(asn1.encode(0x1E, b"\xff\xfe"), "invalid BMPString", id="no character"),
+        pytest.param(asn1.encode(0x1E, b"\xff\xfe"), "invalid BMPString", id="a noncharacter"),
         pytest.param(asn1.encode(0x02, b"\0\1"), "asn1: structure error: integer not minimally-encoded", id="integer"),
         pytest.param(asn1.encode(0x02, b"\1" * 9), "asn1: structure error: integer too large", id="large integer"),
         pytest.param(asn1.encode(0x01, b"\1"), "asn1: syntax error: invalid boolean", id="boolean"),
@@ -298,13 +299,13 @@ def test_string_types(value, expected):
         pytest.param(asn1.encode(0x16, b"\xe4"), "asn1: syntax error: IA5String contains invalid character", id="IA5"),
     ],
 )
-def test_strings_that_are_none_are_refused(value, expected):
-    """In the words of a Go server."""
+def test_malformed_strings_are_refused(value, expected):
+    """With Go's error."""
     assert refused(material.odd_request(rdn((COMMON_NAME, value)))) == expected
 
 
-def test_the_same_value_twice_stays_twice():
-    """In the one RDN that all values of an attribute share."""
+def test_repeated_organizations_are_kept():
+    """In the sorted RDN that all organizations share."""
     prepared = material.new_issuer().prepare(
         certificaterequest.verified(
             material.odd_request(template.encode_name(certificatenames.Subject(organization=("b", "a", "b"))))
@@ -318,29 +319,31 @@ def test_the_same_value_twice_stays_twice():
     assert asn1.encode(0x30, asn1.encode(0x31, one + two + two)) in prepared.to_be_signed
 
 
-def test_of_several_common_names_the_last_one_counts():
-    """Of one RDN or of several."""
-    both = rdn((COMMON_NAME, b"\x13\x04jane"), (COMMON_NAME, b"\x13\x04jack"))
-    assert common_names(issued(material.odd_request(both))[0]) == ["jack"]
+def test_the_last_of_several_common_names_counts():
+    """In one RDN or in several."""
+    jane, jack = (COMMON_NAME, b"\x13\x04jane"), (COMMON_NAME, b"\x13\x04jack")
+    in_two = asn1.encode(0x30, b"".join(asn1.Reader(rdn(pair)).read_any().content for pair in (jane, jack)))
+    for subject in (rdn(jane, jack), in_two):
+        assert common_names(issued(material.odd_request(subject))[0]) == ["jack"]
 
 
-def test_other_attributes_of_a_subject_are_dropped():
-    """Domain components, and the UID by which Kubernetes would know a user."""
+def test_other_subject_attributes_are_dropped():
+    """Domain components, and the attribute that Kubernetes reads as the UID of a user."""
     name = rdn((COMMON_NAME, b"\x13\x04jane"), (DOMAIN_COMPONENT, b"\x16\x01a"), (USER_UID, b"\x0c\x01u"))
     certificate, findings = issued(material.odd_request(name))
-    assert ([each.oid for each in certificate.subject], findings) == ([NameOID.COMMON_NAME], [])
+    assert ([attribute.oid for attribute in certificate.subject], findings) == ([NameOID.COMMON_NAME], [])
 
 
-def test_a_request_without_a_subject():
-    """With names these are critical; without, the certificate names nobody, and that is remarked."""
+def test_an_empty_subject_is_issued():
+    """If there are names, they are critical. A certificate without any name has a finding."""
     certificate, findings = issued(material.odd_request(attributes=sans(dns("a.example"))))
     assert (names(certificate).critical, list(certificate.subject), findings) == (True, [], [])
     certificate, findings = issued(material.odd_request())
-    assert (list(certificate.subject), findings) == ([], ["nobody"])
+    assert (list(certificate.subject), findings) == ([], ["empty-identity"])
 
 
 def test_a_long_common_name_is_issued():
-    """Names of nodes may be longer than X.520 has it."""
+    """Node names can be longer than X.520 allows."""
     long = "system:node:" + "x" * 253
     certificate, findings = issued(
         material.odd_request(template.encode_name(certificatenames.Subject(common_name=long)))
@@ -355,7 +358,8 @@ def test_a_long_common_name_is_issued():
 
 def rsa_spki(modulus, exponent, parameters=b"\x05\0"):
     numbers = (
-        asn1.encode(0x02, each.to_bytes(each.bit_length() // 8 + 1, "big", signed=True)) for each in (modulus, exponent)
+        asn1.encode(0x02, number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True))
+        for number in (modulus, exponent)
     )
     key = asn1.encode(0x30, b"".join(numbers))
     algorithm = asn1.encode(0x30, template.encode_oid("1.2.840.113549.1.1.1") + parameters)
@@ -376,21 +380,21 @@ def rsa_spki(modulus, exponent, parameters=b"\x05\0"):
         ((1 << 2048) + 1, 65537, "crypto/rsa: verification error"),
     ],
 )
-def test_numbers_that_no_rsa_key_has(modulus, exponent, expected):
-    """In the words of a Go server."""
+def test_invalid_rsa_keys_are_refused(modulus, exponent, expected):
+    """With Go's error."""
     public = rsa_spki(modulus, exponent)
     assert expected in refused(material.odd_request(JANE, private=material.key("RSA-2048"), spki=public))
 
 
-def test_a_small_key_is_the_last_thing_that_is_said():
-    """The names are read before the signature is verified, and with it the size of the key is."""
+def test_the_size_of_an_rsa_key_is_checked_last():
+    """With the signature, and therefore after the names."""
     public = rsa_spki((1 << 511) + 1, 3)
     text = material.odd_request(JANE, sans(dns("é".encode())), material.key("RSA-2048"), public)
     assert refused(text) == "x509: SAN dNSName is malformed"
 
 
-def test_a_key_is_read_before_the_subject():
-    """So that what is said of several problems is what a Go server says."""
+def test_the_key_is_parsed_before_the_subject():
+    """So that the first of several errors is the same as Go's."""
     public = rsa_spki((1 << 2048) + 1, 3, parameters=b"")
     assert refused(material.odd_request(b"\x05\0", spki=public)) == "x509: RSA key missing NULL parameters"
 
@@ -398,17 +402,17 @@ def test_a_key_is_read_before_the_subject():
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        pytest.param(lambda _: b"", "ecdsa: invalid uncompressed public key", id="nothing"),
+        pytest.param(lambda _: b"", "ecdsa: invalid uncompressed public key", id="empty"),
         pytest.param(lambda point: b"\2" + point[1:33], "ecdsa: invalid uncompressed public key", id="compressed"),
         pytest.param(lambda point: point[:-1], "invalid P256 point encoding", id="short"),
         pytest.param(
-            lambda point: point[:-1] + bytes([point[-1] ^ 1]), "P256 point not on curve", id="beside the curve"
+            lambda point: point[:-1] + bytes([point[-1] ^ 1]), "P256 point not on curve", id="not on the curve"
         ),
         pytest.param(lambda _: b"\4" + b"\xff" * 64, "invalid P256 element encoding", id="beyond the field"),
     ],
 )
-def test_points_that_are_none(change, expected):
-    """Compressed ones among them."""
+def test_invalid_points_are_refused(change, expected):
+    """Compressed points as well."""
     *_, bits = asn1.Reader(asn1.Reader(material.public_der(material.key())).read_any().content)
     algorithm = asn1.encode(0x30, template.encode_oid("1.2.840.10045.2.1") + template.encode_oid("1.2.840.10045.3.1.7"))
     public = asn1.encode(0x30, algorithm + asn1.encode(0x03, b"\0" + change(asn1.decode_bit_string(bits))))
@@ -424,8 +428,8 @@ def test_points_that_are_none(change, expected):
         (b"", b"", "x509: invalid DSA public key"),
     ],
 )
-def test_dsa_keys(parameters, bits, expected):
-    """They are read, but nothing is verified with them."""
+def test_dsa_keys_are_refused(parameters, bits, expected):
+    """They are parsed, but their signatures are not verified."""
     algorithm = asn1.encode(0x30, template.encode_oid("1.2.840.10040.4.1") + parameters)
     public = asn1.encode(0x30, algorithm + asn1.encode(0x03, b"\0" + bits))
     assert expected in refused(material.odd_request(JANE, spki=public))
@@ -438,13 +442,13 @@ def test_dsa_keys(parameters, bits, expected):
         pytest.param(material.roca_primes, "ROCA", id="ROCA"),
     ],
 )
-def test_weak_keys_with_a_good_signature(primes, expected):
-    """The request proves possession, and is refused for its key."""
+def test_weak_keys_with_a_valid_signature_are_refused(primes, expected):
+    """The signature proves possession, but the key is not certified."""
     assert expected in refused(material.odd_request(JANE, private=material.rsa_key(*primes())))
 
 
-def test_a_request_that_another_key_signed():
-    """Possession is not proven."""
+def test_a_signature_of_another_key_is_refused():
+    """Possession of the key is not proven."""
     text = material.odd_request(JANE, private=material.key(), spki=material.public_der(material.key("P-256", 1)))
     assert refused(text) == "x509: ECDSA verification failure"
     with pytest.raises(certificaterequest.RequestError):
@@ -453,8 +457,8 @@ def test_a_request_that_another_key_signed():
         certificaterequest.verify(certificaterequest.parse(text))
 
 
-def test_a_verified_request_says_what_was_signed():
-    """It is made from bytes only: fields that were changed after parsing are proven by nothing."""
+def test_a_verified_request_is_made_from_bytes_only():
+    """The signature does not cover fields that were changed after parsing."""
     text = material.odd_request(JANE)
     forged = dataclasses.replace(
         certificaterequest.parse(text),
@@ -474,46 +478,43 @@ def test_a_verified_request_says_what_was_signed():
         verified.request.extensions[oids.BASIC_CONSTRAINTS] = template.basic_constraints(ca=True).value
 
 
-@pytest.mark.parametrize(
-    ("salt", "expected"),
-    [
-        pytest.param(32, "", id="as long as the hash"),
-        pytest.param(20, "x509: cannot verify signature: algorithm unimplemented", id="of another length"),
-    ],
-)
-def test_a_signature_with_rsa_pss_is_verified_by_its_parameters(salt, expected):
-    """As Go has it: the salt is as long as the hash, and the parameters say so."""
-    private = material.key("RSA-2048")
+def pss_request(salt_length):
     builder = x509.CertificateSigningRequestBuilder().subject_name(
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "jane")])
     )
-    scheme = padding.PSS(padding.MGF1(hashes.SHA256()), salt)
-    pkcs10 = builder.sign(private, hashes.SHA256(), rsa_padding=scheme)
-    text = pkcs10.public_bytes(serialization.Encoding.PEM)
-    if expected:
-        assert refused(text) == expected
-    else:
-        certificate, _ = issued(text)
-        assert common_names(certificate) == ["jane"]
+    scheme = padding.PSS(padding.MGF1(hashes.SHA256()), salt_length)
+    request = builder.sign(material.key("RSA-2048"), hashes.SHA256(), rsa_padding=scheme)
+    return request.public_bytes(serialization.Encoding.PEM)
+
+
+def test_rsa_pss_signatures_are_verified():
+    """Their salt is as long as the hash."""
+    certificate, _ = issued(pss_request(32))
+    assert common_names(certificate) == ["jane"]
+
+
+def test_rsa_pss_signatures_with_another_salt_are_refused():
+    """As in Go, even if the parameters have its length."""
+    assert refused(pss_request(20)) == "x509: cannot verify signature: algorithm unimplemented"
 
 
 # --- authorities --------------------------------------------------------------------------------------------------
 
 CA_USAGES = ("cert sign", "crl sign")
-ASKS_FOR_CA = material.requested(template.basic_constraints(ca=True))
+REQUESTS_CA = material.requested(template.basic_constraints(ca=True))
 
 
-def test_whoever_asks_for_a_ca_gets_none():
-    """Also with the usages of one; that is remarked."""
-    certificate, findings = issued(material.odd_request(JANE, ASKS_FOR_CA), CA_USAGES)
+def test_requested_ca_certificates_are_not_issued():
+    """A signer that does not issue CA certificates ignores the request. The CA usages have a finding."""
+    certificate, findings = issued(material.odd_request(JANE, REQUESTS_CA), CA_USAGES)
     assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    assert findings == ["usage-meaning"]
+    assert findings == ["usage-combination"]
 
 
-def test_a_signer_of_authorities_gives_one_to_whoever_asks():
-    """Under it there are no others; who does not ask gets none."""
+def test_ca_certificates_are_issued_if_allowed_and_requested():
+    """Their path length is 0. Without the request, an end-entity certificate is issued."""
     issuer = material.new_issuer(issues_ca=True)
-    request = certificaterequest.verified(material.odd_request(JANE, ASKS_FOR_CA))
+    request = certificaterequest.verified(material.odd_request(JANE, REQUESTS_CA))
     prepared = issuer.prepare(request, CA_USAGES, None, NOW)
     assert issuer.resume(prepared.to_be_signed, request, CA_USAGES, None, NOW).to_be_signed == prepared.to_be_signed
     text = issuer.issue(prepared)
@@ -523,15 +524,15 @@ def test_a_signer_of_authorities_gives_one_to_whoever_asks():
     below = authority.Authority(pem.first_block(text).data, material.key())
     assert (below.is_authority, below.key_id) == (True, template.key_id(material.public_der(material.key())))
     other = issuer.prepare(certificaterequest.verified(material.odd_request(JANE)), CA_USAGES, None, NOW)
-    assert [finding.rule for finding in material.own(other.findings)] == ["usage-meaning"]
+    assert [finding.rule for finding in material.own(other.findings)] == ["usage-combination"]
     with pytest.raises(issue.IssueError) as caught:
         issue.Issuer(below, material.YEAR, issues_ca=True).prepare(request, CA_USAGES, None, NOW)
     assert str(caught.value) == "the CA may not issue CA certificates: its path length is 0"
 
 
-def test_a_record_of_a_ca_is_not_taken_back_by_a_signer_of_none():
-    """The signer was declared anew in between, or somebody writes records."""
-    request = certificaterequest.verified(material.odd_request(JANE, ASKS_FOR_CA))
+def test_a_recorded_ca_certificate_is_refused_if_the_signer_issues_none():
+    """The configuration of the signer was changed in between, or the record is forged."""
+    request = certificaterequest.verified(material.odd_request(JANE, REQUESTS_CA))
     recorded = material.new_issuer(issues_ca=True).prepare(request, CA_USAGES, None, NOW).to_be_signed
     with pytest.raises(issue.LintError) as caught:
         material.new_issuer().resume(recorded, request, CA_USAGES, None, NOW)
@@ -550,14 +551,14 @@ def test_a_record_of_a_ca_is_not_taken_back_by_a_signer_of_none():
         (b"", False),
     ],
 )
-def test_what_asks_for_a_ca(constraints, expected):
-    """What does not parse asks for nothing, as Go does not look at it."""
-    wanted = material.requested(template.Extension(oids.BASIC_CONSTRAINTS, critical=True, value=constraints))
-    assert certificaterequest.parse(material.odd_request(JANE, wanted)).requests_ca == expected
+def test_requests_for_a_ca_certificate_are_recognized(constraints, expected):
+    """A malformed extension requests nothing, because Go does not parse it."""
+    attributes = material.requested(template.Extension(oids.BASIC_CONSTRAINTS, critical=True, value=constraints))
+    assert certificaterequest.parse(material.odd_request(JANE, attributes)).requests_ca == expected
 
 
 MOST = asn1.MAX_VALUES
-MANY = {
+TOO_MANY = {
     "names": (sans(*[dns("a")] * (MOST + 1)), b"\x30\x00", "more than 2000 subject alternative names"),
     "attributes": (material.attribute(CHALLENGE_PASSWORD, b"") * (MOST + 1), b"\x30\x00", "more than 2000 values"),
     "extensions": (
@@ -585,15 +586,15 @@ MANY = {
 }
 
 
-@pytest.mark.parametrize("kind", MANY)
-def test_there_may_be_so_many_of_everything(kind):
-    """A hundred thousand names took seconds."""
-    attributes, subject, why = MANY[kind]
-    assert why in refused(material.odd_request(subject, attributes))
+@pytest.mark.parametrize("kind", TOO_MANY)
+def test_the_number_of_parts_is_limited(kind):
+    """A request with a hundred thousand names once took seconds."""
+    attributes, subject, error = TOO_MANY[kind]
+    assert error in refused(material.odd_request(subject, attributes))
 
 
-def test_a_request_has_a_size():
-    """It is read several times on its way to a certificate."""
+def test_the_size_of_a_request_is_limited():
+    """It is parsed several times before its certificate is issued."""
     assert (
         refused(b"\n" * certificaterequest.MAX_REQUEST_BYTES + material.odd_request(JANE))
         == "may not be more than 262144 bytes"
@@ -604,6 +605,6 @@ def test_a_request_has_a_size():
     assert refused(b"\n" + filler + text) == "may not be more than 262144 bytes"
 
 
-def test_as_many_as_there_may_be_are_read():
-    """That is more than anybody needs."""
+def test_the_maximum_number_of_names_is_accepted():
+    """The limit is inclusive."""
     assert len(certificaterequest.parse(material.odd_request(JANE, sans(*[dns("a")] * MOST))).dns_names) == MOST

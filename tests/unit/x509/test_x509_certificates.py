@@ -1,4 +1,4 @@
-"""The bundles of status.certificate."""
+"""Bundles of certificates in status.certificate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.unit.x509 import material
 
 
 def test_duplicate_extensions_are_refused():
-    """Without an exception of the library."""
+    """The exception of the library is not raised."""
     extensions = [template.basic_constraints(ca=True)] * 2
     text = pem.encode("CERTIFICATE", material.ca_certificate(material.key(), extensions=extensions))
     with pytest.raises(certificates.CertificateError, match="duplicate extension with OID"):

@@ -35,11 +35,11 @@ def client(subject, ca=None):
             certificatenames.Subject(organization=("dev", "dev"), common_name="jane"), id="an organization twice"
         ),
         pytest.param(certificatenames.Subject(organization=("",), common_name="jane"), id="an empty organization"),
-        pytest.param(certificatenames.Subject(), id="nobody"),
+        pytest.param(certificatenames.Subject(), id="empty"),
     ],
 )
 def test_a_verified_client_has_the_names_of_the_subject(subject):
-    """Of any length, and without a warning of the library."""
+    """Names of any length, without a warning of the library."""
     leaf, pool = client(template.encode_name(subject))
     verified = clientcertificates.ClientVerifier(pool).verify(leaf, [], material.NOW)
     assert (verified.common_name, verified.organizations) == (subject.common_name, subject.organization)

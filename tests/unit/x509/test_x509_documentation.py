@@ -1,4 +1,4 @@
-"""The pages say what the code does."""
+"""docs/issuing.md agrees with the code."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from certplane.x509.lint import linter
 PAGE = pathlib.Path(__file__).resolve().parents[3] / "docs" / "issuing.md"
 
 
-def test_the_rules_are_told_as_they_are():
-    """Each with its severity and its source, in the order of the code."""
+def test_the_documented_rules_are_those_of_the_linter():
+    """With their severities and sources, in the same order."""
     table = PAGE.read_text("utf-8").partition("| rule |")[2].partition("\n\n")[0]
-    told = re.findall(r"^\| ([a-z-]+) \| (\w+) \| ([^|]+) \|", table, flags=re.MULTILINE)
-    assert told == [(each.id, each.severity.value, each.citation) for each in linter.RULES]
+    documented = re.findall(r"^\| ([a-z-]+) \| (\w+) \| ([^|]+) \|", table, flags=re.MULTILINE)
+    assert documented == [(rule.id, rule.severity.value, rule.citation) for rule in linter.RULES]

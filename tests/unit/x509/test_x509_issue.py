@@ -1,4 +1,4 @@
-"""Two steps: what the certificate says is decided, looked at and may be recorded; then the CA key is used, once."""
+"""Issuing in two steps: a certificate is prepared, checked and recorded, and then signed once with the CA key."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ NOW = material.NOW
 CLIENT = ("digital signature", "client auth")
 
 
-class Observed(authority.Authority):
-    """An authority that counts, and that can be made to sign something else."""
+class RecordingAuthority(authority.Authority):
+    """An authority that records what it signs, and that can sign something else."""
 
     __slots__ = ("change", "signed")
 
@@ -57,8 +57,8 @@ AUTHORITIES = ["RSA-2048", "RSA-3072", "P-256", "P-384", "P-521", "P-224", "Ed25
 
 @pytest.mark.parametrize("kind", AUTHORITIES)
 @pytest.mark.parametrize("subject", ["RSA-2048", "P-256", "Ed25519"])
-def test_what_was_prepared_is_issued(kind, subject):
-    """For every kind of authority and of key: the recorded bytes are those that are signed."""
+def test_the_prepared_bytes_are_issued(kind, subject):
+    """For every type of CA key and of subject key."""
     issuer = material.new_issuer(kind)
     request = material.request(material.key(subject), dns=["a.example"])
     prepared = issuer.prepare(request, CLIENT, None, NOW)
@@ -70,63 +70,63 @@ def test_what_was_prepared_is_issued(kind, subject):
 
 
 @pytest.mark.parametrize("kind", AUTHORITIES)
-def test_a_stand_in_signs_under_the_authoritys_algorithm(kind):
-    """The certificate that is looked at is the one to come, but for the signature."""
+def test_the_lint_key_has_the_algorithm_of_the_authority(kind):
+    """The linted certificate differs from the issued one only in its signature."""
     own = material.new_authority(kind)
     to_be_signed = material.new_issuer(kind).prepare(material.request(), CLIENT, None, NOW).to_be_signed
     signature = authority.LintKey(own).sign(to_be_signed)
-    looked_at = x509.load_der_x509_certificate(template.assemble(to_be_signed, own.algorithm, signature))
-    real = x509.load_der_x509_certificate(template.assemble(to_be_signed, own.algorithm, own.sign(to_be_signed)))
-    assert looked_at.signature_algorithm_oid == real.signature_algorithm_oid
-    assert looked_at.tbs_certificate_bytes == real.tbs_certificate_bytes
+    linted = x509.load_der_x509_certificate(template.assemble(to_be_signed, own.algorithm, signature))
+    issued = x509.load_der_x509_certificate(template.assemble(to_be_signed, own.algorithm, own.sign(to_be_signed)))
+    assert linted.signature_algorithm_oid == issued.signature_algorithm_oid
+    assert linted.tbs_certificate_bytes == issued.tbs_certificate_bytes
     with pytest.raises(InvalidSignature):
-        looked_at.verify_directly_issued_by(own.certificate)
+        linted.verify_directly_issued_by(own.certificate)
 
 
-def test_preparing_does_not_use_the_key():
-    """Only issuing does, once, and for the bytes that were prepared."""
-    own = Observed()
-    issuer = issue.Issuer(own, material.YEAR)
+def test_preparing_does_not_use_the_ca_key():
+    """Issuing uses it once, for the prepared bytes."""
+    recording = RecordingAuthority()
+    issuer = issue.Issuer(recording, material.YEAR)
     prepared = issuer.prepare(material.request(), CLIENT, None, NOW)
-    assert own.signed == []
+    assert recording.signed == []
     issuer.issue(prepared)
-    assert own.signed == [prepared.to_be_signed]
+    assert recording.signed == [prepared.to_be_signed]
 
 
-def test_an_error_of_lint_ends_it_before_the_key_is_used():
-    """A NUL in a name deceives those who end names there."""
-    own = Observed()
-    issuer = issue.Issuer(own, material.YEAR)
+def test_a_lint_error_prevents_signing():
+    """The CA key is not used for a name with a NUL, at which some programs end the name."""
+    recording = RecordingAuthority()
+    issuer = issue.Issuer(recording, material.YEAR)
     with pytest.raises(issue.LintError) as caught:
         issuer.prepare(material.request(common_name="admin\0.example"), CLIENT, None, NOW)
     assert str(caught.value) == (
-        "the certificate failed linting: the subject contains a NUL, at which some programs cut the name off "
-        "[nul: CVE-2009-2408]"
+        "the certificate failed linting: the subject contains a NUL, where some programs truncate the name "
+        "[nul-character: CVE-2009-2408]"
     )
-    assert [finding.rule for finding in caught.value.findings] == ["nul"]
-    assert own.signed == []
+    assert [finding.rule for finding in caught.value.findings] == ["nul-character"]
+    assert recording.signed == []
 
 
-def test_warnings_are_told_and_stop_nothing():
-    """Kubernetes does not correlate usages and keys."""
+def test_lint_warnings_do_not_prevent_signing():
+    """Kubernetes does not compare usages with the type of the key."""
     issuer = material.new_issuer()
     prepared = issuer.prepare(material.request(dns=["a_b.example"]), (*CLIENT, "key encipherment"), None, NOW)
     assert [(finding.rule, finding.severity) for finding in material.own(prepared.findings)] == [
-        ("usage-of-key", linter.Severity.WARNING),
+        ("usage-for-key-type", linter.Severity.WARNING),
         ("dns-syntax", linter.Severity.WARNING),
     ]
     assert load(issuer.issue(prepared)).subject == x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "jane")])
 
 
 def test_weak_keys_are_refused():
-    """With an error of their own, whose text is for the Failed condition."""
+    """With the text for the Failed condition."""
     with pytest.raises(weakkeys.WeakKey) as caught:
         material.new_issuer().prepare(material.request(material.key("RSA-1024")), CLIENT, None, NOW)
     assert str(caught.value) == "weak public key: the RSA modulus has 1024 bits; the minimum is 2048"
 
 
-def test_the_size_of_rsa_keys_can_be_set():
-    """For houses that want more, and for those that still have less."""
+def test_the_minimum_rsa_size_is_configurable():
+    """It can be higher or lower than the default."""
     request = material.request(material.key("RSA-2048"))
     with pytest.raises(weakkeys.WeakKey):
         material.new_issuer(min_rsa_bits=3072).prepare(request, CLIENT, None, NOW)
@@ -134,8 +134,8 @@ def test_the_size_of_rsa_keys_can_be_set():
     assert issued(material.new_issuer(min_rsa_bits=1024), small).public_key() == small.request.public_key
 
 
-def test_a_token_is_good_once_and_here():
-    """It cannot be redeemed twice, nor by another issuer."""
+def test_a_signing_token_is_used_once_by_its_issuer():
+    """A second use is refused, and the use by another issuer."""
     issuer = material.new_issuer()
     prepared = issuer.prepare(material.request(), CLIENT, None, NOW)
     with pytest.raises(issue.IssueError, match="the certificate was prepared by another issuer"):
@@ -146,20 +146,20 @@ def test_a_token_is_good_once_and_here():
 
 
 def test_only_the_bytes_of_the_token_are_signed():
-    """A changed template is not what is signed, and the check finds the difference."""
-    own = Observed()
-    issuer = issue.Issuer(own, material.YEAR)
+    """If the template was changed, the check after signing fails."""
+    recording = RecordingAuthority()
+    issuer = issue.Issuer(recording, material.YEAR)
     prepared = issuer.prepare(material.request(), CLIENT, None, NOW)
     changed = dataclasses.replace(prepared, template=dataclasses.replace(prepared.template, serial=7))
     with pytest.raises(issue.CheckFailed, match=r"differs from what was prepared in the serial number$"):
         issuer.issue(changed)
-    assert own.signed == [prepared.to_be_signed]
+    assert recording.signed == [prepared.to_be_signed]
 
 
-def test_only_an_issuer_makes_tokens():
-    """A second token for the same bytes would be a second signature."""
-    own = Observed()
-    issuer = issue.Issuer(own, material.YEAR)
+def test_signing_tokens_cannot_be_created_or_copied():
+    """A second token for the same bytes would allow a second signature."""
+    recording = RecordingAuthority()
+    issuer = issue.Issuer(recording, material.YEAR)
     prepared = issuer.prepare(material.request(), CLIENT, None, NOW)
     with pytest.raises(TypeError, match=r"only Issuer\.prepare and Issuer\.resume make signing tokens"):
         issue.SigningToken(issuer, prepared.to_be_signed)
@@ -169,14 +169,14 @@ def test_only_an_issuer_makes_tokens():
     issuer.issue(prepared)
     with pytest.raises(issue.IssueError, match="the certificate was issued already"):
         issuer.issue(dataclasses.replace(prepared))
-    assert own.signed == [prepared.to_be_signed]
+    assert recording.signed == [prepared.to_be_signed]
 
 
-def test_of_several_threads_one_redeems_a_token():
-    """The key is used once, whoever comes first."""
+def test_one_of_several_threads_uses_a_token():
+    """The others get an error, and the CA key is used once."""
     threads = 8
-    own = Observed()
-    issuer = issue.Issuer(own, material.YEAR)
+    recording = RecordingAuthority()
+    issuer = issue.Issuer(recording, material.YEAR)
     barrier = threading.Barrier(threads)
 
     def redeem(prepared):
@@ -188,25 +188,25 @@ def test_of_several_threads_one_redeems_a_token():
 
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         for _ in range(20):
-            own.signed.clear()
+            recording.signed.clear()
             prepared = issuer.prepare(material.request(), CLIENT, None, NOW)
             results = list(pool.map(redeem, [prepared] * threads))
-            assert own.signed == [prepared.to_be_signed]
+            assert recording.signed == [prepared.to_be_signed]
             assert results.count("the certificate was issued already") == threads - 1
 
 
-def test_what_is_not_what_was_prepared_is_not_handed_out():
-    """A key that signs something else is found out."""
-    issuer = issue.Issuer(Observed(change=lambda data: data + b"x"), material.YEAR)
+def test_a_signature_for_other_bytes_is_not_returned():
+    """The check after signing fails."""
+    issuer = issue.Issuer(RecordingAuthority(change=lambda data: data + b"x"), material.YEAR)
     prepared = issuer.prepare(material.request(), CLIENT, None, NOW)
     with pytest.raises(issue.CheckFailed):
         issuer.issue(prepared)
 
 
-def test_usages_that_a_library_does_not_take_are_issued():
-    """kube-controller-manager issues "encipher only" by itself."""
+def test_encipher_only_is_issued_without_other_usages():
+    """As by kube-controller-manager, although `cryptography` rejects it."""
     prepared = material.new_issuer().prepare(material.request(), ("encipher only",), None, NOW)
-    assert [finding.rule for finding in material.own(prepared.findings)] == ["usage-meaning"]
+    assert [finding.rule for finding in material.own(prepared.findings)] == ["usage-combination"]
     assert material.new_issuer().resume(prepared.to_be_signed, material.request(), ("encipher only",), None, NOW)
     issuer = material.new_issuer()
     assert issuer.issue(issuer.prepare(material.request(), ("encipher only",), None, NOW))
@@ -214,7 +214,7 @@ def test_usages_that_a_library_does_not_take_are_issued():
 
 @pytest.mark.parametrize("requests_ca", [True, False])
 @pytest.mark.parametrize("issues_ca", [True, False])
-def test_no_usages_make_a_sound_certificate_fail_its_check(requests_ca, issues_ca):
+def test_every_combination_of_usages_passes_the_check(requests_ca, issues_ca):
     """A failed check stops the signer, so no client may cause one. `cryptography` rejects some of these usages."""
     issuer = material.new_issuer(issues_ca=issues_ca)
     attributes = material.requested(template.basic_constraints(ca=True)) if requests_ca else b""
@@ -227,10 +227,13 @@ def test_no_usages_make_a_sound_certificate_fail_its_check(requests_ca, issues_c
 
 @pytest.mark.parametrize(
     ("key_type", "text"),
-    [("broken", "the certificate cannot be read back: unsupported"), ("other", "the public key is read back changed")],
+    [
+        ("broken", "the certificate cannot be read back: unsupported"),
+        ("other", "the public key differs after it was read back"),
+    ],
 )
-def test_what_could_not_be_checked_is_refused_before_it_is_signed(monkeypatch, key_type, text):
-    """The second library reads the certificate with the signature of the temporary key first."""
+def test_a_certificate_that_cannot_be_read_back_is_not_signed(monkeypatch, key_type, text):
+    """It is read back with the signature of the temporary key first."""
 
     class Certificate:
         def __init__(self, encoded):
@@ -245,8 +248,8 @@ def test_what_could_not_be_checked_is_refused_before_it_is_signed(monkeypatch, k
             return material.key("P-256", 9).public_key()
 
     load_der = x509.load_der_x509_certificate
-    own = Observed()
-    issuer = issue.Issuer(own, material.YEAR)
+    recording = RecordingAuthority()
+    issuer = issue.Issuer(recording, material.YEAR)
     recorded = issuer.prepare(material.request(), CLIENT, None, NOW).to_be_signed
     monkeypatch.setattr(issue.x509, "load_der_x509_certificate", Certificate)
     for attempt in (
@@ -256,17 +259,17 @@ def test_what_could_not_be_checked_is_refused_before_it_is_signed(monkeypatch, k
         with pytest.raises(issue.LintError) as caught:
             attempt()
         assert str(caught.value) == f"the certificate failed linting: {text} [read-back: certplane]"
-    assert own.signed == []
+    assert recording.signed == []
 
 
 def test_every_usage_of_the_api_can_be_issued():
-    """The two tables have what a request may name, and nothing else."""
+    """The two tables have the usages that a request may name, and no others."""
     assert issue.KEY_USAGES.keys() | issue.EXTENDED_KEY_USAGES.keys() == set(csrs.USAGES)
     assert not issue.KEY_USAGES.keys() & issue.EXTENDED_KEY_USAGES.keys()
 
 
-def test_keys_are_encoded_anew():
-    """What a request writes behind the numbers of its key is not copied into the certificate."""
+def test_public_keys_are_encoded_again():
+    """Data after the numbers of a key is not copied into the certificate."""
     private = material.key("RSA-2048")
     parts = list(asn1.Reader(asn1.Reader(material.public_der(private)).read_any().content))
     numbers = asn1.Reader(asn1.decode_bit_string(parts[1])).read_any().content
@@ -280,14 +283,14 @@ def test_keys_are_encoded_anew():
 
 
 def test_lifetimes_are_whole_seconds():
-    """What is left of a second in the configuration is cut off."""
+    """A fraction of a second in the configuration is dropped."""
     longest = datetime.timedelta(hours=9, microseconds=7)
     certificate = issued(issue.Issuer(material.new_authority(), longest), material.request())
     assert certificate.not_valid_after_utc - certificate.not_valid_before_utc == datetime.timedelta(hours=9)
 
 
-def test_the_shortest_lifetime_is_ten_minutes_though_the_signer_has_less():
-    """As kube-controller-manager has it: only what is longer than the signer's is cut."""
+def test_a_requested_lifetime_is_at_least_ten_minutes():
+    """Even if the maximum of the signer is shorter, as in kube-controller-manager."""
     issuer = issue.Issuer(material.new_authority(), datetime.timedelta(minutes=5))
     assert issued(issuer, material.request(), seconds=60).not_valid_after_utc == NOW + datetime.timedelta(minutes=10)
     assert issued(issuer, material.request()).not_valid_after_utc == NOW + datetime.timedelta(minutes=5)
@@ -302,37 +305,37 @@ def test_the_shortest_lifetime_is_ten_minutes_though_the_signer_has_less():
     ],
 )
 def test_an_expired_authority_signs_nothing(after, message):
-    """Not even in the five minutes in which the back-dated start is before the end of the CA."""
-    own = Observed()
-    issuer = issue.Issuer(own, material.YEAR)
-    now = own.not_after + datetime.timedelta(seconds=after)
+    """This includes the five minutes in which the back-dated start is before its end."""
+    recording = RecordingAuthority()
+    issuer = issue.Issuer(recording, material.YEAR)
+    now = recording.not_after + datetime.timedelta(seconds=after)
     with pytest.raises(issue.IssueError) as caught:
         issuer.prepare(material.request(), CLIENT, None, now)
     assert str(caught.value).startswith(f"{message}: NotAfter=")
-    assert own.signed == []
+    assert recording.signed == []
 
 
 def test_an_unknown_usage_is_refused():
-    """It is not left out of the certificate in silence."""
+    """It is not silently dropped."""
     with pytest.raises(issue.IssueError) as caught:
         material.new_issuer().prepare(material.request(), (*CLIENT, "flying"), None, NOW)
     assert str(caught.value) == 'unrecognized usage values: ["flying"]'
 
 
-def test_the_authoritys_own_name_may_be_asked_for():
-    """It is issued, without an authority key identifier, and remarked."""
+def test_the_name_of_the_authority_can_be_requested():
+    """The certificate has no authority key identifier, and there is a finding."""
     issuer = material.new_issuer()
     prepared = issuer.prepare(material.request(common_name="ca-0"), CLIENT, None, NOW)
-    assert [finding.rule for finding in material.own(prepared.findings)] == ["own-issuer"]
+    assert [finding.rule for finding in material.own(prepared.findings)] == ["subject-is-issuer"]
     certificate = load(issuer.issue(prepared))
-    assert x509.AuthorityKeyIdentifier not in {type(each.value) for each in certificate.extensions}
+    assert x509.AuthorityKeyIdentifier not in {type(extension.value) for extension in certificate.extensions}
 
 
-# --- taking back what was recorded --------------------------------------------------------------------------------
+# --- resuming a recorded certificate ------------------------------------------------------------------------------
 
 
-def test_what_was_recorded_is_issued_by_another_process():
-    """The same bytes, the same serial number. With RSA, whose signatures are deterministic, the same certificate."""
+def test_a_recorded_certificate_is_issued_by_another_process():
+    """With the same bytes and serial number. RSA signatures are deterministic, so the certificates are equal."""
     request = material.request(dns=["a.example"])
     recorded = material.new_issuer("RSA-2048").prepare(request, CLIENT, 3600, NOW).to_be_signed
     certificates = []
@@ -354,22 +357,22 @@ def recorded_by(issuer, **fields):
     return issuer.prepare(material.request(**fields), CLIENT, 3600, NOW).to_be_signed
 
 
-def test_what_another_authority_prepared_is_refused():
-    """The CA was exchanged in between; also if it has the same name, and another key."""
+def test_a_record_of_another_authority_is_refused():
+    """The CA was replaced in between, perhaps by one with the same name and another key."""
     expected = "the recorded certificate is for another authority"
     assert refused(recorded_by(material.new_issuer(number=1))) == expected
     renewed = material.renewed(material.new_authority(), material.key("P-256", 7))
     assert refused(recorded_by(issue.Issuer(renewed, material.YEAR))) == expected
 
 
-def test_what_is_for_another_key_is_refused():
-    """The bytes are of another request."""
+def test_a_record_for_another_key_is_refused():
+    """It belongs to another request."""
     recorded = recorded_by(material.new_issuer(), private=material.key("P-256", 1))
     assert refused(recorded) == "the recorded certificate is for another key"
 
 
-def test_what_is_over_is_refused():
-    """It took too long to come back."""
+def test_an_expired_record_is_refused():
+    """It can be resumed until a second before its notAfter."""
     end = NOW + datetime.timedelta(hours=1)
     recorded = recorded_by(material.new_issuer())
     assert refused(recorded, now=end) == "the recorded certificate has expired: NotAfter=2026-01-01 01:00:00 +0000 UTC"
@@ -386,54 +389,54 @@ def test_what_is_over_is_refused():
         pytest.param({}, ("server auth",), id="other usages"),
     ],
 )
-def test_what_would_not_be_issued_is_refused(request_, usages):
-    """Whoever changes the record gets no certificate for it."""
+def test_a_record_that_differs_from_the_request_is_refused(request_, usages):
+    """A changed record is not signed."""
     recorded = recorded_by(material.new_issuer())
     expected = "the recorded certificate differs from what would be issued for the request"
     assert refused(recorded, material.request(**request_), usages) == expected
 
 
-def test_nonsense_is_refused():
-    """Whatever the record holds, there is a reason and no exception of another kind."""
+def test_malformed_records_are_refused():
+    """No other exception is raised, whatever the record contains."""
     good = recorded_by(material.new_issuer())
     expected = "the record is not a certificate"
-    for bad in (b"", b"\x30\x00", b"nonsense", good[:-1], good + b"\0"):
-        assert refused(bad) == expected
+    for record in (b"", b"\x30\x00", b"nonsense", good[:-1], good + b"\0"):
+        assert refused(record) == expected
 
 
-def test_what_lives_too_long_is_refused():
-    """The signer's longest lifetime was made shorter, or the record is forged."""
+def test_a_record_above_the_maximum_lifetime_is_refused():
+    """The maximum of the signer was reduced in between, or the record is forged."""
     recorded = material.new_issuer().prepare(material.request(), CLIENT, None, NOW).to_be_signed
-    shorter = issue.Issuer(material.new_authority(), datetime.timedelta(hours=1))
+    issuer = issue.Issuer(material.new_authority(), datetime.timedelta(hours=1))
     with pytest.raises(issue.LintError) as caught:
-        shorter.resume(recorded, material.request(), CLIENT, None, NOW)
+        issuer.resume(recorded, material.request(), CLIENT, None, NOW)
     assert [finding.rule for finding in caught.value.findings] == ["lifetime"]
 
 
-def test_a_lifetime_is_not_chosen_by_the_record():
-    """It is what the request would have got at the moment that the record names; that is not to come."""
+def test_the_lifetime_of_a_record_is_that_of_the_request():
+    """As of the recorded time, which must not be in the future."""
     expected = "the recorded certificate has a lifetime that the request would not get"
     recorded = recorded_by(material.new_issuer())
     assert refused(recorded, seconds=7200) == expected
     assert refused(recorded, now=NOW - issue.BACKDATE - datetime.timedelta(seconds=1)) == expected
-    early = material.new_issuer().resume(recorded, material.request(), CLIENT, 3600, NOW - issue.BACKDATE)
-    assert early.to_be_signed == recorded
+    resumed = material.new_issuer().resume(recorded, material.request(), CLIENT, 3600, NOW - issue.BACKDATE)
+    assert resumed.to_be_signed == recorded
 
 
-def test_a_serial_number_is_not_chosen_by_the_record():
-    """One that our generator does not make is refused, whoever wrote it."""
+def test_the_serial_number_of_a_record_is_checked():
+    """Only numbers that the generator can make are accepted."""
     issuer = material.new_issuer()
     prepared = issuer.prepare(material.request(), CLIENT, None, NOW)
     one = dataclasses.replace(prepared.template, serial=1).to_be_signed()
-    fields = [each.raw for each in asn1.Reader(asn1.Reader(one).read_any().content)]
+    fields = [field.raw for field in asn1.Reader(asn1.Reader(one).read_any().content)]
     negative = asn1.encode(0x30, b"".join((fields[0], b"\x02\x01\xff", *fields[2:])))
     for forged in (one, negative):
         with pytest.raises(issue.LintError):
             issuer.resume(forged, material.request(), CLIENT, None, NOW)
 
 
-def test_weak_keys_are_not_resumed():
-    """The rules of today count."""
+def test_a_record_for_a_weak_key_is_refused():
+    """The current configuration counts."""
     request = material.request(material.key("RSA-2048"))
     recorded = material.new_issuer().prepare(request, CLIENT, None, NOW).to_be_signed
     with pytest.raises(weakkeys.WeakKey):
@@ -441,8 +444,8 @@ def test_weak_keys_are_not_resumed():
 
 
 def test_the_result_is_one_pem_block():
-    """Without the authority's certificate."""
+    """The certificate of the CA is not included."""
     issuer = material.new_issuer()
     text = issuer.issue(issuer.prepare(material.request(), CLIENT, None, NOW))
-    assert [each.label for each in pem.blocks(text)] == ["CERTIFICATE"]
+    assert [block.label for block in pem.blocks(text)] == ["CERTIFICATE"]
     assert load(text).public_bytes(serialization.Encoding.PEM) == text

@@ -1,4 +1,4 @@
-"""An authority vouches for no more than its own certificate allows: RFC 5280 section 4.2.1.10, and purposes."""
+"""Certificates comply with the name constraints and the extended key usages of their CA (RFC 5280 section 4.2.1.10)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import ipaddress
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certplane.x509 import certificatenames
@@ -22,7 +21,7 @@ DNS, IP, EMAIL, URI = x509.DNSName, x509.IPAddress, x509.RFC822Name, x509.Unifor
 
 def directory(*organizations):
     return x509.DirectoryName(
-        x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, each) for each in organizations])
+        x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization) for organization in organizations])
     )
 
 
@@ -31,31 +30,19 @@ def network(text):
 
 
 def issuer(permitted=(), excluded=(), purposes=None):
-    """One that signs under a CA certificate with such limits."""
-    private = material.key()
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "limited")])
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(private.public_key())
-        .serial_number(1)
-        .not_valid_before(material.NOW - DAY)
-        .not_valid_after(material.NOW + material.YEAR)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    )
+    """An issuer whose CA certificate has these name constraints and extended key usages."""
+    extensions = [(x509.BasicConstraints(ca=True, path_length=None), True)]
     if permitted or excluded:
-        builder = builder.add_extension(
-            x509.NameConstraints(list(permitted) or None, list(excluded) or None), critical=True
-        )
+        extensions.append((x509.NameConstraints(list(permitted) or None, list(excluded) or None), True))
     if purposes is not None:
-        builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
-    encoded = builder.sign(private, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
-    return issue.Issuer(authority.Authority(encoded, private), material.YEAR)
+        extensions.append((x509.ExtendedKeyUsage(purposes), False))
+    validity = (material.NOW - DAY, material.NOW + material.YEAR)
+    encoded = material.certificate(material.key(), material.key(), "limited", validity, extensions)
+    return issue.Issuer(authority.Authority(encoded, material.key()), material.YEAR)
 
 
 def prepare(issuer, usages=("client auth",), organizations=(), **names):
-    """Ask for a certificate with such names."""
+    """Prepare a certificate with these names."""
     alternative = template.subject_alt_name(template.AltNames(**names), critical=False)
     attributes = material.requested(alternative) if any(names.values()) else b""
     subject = template.encode_name(certificatenames.Subject(organization=organizations, common_name="jane"))
@@ -64,7 +51,7 @@ def prepare(issuer, usages=("client auth",), organizations=(), **names):
 
 
 def refused(issuer, **requested):
-    """Which rules stop it."""
+    """The rules that refuse it."""
     try:
         prepare(issuer, **requested)
     except issue.LintError as error:
@@ -72,7 +59,7 @@ def refused(issuer, **requested):
     return []
 
 
-NAMES = [
+WITHIN = [
     (DNS("a.example"), {"dns": ["a.example", "A.EXAMPLE", "b.a.example", "*.a.example"]}),
     (DNS(".a.example"), {"dns": ["b.a.example"]}),
     (DNS(""), {"dns": ["anything"]}),
@@ -84,7 +71,7 @@ NAMES = [
     (URI("a.example"), {"uri": ["https://a.example/path", "spiffe://a.example/ns/x"]}),
     (URI(".a.example"), {"uri": ["https://b.a.example:8443"]}),
 ]  # fmt: skip
-OTHERS = [
+OUTSIDE = [
     (DNS("a.example"), {"dns": ["example", "ba.example", "a.example.org"]}),
     (DNS(".a.example"), {"dns": ["a.example"]}),
     (network("10.0.0.0/8"), {"ip": ["11.0.0.1"]}),
@@ -105,62 +92,62 @@ def one_by_one(table):
                 yield pytest.param(subtree, {kind: [value]}, id=f"{subtree.value}-{text}")
 
 
-@pytest.mark.parametrize(("subtree", "names"), list(one_by_one(NAMES)))
+@pytest.mark.parametrize(("subtree", "names"), list(one_by_one(WITHIN)))
 def test_names_within_a_subtree(subtree, names):
-    """Where the subtree is permitted they are issued, where it is excluded they are not."""
+    """They are issued if the subtree is permitted, and refused if it is excluded."""
     assert refused(issuer(permitted=[subtree]), **names) == []
-    assert refused(issuer(excluded=[subtree]), **names) == ["names-of-authority"]
+    assert refused(issuer(excluded=[subtree]), **names) == ["name-constraints"]
 
 
-@pytest.mark.parametrize(("subtree", "names"), list(one_by_one(OTHERS)))
+@pytest.mark.parametrize(("subtree", "names"), list(one_by_one(OUTSIDE)))
 def test_names_outside_a_subtree(subtree, names):
-    """Where the subtree is permitted they are not issued, where it is excluded they are."""
-    assert refused(issuer(permitted=[subtree]), **names) == ["names-of-authority"]
+    """They are refused if the subtree is permitted, and issued if it is excluded."""
+    assert refused(issuer(permitted=[subtree]), **names) == ["name-constraints"]
     assert refused(issuer(excluded=[subtree]), **names) == []
 
 
-def test_a_subtree_is_about_names_of_its_own_type():
-    """Where only DNS names are permitted, addresses and subjects are as free as before."""
+def test_a_subtree_constrains_names_of_its_type_only():
+    """Permitted DNS names do not restrict addresses and subjects."""
     limited = issuer(permitted=[DNS("a.example")])
     assert refused(limited, ip=[ipaddress.ip_address("10.0.0.1")]) == []
     assert refused(limited) == []
 
 
-def test_a_wildcard_stands_for_what_is_excluded():
-    """`*.a.example` would be good for the name that the authority must not vouch for."""
+def test_a_wildcard_that_covers_an_excluded_name_is_refused():
+    """`*.a.example` would be valid for `bad.a.example`."""
     limited = issuer(excluded=[DNS("bad.a.example")])
-    assert refused(limited, dns=["*.a.example"]) == ["names-of-authority"]
+    assert refused(limited, dns=["*.a.example"]) == ["name-constraints"]
     assert refused(limited, dns=["*.good.a.example"]) == []
 
 
-def test_a_uri_without_a_host_is_in_no_subtree():
-    """Nor is it outside of one: RFC 5280 has it rejected either way."""
-    assert refused(issuer(permitted=[URI("a.example")]), uri=["urn:uuid:1"]) == ["names-of-authority"]
-    assert refused(issuer(excluded=[URI("a.example")]), uri=["urn:uuid:1"]) == ["names-of-authority"]
+def test_a_uri_without_a_host_is_refused_under_uri_constraints():
+    """RFC 5280 requires this for permitted and for excluded subtrees."""
+    assert refused(issuer(permitted=[URI("a.example")]), uri=["urn:uuid:1"]) == ["name-constraints"]
+    assert refused(issuer(excluded=[URI("a.example")]), uri=["urn:uuid:1"]) == ["name-constraints"]
     assert refused(issuer(permitted=[DNS("a.example")]), uri=["urn:uuid:1"]) == []
 
 
-def test_one_name_outside_is_enough():
-    """The reason names it."""
+def test_one_name_outside_the_constraints_is_enough():
+    """The error has that name."""
     limited = issuer(permitted=[DNS("a.example"), DNS("b.example")], excluded=[DNS("c.a.example")])
-    with pytest.raises(issue.LintError, match=r"'d\.example' is in no subtree .* \[names-of-authority: 4\.2\.1\.10\]"):
+    with pytest.raises(issue.LintError, match=r"'d\.example' is in no subtree .* \[name-constraints: 4\.2\.1\.10\]"):
         prepare(limited, dns=["a.example", "b.example", "d.example"])
     with pytest.raises(issue.LintError, match=r"'x\.c\.a\.example' is in a subtree"):
         prepare(limited, dns=["x.c.a.example"])
 
 
 def test_subjects_in_directory_subtrees():
-    """Part by part from the left; case and blanks do not count."""
+    """RDNs are compared from the left, without regard to case and repeated spaces."""
     limited = issuer(permitted=[directory("Example  Corp")])
     assert refused(limited, organizations=("example corp",)) == []
-    assert refused(limited, organizations=("other",)) == ["names-of-authority"]
-    assert refused(issuer(excluded=[directory("other")]), organizations=("other",)) == ["names-of-authority"]
+    assert refused(limited, organizations=("other",)) == ["name-constraints"]
+    assert refused(issuer(excluded=[directory("other")]), organizations=("other",)) == ["name-constraints"]
 
 
-def test_an_authority_for_servers_vouches_for_no_clients():
-    """Verifiers hold what it signs to the purposes that it has itself."""
+def test_the_extended_key_usages_of_the_ca_restrict_its_certificates():
+    """Verifiers apply them to the whole chain."""
     limited = issuer(purposes=[ExtendedKeyUsageOID.SERVER_AUTH])
-    assert refused(limited, usages=("client auth",)) == ["usage-of-authority"]
+    assert refused(limited, usages=("client auth",)) == ["ca-extended-key-usage"]
     assert refused(limited, usages=("server auth",)) == []
     assert refused(limited, usages=("digital signature",)) == []
     assert refused(issuer(purposes=[ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE])) == []

@@ -46,7 +46,7 @@ def test_chains_are_validated_as_in_go(group):
 
 
 def test_only_texts_differ_from_go():
-    """Not whether the chain is valid, and only in few cases."""
+    """The validity of a chain never differs, and the text does in few cases."""
     cases = [case for case in RECORDED if "here" in case]
     assert all(bool(case["go"]) == bool(case["here"]) for case in cases)
     assert len(cases) * 10 < len(RECORDED)
@@ -152,7 +152,7 @@ def test_long_chains_are_refused():
 
 @pytest.mark.parametrize("kind", ["dns", "email", "uri", "ip"])
 def test_names_and_constraints_cost_their_sum(kind):
-    """Not their product: the number of executed lines of Python is linear."""
+    """The number of executed lines of Python is linear in the number of names and of constraints."""
 
     def values(count, *, constraint):
         for number in range(count):
@@ -197,7 +197,7 @@ def test_a_span_ends_when_a_certificate_becomes_valid_or_expires(days, since, un
 
 
 def test_a_refusal_with_the_current_time_is_valid_for_a_minute():
-    """Else the log would have an old time."""
+    """A cached refusal would have an old time in the log."""
     now = chains.NOW + datetime.timedelta(days=10)
     refused = refusal(chains.certificate(LEAF), now=now)
     assert refused.span.until == now + datetime.timedelta(minutes=1)

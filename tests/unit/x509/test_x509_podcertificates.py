@@ -3,55 +3,21 @@
 from __future__ import annotations
 
 import datetime
-import functools
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa, x25519
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from certplane.golang import asn1, dertags, pem
 from certplane.x509.trust import podcertificates
+from tests.unit.x509 import material
 
 BEGINS = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 ENDS = BEGINS + datetime.timedelta(days=1)
 
-GENERATORS = {
-    "P-224": lambda: ec.generate_private_key(ec.SECP224R1()),
-    "P-256": lambda: ec.generate_private_key(ec.SECP256R1()),
-    "P-384": lambda: ec.generate_private_key(ec.SECP384R1()),
-    "P-521": lambda: ec.generate_private_key(ec.SECP521R1()),
-    "secp256k1": lambda: ec.generate_private_key(ec.SECP256K1()),
-    "Ed25519": ed25519.Ed25519PrivateKey.generate,
-    "X25519": x25519.X25519PrivateKey.generate,
-    "DSA": lambda: dsa.generate_private_key(1024),
-    "RSA-1024": lambda: rsa.generate_private_key(65537, 1024),
-    "RSA-2048": lambda: rsa.generate_private_key(65537, 2048),
-    "RSA-3072": lambda: rsa.generate_private_key(65537, 3072),
-}
 #: The modulus of an RSA key that no library generates; nothing is signed with it.
 TINY = (1 << 511) + 1
-
-
-@functools.cache
-def generate(kind, number):
-    return GENERATORS[kind]()
-
-
-def key(kind="P-256", number=0):
-    """The same key for the same arguments."""
-    return generate(kind, number)
-
-
-def hash_for(private):
-    return None if isinstance(private, ed25519.Ed25519PrivateKey) else hashes.SHA256()
-
-
-def spki(private):
-    return private.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
 
 
 def tiny_spki():
@@ -62,35 +28,17 @@ def tiny_spki():
     return asn1.encode(dertags.SEQUENCE, algorithm + asn1.encode(dertags.BIT_STRING, b"\0" + numbers))
 
 
-def stub(private):
-    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-    return builder.sign(private, hash_for(private)).public_bytes(serialization.Encoding.DER)
-
-
 def forged(private, other):
     """A request with the key `private` and a signature of the key `other`."""
-    requests = [asn1.Reader(stub(key)).read_any() for key in (private, other)]
+    requests = [asn1.Reader(material.stub_request(key)).read_any() for key in (private, other)]
     (information, *_), (_, algorithm, signature) = (asn1.Reader(request.content) for request in requests)
     return asn1.encode(dertags.SEQUENCE, information.raw + algorithm.raw + signature.raw)
 
 
-def certificate(subject_key=None, authority=None, names=()):
-    subject_key = subject_key or key()
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "jane")])
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(subject_key.public_key())
-        .serial_number(1)
-        .not_valid_before(BEGINS)
-        .not_valid_after(ENDS)
-    )
-    if authority is not None:
-        builder = builder.add_extension(x509.BasicConstraints(authority, None), critical=True)
-    if names:
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return builder.sign(key(), hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+def certificate(subject_key=None, *, is_ca=None, names=()):
+    extensions = [] if is_ca is None else [(x509.BasicConstraints(is_ca, None), True)]
+    extensions += [(x509.SubjectAlternativeName(names), False)] if names else []
+    return material.certificate(subject_key or material.key(), material.key(), "jane", (BEGINS, ENDS), extensions)
 
 
 def block(data, label="CERTIFICATE"):
@@ -99,35 +47,54 @@ def block(data, label="CERTIFICATE"):
 
 # --- the keys of pods ---------------------------------------------------------------------------------------------
 
-GOOD_KINDS = ("P-256", "P-384", "P-521", "Ed25519", "RSA-3072")
+RSA_SIZE = "RSA keys must have modulus size 3072 or 4096"
+UNKNOWN = "unknown public key type; supported types are Ed25519, ECDSA, and RSA"
+UNREADABLE_REQUEST = "must be a valid PKCS#10 CSR"
+STRONG_KINDS = ("P-256", "P-384", "P-521", "Ed25519", "RSA-3072")
 
 
-@pytest.mark.parametrize("kind", GOOD_KINDS)
-def test_good_keys_pass_both_ways(kind):
+@pytest.mark.parametrize("kind", STRONG_KINDS)
+def test_strong_keys_are_accepted_in_both_forms(kind):
     """In a stub request, and as a public key."""
-    podcertificates.check_stub_request(stub(key(kind)))
-    podcertificates.check_public_key(spki(key(kind)))
+    podcertificates.check_stub_request(material.stub_request(material.key(kind)))
+    podcertificates.check_public_key(material.public_der(material.key(kind)))
 
 
 @pytest.mark.parametrize(
     ("make", "text", "value"),
     [
-        (lambda: b"", "must be a valid PKCS#10 CSR", None),
-        (lambda: b"\x30\x03abc", "must be a valid PKCS#10 CSR", None),
-        (lambda: block(stub(key()), "CERTIFICATE REQUEST"), "must be a valid PKCS#10 CSR", None),
-        (lambda: stub(key("secp256k1")), "must be a valid PKCS#10 CSR", None),
+        (lambda: b"", UNREADABLE_REQUEST, None),
+        (lambda: b"\x30\x03abc", UNREADABLE_REQUEST, None),
         (
-            lambda: stub(key("P-224")),
+            lambda: block(material.stub_request(material.key()), "CERTIFICATE REQUEST"),
+            UNREADABLE_REQUEST,
+            None,
+        ),
+        (lambda: material.stub_request(material.key("secp256k1")), UNREADABLE_REQUEST, None),
+        (
+            lambda: material.stub_request(material.key("P-224")),
             "elliptic public keys must use curve P256, P384, or P521",
             "curve P-224",
         ),
-        (lambda: stub(key("RSA-2048")), "RSA keys must have modulus size 3072 or 4096", "2048-bit modulus"),
-        (lambda: stub(key("RSA-1024")), "RSA keys must have modulus size 3072 or 4096", "1024-bit modulus"),
-        (lambda: stub(key("DSA")), "unknown public key type; supported types are Ed25519, ECDSA, and RSA", None),
-        (lambda: forged(key(), key("P-256", 1)), "invalid signature", None),
+        (
+            lambda: material.stub_request(material.key("RSA-2048")),
+            RSA_SIZE,
+            "2048-bit modulus",
+        ),
+        (
+            lambda: material.stub_request(material.key("RSA-1024")),
+            RSA_SIZE,
+            "1024-bit modulus",
+        ),
+        (
+            lambda: material.stub_request(material.key("DSA")),
+            UNKNOWN,
+            None,
+        ),
+        (lambda: forged(material.key(), material.key("P-256", 1)), "invalid signature", None),
     ],
 )
-def test_bad_stub_requests_are_refused(make, text, value):
+def test_invalid_stub_requests_are_refused(make, text, value):
     """The request must be well-formed, its key strong, and its signature valid."""
     with pytest.raises(podcertificates.PodKeyError) as caught:
         podcertificates.check_stub_request(make())
@@ -135,24 +102,31 @@ def test_bad_stub_requests_are_refused(make, text, value):
 
 
 UNREADABLE = "must be a valid PKIX-serialized public key"
-UNKNOWN = "unknown public key type; supported types are Ed25519, ECDSA, and RSA"
 
 
 @pytest.mark.parametrize(
     ("make", "text", "value"),
     [
         (lambda: b"x", UNREADABLE, None),
-        (lambda: spki(key()) + b"\0", UNREADABLE, None),
-        (lambda: spki(key()) + b"\xa0\x00", UNREADABLE, None),
-        (lambda: spki(key("secp256k1")), UNREADABLE, None),
-        (lambda: spki(key("X25519")), UNKNOWN, None),
-        (lambda: spki(key("DSA")), UNKNOWN, None),
-        (lambda: spki(key("P-224")), "elliptic public keys must use curve P256 or P384", "curve P-224"),
-        (lambda: spki(key("RSA-2048")), "RSA keys must have modulus size 3072 or 4096", "2048-bit modulus"),
-        (tiny_spki, "RSA keys must have modulus size 3072 or 4096", "512-bit modulus"),
+        (lambda: material.public_der(material.key()) + b"\0", UNREADABLE, None),
+        (lambda: material.public_der(material.key()) + b"\xa0\x00", UNREADABLE, None),
+        (lambda: material.public_der(material.key("secp256k1")), UNREADABLE, None),
+        (lambda: material.public_der(material.key("X25519")), UNKNOWN, None),
+        (lambda: material.public_der(material.key("DSA")), UNKNOWN, None),
+        (
+            lambda: material.public_der(material.key("P-224")),
+            "elliptic public keys must use curve P256 or P384",
+            "curve P-224",
+        ),
+        (
+            lambda: material.public_der(material.key("RSA-2048")),
+            RSA_SIZE,
+            "2048-bit modulus",
+        ),
+        (tiny_spki, RSA_SIZE, "512-bit modulus"),
     ],
 )
-def test_bad_public_keys_are_refused(make, text, value):
+def test_invalid_public_keys_are_refused(make, text, value):
     """There must be exactly one key, of a supported type, and strong. The reported value is the key by default."""
     data = make()
     with pytest.raises(podcertificates.PodKeyError) as caught:
@@ -169,19 +143,21 @@ def proof(private, message):
     return private.sign(message, ec.ECDSA(hashes.SHA256()))
 
 
-@pytest.mark.parametrize("kind", GOOD_KINDS)
+@pytest.mark.parametrize("kind", STRONG_KINDS)
 def test_a_proof_is_for_one_key_and_one_message(kind):
     """A signature proves possession of the key that made it, for the signed message only. RSA-PSS may have any salt."""
-    private = key(kind)
-    assert podcertificates.proves_possession(spki(private), proof(private, b"uid"), b"uid")
-    assert not podcertificates.proves_possession(spki(private), proof(private, b"uid"), b"other")
-    assert not podcertificates.proves_possession(spki(private), b"", b"uid")
-    assert not podcertificates.proves_possession(spki(key("P-256", 1)), proof(private, b"uid"), b"uid")
+    private = material.key(kind)
+    assert podcertificates.proves_possession(material.public_der(private), proof(private, b"uid"), b"uid")
+    assert not podcertificates.proves_possession(material.public_der(private), proof(private, b"uid"), b"other")
+    assert not podcertificates.proves_possession(material.public_der(private), b"", b"uid")
+    assert not podcertificates.proves_possession(
+        material.public_der(material.key("P-256", 1)), proof(private, b"uid"), b"uid"
+    )
 
 
 def test_keys_of_unsupported_types_prove_nothing():
     """They cannot sign."""
-    assert not podcertificates.proves_possession(spki(key("X25519")), b"x", b"uid")
+    assert not podcertificates.proves_possession(material.public_der(material.key("X25519")), b"x", b"uid")
 
 
 # --- chains -------------------------------------------------------------------------------------------------------
@@ -190,7 +166,7 @@ def test_keys_of_unsupported_types_prove_nothing():
 def test_the_leaf_of_a_chain_is_parsed():
     """Names, validity and key of the first certificate; later blocks are not parsed."""
     leaf = certificate(names=[x509.DNSName("a.b"), x509.RFC822Name("a@b"), x509.DNSName("c")])
-    expected = podcertificates.Leaf(("a.b", "c"), ("a@b",), BEGINS, ENDS, spki(key()))
+    expected = podcertificates.Leaf(("a.b", "c"), ("a@b",), BEGINS, ENDS, material.public_der(material.key()))
     assert podcertificates.parse_leaf(block(leaf) + block(b"x")) == expected
 
 
@@ -222,24 +198,26 @@ def test_intermediates_must_be_certificates(rest, expected):
     """Kubernetes misspells the error for other blocks."""
     problem = ""
     try:
-        podcertificates.check_intermediates(block(certificate()) + block(certificate(key("P-256", 1))) + rest)
+        podcertificates.check_intermediates(block(certificate()) + block(certificate(material.key("P-256", 1))) + rest)
     except podcertificates.ChainError as error:
         problem = str(error)
     assert problem == expected
 
 
-@pytest.mark.parametrize("kind", GOOD_KINDS)
+@pytest.mark.parametrize("kind", STRONG_KINDS)
 def test_a_certificate_is_for_the_requested_key(kind):
     """Requested by stub or by public key; and for no other key."""
-    leaf = podcertificates.parse_leaf(block(certificate(key(kind))))
-    assert podcertificates.is_issued_to(leaf, stub=stub(key(kind)), spki=b"")
-    assert podcertificates.is_issued_to(leaf, stub=b"", spki=spki(key(kind)))
-    assert not podcertificates.is_issued_to(leaf, stub=stub(key("P-256", 1)), spki=b"")
-    assert not podcertificates.is_issued_to(leaf, stub=b"", spki=spki(key("P-256", 1)))
+    leaf = podcertificates.parse_leaf(block(certificate(material.key(kind))))
+    assert podcertificates.is_issued_to(leaf, stub=material.stub_request(material.key(kind)), spki=b"")
+    assert podcertificates.is_issued_to(leaf, stub=b"", spki=material.public_der(material.key(kind)))
+    assert not podcertificates.is_issued_to(leaf, stub=material.stub_request(material.key("P-256", 1)), spki=b"")
+    assert not podcertificates.is_issued_to(leaf, stub=b"", spki=material.public_der(material.key("P-256", 1)))
 
 
 @pytest.mark.parametrize(
-    "requested", [b"", b"x", spki(key("X25519"))], ids=["nothing", "not a key", "an unsupported type"]
+    "requested",
+    [b"", b"x", material.public_der(material.key("X25519"))],
+    ids=["nothing", "not a key", "an unsupported type"],
 )
 def test_no_certificate_is_for_an_invalid_key(requested):
     """Keys that cannot be parsed match no certificate."""

@@ -1,4 +1,4 @@
-"""A declaration is held against a request: every part of it, and the patterns in it."""
+"""Profiles of signers: their rules and patterns."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import ipaddress
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.x509.oid import NameOID
 
+from certplane import signernames
 from certplane.x509.issuance import profiles
-from certplane.x509.pkcs10 import certificaterequest
+from tests.unit.x509 import material
 
-P256 = ec.generate_private_key(ec.SECP256R1())
 _GENERAL = {
     "dns": x509.DNSName,
     "email": x509.RFC822Name,
@@ -23,17 +20,11 @@ _GENERAL = {
 }
 
 
-def request(common_name="a", organizations=(), key=P256, *, is_ca=False, **names):
-    attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, each) for each in organizations]
-    attributes += [x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else []
-    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(attributes))
-    general = [_GENERAL[kind](each) for kind, values in names.items() for each in values]
-    if general:
-        builder = builder.add_extension(x509.SubjectAlternativeName(general), critical=False)
-    if is_ca:
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
-    return certificaterequest.parse(builder.sign(key, algorithm).public_bytes(serialization.Encoding.PEM))
+def request(common_name="a", organizations=(), key=None, *, is_ca=False, **names):
+    general = [_GENERAL[kind](value) for kind, values in names.items() for value in values]
+    extensions = [x509.BasicConstraints(ca=True, path_length=None)] if is_ca else []
+    verified = material.request(key, common_name, organizations, names=general, extensions=extensions)
+    return verified.request
 
 
 def violations(profile, pkcs10=None, usages=("server auth",), username="jane", expiration=None):
@@ -41,8 +32,8 @@ def violations(profile, pkcs10=None, usages=("server auth",), username="jane", e
     return list(profiles.violations(profiles.Profile(signer="example.com/a", **profile), requested))
 
 
-def test_a_signer_that_says_nothing_permits_all_but_authorities():
-    """Whatever key, names and usages; a CA certificate has to be allowed."""
+def test_an_empty_profile_permits_everything_except_ca_certificates():
+    """They must be allowed explicitly."""
     everything = request("x", ("o",), dns=["a.b", "*.c"], email=["a@b"], ip=["10.0.0.1"], uri=["spiffe://a/b"])
     assert violations({}, everything) == []
     assert violations({}, request(is_ca=True)) == ["a CA certificate is not allowed"]
@@ -52,22 +43,22 @@ def test_a_signer_that_says_nothing_permits_all_but_authorities():
 @pytest.mark.parametrize(
     ("key", "allowed", "is_permitted"),
     [
-        (P256, ("ECDSA-P256",), True),
-        (P256, ("ECDSA-P384", "RSA-2048", "Ed25519"), False),
-        (ec.generate_private_key(ec.SECP384R1()), ("ECDSA-P384",), True),
-        (ed25519.Ed25519PrivateKey.generate(), ("Ed25519",), True),
-        (rsa.generate_private_key(65537, 2048), ("RSA-2048",), True),
-        (rsa.generate_private_key(65537, 2048), ("RSA-3072",), False),
-        (P256, (), False),
+        (material.key(), ("ECDSA-P256",), True),
+        (material.key(), ("ECDSA-P384", "RSA-2048", "Ed25519"), False),
+        (material.key("P-384"), ("ECDSA-P384",), True),
+        (material.key("Ed25519"), ("Ed25519",), True),
+        (material.key("RSA-2048"), ("RSA-2048",), True),
+        (material.key("RSA-2048"), ("RSA-3072",), False),
+        (material.key(), (), False),
     ],
 )
-def test_keys(key, allowed, is_permitted):
-    """By kind; RSA from a size on."""
+def test_permitted_keys(key, allowed, is_permitted):
+    """By type; RSA by its minimum size."""
     assert (violations({"keys": allowed}, request(key=key)) == []) is is_permitted
 
 
-def test_the_key_that_is_refused_is_named():
-    """And what it may be."""
+def test_the_error_has_the_type_of_the_key():
+    """The permitted types follow."""
     assert violations({"keys": ("RSA-3072", "Ed25519")}) == [
         "the key is ECDSA-P256; the signer permits RSA-3072 or Ed25519"
     ]
@@ -90,14 +81,14 @@ def test_the_key_that_is_refused_is_named():
         ("svc:{username}:*", "svc:jane:web", True),
     ],
 )
-def test_texts(pattern, name, is_permitted):
-    """Anchored, with case; only the star means anything."""
+def test_text_patterns(pattern, name, is_permitted):
+    """They match the whole text, in the same case. Only the asterisk is special."""
     assert (violations({"common_name": (pattern,)}, request(name or "")) == []) is is_permitted
 
 
 @pytest.mark.parametrize("username", ["*", "j*", ""])
-def test_a_name_is_no_pattern(username):
-    """Whoever is called like one does not match others."""
+def test_a_user_name_is_no_pattern(username):
+    """A user name with an asterisk, or an empty one, does not match other names."""
     assert violations({"common_name": ("{username}",)}, request("jane"), username=username) != []
     assert violations({"common_name": ("{username}*",)}, request("jane"), username=username) != []
     assert violations({"dns": ("{username}.example.com",)}, request(dns=["a.example.com"]), username=username) != []
@@ -120,13 +111,13 @@ def test_a_name_is_no_pattern(username):
         ("{username}.example.com", "john.example.com", False),
     ],
 )
-def test_dns_names(pattern, name, is_permitted):
-    """Label by label."""
+def test_dns_patterns(pattern, name, is_permitted):
+    """Labels are compared one by one, in any case."""
     assert (violations({"dns": (pattern,)}, request(dns=[name])) == []) is is_permitted
 
 
-def test_wildcards_may_be_refused():
-    """Although a pattern would match them."""
+def test_wildcards_can_be_forbidden():
+    """Even if a pattern matches them."""
     requested = request(dns=["*.example.com"])
     assert violations({"dns": ("*.example.com",)}, requested) == []
     assert violations({"dns": ("*.example.com",), "allow_wildcards": False}, requested) == [
@@ -134,8 +125,8 @@ def test_wildcards_may_be_refused():
     ]
 
 
-def test_addresses():
-    """In networks, of either version."""
+def test_permitted_networks():
+    """Of IPv4 and IPv6."""
     allowed = {"ip": ("10.0.0.0/8", "2001:db8::/32")}
     assert violations(allowed, request(ip=["10.1.2.3", "2001:db8::1"])) == []
     assert violations(allowed, request(ip=["11.1.2.3"])) == [
@@ -143,15 +134,15 @@ def test_addresses():
     ]
 
 
-def test_other_names():
-    """URIs and addresses of people are texts."""
+def test_uri_and_email_patterns():
+    """They are compared as texts."""
     allowed = {"uri": ("spiffe://example.com/ns/*",), "email": ("*@example.com",)}
     assert violations(allowed, request(uri=["spiffe://example.com/ns/a/sa/b"], email=["a@example.com"])) == []
     assert len(violations(allowed, request(uri=["spiffe://other/ns/a"], email=["a@example.com.evil"]))) == 2
 
 
-def test_how_many_names():
-    """Some may be needed, and there may be too many."""
+def test_the_number_of_names():
+    """Some types can be required, and the total can be limited."""
     assert violations({"required_names": ("dns", "uri")}) == ["DNS or URI subjectAltName is required"]
     assert violations({"required_names": ("dns", "uri")}, request(uri=["a:b"])) == []
     assert violations({"max_names": 2}, request(dns=["a", "b"], ip=["10.0.0.1"])) == [
@@ -159,8 +150,8 @@ def test_how_many_names():
     ]
 
 
-def test_subject():
-    """Each organization has to match; all of them may be prescribed."""
+def test_organizations():
+    """Each must match a pattern, or exactly these are required."""
     requested = request("a", ("x", "y"))
     assert violations({"organizations": ("x",)}, requested) == [
         'subject organization "y" is not allowed: the signer permits x'
@@ -173,8 +164,8 @@ def test_subject():
     assert violations({"exact_organizations": ("x",)}, requested) == ["subject organization is not x"]
 
 
-def test_usages():
-    """Those that may, and those that must."""
+def test_permitted_and_required_usages():
+    """Each violation is reported."""
     rules = {"usages": ("server auth", "digital signature"), "required_usages": ("server auth",)}
     assert violations(rules) == []
     assert violations(rules, usages=("client auth",)) == [
@@ -183,8 +174,8 @@ def test_usages():
     ]
 
 
-def test_lifetimes():
-    """Too short is refused; too long is cut, elsewhere."""
+def test_the_minimum_lifetime():
+    """A lifetime above the maximum is permitted: the issuer reduces it."""
     rules = {"min_lifetime": datetime.timedelta(hours=1), "max_lifetime": datetime.timedelta(hours=2)}
     assert violations(rules, expiration=600) == ["expirationSeconds is 600; the minimum is 3600"]
     assert (
@@ -195,8 +186,8 @@ def test_lifetimes():
     )
 
 
-def test_the_order_is_part_of_the_declaration():
-    """The first thing that is broken is what is told."""
+def test_the_order_of_the_rules():
+    """The first violation in the order of the profile is reported."""
     rules = {"common_name": ("x",), "usages": (), "order": ("usages", "common_name")}
     requested = profiles.RequestedCertificate(request(), ("server auth",))
     with pytest.raises(profiles.ProfileViolation, match="invalid usage"):
@@ -212,8 +203,8 @@ def test_the_order_is_part_of_the_declaration():
         ((profiles.Approval(groups=("others",)),), False),
     ],
 )
-def test_who_is_approved_without_a_person(approval, expected):
-    """Whom a rule names, for what is permitted."""
+def test_automatic_approval(approval, expected):
+    """A rule must match the user, and the profile must permit the request."""
     profile = profiles.Profile(signer="example.com/a", common_name=("a",), approval=approval)
     assert profiles.may_approve(profile, profiles.RequestedCertificate(request(), (), "jane"), ("makers",)) is expected
     assert not profiles.may_approve(profile, profiles.RequestedCertificate(request("b"), (), "jane"), ("makers",))
@@ -226,25 +217,25 @@ SERVING = ("server auth", "digital signature")
 @pytest.mark.parametrize(
     ("signer", "usages", "is_permitted"),
     [
-        (profiles.KUBE_APISERVER_CLIENT, CLIENT[:1], True),
-        (profiles.KUBE_APISERVER_CLIENT, (*CLIENT, *ENCIPHERMENT), True),
-        (profiles.KUBE_APISERVER_CLIENT, CLIENT[1:], False),
-        (profiles.KUBE_APISERVER_CLIENT, (*CLIENT, "server auth"), False),
-        (profiles.KUBE_APISERVER_CLIENT, (*CLIENT, "cert sign"), False),
-        (profiles.KUBE_APISERVER_CLIENT_KUBELET, CLIENT, True),
-        (profiles.KUBE_APISERVER_CLIENT_KUBELET, (*CLIENT, *ENCIPHERMENT), True),
-        (profiles.KUBE_APISERVER_CLIENT_KUBELET, CLIENT[:1], False),
-        (profiles.KUBE_APISERVER_CLIENT_KUBELET, (*CLIENT, "server auth"), False),
-        (profiles.KUBELET_SERVING, SERVING, True),
-        (profiles.KUBELET_SERVING, (*SERVING, *ENCIPHERMENT), True),
-        (profiles.KUBELET_SERVING, SERVING[:1], False),
-        (profiles.KUBELET_SERVING, (*SERVING, "client auth"), False),
-        (profiles.LEGACY_UNKNOWN, ("code signing",), True),
+        (signernames.KUBE_APISERVER_CLIENT, CLIENT[:1], True),
+        (signernames.KUBE_APISERVER_CLIENT, (*CLIENT, *ENCIPHERMENT), True),
+        (signernames.KUBE_APISERVER_CLIENT, CLIENT[1:], False),
+        (signernames.KUBE_APISERVER_CLIENT, (*CLIENT, "server auth"), False),
+        (signernames.KUBE_APISERVER_CLIENT, (*CLIENT, "cert sign"), False),
+        (signernames.KUBE_APISERVER_CLIENT_KUBELET, CLIENT, True),
+        (signernames.KUBE_APISERVER_CLIENT_KUBELET, (*CLIENT, *ENCIPHERMENT), True),
+        (signernames.KUBE_APISERVER_CLIENT_KUBELET, CLIENT[:1], False),
+        (signernames.KUBE_APISERVER_CLIENT_KUBELET, (*CLIENT, "server auth"), False),
+        (signernames.KUBELET_SERVING, SERVING, True),
+        (signernames.KUBELET_SERVING, (*SERVING, *ENCIPHERMENT), True),
+        (signernames.KUBELET_SERVING, SERVING[:1], False),
+        (signernames.KUBELET_SERVING, (*SERVING, "client auth"), False),
+        (signernames.LEGACY_UNKNOWN, ("code signing",), True),
     ],
 )
-def test_usages_that_a_built_in_signer_permits(signer, usages, is_permitted):
-    """No more than what its certificates are for: that of a client serves nothing."""
-    names = {"dns": ["n1"]} if signer == profiles.KUBELET_SERVING else {}
+def test_usages_of_built_in_signers(signer, usages, is_permitted):
+    """Only those for the purpose of the certificate."""
+    names = {"dns": ["n1"]} if signer == signernames.KUBELET_SERVING else {}
     requested = profiles.RequestedCertificate(request("system:node:n1", ("system:nodes",), **names), usages)
     assert profiles.permits(profiles.BUILT_IN[signer], requested) is is_permitted
 
@@ -252,27 +243,27 @@ def test_usages_that_a_built_in_signer_permits(signer, usages, is_permitted):
 @pytest.mark.parametrize(
     ("signer", "changes", "is_permitted"),
     [
-        (profiles.KUBE_APISERVER_CLIENT_KUBELET, {}, True),
-        (profiles.KUBE_APISERVER_CLIENT_KUBELET, {"common_name": "jane"}, False),
-        (profiles.KUBE_APISERVER_CLIENT_KUBELET, {"common_name": "x:system:node:n1"}, False),
-        (profiles.KUBE_APISERVER_CLIENT_KUBELET, {"organizations": ("system:nodes", "system:masters")}, False),
-        (profiles.KUBE_APISERVER_CLIENT_KUBELET, {"organizations": ()}, False),
-        (profiles.KUBE_APISERVER_CLIENT_KUBELET, {"dns": ["n1"]}, False),
-        (profiles.KUBE_APISERVER_CLIENT_KUBELET, {"ip": ["10.0.0.1"]}, False),
-        (profiles.KUBE_APISERVER_CLIENT_KUBELET, {"email": ["a@example.com"]}, False),
-        (profiles.KUBE_APISERVER_CLIENT_KUBELET, {"uri": ["spiffe://a/b"]}, False),
-        (profiles.KUBELET_SERVING, {}, False),
-        (profiles.KUBELET_SERVING, {"dns": ["n1"]}, True),
-        (profiles.KUBELET_SERVING, {"ip": ["10.0.0.1"]}, True),
-        (profiles.KUBELET_SERVING, {"dns": ["n1"], "common_name": "jane"}, False),
-        (profiles.KUBELET_SERVING, {"dns": ["n1"], "organizations": ("system:nodes", "x")}, False),
-        (profiles.KUBELET_SERVING, {"dns": ["n1"], "email": ["a@example.com"]}, False),
-        (profiles.KUBELET_SERVING, {"dns": ["n1"], "uri": ["spiffe://a/b"]}, False),
+        (signernames.KUBE_APISERVER_CLIENT_KUBELET, {}, True),
+        (signernames.KUBE_APISERVER_CLIENT_KUBELET, {"common_name": "jane"}, False),
+        (signernames.KUBE_APISERVER_CLIENT_KUBELET, {"common_name": "x:system:node:n1"}, False),
+        (signernames.KUBE_APISERVER_CLIENT_KUBELET, {"organizations": ("system:nodes", "system:masters")}, False),
+        (signernames.KUBE_APISERVER_CLIENT_KUBELET, {"organizations": ()}, False),
+        (signernames.KUBE_APISERVER_CLIENT_KUBELET, {"dns": ["n1"]}, False),
+        (signernames.KUBE_APISERVER_CLIENT_KUBELET, {"ip": ["10.0.0.1"]}, False),
+        (signernames.KUBE_APISERVER_CLIENT_KUBELET, {"email": ["a@example.com"]}, False),
+        (signernames.KUBE_APISERVER_CLIENT_KUBELET, {"uri": ["spiffe://a/b"]}, False),
+        (signernames.KUBELET_SERVING, {}, False),
+        (signernames.KUBELET_SERVING, {"dns": ["n1"]}, True),
+        (signernames.KUBELET_SERVING, {"ip": ["10.0.0.1"]}, True),
+        (signernames.KUBELET_SERVING, {"dns": ["n1"], "common_name": "jane"}, False),
+        (signernames.KUBELET_SERVING, {"dns": ["n1"], "organizations": ("system:nodes", "x")}, False),
+        (signernames.KUBELET_SERVING, {"dns": ["n1"], "email": ["a@example.com"]}, False),
+        (signernames.KUBELET_SERVING, {"dns": ["n1"], "uri": ["spiffe://a/b"]}, False),
     ],
 )
-def test_names_that_a_signer_for_kubelets_permits(signer, changes, is_permitted):
-    """The identity of a node, and for a server its names and addresses."""
+def test_names_of_kubelet_signers(signer, changes, is_permitted):
+    """The subject is that of a node. A serving certificate has DNS names or addresses, and others have neither."""
     fields = {"common_name": "system:node:n1", "organizations": ("system:nodes",), **changes}
-    usages = SERVING if signer == profiles.KUBELET_SERVING else CLIENT
+    usages = SERVING if signer == signernames.KUBELET_SERVING else CLIENT
     requested = profiles.RequestedCertificate(request(**fields), usages)
     assert profiles.permits(profiles.BUILT_IN[signer], requested) is is_permitted

@@ -1,4 +1,4 @@
-"""What a request asks for besides its names: read as it stands, whoever wrote it."""
+"""What a request contains besides its names."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def read(**fields):
     return requestedextensions.read(certificaterequest.parse(kubelets.pkcs10(**fields)))
 
 
-def test_a_plain_request_asks_for_nothing_else():
-    """Its subject, and one extension with its names."""
+def test_an_ordinary_request():
+    """It has a subject, and at most one extension with its names."""
     requested = read()
     assert requested == requestedextensions.RequestedExtensions(
         subject=(("2.5.4.10", "system:nodes"), ("2.5.4.3", "system:node:n1")), extensions=("2.5.29.17",)
@@ -27,14 +27,14 @@ def test_a_plain_request_asks_for_nothing_else():
     assert read(dns=(), ips=()).extensions == ()
 
 
-def test_the_whole_subject_is_told():
-    """With what signers drop, and every one of several common names."""
+def test_all_attributes_of_the_subject_are_returned():
+    """Also those that signers drop, and all of several common names."""
     more = [x509.NameAttribute(NameOID.COMMON_NAME, "a"), x509.NameAttribute(NameOID.DOMAIN_COMPONENT, "b")]
     assert read(attributes=more).subject[-2:] == (("2.5.4.3", "a"), ("0.9.2342.19200300.100.1.25", "b"))
 
 
-def test_an_attribute_that_is_no_string_is_told_too():
-    """It is there, though it says nothing."""
+def test_an_attribute_that_is_no_string_has_no_value():
+    """It is returned nevertheless."""
     name = asn1.encode(0x31, asn1.encode(0x30, asn1.encode(0x06, b"\x55\x04\x03") + asn1.encode(0x02, b"\x01")))
     assert requestedextensions._subject(name) == [("2.5.4.3", None)]
 
@@ -48,19 +48,19 @@ def test_an_attribute_that_is_no_string_is_told_too():
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_names_that_no_signer_takes_over_are_told(name, kind):
-    """By their kinds."""
+def test_other_types_of_names_are_returned(name, kind):
+    """Those that signers drop, by their type."""
     assert read(names=[name]).other_names == (kind,)
 
 
 @pytest.mark.parametrize(("ca", "length"), [(True, None), (True, 0), (False, None)])
-def test_who_wants_to_be_a_ca_is_told(ca, length):
+def test_the_ca_flag_is_returned(ca, length):
     """With or without a path length."""
     assert read(extensions=[x509.BasicConstraints(ca=ca, path_length=length)]).is_ca is ca
 
 
-def test_usages_are_told():
-    """Of both kinds; what is not asked for is not empty, but missing."""
+def test_usages_are_returned():
+    """Key usages and extended key usages. None stands for a missing extension."""
     usage = x509.KeyUsage(True, False, False, False, False, True, False, False, False)
     requested = read(extensions=[usage, x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])])
     assert requested.key_usages == {"digital_signature", "key_cert_sign"}
@@ -77,34 +77,34 @@ def test_usages_are_told():
         (b"\x03\x01\x00", set()),
     ],
 )
-def test_bits_without_a_name_are_told_too(bits, expected):
-    """RFC 5280 has nine; a request can have more."""
+def test_unknown_key_usage_bits_are_returned(bits, expected):
+    """RFC 5280 names nine bits; a request can have more."""
     extension = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.15"), bits)
     assert read(extensions=[extension]).key_usages == expected
 
 
 @pytest.mark.parametrize("oid", ["2.5.29.15", "2.5.29.19", "2.5.29.37"])
 @pytest.mark.parametrize("value", [b"", b"\x00", b"\x30\x80", b"\x30\x05\x01", b"\x04\x01\x00"])
-def test_extensions_that_say_nothing_sensible_are_refused(oid, value):
-    """In words."""
+def test_malformed_extensions_are_refused(oid, value):
+    """With a RequestError."""
     with pytest.raises(certificaterequest.RequestError):
         read(extensions=[x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value)])
 
 
-def test_damaged_requests_are_refused_in_words():
-    """Whatever is wrong with a request that parses, nothing but RequestError comes of it."""
+def test_damaged_requests_raise_no_other_error():
+    """Only RequestError, whatever is damaged in a request that can be parsed."""
     extensions = [
         x509.BasicConstraints(ca=True, path_length=1),
         x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]),
     ]
-    good = pem.first_block(kubelets.pkcs10(extensions=extensions)).data
+    valid = pem.first_block(kubelets.pkcs10(extensions=extensions)).data
     chance, parsed = random.Random(1), 0
     for _ in range(4_000):
-        bad = bytearray(good)
+        damaged = bytearray(valid)
         for _ in range(chance.randint(1, 3)):
-            bad[chance.randrange(len(bad))] = chance.randrange(256)
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
         with contextlib.suppress(certificaterequest.RequestError):
-            request = certificaterequest.parse_der(bytes(bad))
+            request = certificaterequest.parse_der(bytes(damaged))
             parsed += 1
             requestedextensions.read(request)
     assert parsed > 200

@@ -1,4 +1,4 @@
-"""Keys that nothing is signed for are told, and the others are let in."""
+"""Weak keys are refused, and other keys are accepted."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ EXPONENT = "the RSA exponent is even, or less than 3"
 
 
 @pytest.mark.parametrize("kind", ["RSA-2048", "RSA-3072", "P-256", "P-384", "P-521", "Ed25519"])
-def test_ordinary_keys_are_good(kind):
-    """Nothing is said of the keys that people make."""
+def test_ordinary_keys_are_accepted(kind):
+    """Of every supported type."""
     assert weakkeys.problems(material.key(kind).public_key()) == []
 
 
@@ -36,12 +36,12 @@ def test_ordinary_keys_are_good(kind):
         pytest.param(
             lambda: ec.generate_private_key(ec.SECP256K1()),
             "the curve is secp256k1; permitted are P-256, P-384 and P-521",
-            id="a curve of others",
+            id="another curve",
         ),
         pytest.param(
             x25519.X25519PrivateKey.generate,
             "the kind of key is not supported; use RSA, ECDSA on P-256, P-384 or P-521, or Ed25519",
-            id="a key that signs nothing",
+            id="a key that cannot sign",
         ),
         pytest.param(
             lambda: dsa.generate_private_key(1024),
@@ -52,8 +52,8 @@ def test_ordinary_keys_are_good(kind):
         pytest.param(lambda: material.rsa_key(*material.roca_primes()), ROCA, id="ROCA"),
     ],
 )
-def test_weak_keys_are_told(key, expected):
-    """Each weakness is named, and the error says it."""
+def test_weak_keys_are_refused(key, expected):
+    """The error has the weakness."""
     public = key().public_key()
     assert weakkeys.problems(public) == [expected]
     with pytest.raises(weakkeys.WeakKey) as caught:
@@ -62,14 +62,14 @@ def test_weak_keys_are_told(key, expected):
 
 
 def test_a_key_that_the_library_cannot_represent_is_refused():
-    """None stands for it."""
+    """It is represented by None."""
     assert weakkeys.problems(None) == [
         "the kind of key is not supported; use RSA, ECDSA on P-256, P-384 or P-521, or Ed25519"
     ]
 
 
-def test_the_floor_can_be_raised():
-    """A house that wants more than the default says so."""
+def test_the_minimum_rsa_size_is_configurable():
+    """A higher minimum refuses keys that the default accepts."""
     public = material.key("RSA-2048").public_key()
     assert weakkeys.problems(public, 3072) == ["the RSA modulus has 2048 bits; the minimum is 3072"]
 
@@ -88,27 +88,27 @@ def test_the_floor_can_be_raised():
         (2**256 + 1, ["the RSA exponent has more than 256 bits"]),
     ],
 )
-def test_exponents(exponent, expected):
-    """Odd, at least 3, at most 256 bits: small odd ones are legal."""
+def test_rsa_exponents(exponent, expected):
+    """Odd, at least 3, and of at most 256 bits."""
     modulus = material.key("RSA-2048").public_key().public_numbers().n
     assert weakkeys.rsa_problems(modulus, exponent) == expected
 
 
 @pytest.mark.parametrize("factor", [2, 3, 743, 751])
-def test_small_factors(factor):
-    """A modulus with a small factor was damaged, or made by a broken generator."""
+def test_small_factors_are_found(factor):
+    """Such a modulus was damaged, or made by a broken generator."""
     modulus = material.key("RSA-2048").public_key().public_numbers().n * factor
     assert weakkeys.rsa_problems(modulus, 65537) == ["the RSA modulus has a factor below 752"]
 
 
-def test_a_square_is_no_modulus():
-    """One prime used twice is the closest pair there is."""
+def test_equal_primes_are_found():
+    """They are the closest pair."""
     p, _ = material.close_primes()
     assert weakkeys.rsa_problems(p * p, 65537) == [CLOSE]
 
 
-def test_fermat_goes_as_many_rounds_as_it_says():
-    """A pair that takes exactly n rounds is found in n, and not in n - 1."""
+def test_the_number_of_fermat_rounds_is_exact():
+    """A pair that needs n rounds is found in n, and not in n - 1."""
     root = (1 << 1024) + secrets.randbits(900)
     # (a - b)(a + b) = a*a - b*b, with a a known number of steps above the root of the product.
     rounds = 100
@@ -120,16 +120,16 @@ def test_fermat_goes_as_many_rounds_as_it_says():
     assert not weakkeys.has_close_primes(modulus, taken - 1)
 
 
-def test_roca_needs_one_exponent_for_all_primes():
-    """A modulus whose remainders are powers of the generator each, but not of one exponent, is no such key."""
+def test_roca_needs_the_same_exponent_for_all_primes():
+    """A modulus is not affected if its remainders are powers of the generator with different exponents."""
     primes = [prime for prime, _ in weakkeys._ROCA]
     product = math.prod(primes)
-    good = pow(65537, 12345, product)
-    assert weakkeys.is_roca(good + product)
+    residue = pow(65537, 12345, product)
+    assert weakkeys.is_roca(residue + product)
     # Take another power modulo 163 alone, where the order shares factors with other orders.
-    spoilt = _with_remainder(good, 163, good * 65537 % 163, product)
-    assert all(spoilt % prime in logarithms for prime, logarithms in weakkeys._ROCA)
-    assert not weakkeys.is_roca(spoilt)
+    changed = _with_remainder(residue, 163, residue * 65537 % 163, product)
+    assert all(changed % prime in logarithms for prime, logarithms in weakkeys._ROCA)
+    assert not weakkeys.is_roca(changed)
 
 
 def _with_remainder(number, prime, remainder, product):
@@ -138,10 +138,10 @@ def _with_remainder(number, prime, remainder, product):
 
 
 def test_random_moduli_are_not_roca():
-    """The test tells the fault from chance."""
+    """There are no false positives."""
     assert not any(weakkeys.is_roca(secrets.randbits(2048) | 1) for _ in range(2000))
 
 
-def test_keys_with_exponent_three_are_let_in():
-    """They are legal; lint gives the advice."""
+def test_keys_with_exponent_three_are_accepted():
+    """They are legal, and the linter warns of them."""
     assert weakkeys.problems(rsa.generate_private_key(3, 2048).public_key()) == []

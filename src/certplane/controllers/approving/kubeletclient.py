@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
+from certplane import signernames
 from certplane.client import api
 from certplane.controllers.runtime import decisions
 from certplane.controllers.runtime.controller import Retry
@@ -49,15 +50,15 @@ def decide(csr: CertificateSigningRequest) -> tuple[Recognizer, ...]:
     if csr.status.certificate or is_decided:
         return ()
     try:
-        request = certificaterequest.parse(csr.spec.request or b"")
+        pkcs10 = certificaterequest.parse(csr.spec.request or b"")
     except RequestError as error:
         message = f'unable to parse csr "{csr.metadata.name}": {error}'
         raise Retry(message, reason=decisions.UNREADABLE_REQUEST) from error
-    if csr.spec.signer_name != profiles.KUBE_APISERVER_CLIENT_KUBELET:
+    if csr.spec.signer_name != signernames.KUBE_APISERVER_CLIENT_KUBELET:
         return ()
-    if not profiles.is_kubelet_client(request, csr.spec.usages):
+    if not profiles.is_kubelet_client(pkcs10, csr.spec.usages):
         return ()
-    return (_SELF, _NODE) if csr.spec.username == request.common_name else (_NODE,)
+    return (_SELF, _NODE) if csr.spec.username == pkcs10.common_name else (_NODE,)
 
 
 class Approver:

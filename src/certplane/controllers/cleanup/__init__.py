@@ -1,1 +1,1 @@
-"""Controllers that delete expired or finished objects."""
+"""Controllers that delete expired and answered requests, and expired bootstrap tokens."""

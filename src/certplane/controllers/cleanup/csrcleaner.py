@@ -7,28 +7,22 @@ at all after its certificate expired. Source: kubernetes, `pkg/controller/certif
 from __future__ import annotations
 
 import datetime
-import logging
 from typing import Final
 
-from certplane import errors, timestamps
-from certplane.client import api
-from certplane.client.informer import Informer
-from certplane.clock import Clock
+from certplane import timestamps
+from certplane.controllers.runtime.periodiccleaner import CleanupRule
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources.certificatesigningrequests import CertificateSigningRequest
 from certplane.x509.trust import certificates
 
-_log = logging.getLogger("certplane.controllers")
-
 NAME: Final = "certificatesigningrequest-cleaner-controller"
 ALIAS: Final = "csrcleaner"
-INTERVAL: Final = 3600.0
 _MAX_AGE_ANSWERED: Final = datetime.timedelta(hours=1)
 _MAX_AGE_PENDING: Final = datetime.timedelta(hours=24)
 
 
 def decide(csr: CertificateSigningRequest, now: datetime.datetime) -> str:
-    """Why to delete a request; empty to keep it."""
+    """Why to delete a request; empty to keep it. Raises ValueError if a time or the certificate cannot be read."""
     conditions = csr.status.conditions
     is_issued = bool(csr.status.certificate)
 
@@ -45,7 +39,7 @@ def decide(csr: CertificateSigningRequest, now: datetime.datetime) -> str:
         (is_approved and is_issued and _is_expired(csr.status.certificate, now), "the certificate has expired"),
         (not is_issued and is_older(csrs.APPROVED, _MAX_AGE_PENDING), "approved more than a day ago, but not issued"),
     )
-    return next((why for applies, why in rules if applies), "")
+    return next((detail for applies, detail in rules if applies), "")
 
 
 def _age(timestamp: str | None, now: datetime.datetime) -> datetime.timedelta:
@@ -57,36 +51,4 @@ def _is_expired(certificate: bytes, now: datetime.datetime) -> bool:
     return not_after is not None and not_after < now
 
 
-class Cleaner:
-    """Cleans up once at the start, then every hour."""
-
-    def __init__(self, client: api.Client, informer: Informer[CertificateSigningRequest], clock: Clock) -> None:
-        self._client = client
-        self._informer = informer
-        self._clock = clock
-
-    async def run(self) -> None:
-        """Clean up until cancelled."""
-        await self._informer.synced.wait()
-        while True:
-            await self.clean()
-            await self._clock.sleep(INTERVAL)
-
-    async def clean(self) -> None:
-        """Clean up once. A request that cannot be deleted is logged, and tried again the next time."""
-        for csr in list(self._informer.objects.values()):
-            try:
-                why = decide(csr, self._clock.now())
-            except ValueError as error:
-                # An unreadable time or certificate must not stop the others from being deleted.
-                _log.warning("failed to check csr", extra={"csr": csr.metadata.name, "problem": str(error)})
-                continue
-            if not why:
-                continue
-            try:
-                await self._client.delete(csrs.RESOURCE, csr.metadata.name)
-                _log.info("csr deleted", extra={"csr": csr.metadata.name, "uid": csr.metadata.uid, "why": why})
-            except errors.NotFound:
-                continue
-            except (errors.APIError, api.Unreachable) as error:
-                _log.warning("failed to delete csr", extra={"csr": csr.metadata.name, "problem": str(error)})
+RULE: Final = CleanupRule(csrs.RESOURCE, decide, 3600.0)

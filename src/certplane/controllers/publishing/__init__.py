@@ -1,1 +1,1 @@
-"""Controllers that create and maintain objects which other components rely on."""
+"""Controllers that publish the CA certificate of the API server in the cluster."""

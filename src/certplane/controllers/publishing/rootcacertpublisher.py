@@ -58,12 +58,12 @@ class Publisher:
         self,
         client: api.Client,
         namespace_informer: Informer[Namespace],
-        config_maps: Informer[ConfigMap],
+        config_map_informer: Informer[ConfigMap],
         bundle: str,
     ) -> None:
         self._client = client
         self._namespaces = namespace_informer
-        self._config_maps = config_maps
+        self._config_maps = config_map_informer
         self._bundle = bundle
 
     async def handle(self, name: str) -> None:

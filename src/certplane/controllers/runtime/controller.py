@@ -269,7 +269,7 @@ class Controller:
                     # The key is handled again if the workers are started again.
                     self._queue.add(key)
                     raise
-                extra = {"controller": self.name, "object": key, "problem": supervisor.AWAITED_CANCELLED}
+                extra = {"controller": self.name, "object": key, "error": supervisor.AWAITED_CANCELLED}
                 _log.warning("sync failed", extra=extra)
                 self._queue.add_rate_limited(key)
             finally:
@@ -278,7 +278,7 @@ class Controller:
     def _retry(self, key: str, error: errors.CertplaneError) -> None:
         on_scheduled = error.on_scheduled if isinstance(error, Retry) else None
         is_quiet = on_scheduled is not None or (isinstance(error, Retry) and error.quiet)
-        extra = {"controller": self.name, "object": key, "problem": str(error)}
+        extra = {"controller": self.name, "object": key, "error": str(error)}
         _log.log(logging.DEBUG if is_quiet else logging.WARNING, "sync failed", extra=extra)
         delay = self._queue.add_rate_limited(key)
         if on_scheduled is not None:

@@ -1,10 +1,10 @@
 """Records what controllers decided about requests, and why: as a metric, in the log, and as an Event on the request.
 
-Kubernetes leaves most of this out: a request that nobody approves, or whose signer has no key, just stays pending. Here
-every decision has a stable reason. A background task writes the Events one after another, so that no controller waits
-for them; a repeated Event has its count increased, at most every five minutes. If they arrive faster than they can be
-written some are dropped, as in client-go, those of type Normal first: they are for people, and no controller acts on
-them.
+Kubernetes does not report most decisions: a request that is not approved, or whose signer has no key, stays pending.
+Here every decision has a stable reason. A background task writes the Events one after another, so that no controller
+waits for them; a repeated Event has its count increased, at most every five minutes. If they arrive faster than they
+can be written some are dropped, as in client-go, those of type Normal first: they are for people, and no controller
+acts on them.
 
 Source of names and shapes: client-go `tools/record`.
 """
@@ -119,7 +119,7 @@ class DecisionRecorder:
                 "signer": csr.spec.signer_name,
                 "decision": decision.decision,
                 "reason": decision.reason,
-                "why": decision.message,
+                "detail": decision.message,
             },
         )
         limit = _MAX_NORMAL_WAITING if decision.decision in _SUCCESSES else _MAX_WAITING
@@ -169,7 +169,7 @@ class DecisionRecorder:
             except (errors.APIError, api.Unreachable) as error:
                 # Logged once, not for each Event: the decisions are in the log anyway.
                 if not self._is_failing:
-                    _log.warning("failed to write event", extra={"problem": str(error)})
+                    _log.warning("failed to write event", extra={"error": str(error)})
                 self._is_failing = True
 
     async def _write_event(self, decision: _Decision) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import random
 from collections.abc import Coroutine
@@ -20,6 +19,7 @@ from typing import Any, Final
 from certplane import errors, timestamps
 from certplane.client import api
 from certplane.clock import Clock
+from certplane.config.controllersettings import LeaderElectionSettings
 from certplane.resources import leases
 from certplane.resources.leases import Lease, LeaseSpec
 
@@ -31,29 +31,24 @@ _JITTER_FACTOR: Final = 1.2
 _RELEASED_SECONDS: Final = 1
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class LeaderElectionConfig:
-    """The Lease, the identity of this candidate, and the times in seconds."""
-
-    name: str
-    namespace: str
-    identity: str
-    lease_duration: float = 15.0
-    renew_deadline: float = 10.0
-    retry_period: float = 2.0
-
-
 class LeadershipLost(errors.CertplaneError):
     """Raised when this process is no longer the leader: it must stop its controllers."""
 
 
 class LeaderElector:
-    """One candidate. Call `acquire`, then run `hold` for as long as the controllers run."""
+    """One candidate. Call `acquire`, then run `hold` for as long as the controllers run. The settings name the Lease,
+    with its namespace; `identity` is that of this candidate.
+    """
 
-    def __init__(self, client: api.Client, config: LeaderElectionConfig, clock: Clock) -> None:
+    def __init__(self, client: api.Client, settings: LeaderElectionSettings, identity: str, clock: Clock) -> None:
         self._client = client
-        self._config = config
+        self._name = settings.resource_name
+        self._namespace = settings.resource_namespace
+        self._identity = identity
         self._clock = clock
+        self._lease_seconds = settings.lease_duration.total_seconds()
+        self._deadline_seconds = settings.renew_deadline.total_seconds()
+        self._retry_seconds = settings.retry_period.total_seconds()
         #: The Lease as it was last read, and when it was last seen to change (monotonic seconds).
         self._observed: Lease | None = None
         self._observed_at = 0.0
@@ -66,14 +61,14 @@ class LeaderElector:
         """Whether no other process can be the leader now."""
         if self._renewed_at is None:
             return False
-        return self._clock.monotonic() - self._renewed_at < self._config.renew_deadline
+        return self._clock.monotonic() - self._renewed_at < self._deadline_seconds
 
     def problem(self, grace: float) -> str | None:
         """A health problem: this process is still the leader although its Lease expired `grace` seconds ago."""
         if self._renewed_at is None:
             return None
-        is_late = self._clock.monotonic() - self._renewed_at > self._config.lease_duration + grace
-        return f"failed election to renew leadership on lease {self._config.name}" if is_late else None
+        is_late = self._clock.monotonic() - self._renewed_at > self._lease_seconds + grace
+        return f"failed election to renew leadership on lease {self._name}" if is_late else None
 
     async def acquire(self) -> None:
         """Wait until this process is the leader."""
@@ -81,17 +76,17 @@ class LeaderElector:
         while not await self._try_acquire_or_renew():
             holder = self._holder()
             if holder != logged_holder and holder:
-                _log.info("another process is the leader", extra={"lease": self._config.name, "identity": holder})
+                _log.info("another process is the leader", extra={"lease": self._name, "identity": holder})
             logged_holder = holder
             jitter = 1 + random.random() * (_JITTER_FACTOR - 1)  # noqa: S311 - no secret
-            await self._clock.sleep(self._config.retry_period * jitter)
-        _log.info("acquired lease", extra={"lease": self._config.name, "identity": self._config.identity})
+            await self._clock.sleep(self._retry_seconds * jitter)
+        _log.info("acquired lease", extra={"lease": self._name, "identity": self._identity})
 
     async def hold(self) -> None:
         """Renew the Lease until cancelled. Raises LeadershipLost if it is not renewed within the renew deadline."""
         assert self._renewed_at is not None  # noqa: S101 - acquire comes first
         while True:
-            await self._clock.sleep(self._config.retry_period)
+            await self._clock.sleep(self._retry_seconds)
             if not await self._run_with_timeout(self._seconds_left(self._renewed_at), self._renew()):
                 self._renewed_at = None
                 raise LeadershipLost(self._loss_reason())
@@ -107,13 +102,13 @@ class LeaderElector:
         await self._run_with_timeout(seconds, self._write_released())
 
     def _loss_reason(self) -> str:
-        holder, name = self._holder(), self._config.name
-        if holder != self._config.identity:
-            return f"lost lease {name}: now held by {holder or 'nobody'}"
-        return f"lost lease {name}: not renewed within {self._config.renew_deadline:g}s"
+        holder, name = self._holder(), self._name
+        if holder != self._identity:
+            return f"lost lease {name}: now held by {holder or 'no process'}"
+        return f"lost lease {name}: not renewed within {self._deadline_seconds:g}s"
 
     def _seconds_left(self, renewed_at: float) -> float:
-        return renewed_at + self._config.renew_deadline - self._clock.monotonic()
+        return renewed_at + self._deadline_seconds - self._clock.monotonic()
 
     async def _run_with_timeout(self, seconds: float, work: Coroutine[Any, Any, bool]) -> bool:
         """The result of a coroutine; False, and the coroutine is cancelled, if it takes longer."""
@@ -135,9 +130,9 @@ class LeaderElector:
     async def _renew(self) -> bool:
         """Try until the Lease is renewed; False if another process holds it."""
         while not await self._try_acquire_or_renew():
-            if self._holder() != self._config.identity:
+            if self._holder() != self._identity:
                 return False
-            await self._clock.sleep(self._config.retry_period)
+            await self._clock.sleep(self._retry_seconds)
         return True
 
     # --- the lease ------------------------------------------------------------------------------------------------
@@ -164,26 +159,25 @@ class LeaderElector:
         """Log a problem once: the attempt is repeated every few seconds, maybe for days."""
         if problem != self._problem:
             message = "failed to acquire lease" if self._renewed_at is None else "failed to renew lease"
-            _log.warning(message, extra={"lease": self._config.name, "problem": problem})
+            _log.warning(message, extra={"lease": self._name, "error": problem})
         self._problem = problem
 
     async def _write(self) -> Lease | None:
         """The Lease as this process wrote it; None if another process holds it."""
-        config = self._config
-        seconds = round(config.lease_duration)
+        seconds = round(self._lease_seconds)
         try:
-            self._observe(await self._client.get(leases.RESOURCE, config.name, config.namespace))
+            self._observe(await self._client.get(leases.RESOURCE, self._name, self._namespace))
         except errors.NotFound:
             self._observed = None
-            lease = self._new_lease(config.identity, seconds, is_renewal=False)
+            lease = self._new_lease(self._identity, seconds, is_renewal=False)
             try:
-                return await self._client.create(leases.RESOURCE, lease, config.namespace)
+                return await self._client.create(leases.RESOURCE, lease, self._namespace)
             except errors.AlreadyExists:
                 return None
-        is_holder = self._holder() == config.identity
+        is_holder = self._holder() == self._identity
         if not is_holder and not self._is_expired():
             return None
-        lease = self._new_lease(config.identity, seconds, is_renewal=is_holder)
+        lease = self._new_lease(self._identity, seconds, is_renewal=is_holder)
         return await self._client.update(leases.RESOURCE, lease)
 
     def _new_lease(self, identity: str, seconds: int, *, is_renewal: bool) -> Lease:
@@ -192,7 +186,7 @@ class LeaderElector:
         before = LeaseSpec()
         if self._observed is not None:
             lease.metadata, before = self._observed.metadata, self._observed.spec
-        lease.metadata.name, lease.metadata.namespace = self._config.name, self._config.namespace
+        lease.metadata.name, lease.metadata.namespace = self._name, self._namespace
         transitions = before.lease_transitions or 0
         is_transition = not is_renewal and self._observed is not None and bool(identity)
         lease.spec = LeaseSpec(
@@ -216,7 +210,7 @@ class LeaderElector:
         assert self._observed is not None  # noqa: S101 - called after a Lease was read
         if not self._holder():
             return True
-        seconds = self._observed.spec.lease_duration_seconds or self._config.lease_duration
+        seconds = self._observed.spec.lease_duration_seconds or self._lease_seconds
         return self._clock.monotonic() - self._observed_at >= seconds
 
 

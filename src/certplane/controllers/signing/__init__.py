@@ -1,1 +1,1 @@
-"""The signing controller, and the signers that users declare."""
+"""The signing controller, and the signers file."""

@@ -60,8 +60,8 @@ class Records(Protocol):
         """Write the final status of a request, and remove its record."""
         ...
 
-    async def run(self, requests: informer.Informer[CertificateSigningRequest]) -> None:
-        """Maintain the records until cancelled. `requests` have synced."""
+    async def run(self, csr_informer: informer.Informer[CertificateSigningRequest]) -> None:
+        """Maintain the records until cancelled. `csr_informer` has synced."""
         ...
 
 
@@ -92,7 +92,7 @@ class ConditionRecords:
     async def publish(self, csr: CertificateSigningRequest) -> None:
         await self._client.update(csrs.RESOURCE, _without_record(csr), "status")
 
-    async def run(self, requests: informer.Informer[CertificateSigningRequest]) -> None:
+    async def run(self, csr_informer: informer.Informer[CertificateSigningRequest]) -> None:
         """Nothing to do: a record is deleted with its request."""
 
 
@@ -149,12 +149,12 @@ class JournalRecords:
         await self._client.update(csrs.RESOURCE, csr, "status")
         self._finish(csr.metadata.uid)
 
-    async def run(self, requests: informer.Informer[CertificateSigningRequest]) -> None:
+    async def run(self, csr_informer: informer.Informer[CertificateSigningRequest]) -> None:
         """Delete entries that are no longer needed; first those that an earlier process left for deleted requests."""
         if not self._subscribed:
-            requests.subscribe(self._changed)
+            csr_informer.subscribe(self._changed)
             self._subscribed = True
-        await self._recover({csr.metadata.uid: csr for csr in requests.objects.values()})
+        await self._recover({csr.metadata.uid: csr for csr in csr_informer.objects.values()})
         while True:
             await self._wakeup.wait()
             await self._clock.sleep(_DELETE_SECONDS)
@@ -162,10 +162,10 @@ class JournalRecords:
             finished, self._finished = self._finished, set()
             await asyncio.gather(*map(self._delete, finished))
 
-    async def _recover(self, requests: Mapping[str, CertificateSigningRequest]) -> None:
+    async def _recover(self, csrs_by_uid: Mapping[str, CertificateSigningRequest]) -> None:
         for uid, to_be_signed in await self._journal.entries():
             self._recorded.add(uid)
-            csr = requests.get(uid)
+            csr = csrs_by_uid.get(uid)
             if csr is None:
                 digest = hashlib.sha256(to_be_signed).hexdigest()
                 _log.warning("deleting the signing record of a deleted request", extra={"uid": uid, "sha256": digest})
@@ -190,5 +190,5 @@ class JournalRecords:
             await self._journal.delete(uid)
         except CertplaneError as error:
             # Harmless: the certificate is published, and the next start deletes the entry.
-            extra = {"uid": uid, "problem": str(error)}
+            extra = {"uid": uid, "error": str(error)}
             _log.warning("failed to delete the signing record of a published certificate", extra=extra)

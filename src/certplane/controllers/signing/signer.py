@@ -3,7 +3,7 @@
 `decide` says what is to be done with a request, and is pure. The reconciler prepares the certificate, has it signed in
 a thread (RSA is slow, and OpenSSL releases the interpreter's lock), and writes it into the status. A request that its
 signer does not permit gets a Failed condition and is not looked at again; what may pass (an expired CA, a lost write)
-is retried. A signer without a usable CA leaves its requests alone, and its problem is in the log, a metric and
+is retried. A signer without a usable CA leaves its requests pending; the reason is in the log, a metric and
 /readyz?verbose.
 
 What is to be signed is recorded before the key is used (`records`). After a crash the recorded bytes are signed, with
@@ -186,7 +186,7 @@ class SigningController:
         state, name = signer.current(self._context.clock.now()), signer.profile.signer
         if self._problems.get(name) != state.problem:
             self._metrics.set_signer(name, state.problem)
-            extra = {"signer": name, "problem": state.problem}
+            extra = {"signer": name, "error": state.problem}
             if signer.fault.problem:
                 _log.error("signer stopped until restart: a certificate failed the check after signing", extra=extra)
             elif state.problem and state.issuer is None:
@@ -290,7 +290,7 @@ class SigningController:
             try:
                 return record.csr, issuer.resume(record.to_be_signed, verified, usages, expiration_seconds, now)
             except issue.IssueError as error:
-                extra = {"csr": csr.metadata.name, "problem": str(error)}
+                extra = {"csr": csr.metadata.name, "error": str(error)}
                 _log.info("replacing a signing record that cannot be used any more", extra=extra)
             return (await self._context.records.replace(csr, prepared.to_be_signed)).csr, prepared
         except errors.Conflict:

@@ -178,7 +178,7 @@ def _raise_descriptor_limit() -> int:
     needed = _MAX_CONNECTIONS + _RESERVED_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
-        # Some systems refuse what the hard limit promises; then the limit stays as it was.
+        # Some systems refuse a value up to the hard limit; then the limit is not changed.
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -93,7 +93,7 @@ class ListenerState:
         """Log why a connection was refused or closed. Repetitions for the same client are counted, not logged."""
         suppressed = self.log_limit.admit((message, source, reason), self.clock.now())
         if suppressed is not None:
-            _log.info(message, extra={"source": source, "reason": reason, **suppressed})
+            _log.info(message, extra={"source": source, "error": reason, **suppressed})
 
 
 class _BodyReader:
@@ -227,7 +227,7 @@ class Connection(asyncio.Protocol):
             self._receive(data)
             return
         if not session.is_established and data[0] != _TLS_HANDSHAKE and not session.has_begun:
-            self._refuse_tls("the client did not speak TLS", _NOT_TLS if data[:1].isalpha() else b"")
+            self._refuse_tls("the client did not use TLS", _NOT_TLS if data[:1].isalpha() else b"")
             return
         try:
             data = session.receive(data)

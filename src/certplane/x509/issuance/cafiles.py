@@ -1,4 +1,4 @@
-"""A CA in two files that may change while certplane runs: renewed by hand or by a mounted Secret, perhaps incompletely.
+"""A CA in two files that may change while certplane runs, and may be replaced one after the other.
 
 At most once a second the status of the files is compared with the previous one; they are read only if it has changed.
 New content replaces the CA if it is valid: one CA certificate, the key that belongs to it, and a validity that includes

@@ -140,9 +140,12 @@ _TOKEN_MAKER: Final = object()
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A certificate that is ready to be signed. `findings` are the linter's warnings."""
+    """A certificate that is ready to be signed. `parsed` is what was read back from the bytes to be signed, `findings`
+    are the linter's warnings.
+    """
 
     template: Template
+    parsed: TBSCertificate
     findings: tuple[linter.Finding, ...]
     token: SigningToken
 
@@ -263,7 +266,8 @@ class Issuer:
 
     def _prepared(self, contents: Template, to_be_signed: bytes, linted: _Linted) -> Prepared:
         """Raises LintError if the certificate could not be checked after signing."""
-        prepared = Prepared(contents, linted.findings, SigningToken(self, to_be_signed, _TOKEN_MAKER))
+        token = SigningToken(self, to_be_signed, _TOKEN_MAKER)
+        prepared = Prepared(contents, linted.certificate, linted.findings, token)
         _raise_errors(_read_back_findings(linted, prepared, self.authority))
         return prepared
 
@@ -384,7 +388,7 @@ def _check(encoded: bytes, prepared: Prepared, authority: Authority) -> None:
     try:
         certificate = x509.load_der_x509_certificate(encoded)
         certificate.verify_directly_issued_by(authority.certificate)
-        differences = _differences(certificate, tbscertificate.parse(encoded), prepared, authority)
+        differences = _differences(certificate, prepared, authority)
     except (*_REJECTIONS, InvalidSignature) as error:
         # InvalidSignature has no text.
         raise CheckFailed(f"the new certificate does not verify: {str(error) or type(error).__name__}") from error
@@ -396,36 +400,37 @@ def _read_back_findings(linted: _Linted, prepared: Prepared, authority: Authorit
     """Why `_check` would refuse the certificate whatever its signature is."""
     try:
         certificate = x509.load_der_x509_certificate(linted.encoded)
-        differences = _differences(certificate, linted.certificate, prepared, authority)
+        differences = _differences(certificate, prepared, authority)
+        spki = certificate.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        if spki != prepared.template.spki:
+            differences.append("the public key")
     except _REJECTIONS as error:
         return [_read_back_error(f"the certificate cannot be read back: {str(error) or type(error).__name__}")]
-    return [_read_back_error(f"{field} is read back changed") for field in differences]
+    return [_read_back_error(f"{field} differs after it was read back") for field in differences]
 
 
 def _read_back_error(text: str) -> linter.Finding:
     return linter.Finding("read-back", linter.Severity.ERROR, "certplane", text)
 
 
-def _differences(
-    certificate: x509.Certificate, parsed: TBSCertificate, prepared: Prepared, authority: Authority
-) -> list[str]:
+def _differences(certificate: x509.Certificate, prepared: Prepared, authority: Authority) -> list[str]:
     """The fields in which a certificate is not what was prepared. The signature has no influence on the result. Raises
     one of `_REJECTIONS` if the certificate cannot be read.
 
-    The extensions are compared as our own parser reads them (`parsed`): `cryptography` reads all or none, and rejects
-    some that Kubernetes issues, such as the key usage "encipher only" without "key agreement".
+    The public key and the extensions are compared as our own parser has read them: `cryptography` reads all extensions
+    or none, and rejects some that Kubernetes issues, such as the key usage "encipher only" without "key agreement".
+    What was read before the signature holds for the certificate, because its signed bytes are the same.
     """
     expected = prepared.template
     not_after = certificate.not_valid_after_utc
-    spki = certificate.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
     checks = {
         "the signed bytes": certificate.tbs_certificate_bytes == prepared.to_be_signed,
         "the serial number": certificate.serial_number == expected.serial,
-        "the public key": spki == expected.spki,
+        "the public key": prepared.parsed.spki == expected.spki,
         "the start of validity": certificate.not_valid_before_utc == expected.not_before,
         "the end of validity": not_after == expected.not_after <= authority.not_after,
-        "the list of extensions": parsed.extensions == tuple(expected.extensions),
+        "the list of extensions": prepared.parsed.extensions == tuple(expected.extensions),
     }
     return [field for field, is_equal in checks.items() if not is_equal]

@@ -1,4 +1,4 @@
-"""What each signer permits. Signers are data: built-in and declared ones have the same form.
+"""What each signer permits. Signers are data: built-in and custom ones have the same form.
 
 `violations` compares a requested certificate with a profile, part by part in the profile's order. For the built-in
 signers the order and the texts are those of kube-controller-manager, as they go into the Failed condition: kubernetes,
@@ -20,13 +20,8 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from certplane import boundedcache
+from certplane import boundedcache, signernames
 from certplane.x509.pkcs10.certificaterequest import CertificateRequest
-
-KUBE_APISERVER_CLIENT: Final = "kubernetes.io/kube-apiserver-client"
-KUBE_APISERVER_CLIENT_KUBELET: Final = "kubernetes.io/kube-apiserver-client-kubelet"
-KUBELET_SERVING: Final = "kubernetes.io/kubelet-serving"
-LEGACY_UNKNOWN: Final = "kubernetes.io/legacy-unknown"
 
 #: In patterns: the user name of the requestor.
 USERNAME: Final = "{username}"
@@ -99,7 +94,7 @@ class Profile:
 class RequestedCertificate:
     """What a CertificateSigningRequest asks for. `username` is the requestor's, `expiration` is in seconds."""
 
-    request: CertificateRequest
+    pkcs10: CertificateRequest
     usages: Sequence[str]
     username: str = ""
     expiration: int | None = None
@@ -140,7 +135,7 @@ def may_approve(profile: Profile, requested: RequestedCertificate, groups: Seque
 
 
 def _expand(patterns: Sequence[str], username: str) -> Iterator[str]:
-    """The patterns with the user name filled in. A pattern for a user name that is empty or has a `*` is left out."""
+    """The patterns with the user name filled in. A pattern for a user name that is empty or has a `*` is skipped."""
     for pattern in patterns:
         if USERNAME not in pattern:
             yield pattern
@@ -187,14 +182,14 @@ def _permitted(patterns: Sequence[str]) -> str:
 
 def _ca(profile: Profile, requested: RequestedCertificate) -> Iterator[str]:
     # None: the extension is ignored, as in kube-controller-manager.
-    if profile.allow_ca is False and requested.request.requests_ca:
+    if profile.allow_ca is False and requested.pkcs10.requests_ca:
         yield "a CA certificate is not allowed"
 
 
 def _keys(profile: Profile, requested: RequestedCertificate) -> Iterator[str]:
     if profile.keys is None:
         return
-    key = requested.request.public_key
+    key = requested.pkcs10.public_key
     for kind in profile.keys:
         rsa_bits = RSA.fullmatch(kind)
         if rsa_bits is not None and isinstance(key, rsa.RSAPublicKey) and key.key_size >= int(rsa_bits[1]):
@@ -203,12 +198,12 @@ def _keys(profile: Profile, requested: RequestedCertificate) -> Iterator[str]:
             return
         if kind == ED25519 and isinstance(key, ed25519.Ed25519PublicKey):
             return
-    yield f"the key is {key_kind(requested.request)}; {_permitted(profile.keys)}"
+    yield f"the key is {key_kind(requested.pkcs10)}; {_permitted(profile.keys)}"
 
 
-def key_kind(request: CertificateRequest) -> str:
+def key_kind(pkcs10: CertificateRequest) -> str:
     """The kind of a request's key, as profiles name it."""
-    key = request.public_key
+    key = pkcs10.public_key
     if isinstance(key, rsa.RSAPublicKey):
         return f"RSA-{key.key_size}"
     if isinstance(key, ec.EllipticCurvePublicKey):
@@ -217,7 +212,7 @@ def key_kind(request: CertificateRequest) -> str:
 
 
 def _organizations(profile: Profile, requested: RequestedCertificate) -> Iterator[str]:
-    organizations = requested.request.organizations
+    organizations = requested.pkcs10.organizations
     if profile.exact_organizations is not None and organizations != profile.exact_organizations:
         yield f"subject organization is not {', '.join(profile.exact_organizations)}"
     if profile.organizations is None:
@@ -228,7 +223,7 @@ def _organizations(profile: Profile, requested: RequestedCertificate) -> Iterato
 
 
 def _common_name(profile: Profile, requested: RequestedCertificate) -> Iterator[str]:
-    patterns, name = profile.common_name, requested.request.common_name
+    patterns, name = profile.common_name, requested.pkcs10.common_name
     if patterns is None or _matches(name, patterns, requested.username):
         return
     pattern = patterns[0] if len(patterns) == 1 else ""
@@ -241,23 +236,23 @@ def _common_name(profile: Profile, requested: RequestedCertificate) -> Iterator[
 _KINDS: Final = {"dns": "DNS", "email": "Email", "ip": "IP", "uri": "URI"}
 
 
-def _names_of_kind(kind: str, request: CertificateRequest) -> Sequence[str]:
+def _names_of_kind(kind: str, pkcs10: CertificateRequest) -> Sequence[str]:
     if kind == "ip":
-        return [str(address) for address in request.ip_addresses]
-    return {"dns": request.dns_names, "email": request.email_addresses, "uri": request.uris}[kind]
+        return [str(address) for address in pkcs10.ip_addresses]
+    return {"dns": pkcs10.dns_names, "email": pkcs10.email_addresses, "uri": pkcs10.uris}[kind]
 
 
 def _names(profile: Profile, requested: RequestedCertificate) -> Iterator[str]:
-    if profile.required_names and not any(_names_of_kind(kind, requested.request) for kind in profile.required_names):
+    if profile.required_names and not any(_names_of_kind(kind, requested.pkcs10) for kind in profile.required_names):
         yield f"{' or '.join(_KINDS[kind] for kind in profile.required_names)} subjectAltName is required"
-    count = sum(len(_names_of_kind(kind, requested.request)) for kind in _KINDS)
+    count = sum(len(_names_of_kind(kind, requested.pkcs10)) for kind in _KINDS)
     if profile.max_names is not None and count > profile.max_names:
         yield f"there are {count} subjectAltNames; the maximum is {profile.max_names}"
 
 
 def _alternative(kind: str) -> Callable[[Profile, RequestedCertificate], Iterator[str]]:
     def check(profile: Profile, requested: RequestedCertificate) -> Iterator[str]:
-        patterns, names = getattr(profile, kind), _names_of_kind(kind, requested.request)
+        patterns, names = getattr(profile, kind), _names_of_kind(kind, requested.pkcs10)
         if patterns == () and names:
             yield f"{_KINDS[kind]} subjectAltNames are not allowed"
             return
@@ -319,14 +314,14 @@ BUILT_IN: Final[Mapping[str, Profile]] = MappingProxyType(
         profile.signer: profile
         for profile in (
             Profile(
-                signer=KUBE_APISERVER_CLIENT,
+                signer=signernames.KUBE_APISERVER_CLIENT,
                 description="Client certificates of people and programs, for the API server.",
                 usages=("client auth", "digital signature", "key encipherment"),
                 required_usages=("client auth",),
                 allow_ca=None,
             ),
             Profile(
-                signer=KUBE_APISERVER_CLIENT_KUBELET,
+                signer=signernames.KUBE_APISERVER_CLIENT_KUBELET,
                 description="Client certificates of kubelets, for the API server.",
                 exact_organizations=_NODES,
                 dns=(),
@@ -339,7 +334,7 @@ BUILT_IN: Final[Mapping[str, Profile]] = MappingProxyType(
                 order=("organizations", "dns", "email", "ip", "uri", "common_name", "usages"),
             ),
             Profile(
-                signer=KUBELET_SERVING,
+                signer=signernames.KUBELET_SERVING,
                 description="Serving certificates of kubelets.",
                 exact_organizations=_NODES,
                 required_names=("dns", "ip"),
@@ -351,13 +346,15 @@ BUILT_IN: Final[Mapping[str, Profile]] = MappingProxyType(
                 order=("organizations", "names", "email", "uri", "usages", "common_name"),
             ),
             Profile(
-                signer=LEGACY_UNKNOWN, description="Any certificate, without a guarantee about its use.", allow_ca=None
+                signer=signernames.LEGACY_UNKNOWN,
+                description="Any certificate, without a guarantee about its use.",
+                allow_ca=None,
             ),
         )
     }
 )
 
 
-def is_kubelet_client(request: CertificateRequest, usages: Sequence[str]) -> bool:
+def is_kubelet_client(pkcs10: CertificateRequest, usages: Sequence[str]) -> bool:
     """Whether a request is for a kubelet's client certificate."""
-    return permits(BUILT_IN[KUBE_APISERVER_CLIENT_KUBELET], RequestedCertificate(request, usages))
+    return permits(BUILT_IN[signernames.KUBE_APISERVER_CLIENT_KUBELET], RequestedCertificate(pkcs10, usages))

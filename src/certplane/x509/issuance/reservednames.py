@@ -7,9 +7,9 @@ one, or if a built-in signer of client certificates uses it.
 
 - The built-in signers issue what their own rules permit: the two kubelet signers issue `system:nodes`. None issues
   `system:masters`; the others issue no names of nodes.
-- Declared signers issue no name that begins with `system:` or `kubeadm:`, and must declare which names they issue.
+- Custom signers issue no name that begins with `system:` or `kubeadm:`, and must define which names they issue.
 - A certificate that servers can use must not be for a name of the API server. A kubelet may share its host name and
-  address; nobody may have the names of its Service.
+  address, but no certificate has the names of its Service.
 
 Not detected: CAs with a chain to the client CA through certificates that are not in its file.
 """
@@ -21,6 +21,7 @@ import ipaddress
 from collections.abc import Callable, Collection, Iterator
 from typing import Final, Protocol
 
+from certplane import signernames
 from certplane.boundedcache import BoundedCache
 from certplane.golang import formatting, pem
 from certplane.x509 import certificatenames
@@ -39,8 +40,8 @@ _PREFIXES: Final = ("system:", "kubeadm:")
 SERVICE_NAMES: Final = frozenset(
     {"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}
 )
-_KUBELETS: Final = frozenset({profiles.KUBE_APISERVER_CLIENT_KUBELET, profiles.KUBELET_SERVING})
-_CLIENT_SIGNERS: Final = (profiles.KUBE_APISERVER_CLIENT, profiles.KUBE_APISERVER_CLIENT_KUBELET)
+_KUBELETS: Final = frozenset({signernames.KUBE_APISERVER_CLIENT_KUBELET, signernames.KUBELET_SERVING})
+_CLIENT_SIGNERS: Final = (signernames.KUBE_APISERVER_CLIENT, signernames.KUBE_APISERVER_CLIENT_KUBELET)
 #: Usages that become extended key usages. A certificate with some of these and none of _SERVING is not for servers.
 _NOT_SERVING: Final = frozenset({"client auth", "code signing", "email protection", "s/mime", "timestamping"})
 _SERVING: Final = frozenset({"server auth", "any"})
@@ -106,8 +107,8 @@ class Reservations:
         is_trusted, _ = trust
         return is_trusted
 
-    def declaration_problem(self, profile: Profile, issuer: Issuer) -> str:
-        """Why a declared signer may not use an issuer for any request; empty if it may."""
+    def issuer_problem(self, profile: Profile, issuer: Issuer) -> str:
+        """Why a custom signer may not use an issuer for any request; empty if it may."""
         if profile.common_name is not None and profile.organizations is not None and not profile.allow_ca:
             return ""
         if not self.is_client_ca(issuer):
@@ -115,9 +116,9 @@ class Reservations:
         return _NEEDS_NO_CA if profile.allow_ca else _NEEDS_SUBJECT
 
     def current_problem(self, profile: Profile, source: IssuerSource) -> str:
-        """`declaration_problem` for the issuer that a signer has now, if it has one."""
+        """`issuer_problem` for the issuer that a signer has now, if it has one."""
         issuer = source.current(self._now()).issuer
-        return self.declaration_problem(profile, issuer) if issuer is not None else ""
+        return self.issuer_problem(profile, issuer) if issuer is not None else ""
 
     def violations(self, signer: str, source: IssuerSource, requested: RequestedCertificate) -> Iterator[str]:
         """The names in a request that a signer must not issue with its current CA."""
@@ -129,21 +130,21 @@ class Reservations:
             yield from violations
 
     def _reserved(self, signer: str, requested: RequestedCertificate) -> Iterator[str]:
-        request = requested.request
+        pkcs10 = requested.pkcs10
         if signer not in profiles.BUILT_IN:
-            names = [("common name", request.common_name), *(("organization", name) for name in request.organizations)]
+            names = [("common name", pkcs10.common_name), *(("organization", name) for name in pkcs10.organizations)]
             for attribute, name in names:
                 if name.startswith(_PREFIXES):
                     yield _violation(attribute, name)
         elif signer not in _KUBELETS:
-            if request.common_name.startswith(_NODE_PREFIX):
-                yield _violation("common name", request.common_name)
+            if pkcs10.common_name.startswith(_NODE_PREFIX):
+                yield _violation("common name", pkcs10.common_name)
             for name in (MASTERS, _NODES):
-                if name in request.organizations:
+                if name in pkcs10.organizations:
                     yield _violation("organization", name)
         if _may_serve(requested.usages):
             reserved = SERVICE_NAMES if signer in _KUBELETS else SERVICE_NAMES | self._server_names
-            for name in (request.common_name, *request.dns_names, *map(_address_text, request.ip_addresses)):
+            for name in (pkcs10.common_name, *pkcs10.dns_names, *map(_address_text, pkcs10.ip_addresses)):
                 if _matches_any(name.lower(), reserved):
                     yield f"name {formatting.quote(name)} is reserved: it is a name of the API server"
 

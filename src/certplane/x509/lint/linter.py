@@ -162,7 +162,7 @@ def _algorithms(certificate: TBSCertificate, policy: IssuerPolicy) -> Iterator[s
 
 def _issuer(certificate: TBSCertificate, policy: IssuerPolicy) -> Iterator[str]:
     if certificate.issuer != policy.issuer:
-        yield "the issuer is not byte for byte the subject of the CA"
+        yield "the issuer differs from the subject of the CA"
 
 
 def _time_encoding(certificate: TBSCertificate, _: IssuerPolicy) -> Iterator[str]:
@@ -220,9 +220,9 @@ def _attributes(certificate: TBSCertificate, _: IssuerPolicy) -> Iterator[str]:
 
 def _nul(certificate: TBSCertificate, _: IssuerPolicy) -> Iterator[str]:
     if any("\0" in value for _, value in certificate.attributes):
-        yield "the subject contains a NUL, at which some programs cut the name off"
+        yield "the subject contains a NUL, where some programs truncate the name"
     if any(b"\0" in name.value for name in certificate.names or () if name.kind != IP):
-        yield "an alternative name contains a NUL, at which some programs cut the name off"
+        yield "an alternative name contains a NUL, where some programs truncate the name"
 
 
 def _empty_identity(certificate: TBSCertificate, _: IssuerPolicy) -> Iterator[str]:
@@ -247,9 +247,9 @@ def _name_kinds(certificate: TBSCertificate, _: IssuerPolicy) -> Iterator[str]:
         yield "the extension for alternative names is empty"
     for name in certificate.names or ():
         if name.kind not in (EMAIL, DNS, URI, IP):
-            yield f"an alternative name of type {name.kind}, which is not issued"
+            yield f"an alternative name has type {name.kind}, which is not issued"
         elif name.kind == IP and len(name.value) not in (4, 16):
-            yield f"an IP address of {len(name.value)} octets"
+            yield f"an IP address has {len(name.value)} octets"
         elif name.kind != IP and not name.value.isascii():
             yield f"an alternative name is not in ASCII: {_quoted(name.text)}"
 
@@ -282,7 +282,7 @@ def _dns_syntax(certificate: TBSCertificate, _: IssuerPolicy) -> Iterator[str]:
 def _dns_wildcards(certificate: TBSCertificate, _: IssuerPolicy) -> Iterator[str]:
     for host in _nonstandard_hosts(certificate):
         if "*" in host:
-            yield f"the DNS name {_quoted(host)} has a wildcard that is not the whole of the leftmost of several labels"
+            yield f"the DNS name {_quoted(host)} has a wildcard that is not the complete leftmost label of several"
 
 
 def _dns_punycode(certificate: TBSCertificate, _: IssuerPolicy) -> Iterator[str]:
@@ -440,7 +440,7 @@ _E, _W = Severity.ERROR, Severity.WARNING
 #: In the order of the fields of a certificate.
 RULES: Final[Sequence[Rule]] = (
     Rule("version", _E, "4.1.2.1", _version),
-    Rule("surplus", _E, "4.1.2.8", _other_fields),
+    Rule("unexpected-fields", _E, "4.1.2.8", _other_fields),
     Rule("serial-size", _E, "4.1.2.2", _serial_size),
     Rule("serial-entropy", _E, "BR 7.1", _serial_entropy),
     Rule("signature-algorithm", _E, "4.1.1.2, 4.1.2.3", _algorithms),
@@ -449,25 +449,25 @@ RULES: Final[Sequence[Rule]] = (
     Rule("time-order", _E, "4.1.2.5", _time_order),
     Rule("lifetime", _E, "signer: expiration", _lifetime),
     Rule("subject-attributes", _W, "appendix A.1", _attributes),
-    Rule("nul", _E, "CVE-2009-2408", _nul),
-    Rule("nobody", _W, "4.1.2.6", _empty_identity),
-    Rule("own-issuer", _W, "3.2", _subject_is_issuer),
+    Rule("nul-character", _E, "CVE-2009-2408", _nul),
+    Rule("empty-identity", _W, "4.1.2.6", _empty_identity),
+    Rule("subject-is-issuer", _W, "3.2", _subject_is_issuer),
     Rule("key-encoding", _E, "RFC 3279 2.3.1, RFC 5480 2.1.1, RFC 8410 3", _key_encoding),
     Rule("rsa-exponent", _W, "BR 6.1.6, RFC 8017 3.1", _exponent),
     Rule("extension-duplicate", _E, "4.2", _duplicates),
     Rule("extension-unknown", _E, "signer: permitted x509 extensions", _unknown),
     Rule("extension-criticality", _E, "4.2.1.1, 4.2.1.3, 4.2.1.9, 4.2.1.12", _criticality),
-    Rule("usage", _E, "4.2.1.3, 4.2.1.12", _usage),
-    Rule("usage-of-authority", _E, "BR 7.1.2.2, Go crypto/x509", _ca_extended_key_usage),
-    Rule("usage-meaning", _W, "4.2.1.3, 4.2.1.9", _usage_combinations),
-    Rule("usage-of-key", _W, "RFC 3279 2.3.1, RFC 5480 3, RFC 8410 5", _usage_of_key),
-    Rule("any-purpose", _W, "BR 7.1.2.7.10", _any_purpose),
+    Rule("usage-empty", _E, "4.2.1.3, 4.2.1.12", _usage),
+    Rule("ca-extended-key-usage", _E, "BR 7.1.2.2, Go crypto/x509", _ca_extended_key_usage),
+    Rule("usage-combination", _W, "4.2.1.3, 4.2.1.9", _usage_combinations),
+    Rule("usage-for-key-type", _W, "RFC 3279 2.3.1, RFC 5480 3, RFC 8410 5", _usage_of_key),
+    Rule("any-extended-key-usage", _W, "BR 7.1.2.7.10", _any_purpose),
     Rule("basic-constraints", _E, "4.2.1.9, signer: CA bit", _constraints),
-    Rule("authority-key", _E, "4.2.1.1", _authority_key),
-    Rule("names-criticality", _E, "4.2.1.6", _name_criticality),
-    Rule("names-kinds", _E, "4.2.1.6", _name_kinds),
-    Rule("names-of-authority", _E, "4.2.1.10", _name_constraints),
-    Rule("names-empty", _W, "4.2.1.6", _empty_names),
+    Rule("authority-key-identifier", _E, "4.2.1.1", _authority_key),
+    Rule("alternative-names-criticality", _E, "4.2.1.6", _name_criticality),
+    Rule("alternative-name-type", _E, "4.2.1.6", _name_kinds),
+    Rule("name-constraints", _E, "4.2.1.10", _name_constraints),
+    Rule("alternative-name-empty", _W, "4.2.1.6", _empty_names),
     Rule("dns-syntax", _W, "4.2.1.6, RFC 1034 3.5", _dns_syntax),
     Rule("dns-wildcard", _W, "RFC 9525 6.3", _dns_wildcards),
     Rule("dns-punycode", _W, "RFC 5890 2.3.2.1, RFC 3492", _dns_punycode),

@@ -108,9 +108,12 @@ def parse_first(text: bytes) -> x509.Certificate | None:
         return None
     try:
         # A block may hold several certificates, one after the other.
-        return x509.load_der_x509_certificate(asn1.Reader(block.data).read_any().raw)
+        certificate = x509.load_der_x509_certificate(asn1.Reader(block.data).read_any().raw)
+        # The library converts times when they are read, and fails for the year 0, which Go accepts.
+        certificate.not_valid_before_utc, certificate.not_valid_after_utc  # noqa: B018 - converts them
     except (ValueError, x509.InvalidVersion):
         return None
+    return certificate
 
 
 def lifetime(text: bytes) -> datetime.timedelta | None:

@@ -31,8 +31,8 @@ class Identifiers:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a chain authenticates nobody; `text` is for the log. Within `span` the same chain is refused for the same
-    reason. `identifiers` are None if the certificate cannot be parsed.
+    """Why a chain is refused; `text` is for the log. Within `span` the same chain is refused for the same reason.
+    `identifiers` are None if the certificate cannot be parsed.
     """
 
     text: str
@@ -42,7 +42,7 @@ class Refusal:
 
 
 class VerificationError(ValueError):
-    """A certificate that authenticates nobody."""
+    """A client certificate is refused."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.text)

@@ -62,14 +62,16 @@ class Transport:
 class CA:
     """A CA for server and client certificates."""
 
-    def __init__(self, name):
+    def __init__(self, name, now=NOW, lifetime=LIFETIME):
+        self._validity = now, lifetime
         self.key = ec.generate_private_key(ec.SECP256R1())
-        self.pem = selfsigned.self_signed_ca(name, self.key, NOW, LIFETIME)
+        self.pem = selfsigned.self_signed_ca(name, self.key, *self._validity)
         self.authority = authority.Authority(pem.first_block(self.pem).data, self.key)
 
     def issue(self, leaf, key=None):
+        """A certificate and its key, in PEM."""
         key = key or ec.generate_private_key(ec.SECP256R1())
-        return selfsigned.issue_leaf(leaf, key, self.authority, NOW, LIFETIME), keys.to_pem(key)
+        return selfsigned.issue_leaf(leaf, key, self.authority, *self._validity), keys.to_pem(key)
 
 
 class Stalled(Exception):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from certplane.server.connection import http1
-from tests.unit.server.connection.playbook import END, HOST, FullResponse, Stream, play
+from tests.unit.server.connection import playbook
+from tests.unit.server.connection.playbook import END, HOST, FullResponse, Stream
 
 OK = b"HTTP/1.1 200 OK\r\n"
 EMPTY = OK + b"content-length: 0\r\n\r\n"
@@ -142,7 +143,7 @@ SCRIPTS = {
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts(name):
     """The machine emits the events of the script, however the bytes are split."""
-    play(SCRIPTS[name])
+    playbook.play(SCRIPTS[name])
 
 
 def _get(*fields, version=b"1.1", target=b"/"):

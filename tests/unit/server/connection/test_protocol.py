@@ -125,7 +125,7 @@ async def test_a_fast_client_does_not_starve_others():
 
 
 async def test_a_paused_connection_stays_paused_after_its_yield():
-    """Until the handler reads the body."""
+    """It is resumed when the handler reads the body."""
     handler, requests = waiting()
     server = Server(handler)
 
@@ -204,7 +204,7 @@ async def test_a_malformed_body_gets_a_response():
 
 
 async def test_a_lost_connection_ends_its_stream():
-    """And a request pipelined behind it."""
+    """A request that is pipelined behind it is not handled."""
     handler, queue, open_ = streaming()
     server = Server(handler)
     await server.send(GET % 1 + GET % 2)
@@ -392,7 +392,7 @@ async def test_unread_bytes_of_lost_connections_do_not_count():
 
 
 async def test_an_unread_body_counts_until_the_response():
-    """Not any more while the connection waits for another request."""
+    """It does not count while the connection waits for another request."""
     server = Server(hello)
     await server.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 60000\r\n\r\n" + b"x" * 60_000)
     assert not server.transport.is_closing()
@@ -531,7 +531,7 @@ async def test_lingering_begins_when_the_response_is_sent():
 
 @pytest.mark.parametrize("end", ["idle", "eof"])
 async def test_an_unread_response_aborts_a_closing_connection(end):
-    """However slowly it was read before."""
+    """It does not matter how slowly it was read before."""
     server = Server(hello)
     await server.send(GET % 1)
     if end == "eof":

@@ -14,6 +14,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from certplane import signernames
 from certplane.client import api
 from certplane.controllers.approving.kubeletserving import evidence, policy
 from certplane.controllers.approving.kubeletserving.evidence import (
@@ -31,7 +32,6 @@ from certplane.controllers.runtime.controller import Retry, WorkQueue
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources.certificatesigningrequests import CertificateSigningRequest
 from certplane.resources.nodes import Node
-from certplane.x509.issuance import profiles
 from certplane.x509.pkcs10.certificaterequest import RequestError
 
 NAME: Final = "kubelet-serving-approver"
@@ -47,30 +47,30 @@ WOULD_DENY: Final = "WouldDeny"
 def is_pending(csr: CertificateSigningRequest) -> bool:
     """Whether a request is for the kubelet-serving signer and is neither decided nor answered."""
     is_closed = any(condition.type in (csrs.APPROVED, csrs.DENIED, csrs.FAILED) for condition in csr.status.conditions)
-    return csr.spec.signer_name == profiles.KUBELET_SERVING and not is_closed and not csr.status.certificate
+    return csr.spec.signer_name == signernames.KUBELET_SERVING and not is_closed and not csr.status.certificate
 
 
-class _PendingRequests:
+class _PendingCSRs:
     """The undecided requests, and an index of them by the names that affect their decision."""
 
     def __init__(self) -> None:
         self._sans: dict[str, frozenset[SAN]] = {}
-        self._requests: dict[SAN, set[str]] = {}
+        self._csr_names: dict[SAN, set[str]] = {}
 
-    def put(self, request_name: str, sans: frozenset[SAN]) -> None:
-        self.drop(request_name)
-        self._sans[request_name] = sans
+    def put(self, csr_name: str, sans: frozenset[SAN]) -> None:
+        self.drop(csr_name)
+        self._sans[csr_name] = sans
         for san in sans:
-            self._requests.setdefault(san, set()).add(request_name)
+            self._csr_names.setdefault(san, set()).add(csr_name)
 
-    def drop(self, request_name: str) -> None:
-        for san in self._sans.pop(request_name, ()):
-            self._requests[san].discard(request_name)
-            if not self._requests[san]:
-                del self._requests[san]
+    def drop(self, csr_name: str) -> None:
+        for san in self._sans.pop(csr_name, ()):
+            self._csr_names[san].discard(csr_name)
+            if not self._csr_names[san]:
+                del self._csr_names[san]
 
     def affected_by(self, sans: Iterable[SAN]) -> set[str]:
-        return set[str]().union(*(self._requests.get(san, ()) for san in sans))
+        return set[str]().union(*(self._csr_names.get(san, ()) for san in sans))
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._sans))
@@ -87,7 +87,7 @@ class Sources:
 
 class Approver:
     """Reconciles requests with `policy.evaluate`. A pending request is evaluated again with growing delays, and at once
-    when a Node (`affected_requests`) or the inventory (`run`) changes with respect to one of its names.
+    when a Node (`affected_csrs`) or the inventory (`run`) changes with respect to one of its names.
     """
 
     def __init__(
@@ -97,19 +97,19 @@ class Approver:
         self._settings = settings
         self._sources = sources
         self._record_decision = record_decision
-        self._pending = _PendingRequests()
+        self._pending = _PendingCSRs()
 
     async def run(self, queue: WorkQueue) -> None:
         """Queue all pending requests whenever the inventory changes, until cancelled."""
 
         def on_change() -> None:
-            for request_name in self._pending:
-                queue.add(request_name)
+            for csr_name in self._pending:
+                queue.add(csr_name)
 
         if self._sources.inventory is not None:
             await self._sources.inventory.run(on_change)
 
-    def affected_requests(self, node: Node) -> Iterable[str]:
+    def affected_csrs(self, node: Node) -> Iterable[str]:
         """The pending requests with a name that a Node claims or released since the last call. Has to be called for
         every change of a Node.
         """
@@ -131,16 +131,16 @@ class Approver:
 
     async def _evaluate(self, csr: CertificateSigningRequest) -> Decision:
         try:
-            request = policy.parse_request(csr.spec.request or b"")
+            parsed = policy.parse_request(csr.spec.request or b"")
         except RequestError as error:
             return Decision(Action.DENY, decisions.UNREADABLE_REQUEST, policy.join_messages([str(error)]))
         answers: dict[SAN, DNSAnswer] = {}
         while True:
-            sans = {*request.sans, *(record for answer in answers.values() for record in answer.records)}
+            sans = {*parsed.sans, *(record for answer in answers.values() for record in answer.records)}
             # Indexed before the DNS lookups: a change of a Node in the meantime queues the request again.
             self._pending.put(csr.metadata.name, frozenset(sans))
             known = self._collect(csr.spec.username.removeprefix(policy.NODE_USER_PREFIX), sans, answers)
-            decision = policy.evaluate(request, csr.spec, known, self._settings.rules)
+            decision = policy.evaluate(parsed, csr.spec, known, self._settings.rules)
             if decision.action is not Action.LOOK_UP:
                 return decision
             # The policy asks for each name at most once, so this loop ends.

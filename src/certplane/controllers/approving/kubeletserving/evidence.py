@@ -230,7 +230,7 @@ class InventoryFile:
         while True:
             await self._wakeup.sleep(self._clock, _RELOAD_INTERVAL)
             if await asyncio.to_thread(self.reload):
-                _log.info("inventory reloaded", extra={"file": str(self._path)})
+                _log.info("inventory reloaded", extra={"path": self._path})
                 on_change()
 
     def _read(self) -> bytes:
@@ -247,7 +247,7 @@ class InventoryFile:
             text = "inventory reload failed; keeping the previous inventory"
             if self.inventory is None:
                 text = "inventory load failed; no request will be approved"
-            _log.warning(text, extra={"file": str(self._path), "problem": problem})
+            _log.warning(text, extra={"path": self._path, "error": problem})
         self.problem = problem
 
 

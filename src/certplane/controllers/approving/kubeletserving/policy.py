@@ -96,26 +96,26 @@ class Decision:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Request:
-    """A parsed PKCS#10 request and its requested extensions."""
+class ParsedRequest:
+    """A PKCS#10 request and the extensions that it asks for."""
 
-    csr: CertificateRequest
+    pkcs10: CertificateRequest
     extensions: RequestedExtensions
 
     @property
     def sans(self) -> tuple[SAN, ...]:
         """The names and addresses that need evidence, without duplicates."""
-        sans = (*map(str.lower, self.csr.dns_names), *map(evidence.unmap_ipv4, self.csr.ip_addresses))
+        sans = (*map(str.lower, self.pkcs10.dns_names), *map(evidence.unmap_ipv4, self.pkcs10.ip_addresses))
         return tuple(dict.fromkeys(sans))
 
 
-def parse_request(text: bytes) -> Request:
+def parse_request(text: bytes) -> ParsedRequest:
     """Parse a PEM request and verify its signature. Raises certificaterequest.RequestError."""
-    request = certificaterequest.verified(text).request
-    return Request(request, requestedextensions.read(request))
+    pkcs10 = certificaterequest.verified(text).request
+    return ParsedRequest(pkcs10, requestedextensions.read(pkcs10))
 
 
-def evaluate(request: Request, spec: CertificateSigningRequestSpec, evidence: Evidence, rules: Rules) -> Decision:
+def evaluate(request: ParsedRequest, spec: CertificateSigningRequestSpec, evidence: Evidence, rules: Rules) -> Decision:
     """Decide about a request for a serving certificate. Pure: the same data give the same decision."""
     problems = [*_request_problems(request, spec, rules)]
     if not problems and not request.sans:
@@ -139,46 +139,46 @@ class _Problem:
     text: str
 
 
-def _request_problems(request: Request, spec: CertificateSigningRequestSpec, rules: Rules) -> Iterable[_Problem]:
+def _request_problems(request: ParsedRequest, spec: CertificateSigningRequestSpec, rules: Rules) -> Iterable[_Problem]:
     yield from _identity_problems(request, spec)
     if not _USAGES <= frozenset(spec.usages) <= _USAGES | {"key encipherment"}:
         usages = ", ".join(spec.usages) or "empty"
         text = f"the usages are {usages}; must be digital signature, server auth and, optionally, key encipherment"
         yield _Problem(USAGES_NOT_ALLOWED, text)
     yield from _extension_problems(request)
-    key_problem = "; ".join(weakkeys.problems(request.csr.public_key))
+    key_problem = "; ".join(weakkeys.problems(request.pkcs10.public_key))
     if key_problem:
         yield _Problem(WEAK_KEY, key_problem)
     # Kubelets do not set expirationSeconds; the signer then applies its own maximum.
     if spec.expiration_seconds is not None and spec.expiration_seconds > rules.max_lifetime:
         text = f"the requested lifetime is {spec.expiration_seconds}s; the maximum is {rules.max_lifetime}s"
         yield _Problem(LIFETIME_TOO_LONG, text)
-    count = len(request.csr.dns_names) + len(request.csr.ip_addresses)
+    count = len(request.pkcs10.dns_names) + len(request.pkcs10.ip_addresses)
     if count > rules.max_names:
         yield _Problem(TOO_MANY_NAMES, f"the request has {count} names; the maximum is {rules.max_names}")
 
 
-def _identity_problems(request: Request, spec: CertificateSigningRequestSpec) -> Iterable[_Problem]:
+def _identity_problems(request: ParsedRequest, spec: CertificateSigningRequestSpec) -> Iterable[_Problem]:
     node = spec.username.removeprefix(NODE_USER_PREFIX)
-    username, common_name = _quote(spec.username), _quote(request.csr.common_name)
+    username, common_name = _quote(spec.username), _quote(request.pkcs10.common_name)
     if not spec.username.startswith(NODE_USER_PREFIX) or names.dns1123_subdomain_problems(node):
         yield _Problem(NOT_A_NODE, f"the requestor {username} is not a node")
     elif _NODES_GROUP not in spec.groups:
         yield _Problem(NOT_A_NODE, f"the requestor {username} is not in the group {_NODES_GROUP}")
-    if request.csr.common_name != spec.username:
+    if request.pkcs10.common_name != spec.username:
         text = f"the common name {common_name} differs from the requestor {username}"
         yield _Problem(IDENTITY_MISMATCH, text)
-    if request.csr.organizations != (_NODES_GROUP,):
-        organizations = ", ".join(map(_quote, request.csr.organizations)) or "missing"
+    if request.pkcs10.organizations != (_NODES_GROUP,):
+        organizations = ", ".join(map(_quote, request.pkcs10.organizations)) or "missing"
         yield _Problem(IDENTITY_MISMATCH, f"the organization is {organizations}; must be {_NODES_GROUP} alone")
     subject = request.extensions.subject
     if len(subject) > 2 or not {oid for oid, _ in subject} <= {oids.COMMON_NAME, oids.ORGANIZATION}:
         yield _Problem(SUBJECT_NOT_ALLOWED, "the subject has more than one common name and one organization")
 
 
-def _extension_problems(request: Request) -> Iterable[_Problem]:
+def _extension_problems(request: ParsedRequest) -> Iterable[_Problem]:
     extensions = request.extensions
-    kinds = {"email": request.csr.email_addresses, "URI": request.csr.uris}
+    kinds = {"email": request.pkcs10.email_addresses, "URI": request.pkcs10.uris}
     other_kinds = [*(kind for kind, values in kinds.items() if values), *extensions.other_names]
     if other_kinds:
         text = f"the request has names of other kinds than DNS and IP: {', '.join(other_kinds[:_MAX_LISTED])}"

@@ -1,0 +1,1 @@
+"""Controllers of namespaces, their default service accounts, and aggregated ClusterRoles."""
