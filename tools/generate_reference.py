@@ -1,4 +1,8 @@
-"""Generate docs/reference.md from the program: `make generate`. A test checks that it is up to date."""
+"""Generate docs/reference.md: `make generate`. A test checks that it is up to date.
+
+Flags, controllers and kinds come from the program. The rest is the text below: limits, metrics and exit codes have to
+be changed here, too.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +118,7 @@ who may read `/metrics`: by default the groups system:monitoring and system:mast
 | `apiserver_resource_objects` | stored objects, by group and resource |
 | `apiserver_client_certificate_expiration_seconds` | remaining lifetime of the client certificates of requests |
 | `apiserver_tls_handshake_errors_total` | failed TLS handshakes |
-| `certplane_connections_refused_total` | connections closed without an answer, by reason: tls, http, memory, ... |
+| `certplane_connections_refused_total` | connections closed without a response, by reason: tls, http, memory, ... |
 | `certplane_client_certificates_refused_total` | client certificates refused, by reason (docs/differences.md) |
 | `apiserver_certificates_registry_csr_requested_duration_total` | issued certificates whose request had a duration |
 | `apiserver_certificates_registry_csr_honored_duration_total` | those of them with about the requested duration |
@@ -188,7 +192,7 @@ needs more.
 | connections | 65,536, or as many as file descriptors allow | the newest is closed |
 | TLS handshakes in progress | 2,048 | the oldest is closed |
 | unread bytes of all clients together | 64 MiB | the connection that exceeds it is closed |
-| seconds for a head *; between requests *; in which a client reads nothing of an answer | 32; 180; 30 | it is closed |
+| seconds for a head *; between requests *; in which a client reads nothing of a response | 32; 180; 30 | it is closed |
 | certificates that a client sends, including its own; bytes of these | 16; 64 KiB | 401 |
 | signatures checked for one certificate chain * | 100 | 401 |
 | values in a YAML document; levels; aliases | 100,000; 256; 1,000 | 400 |
@@ -213,15 +217,15 @@ needs more.
 Bodies of more than 32 KiB (8 KiB of YAML) are decoded and validated in a thread, one after the other, so that they do
 not delay other requests.
 
-Answers, audit records and logs are limited as well. The middle of a longer text is replaced by the number of characters
-omitted.
+Responses, audit records and logs are limited as well. The middle of a longer text is replaced by the number of
+characters omitted.
 
 | what | limit |
 |---|---|
 | a value quoted in a refusal; its message | 4,096 and 8,192 characters |
 | causes of a refusal | 100, and 16,384 characters together |
-| warnings of an answer * | 4,096 characters; 256 each if there are more |
-| URI, messages and annotations in an audit record | 2,048 characters each |
+| warnings of a response * | 4,096 characters; 256 each if there are more |
+| URI, messages and annotations in an audit record | 1,024 characters each |
 | User-Agent; names; the whole user; addresses; causes in an audit record | 1,024; 512; 16,384 characters; 16; 10 |
 | lines about refused credentials in the server log | one a minute for the same reason and source, 60 a minute in all |
 | a value in a line of the server log; a traceback | 2,048; 32,768 characters |
@@ -273,10 +277,10 @@ def reference() -> str:
         f"| `{kind.api_version}/{kind.plural}=true` |\n"
         for kind in resources.OPTIONAL
     )
-    actions = "".join(
-        f"| {action.api_version} | {action.kind} | {'/'.join(part for part in action.path[2:] if part)} "
+    virtuals = "".join(
+        f"| {virtual.api_version} | {virtual.kind} | {'/'.join(part for part in virtual.path[2:] if part)} "
         "|  |  | create |\n"
-        for action in resources.ACTIONS
+        for virtual in resources.VIRTUAL
     )
     controllers = "".join(
         f"- `{name}`" + (f" (also `{alias}`)\n" if alias else "\n")
@@ -291,7 +295,7 @@ def reference() -> str:
         + _table(controllersettings.OPTIONS)
         + MIDDLE
         + kinds
-        + actions
+        + virtuals
         + OPTIONAL
         + optional
         + END

@@ -25,7 +25,7 @@ _Arguments = TypeVarTuple("_Arguments")
 ENTRY_BYTES: Final = 512
 #: Bytes of memory for each byte of a key, at most: an object for every two characters, with its fields.
 EXPANSION: Final = 100
-#: The limit of a cache whose keys are headers, selectors and names: room for some hundreds of usual ones.
+#: The limit of a cache whose keys are headers, selectors and names: space for some hundreds of usual ones.
 LIMIT: Final = 2 * 1024 * 1024
 #: An entry may weigh at most this fraction (1/32) of the limit, or one text would evict all others.
 _MAX_FRACTION: Final = 32

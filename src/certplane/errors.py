@@ -185,11 +185,11 @@ def _bounded(details: Mapping[str, Any]) -> dict[str, Any]:
     causes = details.get("causes")
     if causes:
         bounded["causes"] = bounded_causes = []
-        room = _MAX_CAUSES_LENGTH
+        remaining = _MAX_CAUSES_LENGTH
         for cause in causes[:MAX_CAUSES]:
             bounded_causes.append({key: _shortened(value) for key, value in cause.items()})
-            room -= sum(len(value) for value in bounded_causes[-1].values())
-            if room < 0:
+            remaining -= sum(len(value) for value in bounded_causes[-1].values())
+            if remaining < 0:
                 break
         left_out = len(causes) - len(bounded_causes)
         if left_out:

@@ -1,12 +1,14 @@
 """Files: writing secrets, checking owner and mode, and turning errors of the file system into sentences.
 
-There are two kinds of files. **Own** files are in the data directory: a symbolic link in their place is refused, and so
-is a file that another user owns or can access, because whoever can put a file or a link there chooses what we read and
-where we write. **Named** files are given by a flag: Kubernetes mounts Secrets as links to files of root with mode 0644,
-so links are followed, and the caller decides whether other users may read them: `exposure` says who can.
+There are two kinds of files. **Data files** are in the data directory: a symbolic link in their place is refused, and
+so is a file that another user owns or can access, because whoever can put a file or a link there chooses what we read
+and where we write. **Named** files are given by a flag: Kubernetes mounts Secrets as links to files of root with mode
+0644, so links are followed, and the caller decides whether other users may read them: `readable_by_others` says who
+can.
 
-The owner of a directory can replace the files in it, so own directories must belong to the user that runs the process,
-or to root. All functions raise SetupError for what an operator must fix, except `exposure`, which raises OSError.
+The owner of a directory can replace the files in it, so the directories of data files must belong to the user that runs
+the process, or to root. All functions raise SetupError for what an operator must fix, except `readable_by_others`,
+which raises OSError.
 """
 
 from __future__ import annotations
@@ -66,22 +68,24 @@ _PERMISSIONS_HINT: Final = "check its permissions and those of its parent direct
 _LINK_PROBLEM: Final = "is a symbolic link: its owner could choose what certplane reads and where it writes"
 
 
-def exposure(path: pathlib.Path) -> str | None:
+def readable_by_others(path: pathlib.Path) -> str | None:
     """Which other users can read a named file: None if none can, else a phrase for an error message. Raises OSError."""
     status = os.stat(path)
-    return mode_exposure(stat.S_IMODE(status.st_mode), owner=status.st_uid, reader=os.geteuid())
+    return mode_readable_by_others(stat.S_IMODE(status.st_mode), owner=status.st_uid, reader=os.geteuid())
 
 
-def warn_exposed(path: pathlib.Path | None) -> None:
+def warn_if_readable(path: pathlib.Path | None) -> None:
     """Log who else can read a secret that a flag names. Only a warning: a mounted Secret is readable by default."""
     with contextlib.suppress(OSError):
-        problem = exposure(path) if path is not None else None
+        problem = readable_by_others(path) if path is not None else None
         if problem is not None:
             _log.warning("other users can read a secret file", extra={"path": path, "error": problem})
 
 
-def mode_exposure(mode: int, *, owner: int, reader: int) -> str | None:
-    """`exposure` of a file's mode. `owner` and `reader` are user ids: of the file's owner, and of this process."""
+def mode_readable_by_others(mode: int, *, owner: int, reader: int) -> str | None:
+    """`readable_by_others` for a file's mode. `owner` and `reader` are user ids: of the file's owner, and of this
+    process.
+    """
     if mode & 0o077 == 0:
         return None
     # A pod that does not run as root gets its Secrets like this: files of root, readable by the pod's group.
@@ -95,8 +99,8 @@ def _access_text(mode: int, forbidden: int) -> str:
     return f"mode {mode:04o} gives access to {' and '.join(who)}"
 
 
-def check_own(path: pathlib.Path, what: str, forbidden: int = PRIVATE) -> None:
-    """Check an own file, if it exists: a regular file, no link, owned by us or root, without the `forbidden` bits."""
+def check_data_file(path: pathlib.Path, what: str, forbidden: int = PRIVATE) -> None:
+    """Check a data file, if it exists: a regular file, no link, owned by us or root, without the `forbidden` bits."""
     with as_setup_error(f"{what} {path} cannot be used", _PERMISSIONS_HINT):
         try:
             status = os.lstat(path)
@@ -121,7 +125,7 @@ def check_own(path: pathlib.Path, what: str, forbidden: int = PRIVATE) -> None:
 
 
 def check_directory(path: pathlib.Path, what: str, *, is_own: bool = False) -> None:
-    """Check a directory that holds own files: only its owner and root may write to it. With `is_own` it must not be a
+    """Check a directory that holds data files: only its owner and root may write to it. With `is_own` it must not be a
     symbolic link; a directory that a flag names may be one.
     """
     with as_setup_error(f"{what} {path} cannot be used", _PERMISSIONS_HINT):

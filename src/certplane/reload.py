@@ -4,7 +4,8 @@ Every few seconds the content of the files is compared with the content in use. 
 because mounts and copies preserve them. New content is applied once two successive checks have read the same bytes,
 because a file that is still being written differs from check to check; on SIGHUP it is applied at once. Files that
 belong together form one group: a new certificate without its new key fails validation, and the previous content stays
-in use. Each problem is logged once, and so is its end.
+in use. Each problem is logged once, and so is its end. A group whose content cannot be used never keeps the others from
+being reloaded.
 
 kube-apiserver does this differently: it watches directories, and checks once a minute in case it missed an event.
 """
@@ -28,7 +29,8 @@ _log = logging.getLogger("certplane")
 #: A change takes two checks, so it is in use within ten seconds.
 INTERVAL_SECONDS: Final = 4.0
 
-#: Puts the contents of a group to use. Raises ValueError or SetupError for invalid contents, having changed nothing.
+#: Puts the contents of a group to use. Raises ValueError or SetupError for invalid contents; whatever it raises, it has
+#: changed nothing.
 Apply = Callable[[Sequence[bytes]], None]
 
 #: The file may be one of the data directory, or one that a setting names.
@@ -51,10 +53,26 @@ class Wakeup:
         return await clock.wait_until(timer, self._event, seconds)
 
 
+class CompletionCheck:
+    """Whether a file has been written completely: two successive checks have read the same content."""
+
+    __slots__ = ("_seen",)
+
+    def __init__(self) -> None:
+        self._seen: bytes | None = None
+
+    def is_complete(self, content: bytes, *, is_requested: bool = False) -> bool:
+        """Whether the last call had the same content, or its digest. With `is_requested` the result is True, because
+        an operator says that the file is complete.
+        """
+        before, self._seen = self._seen, content
+        return is_requested or content == before
+
+
 @dataclasses.dataclass(slots=True)
 class _Group:
-    """Files that are used together. `used`, `refused` and `seen` are digests: of the content in use, of the last
-    content that was refused, and of the content at the last check.
+    """Files that are used together. `used` and `refused` are digests: of the content in use, and of the last content
+    that was refused.
     """
 
     name: str
@@ -62,8 +80,8 @@ class _Group:
     apply: Apply
     used: bytes = b""
     refused: bytes = b""
-    seen: bytes = b""
     problem: str = ""
+    completion: CompletionCheck = dataclasses.field(default_factory=CompletionCheck)
 
     def read(self) -> Sequence[bytes]:
         return [path.read_bytes() for path in self.paths]
@@ -112,37 +130,40 @@ class Reloader:
                 contents = await asyncio.to_thread(group.read)
             except OSError as error:
                 problem = f"{error.filename}: {files.error_text(error)}"
-                if self._is_settled(group, _digest([problem.encode()]), is_requested=is_requested):
-                    self._refuse(group, problem, group.seen)
+                digest = _digest([problem.encode()])
+                if group.completion.is_complete(digest, is_requested=is_requested):
+                    self._refuse(group, problem, digest)
                 continue
             self._apply_changed(group, contents, is_requested=is_requested)
 
-    @staticmethod
-    def _is_settled(group: _Group, digest: bytes, *, is_requested: bool) -> bool:
-        """Whether the content is the same as at the last check. Records it for the next check."""
-        before, group.seen = group.seen, digest
-        return is_requested or digest == before
-
     def _apply_changed(self, group: _Group, contents: Sequence[bytes], *, is_requested: bool) -> None:
         digest = _digest(contents)
-        is_settled = self._is_settled(group, digest, is_requested=is_requested)
+        is_complete = group.completion.is_complete(digest, is_requested=is_requested)
         if digest == group.used:
             if group.problem:
-                _log.info("files have the content in use again", extra={"files": group.name, "path": group.path_list})
+                _log.info(
+                    "files unchanged again; the reload problem is resolved",
+                    extra={"files": group.name, "path": group.path_list},
+                )
                 group.problem, group.refused = "", b""
             return
-        if not is_settled or (digest == group.refused and not is_requested):
+        if not is_complete or (digest == group.refused and not is_requested):
             return
         try:
             group.apply(contents)
         except (ValueError, SetupError) as error:
             self._refuse(group, str(error), digest)
             return
+        except Exception as error:
+            # A bug. The other groups must be reloaded all the same: one may be the file of a revoked token.
+            self._refuse(group, f"{type(error).__name__}: {error}", digest, unexpected=error)
+            return
         group.used, group.refused, group.problem = digest, b"", ""
         self._observe(group.name, True)
         _log.info("files reloaded", extra={"files": group.name, "path": group.path_list})
 
-    def _refuse(self, group: _Group, problem: str, digest: bytes) -> None:
+    def _refuse(self, group: _Group, problem: str, digest: bytes, unexpected: Exception | None = None) -> None:
+        """Log a problem that is new. `unexpected` is an exception whose traceback is logged with it."""
         if digest == group.refused and problem == group.problem:
             return
         group.problem, group.refused = problem, digest
@@ -150,6 +171,7 @@ class Reloader:
         _log.error(
             "files reload failed; keeping the previous content",
             extra={"files": group.name, "path": group.path_list, "error": problem},
+            exc_info=unexpected,
         )
 
 

@@ -88,14 +88,19 @@ class Supervisor:
         """For how many seconds each task is late, by name; 0 for a task that is not."""
         return dict.fromkeys(self._states, 0.0) | self._late()
 
-    def overdue(self) -> str | None:
+    def late_too_long(self) -> str | None:
         """Which tasks have been late for so long that an operator must look; None if there are none."""
         return self.problem(_TOLERATED_SECONDS)
 
     def problem(self, tolerated: float = 0.0) -> str | None:
         """Which tasks have been late for `tolerated` seconds or more; None if there are none."""
         late = {name: seconds for name, seconds in self._late().items() if seconds >= tolerated}
-        return ", ".join(f"{name} has been failing for {seconds:.0f}s" for name, seconds in late.items()) or None
+        return ", ".join(self._describe(name, seconds) for name, seconds in late.items()) or None
+
+    def _describe(self, name: str, seconds: float) -> str:
+        # A task may be late without a failure: a round takes longer than its period.
+        state = "is late by" if self._states[name].failing_since is None else "has been failing for"
+        return f"{name} {state} {seconds:.0f}s"
 
     def _late(self) -> dict[str, float]:
         now = self._clock.monotonic()

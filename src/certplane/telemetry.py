@@ -356,15 +356,16 @@ class _Gauges(registry.Collector):
 
 
 class AuditTelemetry(registry.Collector):
-    """The metrics of the audit log. `lost` returns how many records could not be written, `sampled_out` how many
-    requests were counted instead of recorded.
+    """The metrics of the audit log. `failed` counts records that could not be made; `lost` returns how many could not
+    be written, `dropped` how many requests were counted instead of recorded.
     """
 
     def __init__(self) -> None:
         self.events = 0
+        self.failed = 0
         self.levels: dict[str, int] = {}
         self.lost: Callable[[], int] = lambda: 0
-        self.sampled_out: Callable[[], int] = lambda: 0
+        self.dropped: Callable[[], int] = lambda: 0
 
     def count_level(self, level: str) -> None:
         """Count a request by the level of its audit record."""
@@ -382,12 +383,12 @@ class AuditTelemetry(registry.Collector):
         lost = metrics_core.CounterMetricFamily(
             "apiserver_audit_error", "Audit records that could not be written.", labels=("plugin",)
         )
-        lost.add_metric(("log",), self.lost())
+        lost.add_metric(("log",), self.failed + self.lost())
         yield lost
         yield metrics_core.CounterMetricFamily(
             "certplane_audit_left_out",
             "Unauthenticated requests without effect that were counted instead of recorded.",
-            value=self.sampled_out(),
+            value=self.dropped(),
         )
         yield metrics_core.CounterMetricFamily(
             "apiserver_audit_requests_rejected",

@@ -45,7 +45,6 @@ async def listening(handler, ca):
         port = bound.getsockname()[1]
         listener = listeners.Listener(handler, bound, context, SystemClock())
         serving = asyncio.ensure_future(listener.serve())
-        await flow.eventually(lambda: listener.started)
         try:
             yield port
         finally:

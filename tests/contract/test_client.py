@@ -128,6 +128,16 @@ async def test_names_are_escaped_in_paths(server):
             await client.get(configmaps.RESOURCE, name, "default")
 
 
+async def test_paths_are_not_escaped_by_the_caller(server):
+    """A percent sign in a name is a percent sign, not the start of an escape sequence of another name."""
+    client = server.client(flow.ADMIN)
+    await client.create(configmaps.RESOURCE, config_map("a"), "default")
+    with pytest.raises(errors.BadRequest, match='"%61": may not contain'):
+        await client.get(configmaps.RESOURCE, "%61", "default")
+    response = await server.transport(flow.ADMIN).send(api.Request("GET", "/api/v1/namespaces/default/configmaps%2Fa"))
+    assert response.status == 404
+
+
 async def test_an_unreachable_server_is_reported_as_such(tmp_path):
     """There is no Status of a server that does not answer."""
     clock = testing.FakeClock()

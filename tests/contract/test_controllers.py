@@ -12,7 +12,7 @@ import pytest
 
 from certplane import resources, telemetry, testing
 from certplane.config import controllernames
-from certplane.controllers.approving import customsigners
+from certplane.controllers.approving import signerrules
 from certplane.controllers.approving.kubeletserving import approver, rules
 from certplane.controllers.cleanup import csrcleaner, podrequestcleaner
 from certplane.controllers.publishing import clustertrustbundle, rootcacertpublisher
@@ -251,7 +251,7 @@ async def test_an_approval_rule_of_a_custom_signer_approves(start, tmp_path):
     )
     signers_file = signersfile.SignersFile(tmp_path / "signers.yaml", datetime.timedelta(days=1))
     signers_file.load()
-    async with start(customsigners.NAME, signer.NAME, signers_file=signers_file) as harness:
+    async with start(signerrules.NAME, signer.NAME, signers_file=signers_file) as harness:
         await harness.admin.create(csrs.RESOURCE, flow.new_csr("a", "example.com/web"))
         assert (await flow.issued(harness.admin, "a")).issuer.rfc4514_string() == "CN=web"
 

@@ -243,6 +243,32 @@ async def test_an_unusable_plugin_is_reported_without_its_output(tmp_path, body,
     assert "secret-token" not in str(caught.value)
 
 
+async def test_a_plugin_that_does_not_finish_is_killed(tmp_path):
+    """After a minute; the error says so."""
+    pid_file = tmp_path / "pid"
+    write_plugin(
+        tmp_path / "plugin",
+        f"open({str(pid_file)!r}, 'w').write(f'{{os.getpid()}}\\n')\nsys.stdin.read()\nimport signal\nsignal.pause()",
+    )
+    exec_plugin = credentials.ExecPlugin("client.authentication.k8s.io/v1", (str(tmp_path / "plugin"),))
+    fake = testing.FakeClock()
+    identity = asyncio.ensure_future(credentials.ExecCredentials(exec_plugin, fake).identity())
+
+    def pid_text():
+        text = pid_file.read_text() if pid_file.exists() else ""
+        return text if text.endswith("\n") else ""
+
+    pid = int(await flow.eventually(pid_text))
+    await flow.eventually(lambda: fake.sleepers)
+    await fake.advance(59)
+    assert not identity.done()
+    await fake.advance(1)
+    with pytest.raises(credentials.CredentialProblem, match="plugin did not finish within 60s"):
+        await identity
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
 async def test_a_missing_plugin_is_reported_with_its_install_hint(tmp_path):
     """As in the kubeconfig."""
     exec_plugin = credentials.ExecPlugin(
@@ -335,7 +361,7 @@ async def test_a_refusing_proxy_is_reported_without_its_password(api_server, tmp
             write_kubeconfig(tmp_path / "config", api_server, {"token": "secret-of-jane"}, **url)
         )
     where = f"the server at 127.0.0.1:{api_server.port} cannot be reached"
-    assert problem == f"{where}: the proxy answers 407 Proxy Authentication Required"
+    assert problem == f"{where}: the proxy responds with 407 Proxy Authentication Required"
 
 
 async def _close(reader, writer):

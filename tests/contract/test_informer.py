@@ -135,7 +135,7 @@ async def test_a_response_of_another_server_is_reported_as_unreachable(following
     """Such as the page of a proxy. Later requests are not affected."""
     following.transport.replacement = body
     client = api.Client(following.transport)
-    with pytest.raises(api.Unreachable, match="the answer is not from an API server"):
+    with pytest.raises(api.Unreachable, match="the response is not from an API server"):
         await client.list(configmaps.RESOURCE)
     following.transport.replacement = None
     with pytest.raises(errors.NotFound):

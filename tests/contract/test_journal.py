@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from certplane.store import contract, memory, sqlite
@@ -40,6 +42,35 @@ async def test_a_deleted_entry_is_gone(store):
     await journal.delete("a")
     await journal.delete("a")
     assert list(await Journal(store).entries()) == [("b", b"two")]
+
+
+class SlowList:
+    """A store whose lists return when they are released: what they say may be out of date by then."""
+
+    def __init__(self, store):
+        self.create, self.update, self.delete = store.create, store.update, store.delete
+        self._store = store
+        self.read, self.released = asyncio.Event(), asyncio.Event()
+
+    async def list(self, prefix):
+        page = await self._store.list(prefix)
+        self.read.set()
+        await self.released.wait()
+        return page
+
+
+async def test_an_entry_that_is_replaced_during_a_list_can_be_deleted(store):
+    """The list has its former revision."""
+    slow = SlowList(store)
+    journal = Journal(slow)
+    await journal.record("a", b"one")
+    listing = asyncio.ensure_future(journal.entries())
+    await slow.read.wait()
+    await journal.replace("a", b"two")
+    slow.released.set()
+    await listing
+    await journal.delete("a")
+    assert list(await Journal(store).entries()) == []
 
 
 async def test_a_later_process_deletes_the_entries_of_an_earlier_one(store):

@@ -20,10 +20,10 @@ KINDS = ("store", "request")
 class Storage:
     """Where records are kept between processes, and a client of the API server."""
 
-    def __init__(self, kind, plane):
+    def __init__(self, kind, plane, store=None):
         self._kind = kind
         self.clock = plane.clock
-        self._store = memory.MemoryStore()
+        self._store = store or memory.MemoryStore()
         self.admin = plane.client(flow.ADMIN)
 
     def records(self):
@@ -41,7 +41,7 @@ class Storage:
 
     async def all_recorded(self):
         """The recorded bytes of all requests."""
-        recorded = [to_be_signed for _, to_be_signed in await journal.Journal(self._store).entries()]
+        recorded = [content for _, content in await journal.Journal(self._store).entries()]
         for csr in (await self.admin.list(csrs.RESOURCE)).items:
             recorded += [condition.message for condition in csr.status.conditions if condition.type == records.ISSUING]
         return recorded
@@ -73,7 +73,7 @@ async def test_the_first_record_is_kept(storage):
     csr = await storage.approved()
     first = await storage.records().record(csr, b"one")
     later = await storage.records().record(await storage.current(), b"two")
-    assert (first.to_be_signed, later.to_be_signed) == (b"one", b"one")
+    assert (first.content, later.content) == (b"one", b"one")
 
 
 async def test_a_record_can_be_replaced(storage):
@@ -82,7 +82,7 @@ async def test_a_record_can_be_replaced(storage):
     kept = await signing_records.record(await storage.approved(), b"one")
     replaced = await signing_records.replace(kept.csr, b"two")
     later = await storage.records().record(await storage.current(), b"three")
-    assert (replaced.to_be_signed, later.to_be_signed) == (b"two", b"two")
+    assert (replaced.content, later.content) == (b"two", b"two")
 
 
 async def test_the_record_of_a_published_request_is_deleted(storage):
@@ -112,22 +112,78 @@ async def test_the_record_of_a_deleted_request_is_deleted(storage):
         assert await storage.all_recorded() == []
 
 
+async def test_the_record_of_a_replaced_request_is_deleted(storage):
+    """The informer was interrupted while the request was deleted and another one created under its name."""
+    signing_records = storage.records()
+    csr_informer = informer.Informer(storage.admin, csrs.RESOURCE, storage.clock)
+    csr = await storage.approved()
+    first = asyncio.ensure_future(csr_informer.run())
+    await csr_informer.synced.wait()
+    cleaning = asyncio.ensure_future(signing_records.run(csr_informer))
+    await testing.settle(500)
+    await signing_records.record(csr, b"one")
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    await storage.admin.delete(csrs.RESOURCE, "a")
+    await storage.admin.create(csrs.RESOURCE, flow.new_csr("a"))
+    second = asyncio.ensure_future(csr_informer.run())
+    await testing.settle(500)
+    await storage.clock.advance(2)
+    await testing.settle(500)
+    for task in (second, cleaning):
+        task.cancel()
+    await asyncio.gather(second, cleaning, return_exceptions=True)
+    assert await storage.all_recorded() == []
+
+
 async def test_one_of_two_concurrent_records_is_kept(storage):
     """The other caller gets a Conflict, or the bytes that were recorded."""
     csr = await storage.approved()
     kept = await asyncio.gather(
         *(storage.records().record(csr, data) for data in (b"one", b"two")), return_exceptions=True
     )
-    recorded = {result.to_be_signed for result in kept if isinstance(result, records.Record)}
+    recorded = {result.content for result in kept if isinstance(result, records.Record)}
     assert len(recorded) == 1
     assert all(isinstance(result, errors.Conflict) for result in kept if not isinstance(result, records.Record))
-    assert (await storage.records().record(await storage.current(), b"three")).to_be_signed in recorded
+    assert (await storage.records().record(await storage.current(), b"three")).content in recorded
 
 
-async def test_a_foreign_condition_is_returned_unchanged():
+class SlowStore(memory.MemoryStore):
+    """A store whose lists wait until they are released."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked, self.released = asyncio.Event(), asyncio.Event()
+
+    async def list(self, prefix, **options):
+        self.asked.set()
+        await self.released.wait()
+        return await super().list(prefix, **options)
+
+
+async def test_the_record_of_a_request_that_arrives_during_recovery_is_kept():
+    """Otherwise it would be signed without a record."""
+    async with flow.running(controllers=frozenset()) as plane:
+        store = SlowStore()
+        storage = Storage("store", plane, store)
+        signing_records = storage.records()
+        async with background_cleanup(signing_records, storage):
+            await store.asked.wait()
+            csr = await storage.approved()
+            await testing.settle(500)
+            await signing_records.record(csr, b"one")
+            store.released.set()
+            await testing.settle(500)
+            await storage.clock.advance(2)
+            await testing.settle(500)
+            assert await storage.all_recorded() == [b"one"]
+
+
+@pytest.mark.parametrize("text", ["no base64!", "é"], ids=["not base64", "not ASCII"])
+async def test_a_foreign_condition_is_returned_unchanged(text):
     """The caller validates and replaces it."""
     async with flow.running(controllers=frozenset()) as plane:
         storage = Storage("request", plane)
-        csr = csrs.with_condition(await storage.approved(), records.ISSUING, "Other", "no base64!")
+        csr = csrs.with_condition(await storage.approved(), records.ISSUING, "Other", text)
         csr = await storage.admin.update(csrs.RESOURCE, csr, "status")
-        assert (await storage.records().record(csr, b"one")).to_be_signed == b"no base64!"
+        assert (await storage.records().record(csr, b"one")).content == text.encode()

@@ -131,7 +131,7 @@ async def test_a_repaired_value_is_read_again():
     await store.update(key, undamaged.value, damaged.mod_revision)
     async with flow.running(store) as plane:
         assert (await plane.client(flow.ADMIN).get(csrs.RESOURCE, "a")).metadata.name == "a"
-        assert plane.cache.damaged == 0
+        assert plane.cache.corrupt == 0
 
 
 DAMAGED_ROWS = [

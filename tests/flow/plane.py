@@ -78,8 +78,8 @@ def warning_texts(response):
 def replace_services(plane, **services):
     """Replace services of the pipeline, such as `authenticate`, for the following requests."""
     for name, service in services.items():
-        setattr(plane.services, name, service)
-    plane.handler = pipeline.assemble(plane.services)
+        setattr(plane.dependencies, name, service)
+    plane.handler = pipeline.assemble(plane.dependencies)
 
 
 def new_csr(name="a", *arguments, **spec):
@@ -136,4 +136,4 @@ async def check_invariants(plane):
     collection = plane.cache.collection(csrs.RESOURCE.prefix)
     cached = {item.key: item.mod_revision for item in collection.list()[0]}
     stored = {item.key: item.mod_revision for item in (await plane.store.list(csrs.RESOURCE.prefix)).items}
-    assert cached == {key: revision for key, revision in stored.items() if key not in collection.damaged}
+    assert cached == {key: revision for key, revision in stored.items() if key not in collection.corrupt}

@@ -59,6 +59,15 @@ async def _is_gone(client, kind, name, namespace=""):
     return False
 
 
+async def test_events_without_a_ttl_do_not_expire():
+    """--event-ttl 0s, as in kube-apiserver. The default is an hour."""
+    async with flow.running(event_ttl=datetime.timedelta(0), controllers=frozenset()) as plane:
+        client = plane.client(flow.ADMIN)
+        await client.create(events.RESOURCE, _event(), "default")
+        await plane.clock.advance(300)
+        assert not await _is_gone(client, events.RESOURCE, "an-event", "default")
+
+
 async def test_background_work_recovers_from_a_failing_store():
     """While the store fails, compaction, the expiry of Events and the controllers fail, and /readyz reports them.
     Afterwards they work again.

@@ -57,6 +57,27 @@ async def test_approval_and_issuance_have_events():
         assert f'certplane_csr_decisions_total{{decision="Issued",reason="Signed",signer="{KUBELET}"}} 1.0' in counted
 
 
+async def test_lint_warnings_are_in_the_event():
+    """A certificate with warnings is issued; the message says which rules it violates."""
+    usages = (*USAGES, "key encipherment")
+    async with flow.running() as plane:
+        client = plane.client(flow.ADMIN)
+        for name, requested in (("plain", USAGES), ("warned", usages)):
+            await client.create(csrs.RESOURCE, flow.new_csr(name, usages=requested))
+            await flow.decide(client, name)
+            await flow.issued(client, name)
+
+        async def messages():
+            items = (await client.list(events.RESOURCE, "default")).items
+            by_name = {event.involved_object.name: event.message for event in items if event.reason == signer.SIGNED}
+            return by_name if len(by_name) == 2 else None
+
+        by_name = await flow.eventually(messages)
+        assert "lint warnings: " in by_name["warned"]
+        assert "[usage-for-key-type: " in by_name["warned"]
+        assert "usage-for-key-type" not in by_name["plain"]
+
+
 async def test_a_refused_automatic_approval_has_an_event():
     """If the requestor lacks the permission for automatic approval, the request stays pending, as in Kubernetes; the
     Event has the reason.
@@ -130,6 +151,6 @@ async def test_a_retried_decision_is_logged_once(caplog):
         await flow.decide(admin, "a")
         await flow.eventually(lambda: [record for record in caplog.records if getattr(record, "csr", "") == "a"])
         lines = [record for record in caplog.records if "the signer has expired" in record.__dict__.get("detail", "")]
-        assert [(line.getMessage(), line.levelname) for line in lines] == [("decision", "WARNING")]
+        assert [(line.getMessage(), line.levelname) for line in lines] == [("controller decision", "WARNING")]
         assert lines[0].detail.endswith("; retry in 0.2s")
         assert "sync failed" not in [record.getMessage() for record in caplog.records if record.levelno >= logging.INFO]

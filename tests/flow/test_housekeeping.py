@@ -163,23 +163,23 @@ async def test_an_event_is_served_in_both_groups():
     """An Event that is created in events.k8s.io can be read and changed in the core group, and the reverse."""
     async with flow.running() as plane:
         client = plane.client(flow.ADMIN)
-        new_event = events.NEW_RESOURCE.type(
+        new_event = events.EVENTS_V1_RESOURCE.type(
             event_time="2026-01-01T00:00:00.123456Z", reporting_controller="example.com/c", reporting_instance="i",
             action="Approve", reason="Approved", note="done", type="Normal",
             regarding=events.objects.ObjectReference(kind="CertificateSigningRequest", name="a"),
         )  # fmt: skip
         new_event.metadata.name = "e"
-        await client.create(events.NEW_RESOURCE, new_event, "default")
+        await client.create(events.EVENTS_V1_RESOURCE, new_event, "default")
         old = await client.get(events.RESOURCE, "e", "default")
         assert (old.api_version, old.message, old.involved_object.name) == ("v1", "done", "a")
         assert old.event_time == "2026-01-01T00:00:00.123456Z"
         old.message = "changed"
         await client.update(events.RESOURCE, old)
-        event = await client.get(events.NEW_RESOURCE, "e", "default")
+        event = await client.get(events.EVENTS_V1_RESOURCE, "e", "default")
         assert (event.note, event.api_version) == ("changed", "events.k8s.io/v1")
         event.note = "again"
         with pytest.raises(errors.Invalid, match='message: Invalid value: "again": field is immutable'):
-            await client.update(events.NEW_RESOURCE, event)
+            await client.update(events.EVENTS_V1_RESOURCE, event)
 
 
 async def test_events_expire_one_hour_after_their_last_change():

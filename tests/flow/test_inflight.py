@@ -21,7 +21,7 @@ class BlockingRoute:
     def __init__(self, plane):
         self.unblock = asyncio.Event()
         self.waiting = 0
-        self._route = plane.services.route
+        self._route = plane.dependencies.route
 
     async def handle(self, request):
         self.waiting += 1
@@ -52,7 +52,7 @@ async def test_requests_above_the_limit_are_refused():
     async with flow.running(limits=_limits(reads=2, writes=1)) as plane:
         _authenticate_by_header(plane, flow.JANE, flow.ADMIN)
         route = BlockingRoute(plane)
-        original_route = plane.services.route
+        original_route = plane.dependencies.route
         flow.replace_services(plane, route=route.handle)
         handler = plane.handler
         first = [asyncio.ensure_future(handler(_request(flow.JANE))) for _ in range(2)]

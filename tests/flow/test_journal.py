@@ -6,6 +6,9 @@ import asyncio
 import base64
 import concurrent.futures
 import contextlib
+import dataclasses
+
+import pytest
 
 from certplane import signernames, telemetry, testing
 from certplane.client import informer
@@ -14,15 +17,17 @@ from certplane.plane import controllerset
 from certplane.plane.controllerconfig import ControllerConfig
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.store import journal, memory
-from certplane.x509.issuance import issue
+from certplane.x509.issuance import authority, issue
 from certplane.x509.pkcs10 import certificaterequest
 from tests.flow import plane as flow
 
 
 def _prepared(plane, csr):
-    """The record of another process for a request."""
+    """A prepared certificate of another process for a request, and its record."""
     issuer = _issuer(plane)
-    return issuer.prepare(certificaterequest.verified(csr.spec.request), csr.spec.usages, None, plane.clock.now())
+    verified = certificaterequest.verified(csr.spec.request)
+    prepared = issuer.prepare(verified, csr.spec.usages, None, plane.clock.now())
+    return prepared, issuer.record(prepared, csr.metadata.uid)
 
 
 def _issuer(plane):
@@ -38,8 +43,8 @@ async def test_recorded_bytes_of_an_earlier_process_are_signed():
         admin = plane.client(flow.ADMIN)
         csr = await admin.create(csrs.RESOURCE, flow.new_csr())
         await flow.decide(admin, "a")
-        signers, prepared = plane.config.controllers.signers, _prepared(plane, csr)
-        await journal.Journal(store).record(csr.metadata.uid, prepared.to_be_signed)
+        signers, (prepared, record) = plane.config.controllers.signers, _prepared(plane, csr)
+        await journal.Journal(store).record(csr.metadata.uid, record)
     async with flow.running(store, signers=signers) as plane:
         certificate = await flow.issued(plane.client(flow.ADMIN), "a")
     assert certificate.serial_number == prepared.template.serial
@@ -53,8 +58,8 @@ async def test_a_record_of_a_replaced_ca_is_prepared_again():
         admin = plane.client(flow.ADMIN)
         csr = await admin.create(csrs.RESOURCE, flow.new_csr())
         await flow.decide(admin, "a")
-        prepared = _prepared(plane, csr)
-        await journal.Journal(store).record(csr.metadata.uid, prepared.to_be_signed)
+        prepared, record = _prepared(plane, csr)
+        await journal.Journal(store).record(csr.metadata.uid, record)
     async with flow.running(store) as plane:
         certificate = await flow.issued(plane.client(flow.ADMIN), "a")
         certificate.verify_directly_issued_by(_issuer(plane).authority.certificate)
@@ -115,8 +120,8 @@ async def test_another_replica_signs_recorded_bytes():
         admin, signers = plane.client(flow.ADMIN), plane.config.controllers.signers
         csr = await admin.create(csrs.RESOURCE, flow.new_csr())
         csr = await flow.decide(admin, "a")
-        prepared = _prepared(plane, csr)
-        await records.ConditionRecords(admin, plane.clock).record(csr, prepared.to_be_signed)
+        prepared, record = _prepared(plane, csr)
+        await records.ConditionRecords(admin, plane.clock).record(csr, record)
         await plane.clock.advance(60)
         async with remote_signing(plane, signers):
             certificate = await flow.issued(admin, "a")
@@ -131,12 +136,58 @@ async def test_requestors_cannot_plant_a_record():
     async with flow.running(controllers=frozenset()) as plane:
         admin, signers = plane.client(flow.ADMIN), plane.config.controllers.signers
         csr = flow.new_csr()
-        planted = base64.b64encode(_prepared(plane, csr).to_be_signed).decode()
+        prepared, record = _prepared(plane, csr)
+        planted = base64.b64encode(record).decode()
         await admin.create(csrs.RESOURCE, csrs.with_condition(csr, records.ISSUING, "Recorded", planted))
         await flow.decide(admin, "a")
         async with remote_signing(plane, signers):
             certificate = await flow.issued(admin, "a")
-        assert base64.b64encode(certificate.tbs_certificate_bytes).decode() != planted
+        assert certificate.serial_number != prepared.template.serial
+
+
+def _forged(prepared, serial):
+    """What an approver can write: all of it is public."""
+    return dataclasses.replace(prepared.template, serial=serial).to_be_signed()
+
+
+@pytest.mark.parametrize("forgery", ["without a MAC", "with another MAC", "of another request"])
+async def test_approvers_cannot_plant_a_record(forgery):
+    """They can write conditions through /approval, and could otherwise choose the serial number, even one that another
+    certificate has. It is issued with a new one, although the planted record is for the same certificate.
+    """
+    async with flow.running(controllers=frozenset()) as plane:
+        admin, signers = plane.client(flow.ADMIN), plane.config.controllers.signers
+        csr, other = flow.new_csr("a"), flow.new_csr("b")
+        other.spec = csr.spec
+        csr, other = await admin.create(csrs.RESOURCE, csr), await admin.create(csrs.RESOURCE, other)
+        prepared, record = _prepared(plane, other)
+        chosen = _forged(prepared, 1 << 126 | 7)
+        content, serial = {
+            "without a MAC": (chosen, 1 << 126 | 7),
+            "with another MAC": (record[: authority.MAC_SIZE] + chosen, 1 << 126 | 7),
+            "of another request": (record, prepared.template.serial),
+        }[forgery]
+        planted = csrs.with_condition(csr, records.ISSUING, "Recorded", base64.b64encode(content).decode())
+        approved = csrs.with_condition(planted, csrs.APPROVED, "Test", "for the test")
+        written = await admin.update(csrs.RESOURCE, approved, "approval")
+        assert [condition.type for condition in written.status.conditions] == [records.ISSUING, csrs.APPROVED]
+        async with remote_signing(plane, signers):
+            certificate = await flow.issued(admin, "a")
+        assert certificate.serial_number != serial
+        types = [condition.type for condition in (await admin.get(csrs.RESOURCE, "a")).status.conditions]
+        assert types == [csrs.APPROVED]
+
+
+async def test_a_record_that_is_not_ascii_is_replaced():
+    """It was planted by an approver, who could otherwise have the request retried for ever."""
+    async with flow.running(controllers=frozenset()) as plane:
+        admin, signers = plane.client(flow.ADMIN), plane.config.controllers.signers
+        csr = await admin.create(csrs.RESOURCE, flow.new_csr())
+        planted = csrs.with_condition(csr, records.ISSUING, "Recorded", "é")
+        approved = csrs.with_condition(planted, csrs.APPROVED, "Test", "for the test")
+        await admin.update(csrs.RESOURCE, approved, "approval")
+        async with remote_signing(plane, signers):
+            assert await flow.issued(admin, "a")
 
 
 async def test_two_active_replicas_issue_one_certificate():

@@ -54,7 +54,7 @@ async def test_creation_fails_if_the_namespace_is_deleted_meanwhile():
         client = plane.client(flow.ADMIN)
         await client.create(namespaces.RESOURCE, _named(namespaces.Namespace(), "team"))
         info = context.RequestInfo("create", "", is_resource=True, version="v1", resource="configmaps")
-        call = context.Call(flow.ADMIN, info, plane.clock, plane.clock.now())
+        call = context.VerbContext(flow.ADMIN, info, plane.clock.now())
         call.size = 10 * offload.INLINE_BYTES
         config_map = _named(configmaps.ConfigMap(), "late")
         may_continue = threading.Event()

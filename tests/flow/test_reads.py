@@ -33,7 +33,7 @@ async def test_watches_of_events_have_the_version_of_their_group():
         core_event.metadata.namespace = core_event.involved_object.namespace = "default"
         async with (
             client.watch(events.RESOURCE, version) as old,
-            client.watch(events.NEW_RESOURCE, version) as new_watch,
+            client.watch(events.EVENTS_V1_RESOURCE, version) as new_watch,
         ):
             await client.create(events.RESOURCE, core_event, "default")
             seen = [(await anext(watch)).object for watch in (old, new_watch)]

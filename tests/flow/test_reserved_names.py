@@ -229,10 +229,22 @@ async def test_a_reloaded_signers_file_is_checked_for_reserved_names(tmp_path):
     """The previous signers stay in use, and the problem has the reason."""
     setup = new_setup(tmp_path, DEFINITION + ANY_SUBJECT)
     setup.signers_file._path.write_text(DEFINITION.replace("CA", "ca") + "# changed\n")
-    assert not setup.signers_file.reload()
+    assert not setup.signers_file.reload(is_requested=True)
     assert "are required" in setup.signers_file.problem
     async with setup.running() as plane:
         assert UNDER in await outcome(plane, CUSTOM, ("client auth",), flow.pkcs10("jane", ["system:masters"]))
+
+
+def test_a_refused_signers_file_is_used_when_its_ca_becomes_acceptable(tmp_path):
+    """Although the signers file itself is unchanged: the client CA or a CA file was corrected."""
+    setup = new_setup(tmp_path, DEFINITION, "other")
+    setup.signers_file._path.write_text(DEFINITION.replace("CA", "below").replace("/custom", "/new"))
+    assert not setup.signers_file.reload(is_requested=True)
+    assert "are required" in setup.signers_file.problem
+    assert not setup.signers_file.reload()
+    setup.reservations.replace_client_ca(verifier(tmp_path, "other"))
+    assert setup.signers_file.reload()
+    assert (list(setup.signers_file.signers), setup.signers_file.problem) == (["example.com/new"], "")
 
 
 async def test_a_new_client_ca_restricts_the_signers_that_use_it(tmp_path):

@@ -52,7 +52,7 @@ async def test_a_request_waits_for_its_node():
         await cluster.request()
         decision, reason, message = await cluster.recorded_decision()
         assert (decision, reason) == (decisions.NOT_APPROVED, policy.NAME_NOT_PROVEN)
-        assert '"n1": node has no Node n1' in message
+        assert '"n1": node n1 does not exist' in message
         assert message.endswith("retry in 0s, or when a Node or the inventory changes")
         assert await cluster.conditions() == []
         await cluster.register()
@@ -156,7 +156,7 @@ async def test_a_denial_has_a_reason():
         (condition,) = (await cluster.admin.get(csrs.RESOURCE, "a")).status.conditions
         assert (condition.type, condition.reason) == (csrs.DENIED, policy.NAME_NOT_PROVEN)
         assert condition.message == (
-            '"vault.example.org": node has 10.0.0.1, n1, cidrs do not apply to names, '
+            '"vault.example.org": node lists 10.0.0.1, n1, cidrs do not apply to names, '
             "patterns expand to n1, n1.example.com"
         )
 

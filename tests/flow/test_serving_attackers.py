@@ -198,7 +198,7 @@ async def test_ca_certificate():
 
 async def test_very_long_lifetime():
     """It would outlast the reaction to a theft."""
-    async with approver_plane({"longest-lifetime": "720h"}) as cluster:
+    async with approver_plane({"max-lifetime": "720h"}) as cluster:
         await cluster.register()
         await cluster.request(expiration_seconds=10 * 365 * 86400)
         assert await cluster.decision() == denied(policy.LIFETIME_TOO_LONG)

@@ -8,7 +8,7 @@ import pytest
 
 from certplane import errors, signernames, testing
 from certplane.config.signing import PairFiles, SigningSettings
-from certplane.controllers.approving import customsigners
+from certplane.controllers.approving import signerrules
 from certplane.controllers.runtime import decisions
 from certplane.controllers.signing import signer, signersfile
 from certplane.meta import context
@@ -32,7 +32,7 @@ signers:
   keys: [ECDSA-P256]
   usages: {allowed: [client auth], required: [client auth]}
   subject: {commonName: ["web-*"]}
-  lifetime: {longest: 2h, default: 1h}
+  lifetime: {max: 2h, default: 1h}
   approval: [{groups: [requestors]}]
 """
 
@@ -63,7 +63,7 @@ async def test_an_approval_rule_approves_and_the_custom_ca_signs(tmp_path):
         assert certificate.not_valid_after_utc == clock.now() + datetime.timedelta(hours=1)
         csr = await plane.client(flow.ADMIN).get(csrs.RESOURCE, "a")
         assert [(condition.type, condition.reason) for condition in csr.status.conditions] == [
-            (csrs.APPROVED, customsigners.REASON)
+            (csrs.APPROVED, signerrules.REASON)
         ]
 
 
@@ -91,7 +91,7 @@ async def test_an_approval_rule_does_not_approve_what_the_signer_refuses(tmp_pat
             items = (await admin.list(events.RESOURCE, "default")).items
             return [(event.metadata.annotations[decisions.DECISION_ANNOTATION], event.reason) for event in items]
 
-        assert await flow.eventually(reported) == [(decisions.NOT_APPROVED, customsigners.NOT_PERMITTED)]
+        assert await flow.eventually(reported) == [(decisions.NOT_APPROVED, signerrules.NOT_PERMITTED)]
         await flow.decide(admin, "a")
 
         async def failed():
@@ -109,7 +109,7 @@ async def test_an_approval_rule_does_not_change_a_decision(tmp_path):
     signers = write_signers(tmp_path, clock)
     # Nothing is written, so there is no client.
     recorded = []
-    approver = customsigners.Approver(None, lambda: signers.signers, lambda *args: recorded.append(args))
+    approver = signerrules.Approver(None, lambda: signers.signers, lambda *args: recorded.append(args))
     await approver.handle(denied)
     unknown = web()
     unknown.spec.signer_name = "example.com/other"
@@ -188,7 +188,7 @@ async def test_hints_about_signers_can_be_disabled():
 async def test_a_lifetime_above_the_maximum_is_warned_of(tmp_path):
     """Built-in signers warn, and custom signers whose maximum is that of the server."""
     clock = testing.FakeClock()
-    text = SIGNERS.replace("  lifetime: {longest: 2h, default: 1h}\n", "")
+    text = SIGNERS.replace("  lifetime: {max: 2h, default: 1h}\n", "")
     custom = write_signers(tmp_path, clock, text)
     pair = PairFiles(tmp_path / "ca.crt", tmp_path / "ca.key")
     built_in = controllerconfig.built_in_signers(SigningSettings(pair, {}, datetime.timedelta(days=30), None))
@@ -272,7 +272,7 @@ async def test_a_stopped_custom_signer_stays_stopped_when_the_file_changes(tmp_p
     signers = write_signers(tmp_path, clock)
     signers.signers[WEB].fault.set("stopped until restart: a test")
     (tmp_path / "signers.yaml").write_text(SIGNERS.replace("name: example.com/web", "name: example.com/web2"))
-    assert signers.reload()
+    assert signers.reload(is_requested=True)
     (tmp_path / "signers.yaml").write_text(SIGNERS.replace("default: 1h", "default: 90m"))
-    assert signers.reload()
+    assert signers.reload(is_requested=True)
     assert signers.signers[WEB].current(clock.now()).problem == "stopped until restart: a test"

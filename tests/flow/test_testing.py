@@ -106,6 +106,19 @@ def test_a_control_plane_is_a_real_server():
     assert not directory.exists()
 
 
+def test_a_control_plane_runs_once_at_a_time(tmp_path):
+    """It is not entered while it runs; afterwards it may be entered again. Its directory is created."""
+    directory = tmp_path / "new" / "directory"
+    control_plane = testing.ControlPlane("--key-algorithm", "ECDSA-P256", directory=directory)
+    with control_plane as running:
+        url = running.url
+        with pytest.raises(RuntimeError, match="already running"):
+            control_plane.__enter__()
+        assert running.url == url
+    with control_plane:
+        assert control_plane.data_directory == directory / "data"
+
+
 def test_a_control_plane_that_does_not_start_raises_an_error_with_its_log(tmp_path):
     """A directory that was passed is kept."""
     with pytest.raises(testing.StartError, match="exit code 2"), testing.ControlPlane("--no-such", directory=tmp_path):

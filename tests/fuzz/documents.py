@@ -27,7 +27,7 @@ from certplane.golang import gojson
 from certplane.wire import codec, protobuf
 
 KINDS = resources.served({"api/all": True})
-ACTIONS = resources.ACTIONS
+VIRTUAL = resources.VIRTUAL
 NAMESPACE = "fuzz"
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
 JSON_PATCH, MERGE = "application/json-patch+json", "application/merge-patch+json"
@@ -226,12 +226,12 @@ def document(kind, name="seed"):
 
 def as_protobuf(kind, name="seed"):
     """The valid document of a kind, as protobuf."""
-    return _as_protobuf((*KINDS, *ACTIONS).index(kind), name)
+    return _as_protobuf((*KINDS, *VIRTUAL).index(kind), name)
 
 
 @functools.cache
 def _as_protobuf(number, name):
-    kind = (*KINDS, *ACTIONS)[number]
+    kind = (*KINDS, *VIRTUAL)[number]
     obj = codec.decode_tree(document(kind, name), kind.type).object
     return protobuf.encode(obj, kind.api_version, kind.kind)
 
@@ -250,7 +250,7 @@ def action_path(kind):
 
 
 kinds = st.sampled_from(KINDS)
-actions = st.sampled_from(ACTIONS)
+actions = st.sampled_from(VIRTUAL)
 
 # --- odd values ---------------------------------------------------------------------------------------------------
 

@@ -625,7 +625,7 @@ def _field_request(declaration, path, style, count):
 def _field_rows():
     seen = set()
     turns = itertools.count()
-    for kind in (*documents.KINDS, *documents.ACTIONS):
+    for kind in (*documents.KINDS, *documents.VIRTUAL):
         if kind.version != "v1" and any(
             (other.group, other.kind, other.version) == (kind.group, kind.kind, "v1") for other in documents.KINDS
         ):
@@ -661,7 +661,7 @@ def _as_protobuf(row):
     def make(count):
         sent = row.make(count)
         document = json.loads(sent.body)
-        kinds = (*documents.KINDS, *documents.ACTIONS)
+        kinds = (*documents.KINDS, *documents.VIRTUAL)
         kind = next(
             candidate
             for candidate in kinds

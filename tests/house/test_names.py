@@ -33,7 +33,21 @@ RETIRED = {
     r"turned over": "rotated",
     r"(must|has to) mend": "operator must fix",
     r"at the most": "at most, maximum",
+    r"candidates?": "what it is: a role, a name, a key",
+    r"rooms?": "remaining, space",
+    r"(with)?out a trace|a trace": "a record",
+    r"tells": "says, returns, reports",
+    r"rights": "permissions",
+    r"(throw-away|throwaway) key": "lint key",
+    r"longest-lifetime|most-names": "max-lifetime, max-names",
 }
+#: Files in which a word is the field's term: client-go calls a replica that may become the leader a candidate, and Go
+#: the certificate that may be an issuer.
+TERMS = {
+    r"candidates?": (
+        "leaderelection.py", "leases.py", "controllers.py", "pathvalidation.py", "attackers.md", "reference.md",
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -47,5 +61,5 @@ def test_parameters_are_nouns(path):
 def test_retired_words_are_gone(path):
     """Names of tests in attackers.md are not checked."""
     text = re.sub(r"`tests/[^`]*`|`test_[^`]*`", "", path.read_text("utf-8"))
-    retired = [word for word in RETIRED if re.search(rf"\b(?:{word})\b", text, re.IGNORECASE)]
-    assert retired == []
+    words = [word for word in RETIRED if path.name not in TERMS.get(word, ())]
+    assert [word for word in words if re.search(rf"\b(?:{word})\b", text, re.IGNORECASE)] == []

@@ -187,7 +187,7 @@ def test_any_strategic_merge_patch_works_or_is_refused(document, patch):
 
 
 def _writer(manager):
-    return apply.Writer(manager=manager, api_version="certificates.k8s.io/v1", now="2026-01-01T00:00:00Z")
+    return apply.FieldManager(name=manager, api_version="certificates.k8s.io/v1", now="2026-01-01T00:00:00Z")
 
 
 def _label_owners(document):

@@ -107,10 +107,11 @@ def test_any_request_is_issued_or_refused_with_a_reason(subject, names, usages):
     with contextlib.suppress(certificaterequest.RequestError, issue.IssueError, weakkeys.WeakKey):
         csr = request(subject, names)
         prepared = issuer.prepare(csr, usages, None, material.NOW)
-        recorded = prepared.to_be_signed
+        record = issuer.record(prepared, material.UID)
         assert issuer.issue(prepared)
         # Another process resumes from what was recorded.
-        assert issuer.resume(recorded, csr, usages, None, material.NOW).to_be_signed == recorded
+        resumed = issuer.resume(record, material.UID, csr, usages, None, material.NOW)
+        assert resumed.to_be_signed == prepared.to_be_signed
 
 
 REQUEST = request(
@@ -125,13 +126,15 @@ RECORD = material.new_issuer().prepare(REQUEST, ("client auth",), 3600, material
 )
 def test_a_damaged_record_changes_only_serial_number_and_validity(change, at, difference):
     """A record with a changed byte, or with bytes removed or added, is refused, or differs in the serial number or the
-    validity only.
+    validity only, even if it is authentic.
     """
     undamaged = RECORD.to_be_signed
     changed = undamaged[:at] + bytes((undamaged[at] ^ difference,)) + undamaged[at + 1 :]
     damaged = {"change": changed, "truncate": undamaged[:at], "append": undamaged + undamaged[at:]}[change]
     try:
-        resumed = material.new_issuer().resume(damaged, REQUEST, ("client auth",), 3600, material.NOW)
+        issuer = material.new_issuer()
+        record = material.recorded(issuer, damaged)
+        resumed = issuer.resume(record, material.UID, REQUEST, ("client auth",), 3600, material.NOW)
     except issue.IssueError:
         return
     actual, expected = resumed.template, RECORD.template

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from certplane import errors, resources
 from certplane.meta import objects, shapes
-from certplane.meta.resource import Action, Resource
+from certplane.meta.resource import Resource, VirtualResource
 from certplane.meta.shapes import Field, Shape
 from certplane.wire import codec, protobuf
 
@@ -67,7 +67,7 @@ SAMPLES = (
     ("events.k8s.io/v1", Event),
     ("authentication.k8s.io/v1", SelfSubjectReview),
 )
-CATALOGUE: tuple[Resource | Action, ...] = (*resources.ALL, *resources.ACTIONS)
+CATALOGUE: tuple[Resource | VirtualResource, ...] = (*resources.ALL, *resources.VIRTUAL)
 KINDS = [
     pytest.param(api_version, type_, id=f"{type_.__name__}, {api_version}, {origin}")
     for origin, kinds in (("sample", SAMPLES), ("served", [(kind.api_version, kind.type) for kind in CATALOGUE]))

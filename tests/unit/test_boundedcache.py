@@ -8,7 +8,7 @@ import tracemalloc
 import pytest
 
 from certplane import boundedcache
-from certplane.access import hints
+from certplane.access import csrwarnings
 from certplane.golang import asn1
 from certplane.meta import selectors
 from certplane.server import audit, negotiation
@@ -162,8 +162,16 @@ def _bytes_kept(function, arguments):
 def test_parsers_of_untrusted_input_use_no_other_cache():
     """These once used functools.lru_cache, whose entries are not limited in bytes."""
     for function in (
-        negotiation.negotiate, negotiation.check_media_types, audit._sources, hints._similar, hints._most_similar,
-        protobuf.message_name, protobuf._descriptor, certificaterequest.parse, certificaterequest.verified,
-        requestedextensions.read, tbscertificate._parse_extension,
-    ):  # fmt: skip
-        assert not hasattr(function, "cache_info")
+        negotiation.negotiate,
+        negotiation.check_media_types,
+        audit._sources,
+        csrwarnings._similar,
+        csrwarnings._most_similar,
+        protobuf.message_name,
+        protobuf._descriptor,
+        certificaterequest.parse,
+        certificaterequest.verified,
+        requestedextensions.read,
+        tbscertificate._parse_extension,
+    ):  # fmt: skip assert
+        not hasattr(function, "cache_info")

@@ -31,16 +31,16 @@ ROOT, POD = 0, 65532
 )
 def test_a_key_has_one_reader(mode, owner, reader, problem):
     """Its owner; or a user other than root who reads a file of root by its group, like a pod its Secrets."""
-    assert problem == files.mode_exposure(mode, owner=owner, reader=reader)
+    assert problem == files.mode_readable_by_others(mode, owner=owner, reader=reader)
 
 
 def test_the_mode_of_the_file_counts(tmp_path):
     """As it is on disk."""
     path = tmp_path / "a.key"
     path.touch(mode=0o600)
-    assert files.exposure(path) is None
+    assert files.readable_by_others(path) is None
     path.chmod(0o644)
-    assert files.exposure(path) == "mode 0644 gives access to its group and all other users"
+    assert files.readable_by_others(path) == "mode 0644 gives access to its group and all other users"
 
 
 # --- own files ----------------------------------------------------------------------------------------------------
@@ -130,10 +130,10 @@ is_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files
 def test_own_files_are_checked(create, problem, hint, tmp_path):
     """Links, special files, and files that other users own or can access are refused; the hint is the command."""
     path = tmp_path / "ca.key"
-    files.check_own(path, "the key")
+    files.check_data_file(path, "the key")
     create(path)
     with pytest.raises(SetupError) as caught:
-        files.check_own(path, "the key")
+        files.check_data_file(path, "the key")
     assert problem in caught.value.message
     assert hint in " ".join(caught.value.hints)
     assert str(path) in " ".join(caught.value.hints)
@@ -144,10 +144,10 @@ def test_other_users_may_read_a_certificate_but_not_change_it(tmp_path):
     path = tmp_path / "ca.crt"
     path.touch()
     path.chmod(0o644)
-    files.check_own(path, "the file", files.READ_ONLY)
+    files.check_data_file(path, "the file", files.READ_ONLY)
     path.chmod(0o664)
     with pytest.raises(SetupError, match=r"other users can change the file .* mode 0664 gives access to its group"):
-        files.check_own(path, "the file", files.READ_ONLY)
+        files.check_data_file(path, "the file", files.READ_ONLY)
 
 
 def test_directories_are_checked(tmp_path):
@@ -228,10 +228,10 @@ def test_a_mounted_secret_is_read_with_a_warning(tmp_path, caplog):
     link = tmp_path / "tls.key"
     link.symlink_to(pathlib.Path("..data", "tls.key"))
     assert b"secret" == files.read(link, "the key")
-    files.warn_exposed(link)
+    files.warn_if_readable(link)
     assert ["mode 0644 gives access to its group and all other users"] == [record.error for record in caplog.records]
     (data / "tls.key").chmod(0o600)
-    files.warn_exposed(link)
+    files.warn_if_readable(link)
     assert 1 == len(caplog.records)
 
 

@@ -98,7 +98,7 @@ async def test_a_reverted_change_is_logged(reloader, recorder, pair, caplog):
         for _ in range(2):
             await reloader.check()
     assert 2 == caplog.text.count("files reload failed")
-    assert 1 == caplog.text.count("files have the content in use again")
+    assert 1 == caplog.text.count("files unchanged again; the reload problem is resolved")
     assert [b"1"] == recorder.applied
 
 
@@ -123,6 +123,33 @@ async def test_a_change_with_the_same_time_and_size_is_applied(reloader, recorde
     for _ in range(2):
         await reloader.check()
     assert [b"1", b"2"] == recorder.applied
+
+
+async def test_an_unexpected_exception_of_one_group_does_not_affect_the_others(recorder, tmp_path, caplog):
+    """It is a bug, so it is logged with its traceback, once. The previous content stays in use."""
+    broken, good = tmp_path / "ca.crt", tmp_path / "tokens.csv"
+    write([broken, good], b"1")
+    reloader = reload.Reloader(testing.FakeClock(), reload.Wakeup(), recorder.observe)
+    used = []
+
+    def apply(contents):
+        if contents != [b"1"]:
+            raise LookupError("no such name")
+        used.append(contents[0])
+
+    reloader.add("client CA file", [broken], apply)
+    reloader.add("token file", [good], recorder.apply)
+    write([broken, good], b"2")
+    for _ in range(3):
+        await reloader.check()
+    assert (used, recorder.applied) == ([b"1"], [b"1", b"2"])
+    assert recorder.observed == [("client CA file", False), ("token file", True)]
+    (failure,) = caplog.records
+    assert (failure.getMessage(), failure.error) == (
+        "files reload failed; keeping the previous content",
+        "LookupError: no such name",
+    )
+    assert failure.exc_info[0] is LookupError
 
 
 def test_invalid_content_at_startup_is_refused(recorder, pair):

@@ -95,7 +95,7 @@ async def test_a_round_that_hangs_is_late(supervised, clock):
     await clock.advance(210)
     assert supervised.problem() is None
     await clock.advance(1)
-    assert supervised.problem() == "rounds has been failing for 111s"
+    assert supervised.problem() == "rounds is late by 111s"
 
 
 @pytest.mark.parametrize("form", ["rounds", "run"])

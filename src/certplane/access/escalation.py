@@ -18,7 +18,7 @@ from certplane.golang import formatting
 from certplane.meta import names
 from certplane.meta.context import Attributes, User
 from certplane.meta.objects import Object
-from certplane.registry.admission import Hook, Review
+from certplane.registry.admission import AdmissionAttributes, Hook
 from certplane.resources.rbac import GROUP, ClusterRole, PolicyRule, Role
 from certplane.wire import codec
 
@@ -38,23 +38,23 @@ _EVERYTHING: Final = (
 def hook(authorizer: rbac.Authorizer) -> Hook:
     """A `mutate` hook for the four RBAC kinds. It checks the object as it was sent, before validation."""
 
-    def check(review: Review) -> None:
-        if review.resource.group != GROUP or review.operation == "delete":
+    def check(write: AdmissionAttributes) -> None:
+        if write.resource.group != GROUP or write.operation == "delete":
             return
-        user = review.call.user
-        if rbac.MASTERS in user.groups or _is_garbage_collection(review):
+        user = write.call.user
+        if rbac.MASTERS in user.groups or _is_garbage_collection(write):
             return
-        if review.resource.plural in _ROLES:
-            _check_role(authorizer, review, user)
-        elif review.resource.plural in _BINDINGS:
-            _check_binding(authorizer, review, user)
+        if write.resource.plural in _ROLES:
+            _check_role(authorizer, write, user)
+        elif write.resource.plural in _BINDINGS:
+            _check_binding(authorizer, write, user)
 
     return check
 
 
-def _is_garbage_collection(review: Review) -> bool:
+def _is_garbage_collection(write: AdmissionAttributes) -> bool:
     """Whether an update changes nothing but owner references and finalizers, as garbage collection does."""
-    return review.operation == "update" and _checked_part(review.new) == _checked_part(review.old)
+    return write.operation == "update" and _checked_part(write.new) == _checked_part(write.old)
 
 
 def _checked_part(obj: Object) -> dict[str, object]:
@@ -68,12 +68,12 @@ def _checked_part(obj: Object) -> dict[str, object]:
 def creation_hook(authorizer: rbac.Authorizer) -> Hook:
     """A `check` hook: creating an object with PUT or server-side apply takes the verb `create` as well."""
 
-    def check(review: Review) -> None:
-        info = review.call.info
-        if review.operation != "create" or info.verb not in ("update", "patch"):
+    def check(write: AdmissionAttributes) -> None:
+        info = write.call.info
+        if write.operation != "create" or info.verb not in ("update", "patch"):
             return
         attributes = Attributes(
-            review.call.user,
+            write.call.user,
             "create",
             info.group,
             info.version,
@@ -89,18 +89,18 @@ def creation_hook(authorizer: rbac.Authorizer) -> Hook:
     return check
 
 
-def _check_role(authorizer: rbac.Authorizer, review: Review, user: User) -> None:
+def _check_role(authorizer: rbac.Authorizer, write: AdmissionAttributes, user: User) -> None:
     # A rule with resourceNames is compared with the name in the path; a POST has none.
-    info = review.call.info
+    info = write.call.info
     if authorizer.authorize(
-        Attributes(user, "escalate", info.group, "*", info.resource, "", info.name, review.namespace)
+        Attributes(user, "escalate", info.group, "*", info.resource, "", info.name, write.namespace)
     ).allowed:
         return
-    _require_permissions(authorizer, review, user, review.new.rules or ())
-    if _aggregates(review.new) or _aggregates(review.old):
-        held, _ = authorizer.rules_for(user, "")
-        if next(missing(_EVERYTHING, held), None) is not None:
-            raise _refusal(review, "must have cluster-admin privileges to use the aggregationRule")
+    _require_permissions(authorizer, write, user, write.new.rules or ())
+    if _aggregates(write.new) or _aggregates(write.old):
+        user_rules, _ = authorizer.rules_for(user, "")
+        if next(missing(_EVERYTHING, user_rules), None) is not None:
+            raise _refusal(write, "must have cluster-admin privileges to use the aggregationRule")
 
 
 def _aggregates(role: Role | ClusterRole | None) -> bool:
@@ -109,37 +109,37 @@ def _aggregates(role: Role | ClusterRole | None) -> bool:
     return aggregation is not None and bool(aggregation.cluster_role_selectors)
 
 
-def _check_binding(authorizer: rbac.Authorizer, review: Review, user: User) -> None:
-    ref = review.new.role_ref
+def _check_binding(authorizer: rbac.Authorizer, write: AdmissionAttributes, user: User) -> None:
+    ref = write.new.role_ref
     plural = _REFERABLE.get(ref.kind)
     if plural is None:
         raise errors.UnknownReasonError(f"unsupported role reference kind: {formatting.quote(ref.kind)}")
     if authorizer.authorize(
-        Attributes(user, "bind", ref.api_group, "*", plural, "", ref.name, review.namespace)
+        Attributes(user, "bind", ref.api_group, "*", plural, "", ref.name, write.namespace)
     ).allowed:
         return
-    without_namespace = ref.kind == "Role" and not review.namespace
+    without_namespace = ref.kind == "Role" and not write.namespace
     problem = "Namespace parameter required." if without_namespace else names.lookup_problem(ref.name)
     if problem:
         raise errors.BadRequest(problem)
     try:
-        rules = authorizer.role_rules(ref, review.namespace)
+        rules = authorizer.role_rules(ref, write.namespace)
     except errors.NotFound as error:
-        raise _not_found(review, ref.name) from error
-    _require_permissions(authorizer, review, user, rules)
+        raise _not_found(write, ref.name) from error
+    _require_permissions(authorizer, write, user, rules)
 
 
 def _require_permissions(
-    authorizer: rbac.Authorizer, review: Review, user: User, granted: Sequence[PolicyRule]
+    authorizer: rbac.Authorizer, write: AdmissionAttributes, user: User, granted: Sequence[PolicyRule]
 ) -> None:
-    held, missing_roles = authorizer.rules_for(user, review.namespace)
+    user_rules, missing_roles = authorizer.rules_for(user, write.namespace)
     attempt = (
         f"user {formatting.quote(user.name)} (groups={formatting.quote_all(user.groups)}) is attempting to grant RBAC "
     )
     try:
-        permissions = list(itertools.islice(missing(granted, held), MAX_LISTED + 1))
+        permissions = list(itertools.islice(missing(granted, user_rules), MAX_LISTED + 1))
     except TooManyCombinations as error:
-        raise _refusal(review, f"{attempt}permissions in too many combinations to check") from error
+        raise _refusal(write, f"{attempt}permissions in too many combinations to check") from error
     if not permissions:
         return
     lines = sorted({_rule_text(rule) for rule in compact(permissions[:MAX_LISTED])})
@@ -147,18 +147,18 @@ def _require_permissions(
         lines.append("and more")
     why = f"{attempt}permissions not currently held:\n" + "\n".join(lines)
     if missing_roles:
-        problems = [_not_found(review, role_ref.name).message for role_ref in missing_roles]
+        problems = [_not_found(write, role_ref.name).message for role_ref in missing_roles]
         why += f"; resolution errors: [{rbac.aggregate(problems)}]"
-    raise _refusal(review, why)
+    raise _refusal(write, why)
 
 
-def _not_found(review: Review, name: str) -> errors.NotFound:
+def _not_found(write: AdmissionAttributes, name: str) -> errors.NotFound:
     """The error for a role that does not exist. kube-apiserver reports it with the resource of the request."""
-    return errors.NotFound(review.resource.plural, review.resource.group, name)
+    return errors.NotFound(write.resource.plural, write.resource.group, name)
 
 
-def _refusal(review: Review, why: str) -> errors.Forbidden:
-    return errors.Forbidden.for_object(review.resource.plural, review.resource.group, review.new.metadata.name, why)
+def _refusal(write: AdmissionAttributes, why: str) -> errors.Forbidden:
+    return errors.Forbidden.for_object(write.resource.plural, write.resource.group, write.new.metadata.name, why)
 
 
 # --- comparing rules ----------------------------------------------------------------------------------------------
@@ -179,11 +179,11 @@ class TooManyCombinations(ValueError):
     """The rules cannot be compared in reasonable time."""
 
 
-def missing(granted: Iterable[PolicyRule], held: Iterable[PolicyRule]) -> Iterator[Permission]:
-    """The permissions of the granted rules that no held rule covers, in the order of the rules. One held rule has to
-    cover a permission completely. Raises TooManyCombinations.
+def missing(granted: Iterable[PolicyRule], user_rules: Iterable[PolicyRule]) -> Iterator[Permission]:
+    """The permissions of the granted rules that no rule of the user covers, in the order of the rules. One rule of the
+    user has to cover a permission completely. Raises TooManyCombinations.
     """
-    index = _HeldRules(held)
+    index = _UserRules(user_rules)
     for rule in granted:
         yield from (
             Permission(verb, group, resource, name)
@@ -207,16 +207,16 @@ def missing(granted: Iterable[PolicyRule], held: Iterable[PolicyRule]) -> Iterat
         )
 
 
-#: The values of one part of a rule (its verbs, its groups ...), each with a bit set of the held rules that match it.
+#: The values of one part of a rule (its verbs, its groups ...), each with a bit set of the user's rules that match it.
 _Level = Sequence[tuple[Any, int]]
 #: Limit of values that are compared: about a tenth of a second, in which the event loop serves no other request.
 _MAX_COMPARISONS: Final = 200_000
 
 
-class _HeldRules:
-    """The held rules, indexed by their values. A rule is a bit; a permission is covered if the bit sets of its parts
-    have a bit in common. A rule of 900 bytes may contain a million permissions, so combinations are enumerated only
-    where the bit sets differ.
+class _UserRules:
+    """The rules of a user, indexed by their values. A rule is a bit; a permission is covered if the bit sets of its
+    parts have a bit in common. A rule of 900 bytes may contain a million permissions, so combinations are enumerated
+    only where the bit sets differ.
     """
 
     def __init__(self, rules: Iterable[PolicyRule]) -> None:
@@ -271,7 +271,7 @@ class _HeldRules:
             raise TooManyCombinations
 
     def uncovered(self, levels: Sequence[_Level]) -> Iterator[tuple[Any, ...]]:
-        """The combinations of one value per level that no held rule covers. Raises TooManyCombinations."""
+        """The combinations of one value per level that no rule of the user covers. Raises TooManyCombinations."""
         uncovered_values: dict[tuple[int, int], _Level] = {}
         self._count(sum(map(len, levels)))
 

@@ -45,7 +45,7 @@ def parse_headers(headers: Iterable[tuple[bytes, bytes]]) -> User | None:
     """The user in the impersonation headers, without implied groups; None if there is none. Raises BadRequest.
 
     Unlike Kubernetes, this refuses a repeated or an empty Impersonate-User. Kubernetes uses the first of several, and
-    ignores an empty one, so the request runs with the caller's own rights; a proxy may have checked another value.
+    ignores an empty one, so the request runs with the caller's own permissions; a proxy may have checked another value.
     """
     single: dict[str, str] = {}
     groups: list[str] = []

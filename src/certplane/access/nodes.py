@@ -16,10 +16,10 @@ from certplane.access import defaults, rbac
 from certplane.access.rbac import Decision
 from certplane.golang import formatting
 from certplane.meta import objects, selectors
-from certplane.meta.context import Attributes, Call, User
+from certplane.meta.context import Attributes, User, VerbContext
 from certplane.meta.objects import Object
 from certplane.meta.resource import AnyObject
-from certplane.registry.admission import Hook, Review
+from certplane.registry.admission import AdmissionAttributes, Hook
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import nodes
 from certplane.store import watchcache
@@ -35,7 +35,7 @@ _OTHER_LEASES: Final = f"can only access leases in the {formatting.quote(_LEASE_
 _OTHER_LEASE: Final = "can only access node lease with the same name as the requesting node"
 #: Returns an object by plural, namespace and name; None if there is none.
 Find = Callable[[str, str, str], AnyObject | None]
-Answer = Callable[[AnyObject, Call], Awaitable[Object]]
+Answer = Callable[[AnyObject, VerbContext], Awaitable[Object]]
 #: Why a node, given by name, is not allowed a request; None if it is allowed. The reason may be empty.
 AccessCheck = Callable[[Attributes, str], str | None]
 _RESTRICTED: Final = (signernames.KUBELET_SERVING, signernames.KUBE_APISERVER_CLIENT_KUBELET)
@@ -251,21 +251,21 @@ def admission_hook(find: Find) -> Hook:
     its own name and its own pods.
     """
 
-    def check(review: Review) -> None:
-        user = review.call.user
+    def check(write: AdmissionAttributes) -> None:
+        user = write.call.user
         if not is_node(user):
             return
         if user.name == _PREFIX:
-            raise _refusal(review, _nameless(user))
-        kind = (review.resource.group, review.resource.plural)
+            raise _refusal(write, _unknown_node_message(user))
+        kind = (write.resource.group, write.resource.plural)
         if kind == (nodes.RESOURCE.group, nodes.RESOURCE.plural):
-            _check_own_node(review)
+            _check_own_node(write)
         elif kind == _LEASES:
-            _check_lease(review)
-        elif (*kind, review.subresource, review.operation) == (csrs.RESOURCE.group, csrs.RESOURCE.plural, "", "create"):
-            _check_csr(review)
+            _check_lease(write)
+        elif (*kind, write.subresource, write.operation) == (csrs.RESOURCE.group, csrs.RESOURCE.plural, "", "create"):
+            _check_csr(write)
         elif kind == _POD_REQUESTS:
-            _check_pod_request(review, find)
+            _check_pod_request(write, find)
 
     return check
 
@@ -273,7 +273,7 @@ def admission_hook(find: Find) -> Hook:
 def restrict(answer: Answer) -> Answer:
     """Wraps the function that answers a review or TokenRequest: a node gets tokens only for pods that run on it."""
 
-    async def restricted_answer(body: AnyObject, call: Call) -> Object:
+    async def restricted_answer(body: AnyObject, call: VerbContext) -> Object:
         problem = _restriction_problem(body, call) if is_node(call.user) else ""
         if problem:
             name = call.info.name or _sent_name(body.metadata)
@@ -283,9 +283,9 @@ def restrict(answer: Answer) -> Answer:
     return restricted_answer
 
 
-def _restriction_problem(body: AnyObject, call: Call) -> str:
+def _restriction_problem(body: AnyObject, call: VerbContext) -> str:
     if call.user.name == _PREFIX:
-        return _nameless(call.user)
+        return _unknown_node_message(call.user)
     if (call.info.resource, call.info.subresource) != ("serviceaccounts", "token"):
         return ""
     ref = body.spec.bound_object_ref
@@ -297,30 +297,30 @@ def _restriction_problem(body: AnyObject, call: Call) -> str:
     raise errors.NotFound("pod", "", ref.name)
 
 
-def _nameless(user: User) -> str:
+def _unknown_node_message(user: User) -> str:
     return f"could not determine node from user {formatting.quote(user.name)}"
 
 
-def _check_own_node(review: Review) -> None:
+def _check_own_node(write: AdmissionAttributes) -> None:
     """A node writes its own Node only, without taints, owner references and labels that others rely on."""
-    node_name = review.call.user.name.removeprefix(_PREFIX)
+    node_name = write.call.user.name.removeprefix(_PREFIX)
     node = formatting.quote(node_name)
-    name = review.new.metadata.name if review.operation == "create" else review.name
+    name = write.new.metadata.name if write.operation == "create" else write.name
     if name != node_name:
-        raise _refusal(review, f"node {node} is not allowed to modify node {formatting.quote(name)}")
-    if review.operation == "create":
-        labels = _forbidden_labels(review.new.metadata.labels, {})
+        raise _refusal(write, f"node {node} is not allowed to modify node {formatting.quote(name)}")
+    if write.operation == "create":
+        labels = _forbidden_labels(write.new.metadata.labels, {})
         if labels:
-            raise _refusal(review, f"node {node} is not allowed to set the following labels: {', '.join(labels)}")
-    if review.operation != "update":
+            raise _refusal(write, f"node {node} is not allowed to set the following labels: {', '.join(labels)}")
+    if write.operation != "update":
         return
-    if review.new.spec.taints != review.old.spec.taints:
-        raise _refusal(review, f"node {node} is not allowed to modify taints")
-    if review.new.metadata.owner_references != review.old.metadata.owner_references:
-        raise _refusal(review, f"node {node} is not allowed to modify ownerReferences")
-    labels = _forbidden_labels(review.new.metadata.labels, review.old.metadata.labels)
+    if write.new.spec.taints != write.old.spec.taints:
+        raise _refusal(write, f"node {node} is not allowed to modify taints")
+    if write.new.metadata.owner_references != write.old.metadata.owner_references:
+        raise _refusal(write, f"node {node} is not allowed to modify ownerReferences")
+    labels = _forbidden_labels(write.new.metadata.labels, write.old.metadata.labels)
     if labels:
-        raise _refusal(review, f"is not allowed to modify labels: {', '.join(labels)}")
+        raise _refusal(write, f"is not allowed to modify labels: {', '.join(labels)}")
 
 
 def _forbidden_labels(new: Mapping[str, str], old: Mapping[str, str]) -> list[str]:
@@ -353,41 +353,41 @@ _KUBELET_LABELS: Final = frozenset(
 )  # fmt: skip
 
 
-def _check_csr(review: Review) -> None:
-    user = review.call.user
-    if review.new.spec.signer_name not in _RESTRICTED:
+def _check_csr(write: AdmissionAttributes) -> None:
+    user = write.call.user
+    if write.new.spec.signer_name not in _RESTRICTED:
         return
     try:
-        pkcs10 = certificaterequest.parse(review.new.spec.request or b"")
+        pkcs10 = certificaterequest.parse(write.new.spec.request or b"")
     except certificaterequest.RequestError as error:
-        raise _refusal(review, f"unable to parse csr: {error}") from error
+        raise _refusal(write, f"unable to parse csr: {error}") from error
     if pkcs10.common_name != user.name:
-        raise _refusal(review, f"can only create a node CSR with CN={user.name}")
+        raise _refusal(write, f"can only create a node CSR with CN={user.name}")
 
 
-def _check_lease(review: Review) -> None:
-    if review.namespace != _LEASE_NAMESPACE:
-        raise _refusal(review, _OTHER_LEASES)
-    name = review.new.metadata.name if review.operation == "create" else review.name
-    if name != review.call.user.name.removeprefix(_PREFIX):
-        raise _refusal(review, _OTHER_LEASE)
+def _check_lease(write: AdmissionAttributes) -> None:
+    if write.namespace != _LEASE_NAMESPACE:
+        raise _refusal(write, _OTHER_LEASES)
+    name = write.new.metadata.name if write.operation == "create" else write.name
+    if name != write.call.user.name.removeprefix(_PREFIX):
+        raise _refusal(write, _OTHER_LEASE)
 
 
-def _check_pod_request(review: Review, find: Find) -> None:
+def _check_pod_request(write: AdmissionAttributes, find: Find) -> None:
     """A node requests certificates for pods on itself. This server has no pods, so such a request always fails."""
-    if review.operation != "create":
-        raise _refusal(review, f"unexpected operation {review.operation.upper()}")
-    if review.subresource:
-        raise _refusal(review, f"unexpected subresource {review.subresource}")
-    spec, node = review.new.spec, review.call.user.name.removeprefix(_PREFIX)
+    if write.operation != "create":
+        raise _refusal(write, f"unexpected operation {write.operation.upper()}")
+    if write.subresource:
+        raise _refusal(write, f"unexpected subresource {write.subresource}")
+    spec, node = write.new.spec, write.call.user.name.removeprefix(_PREFIX)
     if spec.node_name != node:
         named, own = formatting.quote(spec.node_name), formatting.quote(node)
-        raise _refusal(review, f"PodCertificateRequest.Spec.NodeName={named}, which is not the requesting node {own}")
+        raise _refusal(write, f"PodCertificateRequest.Spec.NodeName={named}, which is not the requesting node {own}")
     # These are no refusals, because the objects may still appear: the kubelet retries.
     node_object = find("nodes", "", node)
     if node_object is None:
         raise errors.UnknownReasonError(_not_retrieved("node", formatting.quote(node), formatting.quote(node)))
-    pod = formatting.quote(f"{review.namespace}/{spec.pod_name}")
+    pod = formatting.quote(f"{write.namespace}/{spec.pod_name}")
     if node_object.metadata.uid != spec.node_uid:
         named, running = formatting.quote(spec.node_uid), formatting.quote(node_object.metadata.uid)
         why = f"names node UID {named}, inconsistent with the running node ({running})"
@@ -399,9 +399,9 @@ def _not_retrieved(kind: str, named: str, name: str) -> str:
     return f"while retrieving {kind} {named} named in the PodCertificateRequest: {kind} {name} not found"
 
 
-def _refusal(review: Review, why: str) -> errors.Forbidden:
-    name = review.name or (_sent_name(review.new.metadata) if review.new is not None else _UNKNOWN)
-    return errors.Forbidden.for_object(review.resource.plural, review.resource.group, name, why)
+def _refusal(write: AdmissionAttributes, why: str) -> errors.Forbidden:
+    name = write.name or (_sent_name(write.new.metadata) if write.new is not None else _UNKNOWN)
+    return errors.Forbidden.for_object(write.resource.plural, write.resource.group, name, why)
 
 
 def _sent_name(meta: objects.ObjectMeta) -> str:

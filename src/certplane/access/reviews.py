@@ -13,14 +13,14 @@ from certplane import errors, offload, timestamps
 from certplane.access import authn, nodes, rbac
 from certplane.errors import Problems
 from certplane.meta import objects, selectors, validation
-from certplane.meta.context import Attributes, Call, User
+from certplane.meta.context import Attributes, User, VerbContext
 from certplane.meta.objects import Object
 from certplane.meta.resource import AnyObject
 from certplane.resources import reviews
 from certplane.wire import codec
 
 #: Answers a review: takes the object that was sent, returns the object of the response.
-Answer = Callable[[AnyObject, Call], Awaitable[Object]]
+Answer = Callable[[AnyObject, VerbContext], Awaitable[Object]]
 
 _Review = TypeVar(
     "_Review", reviews.SubjectAccessReview, reviews.LocalSubjectAccessReview, reviews.SelfSubjectAccessReview
@@ -31,29 +31,31 @@ _Requirement = TypeVar("_Requirement")
 def answers(authorizer: rbac.Authorizer, tokens: authn.BearerTokens) -> Mapping[str, Answer]:
     """The answering functions, by plural of the review."""
 
-    async def subject(review: reviews.SubjectAccessReview, call: Call) -> reviews.SubjectAccessReview:
+    async def subject(review: reviews.SubjectAccessReview, call: VerbContext) -> reviews.SubjectAccessReview:
         _refuse(await offload.run(call.size, _problems, review))
         return _with_decision(authorizer, review, _subject_user(review.spec))
 
-    async def local(review: reviews.LocalSubjectAccessReview, call: Call) -> reviews.LocalSubjectAccessReview:
+    async def local(review: reviews.LocalSubjectAccessReview, call: VerbContext) -> reviews.LocalSubjectAccessReview:
         _refuse(await offload.run(call.size, _local_problems, review))
         return _with_decision(authorizer, review, _subject_user(review.spec))
 
-    async def self_access(review: reviews.SelfSubjectAccessReview, call: Call) -> reviews.SelfSubjectAccessReview:
+    async def self_access(
+        review: reviews.SelfSubjectAccessReview, call: VerbContext
+    ) -> reviews.SelfSubjectAccessReview:
         _refuse(await offload.run(call.size, _problems, review))
         return _with_decision(authorizer, review, call.user)
 
-    async def self_rules(review: reviews.SelfSubjectRulesReview, call: Call) -> reviews.SelfSubjectRulesReview:
+    async def self_rules(review: reviews.SelfSubjectRulesReview, call: VerbContext) -> reviews.SelfSubjectRulesReview:
         if not review.spec.namespace:
             raise errors.BadRequest("no namespace on request")
         return _rules(authorizer, review, call)
 
-    async def who_am_i(review: reviews.SelfSubjectReview, call: Call) -> reviews.SelfSubjectReview:
+    async def self_subject_review(review: reviews.SelfSubjectReview, call: VerbContext) -> reviews.SelfSubjectReview:
         review.metadata = objects.ObjectMeta(creation_timestamp=timestamps.rfc3339(call.now))
         review.status.user_info = _user_info(call.user)
         return review
 
-    async def token(review: reviews.TokenReview, call: Call) -> reviews.TokenReview:
+    async def token(review: reviews.TokenReview, call: VerbContext) -> reviews.TokenReview:
         if not review.spec.token:
             raise errors.BadRequest("token is required for TokenReview in authentication")
         return _token_answer(review, tokens, call)
@@ -63,7 +65,7 @@ def answers(authorizer: rbac.Authorizer, tokens: authn.BearerTokens) -> Mapping[
         reviews.LOCAL_SUBJECT_ACCESS_REVIEWS.plural: local,
         reviews.SELF_SUBJECT_ACCESS_REVIEWS.plural: self_access,
         reviews.SELF_SUBJECT_RULES_REVIEWS.plural: self_rules,
-        reviews.SELF_SUBJECT_REVIEWS.plural: who_am_i,
+        reviews.SELF_SUBJECT_REVIEWS.plural: self_subject_review,
         reviews.TOKEN_REVIEWS.plural: token,
     }
 
@@ -226,7 +228,7 @@ def _ignored(selector: str, *, partially: bool = False) -> str:
 
 
 def _rules(
-    authorizer: rbac.Authorizer, review: reviews.SelfSubjectRulesReview, call: Call
+    authorizer: rbac.Authorizer, review: reviews.SelfSubjectRulesReview, call: VerbContext
 ) -> reviews.SelfSubjectRulesReview:
     rules, missing_roles = authorizer.rules_for(call.user, review.spec.namespace)
     status = reviews.SubjectRulesReviewStatus()
@@ -262,7 +264,7 @@ def _user_info(user: User) -> reviews.UserInfo:
     return reviews.UserInfo(username=user.name, uid=user.uid, groups=list(user.groups), extra=extra)
 
 
-def _token_answer(review: reviews.TokenReview, tokens: authn.BearerTokens, call: Call) -> reviews.TokenReview:
+def _token_answer(review: reviews.TokenReview, tokens: authn.BearerTokens, call: VerbContext) -> reviews.TokenReview:
     try:
         token_user = tokens.authenticate_token(review.spec.token, review.spec.audiences or tokens.audiences, call.now)
     except authn.Rejected as error:

@@ -14,9 +14,9 @@ from typing import Final
 
 from certplane import errors, signernames, timestamps
 from certplane.access import rbac
-from certplane.client import rights
+from certplane.client import permissions
 from certplane.meta.context import Attributes, User
-from certplane.registry.admission import Hook, Review
+from certplane.registry.admission import AdmissionAttributes, Hook
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources.clustertrustbundles import ClusterTrustBundle
 from certplane.x509.pkcs10 import certificaterequest
@@ -58,50 +58,58 @@ class _SignerChecks:
         self._authorize = authorize
         self._suggest_rules = suggest_rules
 
-    def approval(self, review: Review) -> None:
-        if (review.resource.plural, review.subresource, review.operation) == (_PLURAL, "approval", "update"):
-            signer = review.old.spec.signer_name
+    def approval(self, write: AdmissionAttributes) -> None:
+        if (write.resource.plural, write.subresource, write.operation) == (_PLURAL, "approval", "update"):
+            signer = write.old.spec.signer_name
             why = f'user not permitted to approve requests with signerName "{signer}"'
-            self._require(review, "approve", signer, _refusal(review, why))
+            self._require(write, "approve", signer, _refusal(write, why))
 
-    def signing(self, review: Review) -> None:
-        if (review.resource.plural, review.subresource, review.operation) != (_PLURAL, "status", "update"):
+    def signing(self, write: AdmissionAttributes) -> None:
+        if (write.resource.plural, write.subresource, write.operation) != (_PLURAL, "status", "update"):
             return
-        new, old = review.new.status, review.old.status
+        new, old = write.new.status, write.old.status
         if (new.certificate, new.conditions) != (old.certificate, old.conditions):
-            signer = review.old.spec.signer_name
+            signer = write.old.spec.signer_name
             why = f'user not permitted to sign requests with signerName "{signer}"'
-            self._require(review, "sign", signer, _refusal(review, why))
+            self._require(write, "sign", signer, _refusal(write, why))
 
-    def attestation(self, review: Review) -> None:
-        if review.resource.stored.plural != _BUNDLES or review.operation == "delete" or not review.new.spec.signer_name:
+    def attestation(self, write: AdmissionAttributes) -> None:
+        if (
+            write.resource.storage_resource.plural != _BUNDLES
+            or write.operation == "delete"
+            or not write.new.spec.signer_name
+        ):
             return
-        if review.old is None or _is_more_than_bookkeeping(review.new, review.old):
-            signer = review.new.spec.signer_name
+        if write.old is None or _is_more_than_bookkeeping(write.new, write.old):
+            signer = write.new.spec.signer_name
             why = f'user not permitted to attest for signerName "{signer}"'
-            self._require(review, "attest", signer, _refusal(review, why))
+            self._require(write, "attest", signer, _refusal(write, why))
 
-    def pod_certificate(self, review: Review) -> None:
-        if (review.resource.stored.plural, review.subresource, review.operation) != (_POD_REQUESTS, "status", "update"):
+    def pod_certificate(self, write: AdmissionAttributes) -> None:
+        if (write.resource.storage_resource.plural, write.subresource, write.operation) != (
+            _POD_REQUESTS,
+            "status",
+            "update",
+        ):
             return
-        if review.new.status != review.old.status:
-            signer = review.old.spec.signer_name
+        if write.new.status != write.old.status:
+            signer = write.old.spec.signer_name
             # kube-apiserver checks this in its validation, so it is a 422.
-            why = f'User "{review.call.user.name}" is not permitted to "sign" for signer "{signer}"'
+            why = f'User "{write.call.user.name}" is not permitted to "sign" for signer "{signer}"'
             problem = errors.forbidden("spec.signerName", why)
-            refusal = errors.Invalid(review.resource.kind, review.resource.group, review.name, [problem])
-            self._require(review, "sign", signer, refusal)
+            refusal = errors.Invalid(write.resource.kind, write.resource.group, write.name, [problem])
+            self._require(write, "sign", signer, refusal)
 
-    def _require(self, review: Review, verb: str, signer: str, refusal: errors.APIError) -> None:
+    def _require(self, write: AdmissionAttributes, verb: str, signer: str, refusal: errors.APIError) -> None:
         """Raise the refusal unless the user has the permission; log and suggest the rule that would grant it."""
-        user = review.call.user
+        user = write.call.user
         if may_act_for_signer(self._authorize, user, verb, signer):
             return
-        rule = rights.signer_rule(verb, signer)
-        fields = {"object": review.name, "user": user.name, "rule": rule, "request_id": review.call.request_id}
+        rule = permissions.signer_rule(verb, signer)
+        fields = {"object": write.name, "user": user.name, "rule": rule, "request_id": write.call.request_id}
         _log.info("permission for the signer missing: add the rule to a ClusterRole", extra=fields)
         if self._suggest_rules:
-            review.call.warn(f"a ClusterRole with this rule would permit it: {rule}")
+            write.call.warn(f"a ClusterRole with this rule would permit it: {rule}")
         raise refusal
 
 
@@ -113,57 +121,57 @@ def _is_more_than_bookkeeping(new: ClusterTrustBundle, old: ClusterTrustBundle) 
     return any(getattr(new.metadata, name) != getattr(old.metadata, name) for name in names)
 
 
-def _subject_restriction(review: Review) -> None:
+def _subject_restriction(write: AdmissionAttributes) -> None:
     """Refuse system:masters in a client certificate: the group could not be revoked while the certificate is valid."""
-    if (review.resource.plural, review.subresource, review.operation) != (_PLURAL, "", "create"):
+    if (write.resource.plural, write.subresource, write.operation) != (_PLURAL, "", "create"):
         return
-    if review.new.spec.signer_name != signernames.KUBE_APISERVER_CLIENT:
+    if write.new.spec.signer_name != signernames.KUBE_APISERVER_CLIENT:
         return
     try:
-        pkcs10 = certificaterequest.parse(review.new.spec.request or b"")
+        pkcs10 = certificaterequest.parse(write.new.spec.request or b"")
     except certificaterequest.RequestError as error:
-        raise _refusal(review, f"failed to parse CSR: {error}") from error
+        raise _refusal(write, f"failed to parse CSR: {error}") from error
     if rbac.MASTERS in pkcs10.organizations:
         raise _refusal(
-            review, "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed"
+            write, "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed"
         )
 
 
-def _refusal(review: Review, why: str) -> errors.Forbidden:
-    return errors.Forbidden.for_object(review.resource.plural, review.resource.group, review.name, why)
+def _refusal(write: AdmissionAttributes, why: str) -> errors.Forbidden:
+    return errors.Forbidden.for_object(write.resource.plural, write.resource.group, write.name, why)
 
 
-def log_decisions(review: Review) -> None:
+def log_decisions(write: AdmissionAttributes) -> None:
     """An `after` hook: log every decision on a CSR, whoever made it, and annotate the audit record with the decision
     and with the issued certificate.
     """
-    if review.resource.plural != _PLURAL or not review.subresource:
+    if write.resource.plural != _PLURAL or not write.subresource:
         return
-    old_types = {condition.type for condition in review.old.status.conditions}
-    spec = review.old.spec
-    identity = {"csr-uid": review.old.metadata.uid, "csr-requestor": spec.username, "csr-signer": spec.signer_name}
-    for condition in review.new.status.conditions:
+    old_types = {condition.type for condition in write.old.status.conditions}
+    spec = write.old.spec
+    identity = {"csr-uid": write.old.metadata.uid, "csr-requestor": spec.username, "csr-signer": spec.signer_name}
+    for condition in write.new.status.conditions:
         if condition.type not in old_types and condition.type in _DECISIONS:
-            review.call.annotate(**identity, **{"csr-decision": condition.type, "csr-reason": condition.reason})
-            _log_decision(review, condition)
-    if review.new.status.certificate and not review.old.status.certificate:
-        facts = certificates.identify(review.new.status.certificate)
+            write.call.annotate(**identity, **{"csr-decision": condition.type, "csr-reason": condition.reason})
+            _log_decision(write, condition)
+    if write.new.status.certificate and not write.old.status.certificate:
+        facts = certificates.identify(write.new.status.certificate)
         if facts is not None:
             issued = {"certificate-serial": facts.serial, "certificate-sha256": facts.sha256}
-            review.call.annotate(**identity, **issued, **{"certificate-not-after": timestamps.rfc3339(facts.not_after)})
+            write.call.annotate(**identity, **issued, **{"certificate-not-after": timestamps.rfc3339(facts.not_after)})
 
 
-def _log_decision(review: Review, condition: csrs.CertificateSigningRequestCondition) -> None:
+def _log_decision(write: AdmissionAttributes, condition: csrs.CertificateSigningRequestCondition) -> None:
     _log.info(
-        "csr decision",
+        "csr condition added",
         extra={
-            "csr": review.name,
-            "uid": review.old.metadata.uid,
+            "csr": write.name,
+            "uid": write.old.metadata.uid,
             "condition": condition.type,
             "reason": condition.reason,
-            "user": review.call.user.name,
-            "requestor": review.old.spec.username,
-            "signer": review.old.spec.signer_name,
-            "request_id": review.call.request_id,
+            "user": write.call.user.name,
+            "requestor": write.old.spec.username,
+            "signer": write.old.spec.signer_name,
+            "request_id": write.call.request_id,
         },
     )

@@ -4,7 +4,7 @@ A service account token is a JWT (RFC 7519) that this server signs. It is valid 
 or the object that it is bound to is deleted: both are looked up at every use.
 
 A bootstrap token is a Secret in kube-system. A machine without an identity uses it to request its first certificate.
-Its user has no other rights than those of its groups.
+Its user has no other permissions than those of its groups.
 
 Source: kubernetes, `pkg/serviceaccount`, `pkg/registry/core/serviceaccount/storage/token.go`,
 `plugin/pkg/auth/authenticator/token/bootstrap`; rbac-defaults 10 and 11.
@@ -31,10 +31,10 @@ from certplane.access import authn
 from certplane.config.servesettings import ServiceAccountSettings
 from certplane.golang import formatting
 from certplane.meta import names, objects
-from certplane.meta.context import Call, User
+from certplane.meta.context import User, VerbContext
 from certplane.meta.objects import Object
 from certplane.meta.resource import AnyObject
-from certplane.registry import lifecycle
+from certplane.registry import namespacelifecycle
 from certplane.resources import secrets, serviceaccounts
 from certplane.x509 import keys
 
@@ -107,10 +107,10 @@ class ServiceAccountTokens:
 
     # --- issuing --------------------------------------------------------------------------------------------------
 
-    def answer(self, request: serviceaccounts.TokenRequest, call: Call) -> serviceaccounts.TokenRequest:
+    def answer(self, request: serviceaccounts.TokenRequest, call: VerbContext) -> serviceaccounts.TokenRequest:
         """A TokenRequest with its token. Raises NotFound, Invalid, BadRequest, Conflict."""
         namespace, name = call.info.namespace, call.info.name
-        lifecycle.check_namespace(
+        namespacelifecycle.check_namespace(
             self._find("namespaces", "", namespace), namespace, serviceaccounts.RESOURCE.identity, name
         )
         meta = request.metadata
@@ -217,9 +217,9 @@ class ServiceAccountTokens:
         except jwt.PyJWTError:
             return None
         kid = header.get("kid", "")
-        candidates = [self._public[kid]] if kid in self._public else list(self._public.values())
+        keys_to_try = [self._public[kid]] if kid in self._public else list(self._public.values())
         signature_only: Options = {"verify_aud": False, "verify_exp": False, "verify_nbf": False, "verify_iat": False}
-        for key in candidates:
+        for key in keys_to_try:
             try:
                 claims: Claims = jwt.decode(token, key, [keys.jwt_algorithm(key)], options=signature_only)
             except jwt.PyJWTError:

@@ -17,7 +17,7 @@ import msgspec
 from certplane import files, timestamps
 from certplane.cli import tables
 from certplane.clock import SystemClock
-from certplane.config import servesettings
+from certplane.config import options, servesettings
 from certplane.errors import SetupError
 from certplane.golang import formatting
 from certplane.server import auditlog
@@ -181,7 +181,8 @@ def _parse_since(text: str) -> datetime.datetime | None:
         return SystemClock().now() - ago if ago is not None else timestamps.parse_rfc3339(text)
     except (ValueError, OverflowError) as error:
         raise SetupError(
-            f"neither a duration nor a time: {text}", ("write --since 24h or --since 2026-01-02T15:04:05Z",)
+            f"neither a duration nor a time: {formatting.shorten(text, options.MAX_QUOTE)}",
+            ("write --since 24h or --since 2026-01-02T15:04:05Z",),
         ) from error
 
 

@@ -13,5 +13,6 @@ def parse(text: str) -> datetime.timedelta:
     """A duration such as 1m0s. Raises SetupError."""
     duration = formatting.parse_duration(text)
     if duration is None:
-        raise SetupError(f"not a duration: {text}", (options.duration_hint(text),))
+        quoted = formatting.shorten(text, options.MAX_QUOTE)
+        raise SetupError(f"not a duration: {quoted}", (options.duration_hint(quoted),))
     return duration

@@ -11,8 +11,10 @@ import click
 from certplane import files
 from certplane.config.options import Option
 from certplane.errors import SetupError
-from certplane.golang import goyaml
+from certplane.golang import formatting, goyaml
 
+#: Characters of a problem in a file that an error shows: it may quote a long value.
+_MAX_PROBLEM: Final = 500
 _FORMAT_HINT: Final = "write one setting on each line, such as listen: 127.0.0.1:6443"
 
 
@@ -53,7 +55,8 @@ def read_file(path: str | None) -> dict[str, object]:
         text = files.read_text(pathlib.Path(path), "the configuration file", "set --config to another file")
         document = goyaml.load(text)
     except goyaml.YAMLError as error:
-        raise SetupError(f"the configuration file {path} is not valid YAML: {error}", (_FORMAT_HINT,)) from error
+        problem = formatting.shorten(str(error), _MAX_PROBLEM)
+        raise SetupError(f"the configuration file {path} is not valid YAML: {problem}", (_FORMAT_HINT,)) from error
     if document is None:
         return {}
     if not isinstance(document, dict):

@@ -84,7 +84,10 @@ def create(path: pathlib.Path, /, text: str, **options: str) -> None:
     if groups:
         secret.data[_GROUPS_KEY] = ",".join(groups).encode()
     if options["description"]:
-        secret.data["description"] = options["description"].encode()
+        try:
+            secret.data["description"] = options["description"].encode()
+        except UnicodeEncodeError as error:
+            raise SetupError("the description is not valid UTF-8", ("write --description in UTF-8",)) from error
     _call(path, lambda client: client.create(secrets.RESOURCE, secret, secrets.BOOTSTRAP_NAMESPACE))
     click.echo(f"{id_}.{secret_part}")
 
@@ -186,7 +189,7 @@ def _hint(code: int, path: pathlib.Path) -> str:
         return f"list your permissions with kubectl --kubeconfig {path} auth can-i --list --namespace kube-system"
     if code in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
         return f"list the tokens with certplane token --kubeconfig {path} list"
-    return f"the server answered with code {code}"
+    return f"the server responded with code {code}"
 
 
 # --- output -------------------------------------------------------------------------------------------------------

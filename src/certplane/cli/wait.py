@@ -13,6 +13,7 @@ from typing import Final
 import click
 
 import certplane
+from certplane import files
 from certplane.cli import durations
 from certplane.client import api, kubeconfig, remote
 from certplane.client.kubeconfig import ClientConfig
@@ -20,6 +21,8 @@ from certplane.clock import Clock, SystemClock
 from certplane.errors import SetupError
 from certplane.golang import formatting
 
+#: pid_t is a signed 32-bit integer.
+_MAX_PID: Final = 2**31 - 1
 _KUBECONFIG: Final = "admin.conf"
 #: Between two probes: short for a person, and little load for a server that is starting.
 _PROBE_SECONDS: Final = 0.1
@@ -54,7 +57,7 @@ Probe = Callable[[], Awaitable[str]]
     help="Kubeconfig for the server.  [default: DATA-DIR/admin.conf]",
 )  # fmt: skip
 @click.option(
-    "--pid", type=int, default=None, metavar="PID",
+    "--pid", type=click.IntRange(1, _MAX_PID), default=None, metavar="PID",
     help="Process id of the server, as $! in a shell. If the process ends, the command fails at once.",
 )  # fmt: skip
 @click.option("--timeout", default="1m0s", show_default=True, metavar="DURATION", help="Maximum time to wait.")
@@ -68,7 +71,7 @@ def wait(data_dir: str, path: str | None, pid: int | None, timeout: str) -> None
 
 
 class Waiting:
-    """Probes a server until it is ready. `is_running` tells whether its process runs; `report` prints a line."""
+    """Probes a server until it is ready. `is_running` returns whether its process runs; `report` prints a line."""
 
     def __init__(
         self, probe: Probe, is_running: Callable[[], bool], clock: Clock, report: Callable[[str], None]
@@ -77,7 +80,7 @@ class Waiting:
         self._is_running = is_running
         self._clock = clock
         self._report = report
-        self._problem = NotReady("it has not answered", _RUNNING_HINT, _PORT_HINT)
+        self._problem = NotReady("no response yet", _RUNNING_HINT, _PORT_HINT)
 
     async def until_ready(self, seconds: float) -> str:
         """The URL of the server. Raises SetupError if it is not ready in time, or if its process has ended."""
@@ -133,7 +136,9 @@ class Waiting:
 
 def _load_kubeconfig(path: pathlib.Path) -> ClientConfig:
     # Read for each probe: the first start of the server writes it, and every start may change the address in it.
-    if not path.exists():
+    with files.as_setup_error(f"the kubeconfig {path} cannot be read", "set --kubeconfig to a kubeconfig file"):
+        exists = path.exists()
+    if not exists:
         raise NotReady(f"the kubeconfig {path} does not exist yet", _DATA_DIR_HINT)
     return kubeconfig.load(path)
 
@@ -154,7 +159,9 @@ async def _probe(path: pathlib.Path) -> str:
         )
     if response.status != HTTPStatus.OK:
         text = response.body.decode("utf-8", "replace")[:_MAX_ANSWER].strip()
-        raise NotReady(f"{config.host} answers {response.status} {formatting.quote(text)}", _RUNNING_HINT, _PORT_HINT)
+        raise NotReady(
+            f"{config.host} responds with {response.status} {formatting.quote(text)}", _RUNNING_HINT, _PORT_HINT
+        )
     return config.base
 
 

@@ -2,7 +2,7 @@
 
 A `Client` knows kinds by their declaration and sends requests through a `Transport`: over HTTPS, or inside the process
 of the server without a socket. A refusal is raised as the `errors.APIError` that its Status names; a request without a
-complete answer as `Unreachable`. Nothing is retried here: the caller knows when to retry, and whether.
+complete response as `Unreachable`. Nothing is retried here: the caller knows when to retry, and whether.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 
 from certplane import errors
 from certplane.meta.objects import Object
-from certplane.meta.resource import Action, AnyKind, AnyResource, Resource
+from certplane.meta.resource import AnyKind, AnyResource, Resource, VirtualResource
 from certplane.wire import codec
 
 T = TypeVar("T", bound=Object)
@@ -28,18 +28,21 @@ _HEADERS: Final = {"accept": _JSON, "content-type": _JSON}
 
 
 class Unreachable(errors.CertplaneError):
-    """The server did not answer, or its answer was incomplete. It may have executed the request all the same."""
+    """There was no response, or it was incomplete. The server may have executed the request all the same."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
-    """A request to an API server. `path` and `query` are not escaped yet."""
+    """A request to an API server. `path` and `query` are not escaped yet. `before_sending` is called immediately before
+    each attempt to send it, and prevents that with an exception.
+    """
 
     method: str
     path: str
     query: Sequence[tuple[str, str]] = ()
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     body: bytes = b""
+    before_sending: Callable[[], None] = lambda: None
 
 
 async def _no_chunks() -> AsyncIterator[bytes]:
@@ -50,8 +53,8 @@ async def _no_chunks() -> AsyncIterator[bytes]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Response:
-    """An answer. `Transport.send` returns it whole, in `body`; `Transport.stream` returns its body in `chunks`, as they
-    arrive. The names of headers are in lower case.
+    """A response. `Transport.send` returns it whole, in `body`; `Transport.stream` returns its body in `chunks`, as
+    they arrive. The names of headers are in lower case.
     """
 
     status: int
@@ -65,10 +68,14 @@ class Response:
 
 
 class Transport(Protocol):
-    """Sends requests to an API server, under one identity. Raises Unreachable."""
+    """Sends requests to an API server, under one identity. Raises Unreachable, and what `before_sending` raises.
+
+    A transport that waits for something, such as a connection, calls `Request.before_sending` after that, and again
+    before a retry. A transport around another one passes it on.
+    """
 
     async def send(self, request: Request) -> Response:
-        """Send a request and wait for the whole answer."""
+        """Send a request and wait for the whole response."""
         ...
 
     def stream(self, request: Request) -> contextlib.AbstractAsyncContextManager[Response]:
@@ -152,7 +159,7 @@ class Client:
                 raise _failure(await response.read(), response.status)
             yield _events(resource, response.chunks)
 
-    async def create(self, kind: Resource[T] | Action[T], obj: T, namespace: str = "") -> T:
+    async def create(self, kind: Resource[T] | VirtualResource[T], obj: T, namespace: str = "") -> T:
         """Create an object, or submit a review. Raises errors.AlreadyExists, errors.Invalid."""
         request = Request("POST", _path(kind, namespace), headers=_HEADERS, body=_body(kind, obj))
         return _object(kind, await self._send(request))
@@ -198,16 +205,16 @@ async def _events(resource: Resource[T], chunks: AsyncIterator[bytes]) -> AsyncI
             yield WatchEvent(event.type, _object(resource, event.object))
 
 
-def _object(kind: Resource[T] | Action[T], encoded: bytes | msgspec.Raw) -> T:
+def _object(kind: Resource[T] | VirtualResource[T], encoded: bytes | msgspec.Raw) -> T:
     return _read(bytes(encoded), lambda data: codec.decode(data, kind.type))
 
 
 def _read(data: bytes, decode: Callable[[bytes], _R]) -> _R:
-    """Decode an answer. Raises Unreachable for one that no API server sends: something in between answered instead."""
+    """Decode a response. Raises Unreachable for one that no API server sends, but something in between."""
     try:
         return decode(data)
     except ValueError as error:
-        raise Unreachable(f"the answer is not from an API server: {error}") from error
+        raise Unreachable(f"the response is not from an API server: {error}") from error
 
 
 def _path(kind: AnyKind, namespace: str = "", name: str = "", subresource: str = "") -> str:
@@ -227,5 +234,5 @@ def _failure(body: bytes, code: int) -> errors.APIError:
     except msgspec.DecodeError:
         status = None
     if not isinstance(status, dict):
-        status = {"message": body.decode("utf-8", "replace").strip() or f"the server answered with code {code}"}
+        status = {"message": body.decode("utf-8", "replace").strip() or f"the server responded with code {code}"}
     return errors.from_status(status, code)

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-from certplane import errors, timestamps
+from certplane import clock, errors, timestamps
 from certplane.clock import Clock
 
 _VERSIONS: Final = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
@@ -169,7 +169,7 @@ class ExecCredentials:
             hint = f": {plugin.hint.strip()}" if plugin.hint else ""
             raise CredentialProblem(f"{program} cannot be run: {error.strerror}{hint}") from error
         try:
-            output, _ = await asyncio.wait_for(process.communicate(), _PLUGIN_SECONDS)
+            output, _ = await clock.wait_for(self._clock, process.communicate(), _PLUGIN_SECONDS)
         except TimeoutError as error:
             raise CredentialProblem(f"{program} did not finish within {_PLUGIN_SECONDS:g}s") from error
         finally:
@@ -183,8 +183,8 @@ class ExecCredentials:
     def _parse(self, output: bytes) -> tuple[Identity, datetime.datetime | None]:
         plugin = self._plugin
         try:
-            answer = json.loads(output)
-            kind, version, status = answer["kind"], answer["apiVersion"], answer["status"]
+            credential = json.loads(output)
+            kind, version, status = credential["kind"], credential["apiVersion"], credential["status"]
             token = str(status.get("token") or "")
             certificate = str(status.get("clientCertificateData") or "").encode()
             key = str(status.get("clientKeyData") or "").encode()

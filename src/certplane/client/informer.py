@@ -2,7 +2,8 @@
 
 The copy may be out of date, but every state that it shows was the server's. `synced` is set when the copy is complete
 for the first time. A watch that ends is resumed at the last revision; if that is too old, the collection is listed
-again. Subscribers are called for every difference, whether it came from a watch or a list. Source: client-go
+again. Subscribers are called for every difference, whether it came from a watch or a list. An object that was deleted
+and created again is two differences, even if one event or list shows both. Source: client-go
 `tools/cache/reflector.go`.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
@@ -31,6 +32,8 @@ _LONGEST_DELAY: Final = 30.0
 _SHORT_WATCH: Final = 1.0
 
 Key = tuple[str, str]
+#: Namespace, name and UID.
+_Identity = tuple[str, str, str]
 #: Called with (before, after); None stands for no object. Objects are shared and must not be changed.
 Callback = Callable[[T | None, T | None], None]
 
@@ -43,8 +46,8 @@ class Informer(Generic[T]):
         self._resource = resource
         self._clock = clock
         self._objects: dict[Key, T] = {}
-        #: Objects whose last change some subscribers have not seen, because one of them raised.
-        self._unseen: dict[Key, T] = {}
+        #: Objects whose last change some subscribers have not handled, because they raised.
+        self._unhandled: dict[_Identity, T] = {}
         self._callbacks: list[Callback[T]] = []
         #: The resourceVersion of the copy; empty: list first.
         self._version = ""
@@ -63,8 +66,9 @@ class Informer(Generic[T]):
         self._callbacks.append(callback)
 
     async def run(self) -> None:
-        """List and watch until cancelled. A failure of a subscriber ends it. When run again, it lists first, and calls
-        all subscribers for a change that some of them have not seen.
+        """List and watch until cancelled. An exception of a subscriber ends it, after all subscribers were called for
+        the event, or for all objects of the list. When run again, it lists first, and calls all subscribers again for
+        a change that some of them have not handled.
         """
         self._version = ""
         delay = _FIRST_DELAY
@@ -94,13 +98,13 @@ class Informer(Generic[T]):
 
     async def _list(self) -> str:
         listing = await self._client.list(self._resource)
-        deleted = {**self._unseen, **self._objects}
+        deleted = {**self._unhandled, **{_identity(obj): obj for obj in self._objects.values()}}
         for obj in listing.items:
-            deleted.pop(_key(obj), None)
-            self._put(obj)
-        for key, obj in deleted.items():
-            self._replace(key, obj, None)
+            deleted.pop(_identity(obj), None)
+        failures = [failure for obj in deleted.values() for failure in self._remove(obj)]
+        failures += [failure for obj in listing.items for failure in self._put(obj)]
         self.synced.set()
+        _raise_first(failures)
         return listing.resource_version
 
     async def _watch(self) -> None:
@@ -108,31 +112,50 @@ class Informer(Generic[T]):
         async with self._client.watch(self._resource, self._version) as events:
             async for event in events:
                 if event.type == "DELETED":
-                    key = _key(event.object)
-                    self._replace(key, self._objects.get(key, event.object), None)
+                    _raise_first(self._remove(self._objects.get(_key(event.object), event.object)))
                 elif event.type != "BOOKMARK":
-                    self._put(event.object)
+                    _raise_first(self._put(event.object))
                 self._version = event.object.metadata.resource_version
 
-    def _put(self, obj: T) -> None:
-        key = _key(obj)
-        before = self._objects.get(key)
+    def _put(self, obj: T) -> list[Exception]:
+        """Add an object to the copy, or replace it; what subscribers raised."""
+        failures: list[Exception] = []
+        before = self._objects.get(_key(obj))
+        if before is not None and before.metadata.uid != obj.metadata.uid:
+            failures, before = self._remove(before), None
         is_known = before is not None and before.metadata.resource_version == obj.metadata.resource_version
-        if not is_known or key in self._unseen:
-            self._replace(key, before, obj)
+        if is_known and _identity(obj) not in self._unhandled:
+            return failures
+        self._objects[_key(obj)] = obj
+        return failures + self._call_subscribers(before, obj, obj)
 
-    def _replace(self, key: Key, before: T | None, after: T | None) -> None:
-        """Change the copy and call the subscribers."""
-        if after is None:
-            self._objects.pop(key, None)
-        else:
-            self._objects[key] = after
-        changed = after if after is not None else before
-        if changed is not None:
-            self._unseen[key] = changed
+    def _remove(self, obj: T) -> list[Exception]:
+        """Remove an object from the copy; what subscribers raised."""
+        current = self._objects.get(_key(obj))
+        if current is not None and current.metadata.uid == obj.metadata.uid:
+            del self._objects[_key(obj)]
+        elif current is not None:
+            # Called again for an earlier object. Subscribers that know objects by name have to be called for this one.
+            self._unhandled[_identity(current)] = current
+        return self._call_subscribers(obj, None, obj)
+
+    def _call_subscribers(self, before: T | None, after: T | None, changed: T) -> list[Exception]:
+        """Call all subscribers; what they raised. One that fails must not keep a change from the others."""
+        self._unhandled[_identity(changed)] = changed
+        failures = []
         for callback in self._callbacks:
-            callback(before, after)
-        self._unseen.pop(key, None)
+            try:
+                callback(before, after)
+            except Exception as error:
+                failures.append(error)
+        if not failures:
+            del self._unhandled[_identity(changed)]
+        return failures
+
+
+def _raise_first(failures: Sequence[Exception]) -> None:
+    if failures:
+        raise failures[0]
 
 
 #: In a collection of informers.
@@ -141,3 +164,7 @@ AnyInformer: TypeAlias = Informer[Any]
 
 def _key(obj: Object) -> Key:
     return obj.metadata.namespace, obj.metadata.name
+
+
+def _identity(obj: Object) -> _Identity:
+    return *_key(obj), obj.metadata.uid

@@ -8,7 +8,6 @@ beside it; file names are relative to the kubeconfig that names them. Source: cl
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
 import os
 import pathlib
@@ -134,7 +133,8 @@ class _Entry:
         if self.values.get(data):
             try:
                 return credentials.Inline(base64.b64decode(self.text(data), validate=True))
-            except binascii.Error as error:
+            except ValueError as error:
+                # Not only binascii.Error: for text that is not ASCII it is a plain ValueError.
                 raise errors.SetupError(f"{data} in {self.path} is not base64", (_VIEW_HINT,)) from error
         return self.file(file)
 

@@ -1,4 +1,4 @@
-"""Client-side rate limits: a token bucket, and a transport that waits for it.
+"""The client-side rate limit: a transport that waits for a token bucket.
 
 Source: client-go `util/flowcontrol` and `rest.Config` (QPS, Burst).
 """
@@ -10,25 +10,7 @@ from collections.abc import AsyncIterator
 
 from certplane.client import api
 from certplane.clock import Clock
-
-
-class TokenBucket:
-    """Tokens that come back at a fixed rate."""
-
-    def __init__(self, clock: Clock, rate: float, burst: int) -> None:
-        """`rate` is tokens a second; `burst` is how many may be taken at once."""
-        self._clock = clock
-        self._rate = rate
-        self._burst = float(burst)
-        self._tokens = float(burst)
-        self._refilled = clock.monotonic()
-
-    def reserve(self) -> float:
-        """Take a token. Returns the seconds to wait until it is there; a caller that waits keeps its place."""
-        now = self._clock.monotonic()
-        self._tokens = min(self._burst, self._tokens + (now - self._refilled) * self._rate) - 1
-        self._refilled = now
-        return max(0.0, -self._tokens / self._rate)
+from certplane.tokenbucket import TokenBucket
 
 
 class RateLimitedTransport:

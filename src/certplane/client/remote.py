@@ -1,19 +1,20 @@
 """Requests over HTTPS.
 
 Connections are kept open and shared by any number of concurrent requests and watches. When the certificate files of a
-kubeconfig change, new requests use new connections, and the old ones are closed after their last answer. Two things
-are retried, once each: a request answered with 401, if the credentials may have been renewed since, and a read on a
+kubeconfig change, new requests use new connections, and the old ones are closed after their last response. Two things
+are retried, once each: a request refused with 401, if the credentials may have been renewed since, and a read on a
 kept connection that turns out to be closed (done by aiohttp).
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import socket
 import ssl
 import urllib.parse
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import aiohttp
@@ -24,14 +25,27 @@ from certplane.client.credentials import CredentialProblem, Identity
 from certplane.client.kubeconfig import ClientConfig
 
 _CONNECT_SECONDS: Final = 30.0
-#: A server that sends nothing for so long, before an answer or in the middle of it, is considered dead.
-_ANSWER_SECONDS: Final = 75.0
+#: A server that sends nothing for so long, before a response or in the middle of it, is considered dead.
+_RESPONSE_SECONDS: Final = 75.0
 #: The same for a watch. Servers send a bookmark every minute, or end the watch after some minutes.
 _WATCH_SECONDS: Final = 900.0
 _KEPT_SECONDS: Final = 90.0
-#: TCP keep-alive: the first probe after 30 s of silence, then every 10 s; three without an answer close the connection.
+#: TCP keep-alive: the first probe after 30 s of silence, then every 10 s; three without a reply close the connection.
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 _PATH_SAFE: Final = "/:@!$&'()*+,;=-._~"
+
+#: `api.Request.before_sending` of the request that this task is about to send.
+_before_sending: contextvars.ContextVar[Callable[[], None]] = contextvars.ContextVar("before_sending")
+
+
+class _Request(aiohttp.ClientRequest):
+    """Calls `before_sending` when there is a connection: connecting may have taken half a minute. aiohttp sends a
+    request anew, by this method, when a kept connection turns out to be closed.
+    """
+
+    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        _before_sending.get()()
+        return await super().send(conn)
 
 
 class _Pool:
@@ -42,7 +56,10 @@ class _Pool:
         tls = config.tls_context(trusted, identity.certificate, identity.key)
         connector = aiohttp.TCPConnector(ssl=tls, limit=0, keepalive_timeout=_KEPT_SECONDS, socket_factory=_socket)
         self.session = aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), skip_auto_headers=("User-Agent",)
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent",),
+            request_class=_Request,
         )
         self._users = 0
         self._retired = False
@@ -83,8 +100,8 @@ class HTTPSTransport:
     async def send(self, request: api.Request) -> api.Response:
         async with self._translated_errors():
             for is_last in (False, True):
-                async with self._sent(request, _ANSWER_SECONDS) as answer:
-                    response = api.Response(answer.status, _fields(answer), await answer.read())
+                async with self._sent(request, _RESPONSE_SECONDS) as received:
+                    response = api.Response(received.status, _fields(received), await received.read())
                 if response.status != 401 or is_last or not self._config.source.reject():
                     break
             return response
@@ -93,10 +110,10 @@ class HTTPSTransport:
     async def stream(self, request: api.Request) -> AsyncIterator[api.Response]:
         async with contextlib.AsyncExitStack() as stack:
             async with self._translated_errors():
-                answer = await stack.enter_async_context(self._sent(request, _WATCH_SECONDS))
-            if answer.status == 401:
+                received = await stack.enter_async_context(self._sent(request, _WATCH_SECONDS))
+            if received.status == 401:
                 self._config.source.reject()
-            yield api.Response(answer.status, _fields(answer), chunks=self._chunks(answer))
+            yield api.Response(received.status, _fields(received), chunks=self._chunks(received))
 
     @contextlib.asynccontextmanager
     async def _sent(self, request: api.Request, silence_seconds: float) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -105,9 +122,8 @@ class HTTPSTransport:
         fields = {"user-agent": self._user_agent, **self._config.impersonation, **request.headers}
         if identity.authorization:
             fields["authorization"] = identity.authorization
-        async with (
-            pool.used() as session,
-            session.request(
+        async with pool.used() as session:
+            sending = session.request(
                 request.method,
                 self._url(request),
                 headers=list(_flattened(fields)),
@@ -116,9 +132,14 @@ class HTTPSTransport:
                 allow_redirects=False,
                 server_hostname=self._config.server_name or None,
                 proxy=self._config.proxy or None,
-            ) as answer,
-        ):
-            yield answer
+            )
+            former = _before_sending.set(request.before_sending)
+            try:
+                received = await sending
+            finally:
+                _before_sending.reset(former)
+            async with received:
+                yield received
 
     async def _current_pool(self, identity: Identity) -> _Pool:
         """The connections for the current certificates."""
@@ -165,13 +186,13 @@ def _socket(address: tuple[Any, ...]) -> socket.socket:
 
 
 def _problem(error: Exception) -> str:
-    """Why there was no answer. The library's whole message is not used: it may have the password of a proxy."""
+    """Why there was no response. The library's whole message is not used: it may have the password of a proxy."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         cause = error.certificate_error
         return f"is not trusted: {getattr(cause, 'verify_message', '') or cause}"
     if isinstance(error, aiohttp.ClientResponseError):
         sender = "the proxy" if isinstance(error, aiohttp.ClientHttpProxyError) else "it"
-        return f"cannot be reached: {sender} answers {error.status} {error.message}"
+        return f"cannot be reached: {sender} responds with {error.status} {error.message}"
     inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if isinstance(inner, ssl.SSLError):
         return f"cannot be reached: TLS failed: {inner.reason or inner}"

@@ -13,6 +13,9 @@ from certplane.config import controllernames, options, sharedsettings, signing
 from certplane.config.options import Address, Option
 from certplane.config.sharedsettings import ControllerSettings
 
+#: Leases hold whole seconds, in 32 bits.
+_MIN_LEASE_DURATION: Final = datetime.timedelta(seconds=1)
+_MAX_LEASE_DURATION: Final = datetime.timedelta(seconds=2**31 - 1)
 #: As in client-go: retries are spread by up to this factor.
 _JITTER: Final = 1.2
 
@@ -100,6 +103,8 @@ def _read_leader_election(values: options.Values) -> LeaderElectionSettings:
         values.duration(f"leader_elect_{name}", positive=True)
         for name in ("lease_duration", "renew_deadline", "retry_period")
     )
+    if lease and not _MIN_LEASE_DURATION <= lease <= _MAX_LEASE_DURATION:
+        values.problems.append("--leader-elect-lease-duration: must be between 1s and 2147483647s")
     if lease <= deadline:
         values.problems.append("leaseDuration must be greater than renewDeadline")
     if deadline <= _JITTER * retry:

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import difflib
 import ipaddress
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -13,6 +14,11 @@ from typing import Any, Final
 from certplane.golang import formatting
 
 _MAX_PORT: Final = 65535
+#: The flags of Kubernetes are 64-bit integers. Python refuses to read texts of more than 4300 digits.
+_MAX_NUMBER: Final = 2**63 - 1
+_MAX_DIGITS: Final = len(str(_MAX_NUMBER))
+#: Characters of an invalid value that an error quotes.
+MAX_QUOTE: Final = 100
 
 #: Messages, one sentence each. Readers of settings collect all of them before they fail.
 Problems = list[str]
@@ -80,9 +86,9 @@ class Values:
         problems += [_unknown_setting(name, names) for name in file if name not in names]
         self._values = {option.field: _value(option, flags, file, problems) for option in known}
         for option in known:
-            # Only a configuration file can hold one: the system permits it neither in an argument nor in a path.
-            if "\0" in str(self._values[option.field]):
-                problems.append(f"--{option.name}: has a NUL character")
+            problem = _encoding_problem(option, self._values[option.field])
+            if problem:
+                problems.append(f"--{option.name}: {problem}")
                 self._values[option.field] = option.default
 
     def __getitem__(self, field: str) -> object:
@@ -103,16 +109,23 @@ class Values:
 
     def number(self, field: str, minimum: int) -> int:
         text = self.text(field)
-        if not (text.isascii() and text.isdigit()) or int(text) < minimum:
-            self.problems.append(f"{_flag(field)}: must be a number, at least {minimum}: {text}")
+        number = _parse_number(text)
+        if number is None or number < minimum:
+            quoted = formatting.shorten(text, MAX_QUOTE)
+            self.problems.append(f"{_flag(field)}: must be a number, at least {minimum}: {quoted}")
             return minimum
-        return int(text)
+        if number > _MAX_NUMBER:
+            quoted = formatting.shorten(text, MAX_QUOTE)
+            self.problems.append(f"{_flag(field)}: must be at most {_MAX_NUMBER}: {quoted}")
+            return minimum
+        return number
 
     def duration(self, field: str, *, positive: bool = False) -> datetime.timedelta:
         text = self.text(field)
         duration = formatting.parse_duration(text)
         if duration is None:
-            self.problems.append(f"{_flag(field)}: not a duration: {text}; {duration_hint(text)}")
+            quoted = formatting.shorten(text, MAX_QUOTE)
+            self.problems.append(f"{_flag(field)}: not a duration: {quoted}; {duration_hint(quoted)}")
         elif positive and duration <= datetime.timedelta(0):
             self.problems.append(f"{_flag(field)}: must be longer than 0s")
         return duration or datetime.timedelta(0)
@@ -121,14 +134,18 @@ class Values:
         """A host and a port."""
         text = self.text(field)
         host, colon, port = text.rpartition(":")
+        has_brackets = host.startswith("["), host.endswith("]")
         host = host.removeprefix("[").removesuffix("]")
-        if not colon or not (port.isascii() and port.isdigit()) or not host:
-            self.problems.append(f"{_flag(field)}: not HOST:PORT: {text}")
+        number = _parse_number(port)
+        quoted = formatting.shorten(text, MAX_QUOTE)
+        if not colon or number is None or not host or any(has_brackets) != all(has_brackets):
+            self.problems.append(f"{_flag(field)}: not HOST:PORT: {quoted}")
             return Address("", 0)
-        if int(port) > _MAX_PORT:
-            self.problems.append(f"{_flag(field)}: port {port} is above {_MAX_PORT}: {text}")
+        if number > _MAX_PORT:
+            quoted_port = formatting.shorten(port, MAX_QUOTE)
+            self.problems.append(f"{_flag(field)}: port {quoted_port} is above {_MAX_PORT}: {quoted}")
             return Address("", 0)
-        return Address(host, int(port))
+        return Address(host, number)
 
     def switches(self, field: str) -> dict[str, bool]:
         """KEY=true, KEY=false, or KEY alone, which is true."""
@@ -136,15 +153,25 @@ class Values:
         for item in self.names(field):
             key, _, value = item.partition("=")
             if value not in ("", "true", "false"):
-                self.problems.append(f"{_flag(field)}: must be true or false: {item}")
+                quoted = formatting.shorten(item, MAX_QUOTE)
+                self.problems.append(f"{_flag(field)}: must be true or false: {quoted}")
             switches[key] = value != "false"
         return switches
 
 
+def _parse_number(text: str) -> int | None:
+    """A number in ASCII digits; None for anything else. Numbers of many digits are read as one above _MAX_NUMBER."""
+    if not (text.isascii() and text.isdigit()):
+        return None
+    digits = text.lstrip("0")
+    return int(digits or "0") if len(digits) <= _MAX_DIGITS else _MAX_NUMBER + 1
+
+
 def _unknown_setting(name: object, names: set[str]) -> str:
-    similar = difflib.get_close_matches(str(name), sorted(names), 1)
+    quoted = formatting.shorten(str(name), MAX_QUOTE)
+    similar = difflib.get_close_matches(quoted, sorted(names), 1)
     suggestion = f'; did you mean "{similar[0]}"?' if similar else ""
-    return f'unknown setting "{name}" in the configuration file{suggestion}'
+    return f'unknown setting "{quoted}" in the configuration file{suggestion}'
 
 
 def _flag(field: str) -> str:
@@ -156,20 +183,54 @@ def _value(option: Option, flags: Mapping[str, object], file: Mapping[str, objec
     if value is None and option.name in file:
         value = _from_file(option, file[option.name], problems)
     if option.kind == "names" and isinstance(value, str):
-        return tuple(name.strip() for name in value.split(",") if name.strip())
+        return _strip_names(value.split(","))
     return option.default if value is None else value
+
+
+def _strip_names(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name.strip() for name in names if name.strip())
+
+
+def _encoding_problem(option: Option, value: object) -> str:
+    """Why the system cannot take a value; empty if it can. Arguments may have any bytes but NUL, and paths, too; a
+    configuration file may have NUL and lone surrogates.
+    """
+    for text in map(str, value) if isinstance(value, tuple) else (str(value),):
+        if "\0" in text:
+            return "has a NUL character"
+        try:
+            os.fsencode(text) if option.kind == "path" else text.encode("utf-8")
+        except UnicodeEncodeError:
+            return "is not valid UTF-8"
+    return ""
+
+
+#: What a configuration file may hold, for errors. A number is also accepted where the setting is a text.
+_KIND_NAMES: Final = {
+    "text": "a string",
+    "number": "a number",
+    "path": "a path",
+    "duration": "a duration such as 1h30m",
+    "names": "a list of strings",
+    "choice": "a string",
+}
 
 
 def _from_file(option: Option, value: object, problems: Problems) -> Any:
     if option.kind == "flag":
         if not isinstance(value, bool):
-            problems.append(f"{option.name}: must be true or false, not {value!r}")
+            problems.append(f"{option.name}: must be true or false, not {_quote(value)}")
         return value
-    if option.kind == "names" and isinstance(value, list):
-        return tuple(str(name) for name in value)
+    if option.kind == "names" and isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return _strip_names(value)
     if isinstance(value, bool | dict | list) or value is None:
-        problems.append(f"{option.name}: must be a string, not {value!r}")
+        problems.append(f"{option.name}: must be {_KIND_NAMES[option.kind]}, not {_quote(value)}")
         return None
     if option.choices and value not in option.choices:
-        problems.append(f"{option.name}: must be one of {', '.join(option.choices)}, not {value}")
+        quoted = formatting.shorten(str(value), MAX_QUOTE)
+        problems.append(f"{option.name}: must be one of {', '.join(option.choices)}, not {quoted}")
     return str(value)
+
+
+def _quote(value: object) -> str:
+    return formatting.shorten(repr(value), MAX_QUOTE)

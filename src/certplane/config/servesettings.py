@@ -13,6 +13,7 @@ from certplane.config import options, sharedsettings, signing
 from certplane.config.options import Address, Option
 from certplane.config.sharedsettings import ControllerSettings
 from certplane.config.signing import PairFiles
+from certplane.golang import formatting
 
 KEY_ALGORITHMS: Final = ("RSA-2048", "RSA-3072", "RSA-4096", "ECDSA-P256", "ECDSA-P384")
 #: As in kube-apiserver.
@@ -64,7 +65,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "Maximum records a second of unauthenticated requests that changed nothing; others are only counted; 0 for "
            "no limit.",
            "number", 1),
-    Option("event-ttl", "How long Events are kept after their last change.", "duration", "1h0m0s"),
+    Option("event-ttl", "How long Events are kept after their last change; 0s for no limit.", "duration", "1h0m0s"),
     Option("max-requests-inflight", "Maximum concurrent reads; more are answered with 429.", "number", 400),
     Option("max-mutating-requests-inflight", "Maximum concurrent writes; more are answered with 429.", "number", 200),
     Option("request-timeout", "Maximum duration of a request; watches are exempt.", "duration", "1m0s"),
@@ -110,7 +111,7 @@ class AuditSettings:
     anonymous_rate: int
 
     @property
-    def is_enabled(self) -> bool:
+    def has_log(self) -> bool:
         return str(self.log_path) != NO_LOG
 
     @property
@@ -129,7 +130,7 @@ class RequestLimits:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class APISettings:
-    """How the API server answers requests."""
+    """How the API server answers requests. Events are kept for `event_ttl` after their last change; 0: no limit."""
 
     anonymous_auth: bool
     enable_bootstrap_token_auth: bool
@@ -193,8 +194,8 @@ def _read_store(text: str, data_dir: pathlib.Path, problems: options.Problems) -
     if not text:
         return data_dir / "store.sqlite"
     kind, colon, path = text.partition(":")
-    if kind != SQLITE or not colon or not path:
-        problems.append(f"--store: not sqlite:PATH: {text}")
+    if kind != SQLITE or not colon or not pathlib.Path(path).name:
+        problems.append(f"--store: not sqlite:PATH: {formatting.shorten(text, options.MAX_QUOTE)}")
     return pathlib.Path(path)
 
 
@@ -240,8 +241,10 @@ def _read_audit(values: options.Values, data_dir: pathlib.Path) -> AuditSettings
 
 
 def approvals_log_path(log_path: pathlib.Path) -> pathlib.Path:
-    """The default file for the records of certificate requests: beside the audit log; none for standard output."""
-    if str(log_path) in (NO_LOG, STANDARD_OUTPUT):
+    """The default file for the records of certificate requests: beside the audit log; none for standard output, and for
+    a path without a file name, such as /.
+    """
+    if str(log_path) in (NO_LOG, STANDARD_OUTPUT) or not log_path.name:
         return pathlib.Path(NO_LOG)
     return log_path.with_name(f"{log_path.stem}-approvals{log_path.suffix}")
 

@@ -10,7 +10,6 @@ Source: kubernetes.io, "Organizing Cluster Access Using kubeconfig Files"; `cmd/
 from __future__ import annotations
 
 import base64
-import binascii
 import copy
 import dataclasses
 import datetime
@@ -42,7 +41,7 @@ class KubeconfigUser:
     organization: str
 
 
-#: The same two as of `kubeadm init`: one for daily use, whose rights can be revoked, and one for emergencies.
+#: The same two as of `kubeadm init`: one for daily use, whose permissions can be revoked, and one for emergencies.
 ADMIN: Final = KubeconfigUser("admin.conf", "kubernetes-admin", "kubeadm:cluster-admins")
 SUPER_ADMIN: Final = KubeconfigUser("super-admin.conf", "kubernetes-super-admin", "system:masters")
 
@@ -59,17 +58,17 @@ def check(directory: pathlib.Path) -> None:
     """Check the existing kubeconfigs. Raises SetupError for an invalid one, which is never overwritten."""
     for user in (ADMIN, SUPER_ADMIN):
         path = directory / user.file
-        files.check_own(path, "the kubeconfig")
+        files.check_data_file(path, "the kubeconfig")
         if path.exists():
             _check_user(path, user, _parse(path, _text(path)))
 
 
 def ensure(
-    directory: pathlib.Path, pki_directory: pki.PKI, server: str, key_algorithm: str, now: datetime.datetime
+    directory: pathlib.Path, pki_paths: pki.PKI, server: str, key_algorithm: str, now: datetime.datetime
 ) -> Changes:
     """Create the missing kubeconfigs, and update the server address in the others. Raises SetupError."""
     changes = Changes([], [])
-    ca = files.read(pki_directory.ca_certificate, "the CA certificate")
+    ca = files.read(pki_paths.ca_certificate, "the CA certificate")
     for user in (ADMIN, SUPER_ADMIN):
         path = directory / user.file
         if path.exists():
@@ -78,8 +77,8 @@ def ensure(
             if updated != text:
                 files.write(path, updated.encode("utf-8"))
                 changes.updated.append(path)
-        elif pki_directory.authority is not None:
-            credential = pki_directory.client(user.name, (user.organization,), key_algorithm, now)
+        elif pki_paths.authority is not None:
+            credential = pki_paths.client(user.name, (user.organization,), key_algorithm, now)
             files.write(path, render(user.name, server, ca, credential))
             changes.created.append(path)
     return changes
@@ -87,7 +86,7 @@ def ensure(
 
 # --- existing files -----------------------------------------------------------------------------------------------
 
-_HINT: Final = "move it away to create a new one; entries that you added can be copied from it"
+_HINT: Final = "move the file away and restart; then copy your own entries from the old file"
 
 
 def _text(path: pathlib.Path) -> str:
@@ -123,7 +122,8 @@ def _check_user(path: pathlib.Path, user: KubeconfigUser, config: Mapping[str, o
                 for name in ("client-certificate-data", "client-key-data")
             )
             keypairs.check(certificate, key)
-        except (binascii.Error, keypairs.KeyPairError) as error:
+        except ValueError as error:
+            # KeyPairError is one, and so is every problem of base64.
             raise SetupError(f"the kubeconfig {path} has a damaged user {user.name}: {error}", (_HINT,)) from error
 
 

@@ -25,7 +25,7 @@ from certplane import files
 from certplane.errors import SetupError
 from certplane.golang import pem
 from certplane.x509 import keys
-from certplane.x509.issuance import authority, selfsigned
+from certplane.x509.issuance import authority, reservednames, selfsigned
 from certplane.x509.issuance.authority import Authority
 from certplane.x509.tbs import template
 from certplane.x509.trust import certificates, clientcertificates
@@ -33,9 +33,6 @@ from certplane.x509.trust import certificates, clientcertificates
 CA_LIFETIME: Final = datetime.timedelta(days=3650)
 LEAF_LIFETIME: Final = datetime.timedelta(days=365)
 _CA_NAME: Final = "kubernetes"
-_SERVICE_NAMES: Final = (
-    "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,9 +77,9 @@ def _check_files(directory: pathlib.Path) -> None:
         return
     files.check_directory(directory, "the PKI directory", is_own=True)
     for name in ("ca.key", "apiserver.key", "sa.key"):
-        files.check_own(directory / name, "the key")
+        files.check_data_file(directory / name, "the key")
     for name in ("ca.crt", "apiserver.crt", "sa.pub"):
-        files.check_own(directory / name, "the file", files.READ_ONLY)
+        files.check_data_file(directory / name, "the file", files.READ_ONLY)
 
 
 def _ensure(directory: pathlib.Path, names: Sequence[str], key_algorithm: str, now: datetime.datetime) -> PKI:
@@ -116,14 +113,14 @@ def load_account_key(path: pathlib.Path) -> keys.PrivateKey:
     """Load the key that signs tokens. Raises SetupError if it is invalid, or other users can read it."""
     content = files.read(path, "the service account key")
     try:
-        exposure = files.exposure(path)
+        readers = files.readable_by_others(path)
         key = keys.from_pem(content)
         keys.jwt_algorithm(key.public_key())
     except keys.InvalidKeyError as error:
         raise SetupError(f"{path}: {error}", (_key_hint(path),)) from error
-    if exposure is not None:
+    if readers is not None:
         hints = (f"chmod 600 {path}", "anyone with this key can impersonate any service account")
-        raise SetupError(f"other users can read the service account key {path}: {exposure}", hints)
+        raise SetupError(f"other users can read the service account key {path}: {readers}", hints)
     return key
 
 
@@ -133,10 +130,10 @@ def _key_hint(path: pathlib.Path) -> str:
 
 def load_authority(certificate: pathlib.Path, key: pathlib.Path) -> Authority:
     """Load a CA. Raises SetupError if it is invalid, or other users can read its key."""
-    exposure = files.exposure(key) if key.exists() else None
-    if exposure is not None:
+    readers = files.readable_by_others(key) if key.exists() else None
+    if readers is not None:
         raise SetupError(
-            f"other users can read the CA key {key}: {exposure}",
+            f"other users can read the CA key {key}: {readers}",
             (
                 f"chmod 600 {key}",
                 "if the key may have leaked, create a new CA: anyone with this key can impersonate any user",
@@ -225,7 +222,7 @@ def _create_serving_pair(
     directory: pathlib.Path, ca: Authority, names: Sequence[str], key_algorithm: str, now: datetime.datetime
 ) -> None:
     key = keys.generate(key_algorithm)
-    leaf = selfsigned.Leaf("kube-apiserver", names=alt_names((*_SERVICE_NAMES, *names)))
+    leaf = selfsigned.Leaf("kube-apiserver", names=alt_names((*reservednames.SERVICE_NAMES, *names)))
     certificate = selfsigned.issue_leaf(leaf, key, ca, now, LEAF_LIFETIME)
     files.write(directory / "apiserver.key", keys.to_pem(key), 0o600)
     files.write(directory / "apiserver.crt", certificate, 0o644)

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 
 import msgspec
 
-from certplane.clock import Clock
 from certplane.meta import selectors
 from certplane.meta.selectors import FieldSelector
 
@@ -70,14 +69,13 @@ class Attributes(msgspec.Struct, frozen=True):
     is_resource: bool = True
 
 
-class Call(msgspec.Struct):
+class VerbContext(msgspec.Struct):
     """One call of a verb. It collects the texts of Warning headers, in order, and annotations of its audit record.
     `size` estimates its cost in bytes, for `offload.run`.
     """
 
     user: User
     info: RequestInfo
-    clock: Clock
     now: datetime.datetime
     request_id: str = ""
     user_agent: str = ""

@@ -63,7 +63,6 @@ class DeleteOptions:
     propagation: str = ""
     uid: str | None = None
     resource_version: str | None = None
-    grace_period_seconds: int | None = None
     is_legacy_cascade: bool = False
 
 
@@ -223,7 +222,6 @@ def delete_options(query: Query, body: objects.DeleteOptions | None) -> DeleteOp
         propagation=policy or "",
         uid=preconditions.uid,
         resource_version=preconditions.resource_version,
-        grace_period_seconds=options.grace_period_seconds,
         is_legacy_cascade=options.orphan_dependents is False,
     )
 

@@ -20,7 +20,7 @@ from certplane import timestamps
 from certplane.errors import Problems
 from certplane.golang import formatting
 from certplane.meta import shapes
-from certplane.meta.context import Call
+from certplane.meta.context import VerbContext
 from certplane.meta.objects import Object
 from certplane.meta.shapes import Shape
 
@@ -81,7 +81,7 @@ class Subresource(Generic[T_contra]):
 
     name: str
     owns: tuple[str, ...]
-    prepare: Callable[[T_contra, T_contra, Call], None] = _nothing
+    prepare: Callable[[T_contra, T_contra, VerbContext], None] = _nothing
     validate: Callable[[T_contra, T_contra, datetime.datetime], Problems] = _no_problems
     reset_fields: tuple[str, ...] = ()
     has_table: bool = False
@@ -118,8 +118,7 @@ class Resource(Generic[T]):
     * `hub` is set if the objects are stored in another version.
     * `former_versions` once served the kind: a patch may still name one.
     * `has_ttl`: objects are deleted some time after their last change.
-    * `optional`: the kind is served only if it is enabled.
-    * `returns_deleted`: a deletion returns the object instead of a Status.
+    * `return_deleted_object`: a deletion returns the object instead of a Status.
     """
 
     group: str
@@ -128,14 +127,11 @@ class Resource(Generic[T]):
     plural: str
     type: type[T]
     namespaced: bool
-    singular: str = ""
     short_names: tuple[str, ...] = ()
-    categories: tuple[str, ...] = ()
-    description: str = ""
     owns: tuple[str, ...] = ()
     reset_fields: tuple[str, ...] = ()
-    prepare_create: Callable[[T, Call], None] = _nothing
-    prepare_update: Callable[[T, T, Call], None] = _nothing
+    prepare_create: Callable[[T, VerbContext], None] = _nothing
+    prepare_update: Callable[[T, T, VerbContext], None] = _nothing
     prepare_delete: Callable[[T], None] = _nothing
     blocks_deletion: Callable[[T], bool] = lambda _: False
     default: Callable[[T], None] = _nothing
@@ -150,13 +146,12 @@ class Resource(Generic[T]):
     unknown_selector: Callable[[str], str] | None = None
     subresources: tuple[Subresource[T], ...] = ()
     columns: tuple[Column[T], ...] = ()
-    creates_on_update: bool = False
-    unconditional_update: bool = True
-    returns_deleted: bool = False
+    allow_create_on_update: bool = False
+    allow_unconditional_update: bool = True
+    return_deleted_object: bool = False
     hub: Hub[T] | None = None
     former_versions: tuple[str, ...] = ()
     has_ttl: bool = False
-    optional: bool = False
     verbs: tuple[str, ...] = (
         "create", "delete", "deletecollection", "get", "list", "patch", "update", "watch",
     )  # fmt: skip
@@ -181,7 +176,7 @@ class Resource(Generic[T]):
 
     @property
     def singular_name(self) -> str:
-        return self.singular or self.kind.lower()
+        return self.kind.lower()
 
     @property
     def qualified(self) -> str:
@@ -191,17 +186,17 @@ class Resource(Generic[T]):
     @property
     def prefix(self) -> str:
         """The prefix of the storage keys; without the group, as in kube-apiserver."""
-        return f"/registry/{self.stored.plural}/"
+        return f"/registry/{self.storage_resource.plural}/"
 
     @property
-    def stored(self) -> AnyResource:
+    def storage_resource(self) -> AnyResource:
         """The declaration in whose version the objects are stored, and whose group errors print with the kind."""
         return self.hub.resource if self.hub is not None else self
 
     @property
     def storage_version_hash(self) -> str:
         """The hash of the storage version in discovery: it changes when the version does."""
-        stored = self.stored
+        stored = self.storage_resource
         digest = hashlib.sha256(f"{stored.group}/{stored.version}/{stored.kind}".encode()).digest()
         return base64.b64encode(digest[:8]).decode("ascii")
 
@@ -241,7 +236,7 @@ def later_version(resource: Resource[T], version: str) -> Resource[T]:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Action(Generic[T]):
+class VirtualResource(Generic[T]):
     """A kind that is not stored: a POST is answered at once (the reviews of authorization and authentication).
 
     This is the declaration; the composition root gives the handler to the registry. `parent` is set for a subresource
@@ -257,7 +252,6 @@ class Action(Generic[T]):
     namespaced: bool
     default: Callable[[T], None] = _nothing
     validate: Callable[[T], Problems] = _no_problems
-    description: str = ""
     parent: AnyResource | None = None
 
     @property
@@ -277,6 +271,6 @@ class Action(Generic[T]):
         return parent.group, parent.version, parent.plural, self.plural
 
 
-AnyAction: TypeAlias = Action[Any]
+AnyVirtualResource: TypeAlias = VirtualResource[Any]
 #: A kind that is stored, or one that is only answered.
-AnyKind: TypeAlias = AnyResource | AnyAction
+AnyKind: TypeAlias = AnyResource | AnyVirtualResource

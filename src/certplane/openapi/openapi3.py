@@ -20,7 +20,7 @@ import msgspec
 
 from certplane.meta import objects, responses, shapes
 from certplane.meta.objects import Type
-from certplane.meta.resource import AnyAction, AnyKind, AnyResource
+from certplane.meta.resource import AnyKind, AnyResource, AnyVirtualResource
 from certplane.meta.shapes import Field, Shape
 from certplane.wire import protobuf
 
@@ -344,7 +344,7 @@ class _Subject:
     """The kind that operations are about: the schemas of its objects and lists, and the parts of their ids.
 
     `noun` is the kind in the id, and `gvk` the group version kind of the operation, if they differ from the kind's.
-    `returns_deleted`: a deletion returns the object.
+    `return_deleted_object`: a deletion returns the object.
     """
 
     kind: str
@@ -354,7 +354,7 @@ class _Subject:
     subresource: str = ""
     noun: str = ""
     gvk: Document | None = None
-    returns_deleted: bool = False
+    return_deleted_object: bool = False
 
 
 class _Builder:
@@ -379,7 +379,9 @@ class _Builder:
         schema = self.schemas.kind(resource.type, resource.kind)
         list_schema = self.schemas.list_of(resource.type, resource.kind, resource.list_kind)
         scope = "Namespaced" if resource.namespaced else ""
-        subject = _Subject(resource.kind, schema, list_schema, scope, returns_deleted=resource.returns_deleted)
+        subject = _Subject(
+            resource.kind, schema, list_schema, scope, return_deleted_object=resource.return_deleted_object
+        )
         path = _collection_path(resource)
         self._add(path, subject, [verb for verb in _COLLECTION if verb in resource.verbs])
         self._add(f"{path}/{{name}}", subject, [verb for verb in _ITEM if verb in resource.verbs])
@@ -395,19 +397,19 @@ class _Builder:
         if "watch" in resource.verbs:
             self._add_watches(resource, subject)
 
-    def add_action(self, action: AnyAction) -> None:
-        if action.parent is not None:
-            self._add_subresource_action(action.parent, action)
+    def add_virtual(self, virtual: AnyVirtualResource) -> None:
+        if virtual.parent is not None:
+            self._add_virtual_subresource(virtual.parent, virtual)
             return
-        schema = self.schemas.kind(action.type, action.kind)
-        subject = _Subject(action.kind, schema, schema, "Namespaced" if action.namespaced else "")
-        self._add(_collection_path(action), subject, ["create"])
+        schema = self.schemas.kind(virtual.type, virtual.kind)
+        subject = _Subject(virtual.kind, schema, schema, "Namespaced" if virtual.namespaced else "")
+        self._add(_collection_path(virtual), subject, ["create"])
 
-    def _add_subresource_action(self, parent: AnyResource, action: AnyAction) -> None:
-        gvk = {"group": action.group, "kind": action.kind, "version": action.version}
-        schema = self.schemas.ref(action.type, [gvk])
-        subject = _Subject(action.kind, schema, schema, "Namespaced", action.plural, parent.kind, gvk)
-        self._add(f"{_collection_path(parent)}/{{name}}/{action.plural}", subject, ["create"])
+    def _add_virtual_subresource(self, parent: AnyResource, virtual: AnyVirtualResource) -> None:
+        gvk = {"group": virtual.group, "kind": virtual.kind, "version": virtual.version}
+        schema = self.schemas.ref(virtual.type, [gvk])
+        subject = _Subject(virtual.kind, schema, schema, "Namespaced", virtual.plural, parent.kind, gvk)
+        self._add(f"{_collection_path(parent)}/{{name}}/{virtual.plural}", subject, ["create"])
 
     def _add(self, path: str, subject: _Subject, verbs: Sequence[str], *, all_namespaces: bool = False) -> None:
         operations = {_VERBS[verb].method: (verb, self._operation(verb, subject)) for verb in verbs}
@@ -426,7 +428,7 @@ class _Builder:
     def _operation(self, name: str, subject: _Subject) -> Document:
         verb = _VERBS[name]
         schema = subject.list_schema if name == "list" else subject.schema
-        if name == "deletecollection" or (name == "delete" and not subject.returns_deleted):
+        if name == "deletecollection" or (name == "delete" and not subject.return_deleted_object):
             schema = self.schemas.shared(responses.Status)
         suffix = f" through /{subject.subresource}" if subject.subresource else ""
         noun = f"{subject.scope}{subject.noun or subject.kind}{subject.subresource.capitalize()}"
@@ -514,17 +516,19 @@ def _document(schemas: _Schemas, paths: Document, version: str) -> Document:
     }
 
 
-def group_version_document(resources: Sequence[AnyResource], actions: Sequence[AnyAction], version: str) -> Document:
+def group_version_document(
+    resources: Sequence[AnyResource], virtuals: Sequence[AnyVirtualResource], version: str
+) -> Document:
     """The document of one group version, which must have a kind. `version` is that of the API (`1.36`)."""
     group, group_version, _, _ = (
-        actions[0].path if not resources else (resources[0].group, resources[0].version, "", "")
+        virtuals[0].path if not resources else (resources[0].group, resources[0].version, "", "")
     )
     builder = _Builder(group, group_version)
     builder.add_index()
     for resource in resources:
         builder.add_resource(resource)
-    for action in actions:
-        builder.add_action(action)
+    for virtual in virtuals:
+        builder.add_virtual(virtual)
     return _document(builder.schemas, dict(sorted(builder.paths.items())), version)
 
 

@@ -53,12 +53,12 @@ _STRIPPED: Final[FieldSet] = frozenset(
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Writer:
-    """The manager of a write, its version, subresource and time (RFC 3339). `reset_fields` are the dotted paths that
-    the write cannot change.
+class FieldManager:
+    """The field manager of a write, with the version, subresource and time (RFC 3339) of the write. `reset_fields` are
+    the dotted paths that the write cannot change.
     """
 
-    manager: str
+    name: str
     api_version: str
     subresource: str = ""
     reset_fields: tuple[str, ...] = ()
@@ -95,7 +95,7 @@ _Managers = dict[_Key, _Owned]
 # --- update and apply ---------------------------------------------------------------------------------------------
 
 
-def update(live: JSONObject | None, new: JSONObject, shape: Shape, writer: Writer) -> list[dict[str, object]]:
+def update(live: JSONObject | None, new: JSONObject, shape: Shape, manager: FieldManager) -> list[dict[str, object]]:
     """The managedFields after a write that is no apply. `live` is None for a create.
 
     The client may send managedFields in `new`, except to a subresource; invalid ones are ignored. An empty list, or a
@@ -103,7 +103,7 @@ def update(live: JSONObject | None, new: JSONObject, shape: Shape, writer: Write
     """
     sent = new.get("metadata", {}).get("managedFields")
     stored = (live or {}).get("metadata", {}).get("managedFields") or []
-    if writer.subresource:
+    if manager.subresource:
         managers = _decode(stored) or {}
     elif sent in ([], [{}]):
         managers = {}
@@ -115,14 +115,14 @@ def update(live: JSONObject | None, new: JSONObject, shape: Shape, writer: Write
     before = _without_managed_fields(live) if live is not None else _empty_object(shape)
     after = _without_managed_fields(new)
     try:
-        return _encode(_update_managers(before, after, shape, writer, _convertible(managers, writer)))
+        return _encode(_update_managers(before, after, shape, manager, _convertible(managers, manager)))
     except fieldsets.SchemaError:
         # The items of a list cannot be identified: Kubernetes then drops all managedFields.
         return []
 
 
 def apply(
-    live: JSONObject | None, config: JSONObject, shape: Shape, writer: Writer, *, force: bool
+    live: JSONObject | None, config: JSONObject, shape: Shape, manager: FieldManager, *, force: bool
 ) -> dict[str, object]:
     """The object after an apply of the document `config`, with its managedFields. `live` is None for a create.
 
@@ -142,16 +142,16 @@ def apply(
     managers = _decode((live or {}).get("metadata", {}).get("managedFields") or []) or {}
     try:
         if live is not None and not managers:
-            first = dataclasses.replace(writer, manager=_BEFORE_FIRST_APPLY, subresource="")
+            first = dataclasses.replace(manager, name=_BEFORE_FIRST_APPLY, subresource="")
             managers = _update_managers(_empty_object(shape), before, shape, first, managers)
-        result, managers = _apply(before, config, shape, writer, _convertible(managers, writer), force=force)
+        result, managers = _apply(before, config, shape, manager, _convertible(managers, manager), force=force)
     except fieldsets.SchemaError as error:
         text = f"failed to create typed live object ({format_identity(before)}): {error}"
         raise errors.UnknownReasonError(text) from error
     meta = {**(result.get("metadata") or {}), "managedFields": _encode(managers)}
     if not meta["managedFields"]:
         del meta["managedFields"]
-    if writer.manager == _KUBECTL and (meta.get("annotations") or {}).get(_LAST_APPLIED):
+    if manager.name == _KUBECTL and (meta.get("annotations") or {}).get(_LAST_APPLIED):
         # Kept up to date, so that a later client-side apply compares with this document.
         meta["annotations"] = {**meta["annotations"], _LAST_APPLIED: _last_applied_text(config)}
     return {**result, "metadata": meta}
@@ -179,58 +179,58 @@ def _string(document: object, name: str) -> str:
 
 
 def _update_managers(
-    before: Mapping[str, object], after: Mapping[str, object], shape: Shape, writer: Writer, managers: _Managers
+    before: Mapping[str, object], after: Mapping[str, object], shape: Shape, manager: FieldManager, managers: _Managers
 ) -> _Managers:
     changes = fieldsets.compare(before, after, shape)
-    # The registry restores the fields that the writer cannot change, so they are not removed either.
-    touched = _without(changes.touched, writer.reset_fields)
-    removed = _without(changes.removed, writer.reset_fields)
+    # The registry restores the fields that the write cannot change, so they are not removed either.
+    touched = _without(changes.touched, manager.reset_fields)
+    removed = _without(changes.removed, manager.reset_fields)
     managers = _disown(managers, None, touched | removed)
     if acquired := touched - _STRIPPED:
-        key = _Key("Update", writer.manager, writer.subresource, writer.api_version)
+        key = _Key("Update", manager.name, manager.subresource, manager.api_version)
         owned = managers[key].fields if key in managers else EMPTY
-        managers[key] = _Owned(owned | acquired, writer.now, writer.api_version)
+        managers[key] = _Owned(owned | acquired, manager.now, manager.api_version)
     return _cap_updaters(managers)
 
 
-def _convertible(managers: _Managers, writer: Writer) -> _Managers:
-    """The managers whose fields exist in the writer's version of the object. Those of another group (Event has two) do
+def _convertible(managers: _Managers, manager: FieldManager) -> _Managers:
+    """The managers whose fields exist in that version of the object. Those of another group (Event has two) do
     not, and are dropped.
     """
 
     def group(api_version: str) -> str:
         return api_version.rpartition("/")[0]
 
-    writer_group = group(writer.api_version)
-    return {key: owned for key, owned in managers.items() if group(owned.api_version) == writer_group}
+    manager_group = group(manager.api_version)
+    return {key: owned for key, owned in managers.items() if group(owned.api_version) == manager_group}
 
 
 def _apply(
     before: Mapping[str, object],
     config: Mapping[str, object],
     shape: Shape,
-    writer: Writer,
+    manager: FieldManager,
     managers: _Managers,
     *,
     force: bool,
 ) -> tuple[JSONObject, _Managers]:
     """The object (without managedFields) and its managers after an apply. Raises errors.ApplyConflict."""
-    key = _Key("Apply", writer.manager, writer.subresource, "")
-    last = managers.get(key, _Owned(EMPTY, "", writer.api_version))
-    applied = _without(fieldsets.field_set(config, shape), writer.reset_fields) - _STRIPPED
-    managers = {**managers, key: _Owned(applied, last.time, writer.api_version)}
+    key = _Key("Apply", manager.name, manager.subresource, "")
+    last = managers.get(key, _Owned(EMPTY, "", manager.api_version))
+    applied = _without(fieldsets.field_set(config, shape), manager.reset_fields) - _STRIPPED
+    managers = {**managers, key: _Owned(applied, last.time, manager.api_version)}
     merged = _prune(fieldsets.merge(before, config, shape), last.fields, managers, shape)
     changes = fieldsets.compare(before, merged, shape)
-    touched = _without(changes.touched, writer.reset_fields)
-    removed = _without(changes.removed, writer.reset_fields)
+    touched = _without(changes.touched, manager.reset_fields)
+    removed = _without(changes.removed, manager.reset_fields)
     if not force:
-        allowed = _last_applied(before, shape, writer) if writer.manager == _KUBECTL else EMPTY
+        allowed = _last_applied(before, shape, manager) if manager.name == _KUBECTL else EMPTY
         _check_conflicts(managers, key, touched, allowed)
     managers = _disown(managers, key, touched | removed)
     if merged == before:
         return before, managers
     if key in managers:
-        managers[key] = dataclasses.replace(managers[key], time=writer.now)
+        managers[key] = dataclasses.replace(managers[key], time=manager.now)
     return merged, managers
 
 
@@ -312,13 +312,13 @@ def _without(fields: FieldSet, reset_fields: Sequence[str]) -> FieldSet:
 # --- migration from client-side apply -----------------------------------------------------------------------------
 
 
-def _last_applied(live: JSONObject, shape: Shape, writer: Writer) -> FieldSet:
+def _last_applied(live: JSONObject, shape: Shape, manager: FieldManager) -> FieldSet:
     """The fields that kubectl's client-side apply set and no other manager changed since: kubectl may take them
     without a conflict.
     """
     try:
         config = json.loads((live["metadata"].get("annotations") or {}).get(_LAST_APPLIED, ""))
-        if not isinstance(config, dict) or config.get("apiVersion") != writer.api_version:
+        if not isinstance(config, dict) or config.get("apiVersion") != manager.api_version:
             return EMPTY
         fieldsets.validate(config, shape)
     except (ValueError, RecursionError, fieldsets.SchemaError):

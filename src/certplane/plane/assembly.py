@@ -15,7 +15,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from certplane import errors, reload, resources, supervisor, telemetry
-from certplane.access import authn, defaults, escalation, hints, impersonation, nodes, rbac, reviews, signers, tokens
+from certplane.access import (
+    authn,
+    csrwarnings,
+    defaults,
+    escalation,
+    impersonation,
+    nodes,
+    rbac,
+    reviews,
+    signers,
+    tokens,
+)
 from certplane.client import api
 from certplane.clock import Clock
 from certplane.config.servesettings import DEFAULTS, APISettings, AuditSettings
@@ -26,7 +37,7 @@ from certplane.meta.objects import Object
 from certplane.meta.resource import AnyObject, AnyResource
 from certplane.plane import controllerconfig, controllerset
 from certplane.plane.controllerconfig import ControllerConfig
-from certplane.registry import admission, document, lifecycle, reads, ttl, verbs
+from certplane.registry import admission, encodedobjects, namespacelifecycle, reads, ttl, verbs
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import serviceaccounts
 from certplane.server import (
@@ -67,11 +78,11 @@ def _no_problem() -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AuditConfig:
-    """Where audit records go: all to `sink`, those of certificate requests also to `approvals_sink`. `problem` returns
-    why records are being lost, or an empty string.
+    """Where audit records go: all to `sink`, those of certificate requests also to `approvals_sink`; one may be None.
+    `problem` returns why records are being lost, or an empty string.
     """
 
-    sink: audit.Sink
+    sink: audit.Sink | None
     approvals_sink: audit.Sink | None = None
     policy: auditpolicy.Policy = auditpolicy.DEFAULT
     settings: AuditSettings = DEFAULTS.audit
@@ -113,13 +124,13 @@ class Plane:
         self.clock = clock
         self.telemetry = telemetry.Telemetry()
         self.config = config
-        self._by_plural = {kind.plural: kind.stored for kind in config.kinds}
+        self._by_plural = {kind.plural: kind.storage_resource for kind in config.kinds}
         by_prefix = {kind.prefix: kind for kind in self._by_plural.values()}
 
-        def find_damage(prefix: str, key: str, value: bytes) -> str:
-            return document.find_damage(by_prefix[prefix], key, value)
+        def find_corruption(prefix: str, key: str, value: bytes) -> str:
+            return encodedobjects.find_corruption(by_prefix[prefix], key, value)
 
-        self.cache = watchcache.WatchCache(store, list(by_prefix), find_damage=find_damage)
+        self.cache = watchcache.WatchCache(store, list(by_prefix), find_corruption=find_corruption)
         self.authorizer = self._authorizer()
         self.registries = self._registries()
         self.watches = watches.Watches(clock)
@@ -129,7 +140,7 @@ class Plane:
         self._draining = False
         self.supervisor = supervisor.Supervisor(clock, self.telemetry)
         #: Returns why no connections are accepted, or None; set by `serve`.
-        self.accepting: Callable[[], str | None] = lambda: None
+        self.listener_problem: Callable[[], str | None] = lambda: None
         #: The revision up to which the next compaction deletes history.
         self._compact_revision = 0
         self._threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="certplane-sign")
@@ -146,7 +157,7 @@ class Plane:
         )
         self._authenticator = authn.Authenticator(self._methods(), anonymous=config.api.anonymous_auth)
         self._impersonation = impersonation.Impersonation(self.authorizer.authorize)
-        self.services = pipeline.Services(
+        self.dependencies = pipeline.Dependencies(
             clock=clock,
             telemetry=self.telemetry,
             authenticate=self._authenticate,
@@ -156,7 +167,7 @@ class Plane:
             route=self._routes().handle,
             audit=self._audit(),
         )
-        self.handler = pipeline.assemble(self.services)
+        self.handler = pipeline.assemble(self.dependencies)
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -172,11 +183,16 @@ class Plane:
         self._compact_revision = await self.store.revision()
         self.supervisor.run_every("compaction", _COMPACTION_SECONDS, self._compact)
         self.supervisor.run_every("store", _STORE_CHECK_SECONDS, self._check_store)
-        self.supervisor.run_every("request-deadlines", inflight.CHECK_INTERVAL, self.services.in_flight.cancel_overdue)
-        ttl_cleaner = ttl.TTLCleaner(
-            list(self.registries.values()), self.clock, self.config.api.event_ttl.total_seconds()
+        self.supervisor.run_every(
+            "request-deadlines", inflight.CHECK_INTERVAL, self.dependencies.in_flight.cancel_timed_out
         )
-        self.supervisor.run_every("event-expiry", ttl.INTERVAL, ttl_cleaner.clean)
+        event_ttl = self.config.api.event_ttl.total_seconds()
+        # 0 means no TTL, as in kube-apiserver (`ttlOpts` in `apiserver/pkg/storage/etcd3/store.go`).
+        if event_ttl:
+            ttl_cleaner = ttl.TTLCleaner(list(self.registries.values()), self.clock, event_ttl)
+            self.supervisor.run_every("event-expiry", ttl.INTERVAL, ttl_cleaner.clean)
+        if self.dependencies.audit is not None:
+            self.supervisor.run_every("audit-drops", audit.REPORT_INTERVAL, self.dependencies.audit.report_dropped)
 
     async def _ensure_defaults(self) -> None:
         kinds = {kind.plural for kind in self.config.kinds}
@@ -195,8 +211,8 @@ class Plane:
         self.drain()
         await self.supervisor.stop()
         self._threads.shutdown(wait=True, cancel_futures=True)
-        if self.services.audit is not None:
-            self.services.audit.close()
+        if self.dependencies.audit is not None:
+            self.dependencies.audit.close()
         self.cache.close()
 
     def replace_client_ca(self, client_ca: clientcertificates.ClientVerifier) -> None:
@@ -219,7 +235,7 @@ class Plane:
 
     def _object(self, plural: str) -> Callable[[watchcache.Entry], AnyObject]:
         kind = self._by_plural[plural]
-        return lambda entry: document.from_entry(kind, entry).object
+        return lambda entry: encodedobjects.from_entry(kind, entry).object
 
     def _collection(self, plural: str) -> watchcache.Collection:
         return self.cache.collection(self._by_plural[plural].prefix)
@@ -228,33 +244,33 @@ class Plane:
         return nodes.Authorizer(self._collection, self._object, self._find, {kind.plural for kind in self.config.kinds})
 
     def _registries(self) -> dict[str, verbs.AnyRegistry]:
-        authorizer, has_hints = self.authorizer, self.config.api.creation_hints
-        signing = signers.hooks(authorizer.authorize, suggest_rules=has_hints)
-        namespace_exists = lifecycle.hook(lambda name: self._find("namespaces", "", name))
+        authorizer, has_warnings = self.authorizer, self.config.api.creation_hints
+        signing = signers.hooks(authorizer.authorize, suggest_rules=has_warnings)
+        namespace_exists = namespacelifecycle.hook(lambda name: self._find("namespaces", "", name))
         hooks = admission.Admission(
             mutate=(
                 namespace_exists,
                 nodes.admission_hook(self._find),
                 escalation.hook(authorizer),
-                *((hints.warn_about_kept_spec,) if has_hints else ()),
+                *((csrwarnings.warn_about_ignored_spec_changes,) if has_warnings else ()),
             ),
             # The namespace is checked again as the last step before the write: it may be deleted while a large object
             # is validated in a thread, and a new namespace of this name must not get the object.
-            check=(escalation.creation_hook(authorizer), *signing, *self._hints(), namespace_exists),
+            check=(escalation.creation_hook(authorizer), *signing, *self._warnings(), namespace_exists),
             after=(signers.log_decisions, self._count_duration),
         )
         return {_path(kind): verbs.Registry(kind, self.store, self.cache, hooks) for kind in self.config.kinds}
 
-    def _hints(self) -> tuple[admission.Hook, ...]:
+    def _warnings(self) -> tuple[admission.Hook, ...]:
         if not self.config.api.creation_hints:
             return ()
         all_signers = self.config.controllers.all_signers
 
-        def problem(signer: hints.Signer) -> str:
+        def problem(signer: csrwarnings.Signer) -> str:
             state = all_signers()[signer.profile.signer].current(self.clock.now())
             return "" if state.issuer is not None else state.problem
 
-        return (hints.Hints(all_signers, problem),)
+        return (csrwarnings.Warnings(all_signers, problem),)
 
     def _signer_domains(self) -> list[str]:
         signers_file = self.config.controllers.signers_file
@@ -269,7 +285,8 @@ class Plane:
             return request.identity is _CONTROLLER_MANAGER
 
         outputs = audit.Outputs(config.sink, config.approvals_sink, lambda info: info.group == csrs.RESOURCE.group)
-        rate = config.settings.anonymous_rate
+        # Without the main log nothing of these requests is recorded, so nothing is left out.
+        rate = config.settings.anonymous_rate if config.sink is not None else 0
         return audit.Auditor(config.policy, outputs, self.clock, self.telemetry.audit, rate=rate, skip=is_internal)
 
     def _stored(self) -> Mapping[tuple[str, str], int]:
@@ -287,10 +304,10 @@ class Plane:
             sources.append(tokens.BootstrapTokens(self._find))
         return authn.BearerTokens(self._accounts.audiences if self._accounts is not None else (), *sources)
 
-    def _count_duration(self, review: admission.Review) -> None:
+    def _count_duration(self, write: admission.AdmissionAttributes) -> None:
         """Count whether a new certificate has the duration that was requested."""
-        if review.resource.plural == csrs.RESOURCE.plural and review.subresource == "status":
-            durations = csrs.duration_metric(review.new, review.old)
+        if write.resource.plural == csrs.RESOURCE.plural and write.subresource == "status":
+            durations = csrs.duration_metric(write.new, write.old)
             if durations is not None:
                 signer_name, honored = durations
                 self.telemetry.count_requested_duration(signer_name, honored=honored)
@@ -303,7 +320,7 @@ class Plane:
         if kind is None:
             return None
         entry = self.cache.collection(kind.prefix).get(kind.key(namespace, name))
-        return document.from_entry(kind, entry).object if entry is not None else None
+        return encodedobjects.from_entry(kind, entry).object if entry is not None else None
 
     def _routes(self) -> routes.Routes:
         endpoints = [
@@ -312,17 +329,15 @@ class Plane:
         answers = reviews.answers(self.authorizer, self._tokens)
         documents: dict[str, discovery.Document] = {}
         if self._accounts is not None:
-            answers = {**answers, serviceaccounts.TOKEN_REQUESTS.plural: _as_action_handler(self._accounts.answer)}
+            answers = {**answers, serviceaccounts.TOKEN_REQUESTS.plural: _as_virtual_handler(self._accounts.answer)}
             documents = _issuer_documents(self._accounts, self.config.address)
-        actions = [action for action in resources.ACTIONS if action.plural in answers]
-        action_endpoints = [
-            handlers.ActionEndpoint(action, nodes.restrict(answers[action.plural])) for action in actions
-        ]
+        virtuals = [kind for kind in resources.VIRTUAL if kind.plural in answers]
+        virtual_endpoints = [handlers.VirtualEndpoint(kind, nodes.restrict(answers[kind.plural])) for kind in virtuals]
         return routes.Routes(
-            api=handlers.API(endpoints, action_endpoints, self.clock, self.watches),
+            api=handlers.API(endpoints, virtual_endpoints, self.watches),
             discovery=discovery.Discovery(
                 self.config.kinds,
-                actions,
+                virtuals,
                 server_address=self.config.address,
                 clock=self.clock,
                 others=documents,
@@ -342,9 +357,9 @@ class Plane:
             health.Check("shutdown", lambda: "draining" if self._draining else None, ready_only=True),
         ]
         background = [
-            health.Check("stored-values", self._damaged, ready_only=True, advisory=True),
+            health.Check("stored-values", self._corrupt_values, ready_only=True, advisory=True),
             health.Check("background", self.supervisor.problem, ready_only=True, advisory=True),
-            health.Check("background-overdue", self.supervisor.overdue, ready_only=True),
+            health.Check("background-overdue", self.supervisor.late_too_long, ready_only=True),
         ]
         signers = controllerconfig.signer_checks(self.config.controllers, self.clock)
         return health.Health([*checks, *background, *signers])
@@ -353,10 +368,10 @@ class Plane:
         return (self.config.audit.problem() or None) if self.config.audit is not None else None
 
     def _not_accepting(self) -> str | None:
-        return self.accepting()
+        return self.listener_problem()
 
-    def _damaged(self) -> str | None:
-        count = self.cache.damaged
+    def _corrupt_values(self) -> str | None:
+        count = self.cache.corrupt
         return f"{count} stored objects cannot be decoded and are not served; the log has their keys" if count else None
 
     def _may_see_reasons(self, request: exchange.Request) -> bool:
@@ -405,21 +420,21 @@ class Plane:
             await self.store.check()
 
     def _writer(self) -> defaults.Writer:
-        def call(resource: AnyResource) -> context.Call:
+        def call(resource: AnyResource) -> context.VerbContext:
             info = context.RequestInfo(
                 "", "", is_resource=True, group=resource.group, version=resource.version, resource=resource.plural
             )
-            return context.Call(_SERVER, info, self.clock, self.clock.now(), user_agent="certplane")
+            return context.VerbContext(_SERVER, info, self.clock.now(), user_agent="certplane")
 
         async def create(plural: str, namespace: str, obj: Object) -> None:
-            if self._registry(plural).is_damaged(namespace, obj.metadata.name):
+            if self._registry(plural).is_corrupt(namespace, obj.metadata.name):
                 return
             await self._registry(plural).create(call(self._by_plural[plural]), namespace, obj)
 
         async def replace(plural: str, namespace: str, obj: Object) -> None:
             target = verbs.Target(namespace, obj.metadata.name)
             registry = self._registry(plural)
-            await registry.update(call(registry.resource), target, lambda _: obj, verbs.Style.REPLACE)
+            await registry.update(call(registry.resource), target, lambda _: obj, verbs.UpdateMethod.REPLACE)
 
         async def delete(plural: str, namespace: str, obj: Object) -> None:
             target = verbs.Target(namespace, obj.metadata.name)
@@ -433,10 +448,10 @@ def _path(resource: AnyResource) -> str:
     return f"{resource.api_version}/{resource.plural}"
 
 
-def _as_action_handler(answer: Callable[[AnyObject, context.Call], Object]) -> handlers.ActionHandler:
-    """An action handler from a function that is not async."""
+def _as_virtual_handler(answer: Callable[[AnyObject, context.VerbContext], Object]) -> handlers.VirtualHandler:
+    """A handler of a virtual resource from a function that is not async."""
 
-    async def handle(obj: AnyObject, call: context.Call) -> Object:
+    async def handle(obj: AnyObject, call: context.VerbContext) -> Object:
         return answer(obj, call)
 
     return handle

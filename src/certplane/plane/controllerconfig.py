@@ -94,7 +94,9 @@ def load_controllers(
 
 def load_root_ca(path: pathlib.Path) -> str:
     """The bundle in a file. Raises SetupError."""
-    return rootcacertpublisher.decode_bundle(files.read(path, "the root CA file", _ROOT_CA_HINT), path)
+    return rootcacertpublisher.decode_bundle(
+        files.read(path, "the root CA file", _ROOT_CA_HINT), f"the CA certificates in {path}"
+    )
 
 
 def built_in_signers(

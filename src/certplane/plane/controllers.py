@@ -20,9 +20,9 @@ from certplane import errors, files, reload, resources, telemetry
 from certplane.client import api, discovery, kubeconfig
 from certplane.client.credentials import CredentialProblem
 from certplane.client.kubeconfig import ClientConfig
+from certplane.client.permissions import PermissionReportingTransport
 from certplane.client.ratelimit import RateLimitedTransport
 from certplane.client.remote import HTTPSTransport
-from certplane.client.rights import PermissionReportingTransport
 from certplane.clock import Clock, SystemClock
 from certplane.config.controllersettings import LeaderElectionSettings, Settings
 from certplane.controllers.cleanup import podrequestcleaner
@@ -141,7 +141,7 @@ class ControllerRunner:
             Check("leaderElection", self._election_problem),
             Check("informer-sync", self._sync_problem, ready_only=True),
             Check("background", self.supervisor.problem, ready_only=True, advisory=True),
-            Check("background-overdue", self.supervisor.overdue, ready_only=True),
+            Check("background-overdue", self.supervisor.late_too_long, ready_only=True),
             *controllerconfig.signer_checks(self._config, self._clock),
         ]
 
@@ -180,7 +180,7 @@ def _load_root_ca(path: pathlib.Path | None, client_config: ClientConfig) -> str
     if path is not None:
         return controllerconfig.load_root_ca(path)
     try:
-        return rootcacertpublisher.decode_bundle(client_config.trusted.read(), "of the kubeconfig")
+        return rootcacertpublisher.decode_bundle(client_config.trusted.read(), "the CA certificates in the kubeconfig")
     except CredentialProblem as error:
         raise SetupError(str(error), ("set --root-ca-file to the CA certificates to publish",)) from error
 
@@ -203,7 +203,7 @@ async def _run(settings: Settings, clock: Clock) -> None:
     received = Signals()
     with files.as_setup_error("certplane cannot start", "check the permissions of the files that the settings name"):
         client_config = _load_client_config(settings)
-        files.warn_exposed(settings.kubeconfig)
+        files.warn_if_readable(settings.kubeconfig)
         root_ca = _load_root_ca(settings.controllers.root_ca_file, client_config)
         reservations = Reservations(clock.now, _load_client_ca(root_ca))
         config = controllerconfig.load_controllers(settings.controllers, root_ca, reservations)

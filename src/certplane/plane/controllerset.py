@@ -14,11 +14,11 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
-from certplane import errors, telemetry
+from certplane import errors, reload, telemetry
 from certplane.client.api import Client
 from certplane.client.informer import AnyInformer, Informer
 from certplane.clock import Clock
-from certplane.controllers.approving import customsigners, kubeletclient
+from certplane.controllers.approving import kubeletclient, signerrules
 from certplane.controllers.approving.kubeletserving import approver, evidence
 from certplane.controllers.cleanup import csrcleaner, podrequestcleaner, tokencleaner
 from certplane.controllers.cluster import clusterroleaggregation, namespacedeletion, serviceaccount
@@ -54,7 +54,6 @@ _log = logging.getLogger("certplane.controllers")
 
 Run = Callable[[], Coroutine[Any, Any, None]]
 
-_RELOAD_SECONDS: Final = 10.0
 #: The service account of the controllers of CSRs, as in kube-controller-manager.
 _CERTIFICATE_ACCOUNT: Final = "certificate-controller"
 #: Versions in which a kind of certificates.k8s.io may be served, best first.
@@ -117,8 +116,8 @@ class ControllerContext:
 
     def served(self, resource: Resource[T]) -> Resource[T] | None:
         """The best version in which the server has a kind; None if it has none."""
-        candidates = [kind for kind in self.kinds if kind.qualified == resource.qualified]
-        return next((kind for version in _VERSIONS for kind in candidates if kind.version == version), None)
+        versions = [kind for kind in self.kinds if kind.qualified == resource.qualified]
+        return next((kind for version in _VERSIONS for kind in versions if kind.version == version), None)
 
     def new_queue(
         self, module: ControllerModule, base_delay: float = controller.BASE_DELAY, *, depends_on_signers: bool = False
@@ -204,8 +203,8 @@ async def _watch_signers_file(context: ControllerContext, signers_file: SignersF
     """Reload the signers file when it has changed, and queue all requests again."""
     logged_problem, is_applied = "", True
     while True:
-        await context.wakeup.sleep(context.clock, _RELOAD_SECONDS)
-        if signers_file.reload():
+        is_requested = await context.wakeup.sleep(context.clock, reload.INTERVAL_SECONDS)
+        if signers_file.reload(is_requested=is_requested):
             _log.info("signers reloaded", extra={"signers": ",".join(sorted(signers_file.signers))})
             is_applied = False
         problem = signers_file.problem
@@ -233,11 +232,11 @@ def _build_custom_signer_approver(context: ControllerContext) -> Run | None:
     if signers_file is None:
         return None
     csr_informer = context.informer(csrs.RESOURCE)
-    client = context.client(customsigners.ACCOUNT)
-    custom_approver = customsigners.Approver(client, lambda: signers_file.signers, context.decisions.record)
+    client = context.client(signerrules.ACCOUNT)
+    custom_approver = signerrules.Approver(client, lambda: signers_file.signers, context.decisions.record)
     handle = controller.with_object(csr_informer, context.decisions.record_failures(custom_approver.handle))
-    queue = context.new_queue(customsigners, depends_on_signers=True)
-    return context.new_controller(customsigners, handle, queue).watch(csr_informer).run
+    queue = context.new_queue(signerrules, depends_on_signers=True)
+    return context.new_controller(signerrules, handle, queue).watch(csr_informer).run
 
 
 def _build_serving_approver(context: ControllerContext) -> Run | None:
@@ -345,7 +344,7 @@ _BUILDERS: Final[Mapping[str, Callable[[ControllerContext], Run | None]]] = {
     kubeletclient.NAME: _build_kubelet_client_approver,
     signer.NAME: _build_signer,
     csrcleaner.NAME: _build_csr_cleaner,
-    customsigners.NAME: _build_custom_signer_approver,
+    signerrules.NAME: _build_custom_signer_approver,
     approver.NAME: _build_serving_approver,
     namespacedeletion.NAME: _build_namespace_deleter,
     rootcacertpublisher.NAME: _build_root_ca_publisher,

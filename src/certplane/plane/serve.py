@@ -62,26 +62,26 @@ def _prepare(settings: Settings, clock: Clock) -> PKI:
     if settings.store.parent.exists():
         files.check_directory(settings.store.parent, "the directory of the store")
     for suffix in ("", "-wal", "-shm", ".lock"):
-        files.check_own(settings.store.with_name(settings.store.name + suffix), "the store's file")
+        files.check_data_file(settings.store.with_name(settings.store.name + suffix), "the store's file")
     return pki.ensure(settings.data_dir / "pki", names, settings.key_algorithm, clock.now())
 
 
-def _write_kubeconfigs(settings: Settings, own_pki: PKI, port: int, now: datetime.datetime) -> None:
+def _write_kubeconfigs(settings: Settings, pki_paths: PKI, port: int, now: datetime.datetime) -> None:
     host = "127.0.0.1" if settings.listen.host in _WILDCARDS else settings.listen.host
     server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-    changes = kubeconfig.ensure(settings.data_dir, own_pki, server, settings.key_algorithm, now)
+    changes = kubeconfig.ensure(settings.data_dir, pki_paths, server, settings.key_algorithm, now)
     for path in changes.created:
         _log.info("kubeconfig written", extra={"path": path})
     for path in changes.updated:
         _log.info("server address in kubeconfig updated", extra={"path": path, "server": server})
 
 
-def _serving_pair(settings: Settings, own_pki: PKI) -> tuple[pathlib.Path, pathlib.Path]:
-    return settings.serving.cert_file or own_pki.certificate, settings.serving.key_file or own_pki.key
+def _serving_pair(settings: Settings, pki_paths: PKI) -> tuple[pathlib.Path, pathlib.Path]:
+    return settings.serving.cert_file or pki_paths.certificate, settings.serving.key_file or pki_paths.key
 
 
-def _client_ca_file(settings: Settings, own_pki: PKI) -> pathlib.Path:
-    return settings.client_ca_file or own_pki.ca_certificate
+def _client_ca_file(settings: Settings, pki_paths: PKI) -> pathlib.Path:
+    return settings.client_ca_file or pki_paths.ca_certificate
 
 
 def _load_client_ca(path: pathlib.Path) -> ClientVerifier:
@@ -111,7 +111,7 @@ def _load_audit_policy(path: pathlib.Path | None) -> auditpolicy.Policy:
         raise SetupError(f"the audit policy {path} cannot be used: {error}", (hint,)) from error
 
 
-def _load_token_issuer(settings: ServiceAccountSettings, own_pki: PKI) -> tokens.Issuer:
+def _load_token_issuer(settings: ServiceAccountSettings, pki_paths: PKI) -> tokens.Issuer:
     public_keys: list[keys.PublicKey] = []
     path = settings.key_file
     if path is not None:
@@ -120,13 +120,13 @@ def _load_token_issuer(settings: ServiceAccountSettings, own_pki: PKI) -> tokens
             public_keys = keys.public_from_pem(files.read(path, "the service account key file", hint))
         except keys.InvalidKeyError as error:
             raise SetupError(f"the public keys in {path} cannot be used: {error}", (hint,)) from error
-    key = pki.load_account_key(settings.signing_key_file or own_pki.account_key)
+    key = pki.load_account_key(settings.signing_key_file or pki_paths.account_key)
     return tokens.Issuer(settings, key, public_keys)
 
 
-def _new_serving_context(settings: Settings, own_pki: PKI) -> ServingContext:
-    certificate, key = _serving_pair(settings, own_pki)
-    client_ca = _client_ca_file(settings, own_pki)
+def _new_serving_context(settings: Settings, pki_paths: PKI) -> ServingContext:
+    certificate, key = _serving_pair(settings, pki_paths)
+    client_ca = _client_ca_file(settings, pki_paths)
     pki.check_pair(certificate, key)
     try:
         return ServingContext(certificate.read_bytes(), key.read_bytes(), client_ca.read_bytes())
@@ -149,10 +149,10 @@ class _AuditLogs:
     approvals: LogFile
 
     def config(self, policy: auditpolicy.Policy) -> AuditConfig | None:
-        if not self.settings.is_enabled:
+        if not (self.settings.has_log or self.settings.has_approvals_log):
             return None
         return AuditConfig(
-            sink=self.log.write,
+            sink=self.log.write if self.settings.has_log else None,
             approvals_sink=self.approvals.write if self.settings.has_approvals_log else None,
             policy=policy,
             settings=self.settings,
@@ -173,9 +173,9 @@ def _open_audit_logs(settings: servesettings.AuditSettings, clock: Clock) -> _Au
     """Check that the files can be written. Raises SetupError."""
 
     def open_log(path: pathlib.Path, name: str, flag: str) -> LogFile:
-        if settings.is_enabled and str(path) not in (servesettings.STANDARD_OUTPUT, servesettings.NO_LOG):
+        if str(path) not in (servesettings.STANDARD_OUTPUT, servesettings.NO_LOG):
             if path.is_file() and not path.is_symlink():
-                files.check_own(path, name, files.GROUP_READABLE)
+                files.check_data_file(path, name, files.GROUP_READABLE)
             with files.as_setup_error(f"{name} {path} cannot be written", f"set {flag} to another file, or to none"):
                 os.close(files.open_log(path))
         return LogFile(path, settings.rotation, clock, _lost_records_notice)
@@ -195,18 +195,18 @@ def _lost_records_notice(count: int, since: datetime.datetime, until: datetime.d
 
 
 def _load_plane_config(
-    settings: Settings, own_pki: PKI, static_tokens: authn.StaticTokens, clock: Clock
+    settings: Settings, pki_paths: PKI, static_tokens: authn.StaticTokens, clock: Clock
 ) -> PlaneConfig:
     """Read all files that the settings name. Raises SetupError."""
-    client_ca = _load_client_ca(_client_ca_file(settings, own_pki))
-    certificate, _ = _serving_pair(settings, own_pki)
+    client_ca = _load_client_ca(_client_ca_file(settings, pki_paths))
+    certificate, _ = _serving_pair(settings, pki_paths)
     server_names = reservednames.certificate_names(files.read(certificate, "the serving certificate"))
     reservations = Reservations(clock.now, client_ca, server_names)
     controllers = controllerconfig.load_controllers(
         settings.controllers,
-        root_ca=controllerconfig.load_root_ca(settings.controllers.root_ca_file or own_pki.ca_certificate),
+        root_ca=controllerconfig.load_root_ca(settings.controllers.root_ca_file or pki_paths.ca_certificate),
         reservations=reservations,
-        default_ca=PairFiles(own_pki.ca_certificate, own_pki.ca_key),
+        default_ca=PairFiles(pki_paths.ca_certificate, pki_paths.ca_key),
     )
     return PlaneConfig(
         controllers=controllers,
@@ -214,7 +214,7 @@ def _load_plane_config(
         kinds=resources.served(settings.runtime_config),
         client_ca=client_ca,
         static_tokens=(static_tokens,),
-        issuer=_load_token_issuer(settings.service_accounts, own_pki),
+        issuer=_load_token_issuer(settings.service_accounts, pki_paths),
         reservations=reservations,
     )
 
@@ -255,35 +255,35 @@ class TLSFiles:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Loaded:
+class _LoadedFiles:
     """What was loaded from files, and is updated when they change."""
 
-    own_pki: PKI
+    pki_paths: PKI
     context: ServingContext
     static_tokens: authn.StaticTokens
     audit_logs: _AuditLogs
     config: PlaneConfig
 
 
-def _load(settings: Settings, clock: Clock) -> _Loaded:
+def _load(settings: Settings, clock: Clock) -> _LoadedFiles:
     """Create what is missing, and read all files that the settings name. Raises SetupError."""
     with files.as_setup_error("certplane cannot start", "check the permissions of the files that the settings name"):
-        own_pki = _prepare(settings, clock)
+        pki_paths = _prepare(settings, clock)
         static_tokens = _load_static_tokens(settings.token_auth_file)
-        config = _load_plane_config(settings, own_pki, static_tokens, clock)
+        config = _load_plane_config(settings, pki_paths, static_tokens, clock)
         audit_policy = _load_audit_policy(settings.audit.policy_file)
-        context = _new_serving_context(settings, own_pki)
+        context = _new_serving_context(settings, pki_paths)
         audit_logs = _open_audit_logs(settings.audit, clock)
         config = dataclasses.replace(config, audit=audit_logs.config(audit_policy))
-        return _Loaded(own_pki, context, static_tokens, audit_logs, config)
+        return _LoadedFiles(pki_paths, context, static_tokens, audit_logs, config)
 
 
-def _new_reloader(settings: Settings, loaded: _Loaded, plane: Plane, clock: Clock) -> reload.Reloader:
+def _new_reloader(settings: Settings, loaded: _LoadedFiles, plane: Plane, clock: Clock) -> reload.Reloader:
     """Reads files again when they change. Raises SetupError for those that cannot be used now."""
     reloader = reload.Reloader(clock, loaded.config.wakeup, plane.telemetry.count_reload)
     tls_files = TLSFiles(loaded.context, plane)
-    reloader.add("serving certificate", _serving_pair(settings, loaded.own_pki), tls_files.replace_pair)
-    reloader.add("client CA file", [_client_ca_file(settings, loaded.own_pki)], tls_files.replace_client_ca)
+    reloader.add("serving certificate", _serving_pair(settings, loaded.pki_paths), tls_files.replace_pair)
+    reloader.add("client CA file", [_client_ca_file(settings, loaded.pki_paths)], tls_files.replace_client_ca)
     if settings.token_auth_file is not None:
         reloader.add(
             "token file",
@@ -291,7 +291,7 @@ def _new_reloader(settings: Settings, loaded: _Loaded, plane: Plane, clock: Cloc
             lambda contents: loaded.static_tokens.replace(authn.parse_tokens(contents[0])),
         )
     for path in (settings.serving.key_file, settings.token_auth_file):
-        files.warn_exposed(path)
+        files.warn_if_readable(path)
     return reloader
 
 
@@ -312,7 +312,7 @@ async def _run(settings: Settings, clock: Clock, service_notifier: Notifier) -> 
         bound = listeners.bind(settings.listen.host, settings.listen.port)
         with contextlib.closing(bound):
             port = bound.getsockname()[1]
-            _write_kubeconfigs(settings, loaded.own_pki, port, clock.now())
+            _write_kubeconfigs(settings, loaded.pki_paths, port, clock.now())
             address = f"{settings.listen.host}:{port}"
             plane = Plane(store, clock, dataclasses.replace(loaded.config, address=address))
             plane.telemetry.audit.lost = loaded.audit_logs.lost
@@ -327,7 +327,7 @@ async def _run(settings: Settings, clock: Clock, service_notifier: Notifier) -> 
             received.on_reload(on_hangup)
             count_refused = plane.telemetry.count_refused_connection
             listener = listeners.Listener(plane.handler, bound, loaded.context, clock, count_refused)
-            plane.accepting = lambda: listener.problem
+            plane.listener_problem = lambda: listener.problem
             plane.supervisor.run_every("connections", listeners.CHECK_INTERVAL, listener.check_connections)
             plane.supervisor.run_forever("file-reloads", reloader.run)
             await _serve(plane, listener, settings.data_dir, received, service_notifier)

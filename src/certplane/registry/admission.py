@@ -11,12 +11,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from certplane.meta.context import Call
+from certplane.meta.context import VerbContext
 from certplane.meta.resource import AnyObject, AnyResource
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Review:
+class AdmissionAttributes:
     """A write to be admitted. `operation` is create, update or delete; `new` is None on delete, `old` on create.
 
     `subresource` is empty for the object itself. `name` is the object's name; in `mutate` hooks of a create with
@@ -30,10 +30,10 @@ class Review:
     name: str
     new: AnyObject
     old: AnyObject
-    call: Call
+    call: VerbContext
 
 
-Hook = Callable[[Review], None]
+Hook = Callable[[AdmissionAttributes], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from certplane.meta import selectors
 from certplane.meta.objects import Object
 from certplane.meta.options import ListOptions
 from certplane.meta.selectors import FieldSelector
-from certplane.registry import document, paging
-from certplane.registry.document import Document
+from certplane.registry import encodedobjects, paging
+from certplane.registry.encodedobjects import EncodedObject
 from certplane.registry.verbs import Registry
 from certplane.store import contract
 from certplane.store.watchcache import Entry, Event, Watcher
@@ -38,15 +38,15 @@ _PAGE_TOO_OLD: Final = (
     "deleted between the time the first chunk was returned and now may show up in the list."
 )
 
-Predicate = Callable[[Document[T]], bool]
+Predicate = Callable[[EncodedObject[T]], bool]
 
 
-class Notice(Generic[T]):
+class WatchEvent(Generic[T]):
     """One watch event. `frames` holds its encoded forms, each made once for all watchers that want that form."""
 
     __slots__ = ("document", "frames", "type")
 
-    def __init__(self, type_: str, document: Document[T]) -> None:
+    def __init__(self, type_: str, document: EncodedObject[T]) -> None:
         self.type = type_
         self.document = document
         self.frames: dict[Hashable, bytes] = {}
@@ -56,7 +56,7 @@ class Notice(Generic[T]):
 class Listing(Generic[T]):
     """A part of a collection at one revision. `continue_` is empty on the last page."""
 
-    documents: Sequence[Document[T]]
+    documents: Sequence[EncodedObject[T]]
     revision: int
     continue_: str = ""
     remaining: int | None = None
@@ -66,13 +66,13 @@ class Listing(Generic[T]):
 class Stream(Generic[T]):
     """A running watch. `initial` are the objects to start with; if `initial_end`, a bookmark has to follow them.
 
-    `notices` yields batches; an empty batch means that `watcher.wake` was called.
+    `events` yields batches; an empty batch means that `watcher.wake` was called.
     """
 
-    initial: Sequence[Document[T]]
+    initial: Sequence[EncodedObject[T]]
     revision: int
     initial_end: bool
-    notices: AsyncIterator[Sequence[Notice[T]]]
+    events: AsyncIterator[Sequence[WatchEvent[T]]]
     watcher: Watcher
 
 
@@ -85,7 +85,7 @@ class Reader(Generic[T]):
         self._collection = registry.collection
         self._clock = clock
 
-    async def get(self, namespace: str, name: str, resource_version: str = "") -> Document[T]:
+    async def get(self, namespace: str, name: str, resource_version: str = "") -> EncodedObject[T]:
         """The object, at `resource_version` or later. Raises NotFound; Timeout if that version does not come."""
         resource, cache = self._resource, self._registry.cache
         minimum = _parse_revision(resource_version)
@@ -95,7 +95,7 @@ class Reader(Generic[T]):
         entry = self._collection.get(resource.key(namespace, name))
         if entry is None:
             raise self._registry.missing(namespace, name)
-        return document.from_entry(resource, entry)
+        return encodedobjects.from_entry(resource, entry)
 
     async def list(self, namespace: str, options: ListOptions) -> Listing[T]:
         """Raises BadRequest for bad selectors, tokens and revisions; Expired; Timeout."""
@@ -138,7 +138,7 @@ class Reader(Generic[T]):
             watcher = collection.watch(after, prefix)
         except contract.Compacted as error:
             raise errors.Expired(f"too old resource version: {revision} ({error.oldest - 1})") from error
-        initial: list[Document[T]] = []
+        initial: list[EncodedObject[T]] = []
         if from_start:
             entries, _ = collection.list(prefix)
             documents = map(self._document, entries)
@@ -147,42 +147,44 @@ class Reader(Generic[T]):
             initial,
             cache.revision,
             bool(options.send_initial_events) and options.allow_watch_bookmarks,
-            self._notices(watcher, matches),
+            self._watch_events(watcher, matches),
             watcher,
         )
 
-    async def _notices(self, watcher: Watcher, matches: Predicate[T] | None) -> AsyncIterator[Sequence[Notice[T]]]:
-        async for events in watcher:
-            notices = [notice for event in events if (notice := self._notice(event, matches)) is not None]
-            if notices or not events:
-                yield notices
+    async def _watch_events(
+        self, watcher: Watcher, matches: Predicate[T] | None
+    ) -> AsyncIterator[Sequence[WatchEvent[T]]]:
+        async for changes in watcher:
+            events = [event for change in changes if (event := self._watch_event(change, matches)) is not None]
+            if events or not changes:
+                yield events
 
-    def _notice(self, event: Event, matches: Predicate[T] | None) -> Notice[T] | None:
-        now = event.current is not None
-        before = event.previous is not None
+    def _watch_event(self, change: Event, matches: Predicate[T] | None) -> WatchEvent[T] | None:
+        now = change.current is not None
+        before = change.previous is not None
         if matches is not None:
-            now = event.current is not None and matches(self._document(event.current))
-            before = event.previous is not None and matches(self._document(event.previous))
+            now = change.current is not None and matches(self._document(change.current))
+            before = change.previous is not None and matches(self._document(change.previous))
         if now:
-            return self._shared(event, "MODIFIED" if before else "ADDED")
-        return self._shared(event, "DELETED") if before else None
+            return self._shared(change, "MODIFIED" if before else "ADDED")
+        return self._shared(change, "DELETED") if before else None
 
-    def _shared(self, event: Event, type_: str) -> Notice[T]:
-        # Versions of a kind share the events: each version has its own notices.
-        notices: dict[tuple[str, str], Notice[T]] | None = event.memo
-        if notices is None:
-            notices = event.memo = {}
+    def _shared(self, change: Event, type_: str) -> WatchEvent[T]:
+        # Versions of a kind share the changes of the cache: each version has its own watch events.
+        events: dict[tuple[str, str], WatchEvent[T]] | None = change.memo
+        if events is None:
+            events = change.memo = {}
         key = self._resource.api_version, type_
-        notice = notices.get(key)
-        if notice is None:
+        event = events.get(key)
+        if event is None:
             if type_ == "DELETED":
-                assert event.previous is not None  # noqa: S101 - a deleted object had a previous value
-                document = Document(self._resource, event.previous.value, event.revision)
+                assert change.previous is not None  # noqa: S101 - a deleted object had a previous value
+                document = EncodedObject(self._resource, change.previous.value, change.revision)
             else:
-                assert event.current is not None  # noqa: S101 - an added or modified object has a current value
-                document = self._document(event.current)
-            notice = notices[key] = Notice(type_, document)
-        return notice
+                assert change.current is not None  # noqa: S101 - an added or modified object has a current value
+                document = self._document(change.current)
+            event = events[key] = WatchEvent(type_, document)
+        return event
 
     # --- pages ----------------------------------------------------------------------------------------------------
 
@@ -194,7 +196,7 @@ class Reader(Generic[T]):
         start_key = prefix + start if start else ""
         if revision in (0, self._registry.cache.revision):
             return self._page_from_cache(prefix, start_key, limit, matches)
-        documents: list[Document[T]] = []
+        documents: list[EncodedObject[T]] = []
         while True:
             missing = limit - len(documents) if limit else 0
             try:
@@ -208,9 +210,9 @@ class Reader(Generic[T]):
             except contract.StoreClosed as error:
                 raise errors.ServiceUnavailable(str(error)) from error
             for item in page.items:
-                if item.key in self._collection.damaged:
+                if item.key in self._collection.corrupt:
                     continue
-                document = Document(self._resource, item.value, item.mod_revision)
+                document = EncodedObject(self._resource, item.value, item.mod_revision)
                 if matches is None or matches(document):
                     documents.append(document)
             if not page.remaining or (limit and len(documents) >= limit):
@@ -255,8 +257,8 @@ class Reader(Generic[T]):
         name = selectors.parse_fields(options.field_selector).required_value("metadata.name")
         return resource.key(namespace, name) if name else ""
 
-    def _document(self, entry: Entry) -> Document[T]:
-        return document.from_entry(self._resource, entry)
+    def _document(self, entry: Entry) -> EncodedObject[T]:
+        return encodedobjects.from_entry(self._resource, entry)
 
     def _predicate(self, options: ListOptions) -> Predicate[T] | None:
         tests: list[Predicate[T]] = []
@@ -292,7 +294,7 @@ class Reader(Generic[T]):
 #: A reader of a kind that is not known here, and what it returns.
 AnyReader: TypeAlias = Reader[Any]
 AnyListing: TypeAlias = Listing[Any]
-AnyNotice: TypeAlias = Notice[Any]
+AnyWatchEvent: TypeAlias = WatchEvent[Any]
 AnyStream: TypeAlias = Stream[Any]
 
 
@@ -311,7 +313,7 @@ def _parse_revision(text: str) -> int:
 
 
 def _listing(
-    documents: Sequence[Document[T]], revision: int, prefix: str, last: str, remaining: int | None
+    documents: Sequence[EncodedObject[T]], revision: int, prefix: str, last: str, remaining: int | None
 ) -> Listing[T]:
     """A page. `last` is the last key on it if more pages follow, else empty."""
     if not last:

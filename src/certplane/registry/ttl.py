@@ -1,4 +1,4 @@
-"""Deletes objects whose time to live is over: events, by default an hour after their last change.
+"""Deletes objects whose TTL has expired: events, by default an hour after their last change.
 
 The time counts from the write as this server saw it, not from timestamps in the object. Once a minute the cleaner notes
 the store's revision; an object whose last change is at or before a revision that was noted a TTL ago is deleted. A

@@ -26,11 +26,11 @@ from msgspec import Struct, structs
 from certplane import errors, offload, timestamps
 from certplane.golang import formatting
 from certplane.meta import objects, shapes, validation
-from certplane.meta.context import Call
+from certplane.meta.context import VerbContext
 from certplane.meta.objects import Object, ObjectMeta
 from certplane.meta.resource import AnyResource, AnySubresource, MetadataValidation, Resource
-from certplane.registry import admission, document, ownership
-from certplane.registry.document import Document
+from certplane.registry import admission, encodedobjects, managedfields
+from certplane.registry.encodedobjects import EncodedObject
 from certplane.store import contract
 from certplane.store.contract import KeyValue
 from certplane.store.watchcache import Entry, WatchCache
@@ -46,11 +46,11 @@ _GENERATED_ATTEMPTS: Final = 8
 #: Attempts of a write that meets a newer revision each time. Real contention ends sooner; the limit ends a livelock.
 _WRITE_ATTEMPTS: Final = 16
 
-#: Builds the new object from the stored document (None: there is none, and the write would create it).
-Build = Callable[[Document[T] | None], T]
+#: Builds the new object from the stored one (None: there is none, and the write would create it).
+Build = Callable[[EncodedObject[T] | None], T]
 
 
-class Style(enum.Enum):
+class UpdateMethod(enum.Enum):
     """What the body of an update contains: the whole object (PUT), a patch (PATCH), or the fields that the field
     manager owns (server-side apply).
     """
@@ -84,9 +84,9 @@ class Deletion:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outcome(Generic[T]):
-    """The result of a write: the document, and whether the write created or deleted it."""
+    """The result of a write: the object, and whether the write created or deleted it."""
 
-    document: Document[T]
+    document: EncodedObject[T]
     created: bool = False
     deleted: bool = False
 
@@ -117,7 +117,7 @@ class Registry(Generic[T]):
 
     # --- create ---------------------------------------------------------------------------------------------------
 
-    async def create(self, call: Call, namespace: str, new: T, *, applied: bool = False) -> Document[T]:
+    async def create(self, call: VerbContext, namespace: str, new: T, *, applied: bool = False) -> EncodedObject[T]:
         """Store a new object and return its document. `new` is modified; the caller must not use it afterwards.
 
         `applied`: server-side apply has already set managedFields. Raises AlreadyExists, Invalid, Forbidden, and the
@@ -148,7 +148,7 @@ class Registry(Generic[T]):
                     raise errors.AlreadyExists(*resource.identity, new.metadata.name, generated=True) from None
         raise AssertionError("unreachable")  # the loop returns or raises
 
-    async def _create_named(self, call: Call, namespace: str, new: T, sent_version: str) -> Document[T]:
+    async def _create_named(self, call: VerbContext, namespace: str, new: T, sent_version: str) -> EncodedObject[T]:
         resource = self.resource
         new.metadata.resource_version = ""
         resource.prepare_create(new, call)
@@ -162,16 +162,16 @@ class Registry(Generic[T]):
             stored = self.collection.get(key)
             if stored is not None:
                 raise self._exists(stored)
-            return document.from_object(resource, new)
+            return encodedobjects.from_object(resource, new)
         try:
-            written = await self.store.create(key, document.encode_object(resource, new))
+            written = await self.store.create(key, encodedobjects.encode_object(resource, new))
         except contract.KeyExists as error:
             raise self._exists(error.current) from error
         except contract.StoreClosed as error:
             raise errors.ServiceUnavailable(str(error)) from error
         return self._written(written)
 
-    def _validate_create(self, call: Call, new: T) -> None:
+    def _validate_create(self, call: VerbContext, new: T) -> None:
         resource = self.resource
         problems = [
             *validation.validate_meta(new.metadata, resource.name_problems, namespaced=resource.namespaced),
@@ -180,12 +180,12 @@ class Registry(Generic[T]):
         # kube-apiserver checks path segments only if the kind's own validation has found nothing.
         problems = problems or validation.validate_path_segments(new.metadata)
         if problems:
-            raise errors.Invalid(resource.kind, resource.stored.group, new.metadata.name, problems)
+            raise errors.Invalid(resource.kind, resource.storage_resource.group, new.metadata.name, problems)
         call.warnings.extend(resource.warnings(new))
 
     # --- update ---------------------------------------------------------------------------------------------------
 
-    async def update(self, call: Call, target: Target, build: Build[T], style: Style) -> Outcome[T]:
+    async def update(self, call: VerbContext, target: Target, build: Build[T], method: UpdateMethod) -> Outcome[T]:
         """Change an object; repeat it when another write comes first.
 
         `build` gets the stored document and returns a new object at each call. Raises NotFound, Conflict, Invalid,
@@ -196,13 +196,13 @@ class Registry(Generic[T]):
             await self.cache.fresh()
             entry = self.collection.get(resource.key(target.namespace, target.name))
             if entry is None:
-                self._refuse_damaged(target)
-                return await self._update_missing(call, target, build, style)
-            stored = document.from_entry(resource, entry)
+                self._refuse_corrupt(target)
+                return await self._update_missing(call, target, build, method)
+            stored = encodedobjects.from_entry(resource, entry)
             # The cost of a patch depends on the object as well as on the body.
             size = max(call.size, len(stored.value))
             new = await offload.run(size, build, stored)
-            await self._admit_update(call, target, stored, new, style)
+            await self._admit_update(call, target, stored, new, method)
             try:
                 outcome = await self._store_update(call, stored, entry, new)
             except contract.RevisionMismatch:
@@ -214,33 +214,37 @@ class Registry(Generic[T]):
             return outcome
         raise errors.Conflict.for_object(*resource.identity, target.name)
 
-    async def _update_missing(self, call: Call, target: Target, build: Build[T], style: Style) -> Outcome[T]:
+    async def _update_missing(
+        self, call: VerbContext, target: Target, build: Build[T], method: UpdateMethod
+    ) -> Outcome[T]:
         resource = self.resource
-        creates = style is Style.APPLY or (style is Style.REPLACE and resource.creates_on_update)
+        creates = method is UpdateMethod.APPLY or (method is UpdateMethod.REPLACE and resource.allow_create_on_update)
         if not creates or target.subresource is not None:
             raise errors.NotFound(*resource.identity, target.name)
         new = await offload.run(call.size, build, None)
         if new.metadata.uid:
-            if style is Style.REPLACE:
+            if method is UpdateMethod.REPLACE:
                 raise self._other_uid(target, new, "")
             why = (
                 f"uid mismatch: the provided object specified uid {new.metadata.uid}, and no existing object was found"
             )
             raise errors.Conflict.for_object(*resource.identity, target.name, why)
         new.metadata.resource_version = ""
-        applied = style is Style.APPLY
+        applied = method is UpdateMethod.APPLY
         return Outcome(await self.create(call, target.namespace, new, applied=applied), created=True)
 
-    async def _admit_update(self, call: Call, target: Target, stored: Document[T], new: T, style: Style) -> None:
+    async def _admit_update(
+        self, call: VerbContext, target: Target, stored: EncodedObject[T], new: T, method: UpdateMethod
+    ) -> None:
         resource, old = self.resource, stored.object
         size = max(call.size, len(stored.value))
         _fill_type(resource, new)
         resource.default(new)
         call.warnings.extend(validation.drop_duplicate_owners(new.metadata))
-        if style is not Style.APPLY:
+        if method is not UpdateMethod.APPLY:
             await offload.run(size, self._record_fields, old, new, call, target.subresource)
         self._run(self._hooks.mutate, "update", target, new, old, call)
-        self._check_version(target, stored, new, style)
+        self._check_version(target, stored, new, method)
         _keep_system_metadata(new.metadata, old.metadata, namespaced=resource.namespaced)
         self._restore[target.subresource_name](new, old)
         if target.subresource is not None:
@@ -251,14 +255,14 @@ class Registry(Generic[T]):
         resource.canonicalise(new)
         self._run(self._hooks.check, "update", target, new, old, call)
 
-    def _check_version(self, target: Target, stored: Document[T], new: T, style: Style) -> None:
+    def _check_version(self, target: Target, stored: EncodedObject[T], new: T, method: UpdateMethod) -> None:
         resource = self.resource
         old_uid = stored.object.metadata.uid
-        if style is Style.REPLACE and new.metadata.uid not in ("", old_uid):
+        if method is UpdateMethod.REPLACE and new.metadata.uid not in ("", old_uid):
             raise self._other_uid(target, new, old_uid)
         version = new.metadata.resource_version
         if version in ("", "0"):
-            if not resource.unconditional_update:
+            if not resource.allow_unconditional_update:
                 missing = errors.invalid("metadata.resourceVersion", 0, "must be specified for an update")
                 raise errors.Invalid(*resource.identity, target.name, [missing])
             return
@@ -278,7 +282,7 @@ class Registry(Generic[T]):
         )
         return errors.Conflict.for_object(*self.resource.identity, target.name, why)
 
-    def _validate_update(self, call: Call, target: Target, new: T, old: T) -> None:
+    def _validate_update(self, call: VerbContext, target: Target, new: T, old: T) -> None:
         resource, subresource = self.resource, target.subresource
         whole = validation.validate_meta(new.metadata, resource.name_problems, namespaced=resource.namespaced)
         change = validation.validate_meta_update(new.metadata, old.metadata)
@@ -293,30 +297,30 @@ class Registry(Generic[T]):
             specific = resource.validate_update(new, old)
         problems = [*whole, *change, *repeated[(subresource or resource).metadata_validation], *specific]
         if problems:
-            raise errors.Invalid(resource.kind, resource.stored.group, target.name, problems)
+            raise errors.Invalid(resource.kind, resource.storage_resource.group, target.name, problems)
         call.warnings.extend(resource.warnings(new))
 
-    async def _store_update(self, call: Call, stored: Document[T], entry: Entry, new: T) -> Outcome[T]:
+    async def _store_update(self, call: VerbContext, stored: EncodedObject[T], entry: Entry, new: T) -> Outcome[T]:
         resource = self.resource
         new.metadata.resource_version = ""
-        encoded = document.encode_object(resource, new)
+        encoded = encodedobjects.encode_object(resource, new)
         if (
             new.metadata.deletion_timestamp is not None
             and not new.metadata.finalizers
             and not resource.blocks_deletion(new)
         ):
             if call.dry_run:
-                return Outcome(Document(resource, encoded, stored.revision), deleted=True)
+                return Outcome(EncodedObject(resource, encoded, stored.revision), deleted=True)
             change = await self.store.delete(entry.key, entry.mod_revision)
-            return Outcome(Document(resource, encoded, change.revision), deleted=True)
+            return Outcome(EncodedObject(resource, encoded, change.revision), deleted=True)
         if encoded == entry.value or self._differs_in_time_only(stored, new):
             return Outcome(stored)
         if call.dry_run:
-            return Outcome(Document(resource, encoded, stored.revision))
+            return Outcome(EncodedObject(resource, encoded, stored.revision))
         written = await self.store.update(entry.key, encoded, entry.mod_revision)
         return Outcome(self._written(written))
 
-    def _differs_in_time_only(self, stored: Document[T], new: T) -> bool:
+    def _differs_in_time_only(self, stored: EncodedObject[T], new: T) -> bool:
         """Whether only times in managedFields differ from what is stored: such a write is not stored."""
         entries, old_entries = new.metadata.managed_fields or [], stored.object.metadata.managed_fields or []
         if not entries or [entry.manager for entry in entries] != [entry.manager for entry in old_entries]:
@@ -325,13 +329,13 @@ class Registry(Generic[T]):
             structs.replace(entry, time=old_entry.time) for entry, old_entry in zip(entries, old_entries, strict=True)
         ]
         new.metadata.managed_fields = with_old_times
-        same = document.encode_object(self.resource, new) == stored.value
+        same = encodedobjects.encode_object(self.resource, new) == stored.value
         new.metadata.managed_fields = entries
         return same
 
     # --- delete ---------------------------------------------------------------------------------------------------
 
-    async def delete(self, call: Call, target: Target, options: Deletion) -> Outcome[T]:
+    async def delete(self, call: VerbContext, target: Target, options: Deletion) -> Outcome[T]:
         """Delete an object; if it has finalizers, only set its deletionTimestamp (`deleted` is False then).
 
         Raises NotFound, Conflict.
@@ -342,7 +346,7 @@ class Registry(Generic[T]):
             entry = self.collection.get(resource.key(target.namespace, target.name))
             if entry is None:
                 raise self.missing(target.namespace, target.name)
-            stored = document.from_entry(resource, entry)
+            stored = encodedobjects.from_entry(resource, entry)
             self._check_preconditions(target, stored, options)
             self._run((*self._hooks.mutate, *self._hooks.check), "delete", target, None, stored.object, call)
             try:
@@ -353,20 +357,26 @@ class Registry(Generic[T]):
                 raise errors.ServiceUnavailable(str(error)) from error
         raise errors.Conflict.for_object(*resource.identity, target.name)
 
-    def _check_preconditions(self, target: Target, stored: Document[T], options: Deletion) -> None:
+    def _check_preconditions(self, target: Target, stored: EncodedObject[T], options: Deletion) -> None:
         resource, meta = self.resource, stored.object.metadata
         again = "The object might have been deleted and then recreated"
         if options.uid is not None and options.uid != meta.uid:
             why = f"the UID in the precondition ({options.uid}) does not match the UID in record ({meta.uid}). {again}"
-            raise errors.Conflict.for_object(resource.stored.kind, resource.stored.group, target.name, why)
+            raise errors.Conflict.for_object(
+                resource.storage_resource.kind, resource.storage_resource.group, target.name, why
+            )
         if options.resource_version is not None and options.resource_version != meta.resource_version:
             why = (
                 f"the ResourceVersion in the precondition ({options.resource_version}) does not match the "
                 f"ResourceVersion in record ({meta.resource_version}). The object might have been modified"
             )
-            raise errors.Conflict.for_object(resource.stored.kind, resource.stored.group, target.name, why)
+            raise errors.Conflict.for_object(
+                resource.storage_resource.kind, resource.storage_resource.group, target.name, why
+            )
 
-    async def _store_delete(self, call: Call, stored: Document[T], entry: Entry, options: Deletion) -> Outcome[T]:
+    async def _store_delete(
+        self, call: VerbContext, stored: EncodedObject[T], entry: Entry, options: Deletion
+    ) -> Outcome[T]:
         resource, meta = self.resource, stored.object.metadata
         finalizers = _finalizers(meta.finalizers, options.propagation)
         blocked = resource.blocks_deletion(stored.object)
@@ -376,7 +386,7 @@ class Registry(Generic[T]):
             return Outcome(stored, deleted=True)
         if meta.deletion_timestamp is not None and finalizers == meta.finalizers:
             return Outcome(stored)
-        new = document.decode_object(resource, entry.value)
+        new = encodedobjects.decode_object(resource, entry.value)
         new.metadata.deletion_timestamp = meta.deletion_timestamp or timestamps.rfc3339(call.now)
         if not blocked:
             new.metadata.deletion_grace_period_seconds = 0
@@ -384,25 +394,31 @@ class Registry(Generic[T]):
             new.metadata.generation += 1
         new.metadata.finalizers = finalizers
         resource.prepare_delete(new)
-        encoded = document.encode_object(resource, new)
+        encoded = encodedobjects.encode_object(resource, new)
         if call.dry_run:
-            return Outcome(Document(resource, encoded, stored.revision))
+            return Outcome(EncodedObject(resource, encoded, stored.revision))
         written = await self.store.update(entry.key, encoded, entry.mod_revision)
         return Outcome(self._written(written))
 
     # --- shared steps ---------------------------------------------------------------------------------------------
 
     def _run(
-        self, hooks: Sequence[admission.Hook], operation: str, target: Target, new: T | None, old: T | None, call: Call
+        self,
+        hooks: Sequence[admission.Hook],
+        operation: str,
+        target: Target,
+        new: T | None,
+        old: T | None,
+        call: VerbContext,
     ) -> None:
         if hooks:
-            review = admission.Review(
+            write = admission.AdmissionAttributes(
                 operation, self.resource, target.subresource_name, target.namespace, target.name, new, old, call
             )
             for hook in hooks:
-                hook(review)
+                hook(write)
 
-    def _record_fields(self, old: T | None, new: T, call: Call, subresource: AnySubresource | None) -> None:
+    def _record_fields(self, old: T | None, new: T, call: VerbContext, subresource: AnySubresource | None) -> None:
         """Update managedFields if there is anything to track: most CSRs have no field that a manager could own."""
         resource = self.resource
         ignored = subresource.reset_fields if subresource is not None else resource.reset_fields
@@ -412,39 +428,41 @@ class Registry(Generic[T]):
             new.metadata.managed_fields = None
             return
         name = subresource.name if subresource is not None else ""
-        ownership.record(old, new, self._shape, ownership.writer_of(call, resource.api_version, name, ignored))
+        managedfields.record(
+            old, new, self._shape, managedfields.field_manager(call, resource.api_version, name, ignored)
+        )
 
     def missing(self, namespace: str, name: str) -> errors.APIError:
         """The error for an object that does not exist, or whose stored value cannot be read."""
         key = self.resource.key(namespace, name)
-        why = self.collection.damaged.get(key)
+        why = self.collection.corrupt.get(key)
         if why is None:
             return errors.NotFound(*self.resource.identity, name)
         return errors.InternalError(f"unable to decode key {formatting.quote(key)}: {why}")
 
-    def is_damaged(self, namespace: str, name: str) -> bool:
+    def is_corrupt(self, namespace: str, name: str) -> bool:
         """Whether the stored value of an object cannot be read."""
-        return self.resource.key(namespace, name) in self.collection.damaged
+        return self.resource.key(namespace, name) in self.collection.corrupt
 
-    def _refuse_damaged(self, target: Target) -> None:
-        if self.is_damaged(target.namespace, target.name):
+    def _refuse_corrupt(self, target: Target) -> None:
+        if self.is_corrupt(target.namespace, target.name):
             raise self.missing(target.namespace, target.name)
 
     def _exists(self, stored: KeyValue | Entry) -> errors.AlreadyExists:
         resource = self.resource
-        if stored.key in self.collection.damaged:
+        if stored.key in self.collection.corrupt:
             return errors.AlreadyExists(*resource.identity, stored.key.rpartition("/")[2])
-        meta = document.decode_object(resource, stored.value).metadata
+        meta = encodedobjects.decode_object(resource, stored.value).metadata
         return errors.AlreadyExists(*resource.identity, meta.name, deleting=meta.deletion_timestamp is not None)
 
-    def _written(self, written: KeyValue) -> Document[T]:
-        """The document of a finished write. It is the cache's if the cache still has this revision, to share its
+    def _written(self, written: KeyValue) -> EncodedObject[T]:
+        """The object of a finished write. It is the cache's if the cache still has this revision, to share its
         encoded forms.
         """
         entry = self.collection.get(written.key)
         if entry is not None and entry.mod_revision == written.mod_revision:
-            return document.from_entry(self.resource, entry)
-        return Document(self.resource, written.value, written.mod_revision)
+            return encodedobjects.from_entry(self.resource, entry)
+        return EncodedObject(self.resource, written.value, written.mod_revision)
 
 
 #: A registry of a kind that is not known here.

@@ -30,7 +30,7 @@ DEFAULT: Final[tuple[resource.AnyResource, ...]] = (
     nodes.RESOURCE,
     secrets.RESOURCE,
     serviceaccounts.RESOURCE,
-    events.NEW_RESOURCE,
+    events.EVENTS_V1_RESOURCE,
     certificatesigningrequests.RESOURCE,
     leases.RESOURCE,
     *rbac.RESOURCES,
@@ -44,7 +44,7 @@ OPTIONAL: Final[tuple[resource.AnyResource, ...]] = (
 )
 ALL: Final = (*DEFAULT, *OPTIONAL)
 #: The kinds that are answered and not stored.
-ACTIONS: Final[tuple[resource.AnyAction, ...]] = (*reviews.ACTIONS, serviceaccounts.TOKEN_REQUESTS)
+VIRTUAL: Final[tuple[resource.AnyVirtualResource, ...]] = (*reviews.VIRTUAL, serviceaccounts.TOKEN_REQUESTS)
 
 
 def served(runtime_config: Mapping[str, bool]) -> tuple[resource.AnyResource, ...]:

@@ -21,7 +21,7 @@ from certplane import errors, signernames, timestamps
 from certplane.errors import Problems
 from certplane.golang import formatting
 from certplane.meta import objects, resource, validation
-from certplane.meta.context import Call
+from certplane.meta.context import VerbContext
 from certplane.meta.objects import always, doc
 from certplane.wire import codec
 from certplane.x509 import privatekeys
@@ -44,7 +44,8 @@ USAGES: Final = (
 _SORTED_USAGES: Final = tuple(sorted(USAGES))
 #: Usages in one request. There are 23 and duplicates are an error, but every invalid one is reported.
 _MAX_USAGES: Final = 100
-_MIN_SECONDS: Final = 600
+#: The minimum of spec.expirationSeconds.
+MIN_EXPIRATION_SECONDS: Final = 600
 
 
 class CertificateSigningRequestCondition(objects.Type):
@@ -69,7 +70,7 @@ class CertificateSigningRequestCondition(objects.Type):
         ),
     ] = always(str)
     reason: Annotated[str, doc("Reason for the condition, as a code for programs.")] = ""
-    message: Annotated[str, doc("Details about the condition, for people.")] = ""
+    message: Annotated[str, doc("Human-readable details about the condition.")] = ""
     last_update_time: Annotated[objects.Time | None, doc("Time of the last update of the condition.")] = always(
         lambda: None
     )
@@ -137,7 +138,7 @@ class CertificateSigningRequestStatus(objects.Type):
 
 
 class CertificateSigningRequest(objects.Object):
-    """CertificateSigningRequest requests an X.509 certificate from a signer. A user with the right to approve requests
+    """CertificateSigningRequest requests an X.509 certificate from a signer. A user with permission to approve requests
     for that signer has to approve it first; then the signer writes the certificate to the status. Kubelets use it for
     their client and serving certificates, users and workloads for client certificates of the API server.
     """
@@ -199,7 +200,7 @@ def duration_metric(new: CertificateSigningRequest, old: CertificateSigningReque
 # --- lifecycle ----------------------------------------------------------------------------------------------------
 
 
-def take_identity_from_caller(new: CertificateSigningRequest, call: Call) -> None:
+def take_identity_from_caller(new: CertificateSigningRequest, call: VerbContext) -> None:
     """Set the requestor to the authenticated user, whatever the body says, and clear the status."""
     user = call.user
     new.spec.username = user.name
@@ -209,7 +210,7 @@ def take_identity_from_caller(new: CertificateSigningRequest, call: Call) -> Non
     new.status = CertificateSigningRequestStatus()
 
 
-def _stamp_conditions(new: CertificateSigningRequest, old: CertificateSigningRequest, call: Call) -> None:
+def _stamp_conditions(new: CertificateSigningRequest, old: CertificateSigningRequest, call: VerbContext) -> None:
     now = timestamps.rfc3339(call.now)
     since: dict[tuple[str, str], str] = {}
     for before in old.status.conditions:
@@ -222,7 +223,7 @@ def _stamp_conditions(new: CertificateSigningRequest, old: CertificateSigningReq
             condition.last_transition_time = since.get((condition.type, condition.status), now)
 
 
-def _keep_decisions(new: CertificateSigningRequest, old: CertificateSigningRequest, call: Call) -> None:
+def _keep_decisions(new: CertificateSigningRequest, old: CertificateSigningRequest, call: VerbContext) -> None:
     """Replace the decisions in the new status by the stored ones, if their number is the same: a signer that writes all
     conditions back must not change them.
     """
@@ -307,7 +308,7 @@ def _signer_problems(name: str, old: CertificateSigningRequest | None) -> Proble
 
 
 def _expiration_problems(seconds: int | None) -> Problems:
-    if seconds is None or seconds >= _MIN_SECONDS:
+    if seconds is None or seconds >= MIN_EXPIRATION_SECONDS:
         return []
     detail = "may not specify a duration less than 600 seconds (10 minutes)"
     return [errors.invalid("spec.expirationSeconds", seconds, detail)]

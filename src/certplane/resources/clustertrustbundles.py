@@ -1,7 +1,7 @@
 """ClusterTrustBundle: public root certificates, optionally those of a signer.
 
-The name of a signer's bundle begins with the name of the signer, and writing it needs a right on that signer. Source:
-kubernetes, `pkg/apis/certificates/validation`, `pkg/apis/core/validation/names.go`,
+The name of a signer's bundle begins with the name of the signer, and writing it needs a permission on that signer.
+Source: kubernetes, `pkg/apis/certificates/validation`, `pkg/apis/core/validation/names.go`,
 `pkg/registry/certificates/clustertrustbundle`; KEP-3257.
 """
 
@@ -24,7 +24,7 @@ class ClusterTrustBundleSpec(objects.Type):
     signer_name: Annotated[
         str,
         doc(
-            "Signer that the root certificates belong to, as domain/path. Writing the bundle then requires the right "
+            "Signer that the root certificates belong to, as domain/path. Writing the bundle then requires permission "
             "to attest for that signer, and the name of the bundle must begin with the name of the signer, with a "
             "colon instead of the slash and another one after it: example.com:foo:bar for example.com/foo. If empty, "
             "the bundle belongs to no signer, and its name must not contain a colon. Immutable."
@@ -126,8 +126,7 @@ RESOURCE: Final[resource.Resource[ClusterTrustBundle]] = resource.Resource(
     selectable={"spec.signerName": lambda obj: obj.spec.signer_name},
     selects_namespace=False,
     unknown_selector=lambda label: f"field label not supported: {label}",
-    unconditional_update=False,
-    optional=True,
+    allow_unconditional_update=False,
     columns=(
         resource.Column("Name", "Name of the bundle.", lambda obj, _: obj.metadata.name, format="name"),
         resource.Column(

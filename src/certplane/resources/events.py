@@ -1,4 +1,4 @@
-"""Event: a report about an object, for people. The same stored objects are served in two API groups.
+"""Event: a human-readable report about an object. The same stored objects are served in two API groups.
 
 Events are stored as `v1`, the older form; `events.k8s.io/v1` has other names for the same fields and a stricter
 validation. Events are deleted an hour after their last change.
@@ -41,7 +41,7 @@ class EventSeries(objects.Type):
 
 
 class Event(objects.Object):
-    """Event is a report about an object, for people. Events may be lost, so programs should not rely on them."""
+    """Event is a human-readable report about an object. Events may be lost, so programs should not rely on them."""
 
     metadata: Annotated[objects.ObjectMeta, doc("Standard object metadata.", required=True)] = always(
         objects.ObjectMeta
@@ -50,7 +50,7 @@ class Event(objects.Object):
         always(objects.ObjectReference)
     )
     reason: Annotated[str, doc("Reason for the event, as a code for programs.")] = ""
-    message: Annotated[str, doc("Description of the event, for people.")] = ""
+    message: Annotated[str, doc("Human-readable description of the event.")] = ""
     source: Annotated[EventSource, doc("Component that reported the event.")] = always(EventSource)
     first_timestamp: Annotated[objects.Time | None, doc("Time of the first occurrence.")] = always(_none)
     last_timestamp: Annotated[objects.Time | None, doc("Time of the last occurrence.")] = always(_none)
@@ -71,7 +71,7 @@ class Event(objects.Object):
     reporting_instance: Annotated[str, doc("ID of the controller instance that reported the event.")] = always(str)
 
 
-class _NewEventSeries(objects.Type):
+class _EventsV1EventSeries(objects.Type):
     """EventSeries counts the occurrences of an event."""
 
     count: Annotated[objects.Int32, doc("Number of occurrences.", required=True)] = always(int)
@@ -81,16 +81,16 @@ class _NewEventSeries(objects.Type):
 
 
 # Both forms have the same name in decoding errors, schemas and protobuf.
-_NewEventSeries.__name__ = "EventSeries"
+_EventsV1EventSeries.__name__ = "EventSeries"
 
 
-class _NewEvent(objects.Object):
-    """Event is a report about an object, for people. Events may be lost, so programs should not rely on them."""
+class _EventsV1Event(objects.Object):
+    """Event is a human-readable report about an object. Events may be lost, so programs should not rely on them."""
 
     event_time: Annotated[objects.MicroTime | None, doc("Time of the first occurrence.", required=True)] = always(_none)
-    series: Annotated[_NewEventSeries | None, doc("Series of which this event is one; unset for a single event.")] = (
-        None
-    )
+    series: Annotated[
+        _EventsV1EventSeries | None, doc("Series of which this event is one; unset for a single event.")
+    ] = None
     reporting_controller: Annotated[
         str, doc("Name of the controller that reported the event, such as example.com/approver.")
     ] = ""
@@ -101,7 +101,7 @@ class _NewEvent(objects.Object):
         objects.ObjectReference
     )
     related: Annotated[objects.ObjectReference | None, doc("A second object that the event is about.")] = None
-    note: Annotated[str, doc("Description of the event, for people.")] = ""
+    note: Annotated[str, doc("Human-readable description of the event.")] = ""
     type: Annotated[str, doc("Type of the event: Normal or Warning. New types may be added.")] = ""
     deprecated_source: Annotated[EventSource, doc("Component that reported the event. For compatibility with v1.")] = (
         always(EventSource)
@@ -115,7 +115,7 @@ class _NewEvent(objects.Object):
     deprecated_count: Annotated[objects.Int32, doc("Number of occurrences. For compatibility with v1.")] = 0
 
 
-_NewEvent.__name__ = "Event"
+_EventsV1Event.__name__ = "Event"
 
 #: The fields that have another name in events.k8s.io, and their names in the stored form.
 _RENAMED: Final = {
@@ -130,7 +130,7 @@ _RENAMED: Final = {
 _SAME: Final = ("metadata", "event_time", "reporting_instance", "action", "reason", "related", "type")
 
 
-def _to_stored(event: _NewEvent) -> Event:
+def _to_stored(event: _EventsV1Event) -> Event:
     values = {name: getattr(event, name) for name in _SAME}
     values |= {stored: getattr(event, name) for name, stored in _RENAMED.items()}
     if event.series is not None:
@@ -138,14 +138,14 @@ def _to_stored(event: _NewEvent) -> Event:
     return Event(kind="Event", api_version="v1", **values)
 
 
-def _from_stored(stored: Event) -> _NewEvent:
+def _from_stored(stored: Event) -> _EventsV1Event:
     values = {name: getattr(stored, name) for name in _SAME}
     values |= {name: getattr(stored, source) for name, source in _RENAMED.items()}
     if stored.series is not None:
-        values["series"] = _NewEventSeries(
+        values["series"] = _EventsV1EventSeries(
             count=stored.series.count, last_observed_time=stored.series.last_observed_time
         )
-    return _NewEvent(**values)
+    return _EventsV1Event(**values)
 
 
 # --- validation ---------------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def _text_problems(path: str, text: str) -> Problems:
     return []
 
 
-def _validate_new(event: _NewEvent) -> Problems:
+def _validate_new(event: _EventsV1Event) -> Problems:
     stored = _to_stored(event)
     problems = [*_common_problems(stored, "reportingController"), *_series_problems(stored)]
     if stored.event_time is None:
@@ -221,7 +221,7 @@ _IMMUTABLE: Final = (
 )  # fmt: skip
 
 
-def _validate_new_update(new_event: _NewEvent, old_event: _NewEvent) -> Problems:
+def _validate_new_update(new_event: _EventsV1Event, old_event: _EventsV1Event) -> Problems:
     new, old = _to_stored(new_event), _to_stored(old_event)
     problems = _common_problems(new, "reportingController")
     if new.series != old.series:
@@ -339,7 +339,7 @@ RESOURCE: Final[resource.Resource[Event]] = resource.Resource(
         "source": lambda obj: obj.source.component or obj.reporting_component,
     },
     unknown_selector=_unknown_selector,
-    creates_on_update=True,
+    allow_create_on_update=True,
     has_ttl=True,
     columns=_COLUMNS,
 )  # fmt: skip
@@ -349,30 +349,30 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-def _on_stored(read: Callable[Concatenate[Event, _P], _T]) -> Callable[Concatenate[_NewEvent, _P], _T]:
+def _on_stored(read: Callable[Concatenate[Event, _P], _T]) -> Callable[Concatenate[_EventsV1Event, _P], _T]:
     """A function of the stored form, for objects of events.k8s.io."""
 
-    def read_new(obj: _NewEvent, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    def read_new(obj: _EventsV1Event, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return read(_to_stored(obj), *args, **kwargs)
 
     return read_new
 
 
-def _new_column(column: resource.Column[Event]) -> resource.Column[_NewEvent]:
+def _new_column(column: resource.Column[Event]) -> resource.Column[_EventsV1Event]:
     """The same column, for objects of events.k8s.io."""
     return resource.Column(
         column.name, column.description, _on_stored(column.cell), column.type, column.format, column.priority
     )
 
 
-NEW_RESOURCE: Final[resource.Resource[_NewEvent]] = resource.Resource(
+EVENTS_V1_RESOURCE: Final[resource.Resource[_EventsV1Event]] = resource.Resource(
     group=GROUP,
     version="v1",
     former_versions=("v1beta1",),
     kind="Event",
     plural="events",
     short_names=("ev",),
-    type=_NewEvent,
+    type=_EventsV1Event,
     namespaced=True,
     owns=(
         "eventTime", "series", "reportingController", "reportingInstance", "action", "reason", "regarding", "related",
@@ -386,7 +386,7 @@ NEW_RESOURCE: Final[resource.Resource[_NewEvent]] = resource.Resource(
         path: _on_stored(read) for path, read in _selectable("regarding", "reportingController").items()
     },
     unknown_selector=_unknown_selector,
-    creates_on_update=True,
+    allow_create_on_update=True,
     has_ttl=True,
     columns=tuple(map(_new_column, _COLUMNS)),
     hub=resource.Hub(RESOURCE, _to_stored, _from_stored),

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 from certplane import errors
 from certplane.errors import Problems
 from certplane.meta import names, objects, resource
-from certplane.meta.context import Call
+from certplane.meta.context import VerbContext
 from certplane.meta.objects import always, doc
 
 
@@ -45,12 +45,12 @@ def _drop_gated(lease: Lease) -> None:
     lease.spec.strategy = lease.spec.preferred_holder = None
 
 
-def _prepare_create(new: Lease, call: Call) -> None:
+def _prepare_create(new: Lease, call: VerbContext) -> None:
     del call
     _drop_gated(new)
 
 
-def _prepare_update(new: Lease, old: Lease, call: Call) -> None:
+def _prepare_update(new: Lease, old: Lease, call: VerbContext) -> None:
     del old, call
     _drop_gated(new)
 
@@ -80,8 +80,8 @@ RESOURCE: Final[resource.Resource[Lease]] = resource.Resource(
     validate=_validate,
     validate_update=lambda new, _: _validate(new),
     metadata_validation=resource.MetadataValidation.CHANGE,
-    creates_on_update=True,
-    unconditional_update=False,
+    allow_create_on_update=True,
+    allow_unconditional_update=False,
     columns=(
         resource.Column("Name", "Name of the lease.", lambda obj, _: obj.metadata.name, format="name"),
         resource.Column("Holder", "Identity of the holder.", lambda obj, _: obj.spec.holder_identity or ""),

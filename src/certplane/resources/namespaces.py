@@ -13,7 +13,7 @@ from msgspec import field
 from certplane import errors
 from certplane.errors import Problems
 from certplane.meta import names, objects, resource, validation
-from certplane.meta.context import Call
+from certplane.meta.context import VerbContext
 from certplane.meta.objects import always, doc
 
 NAME_LABEL: Final = "kubernetes.io/metadata.name"
@@ -30,7 +30,7 @@ class NamespaceCondition(objects.Type):
     ] = always(str)
     last_transition_time: Annotated[objects.Time | None, doc("Time when the status last changed.")] = None
     reason: Annotated[str, doc("Reason for the condition, as a code for programs.")] = ""
-    message: Annotated[str, doc("Details about the condition, for people.")] = ""
+    message: Annotated[str, doc("Human-readable details about the condition.")] = ""
 
 
 class NamespaceSpec(objects.Type):
@@ -85,7 +85,7 @@ def _default(new: Namespace) -> None:
     new.status.phase = new.status.phase or ACTIVE
 
 
-def _prepare_create(new: Namespace, call: Call) -> None:
+def _prepare_create(new: Namespace, call: VerbContext) -> None:
     del call
     new.status = NamespaceStatus(phase=ACTIVE)
     if "kubernetes" not in new.spec.finalizers:
@@ -93,7 +93,7 @@ def _prepare_create(new: Namespace, call: Call) -> None:
     _set_name_label(new)
 
 
-def _prepare_update(new: Namespace, old: Namespace, call: Call) -> None:
+def _prepare_update(new: Namespace, old: Namespace, call: VerbContext) -> None:
     del old, call
     _set_name_label(new)
 

@@ -78,7 +78,7 @@ class NodeCondition(objects.Type):
         lambda: None
     )
     reason: Annotated[str, doc("Reason for the condition, as a code for programs.")] = ""
-    message: Annotated[str, doc("Details about the condition, for people.")] = ""
+    message: Annotated[str, doc("Human-readable details about the condition.")] = ""
 
 
 class NodeAddress(objects.Type):

@@ -18,7 +18,7 @@ from msgspec import field
 from certplane import errors, timestamps
 from certplane.errors import Problems
 from certplane.meta import names, objects, resource, validation
-from certplane.meta.context import Call
+from certplane.meta.context import VerbContext
 from certplane.meta.objects import always, doc
 from certplane.x509.trust import podcertificates
 
@@ -163,7 +163,7 @@ def has_condition(request: PodCertificateRequest, type_: str) -> bool:
     return any(condition.type == type_ and condition.status == "True" for condition in request.status.conditions)
 
 
-def is_answered(request: PodCertificateRequest) -> bool:
+def is_finished(request: PodCertificateRequest) -> bool:
     """Whether the request is issued, denied or failed, so that its status is immutable."""
     return any(has_condition(request, type_) for type_ in _KNOWN)
 
@@ -182,12 +182,12 @@ def _default(request: PodCertificateRequest) -> None:
         request.spec.max_expiration_seconds = _DEFAULT_SECONDS
 
 
-def _prepare_create(new: PodCertificateRequest, call: Call) -> None:
+def _prepare_create(new: PodCertificateRequest, call: VerbContext) -> None:
     del call
     new.status = PodCertificateRequestStatus()
 
 
-def _keep_metadata(new: PodCertificateRequest, old: PodCertificateRequest, call: Call) -> None:
+def _keep_metadata(new: PodCertificateRequest, old: PodCertificateRequest, call: VerbContext) -> None:
     """Of the metadata, an update of the status changes the managedFields only."""
     del call
     for name in ("labels", "annotations", "finalizers", "owner_references", "deletion_timestamp", "generation"):
@@ -327,12 +327,12 @@ def _go_spec(spec: PodCertificateRequestSpec) -> dict[str, object]:
 
 
 def status_problems(new: PodCertificateRequest, old: PodCertificateRequest, now: datetime.datetime) -> Problems:
-    """Validate an update of the status at the time `now`. The right to sign is checked elsewhere, after this."""
+    """Validate an update of the status at the time `now`. The permission to sign is checked elsewhere, after this."""
     conditions = new.status.conditions
     problems = [*_known_problems(conditions), *_condition_problems(conditions)]
     if problems:
         return problems
-    if is_answered(old):
+    if is_finished(old):
         detail = "immutable after PodCertificateRequest is issued, denied, or failed"
         return _equality_problems(new.status, old.status, detail)
     if has_condition(new, DENIED) or has_condition(new, FAILED):
@@ -544,8 +544,7 @@ RESOURCE: Final[resource.Resource[PodCertificateRequest]] = resource.Resource(
             has_table=True,
         ),
     ),
-    unconditional_update=False,
-    optional=True,
+    allow_unconditional_update=False,
     columns=(
         resource.Column("Name", "Name of the request.", lambda obj, _: obj.metadata.name, format="name"),
         resource.Column("PodName", "Pod that the certificate is for.", lambda obj, _: obj.spec.pod_name),

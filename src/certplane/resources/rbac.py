@@ -316,7 +316,7 @@ CLUSTER_ROLE_BINDINGS: Final[resource.Resource[ClusterRoleBinding]] = resource.R
     validate=_cluster_role_binding_problems,
     validate_update=lambda new, old: [*_cluster_role_binding_problems(new), *_role_ref_change_problems(new, old)],
     columns=_BINDING_COLUMNS,
-    creates_on_update=True,
+    allow_create_on_update=True,
 )
 CLUSTER_ROLES: Final[resource.Resource[ClusterRole]] = resource.Resource(
     group=GROUP,
@@ -332,7 +332,7 @@ CLUSTER_ROLES: Final[resource.Resource[ClusterRole]] = resource.Resource(
     validate_update=lambda new, _: _cluster_role_problems(new),
     canonicalise=_drop_empty_rules,
     columns=_ROLE_COLUMNS,
-    creates_on_update=True,
+    allow_create_on_update=True,
 )
 ROLE_BINDINGS: Final[resource.Resource[RoleBinding]] = resource.Resource(
     group=GROUP,
@@ -348,7 +348,7 @@ ROLE_BINDINGS: Final[resource.Resource[RoleBinding]] = resource.Resource(
     validate=_role_binding_problems,
     validate_update=lambda new, old: [*_role_binding_problems(new), *_role_ref_change_problems(new, old)],
     columns=_BINDING_COLUMNS,
-    creates_on_update=True,
+    allow_create_on_update=True,
 )
 ROLES: Final[resource.Resource[Role]] = resource.Resource(
     group=GROUP,
@@ -364,7 +364,7 @@ ROLES: Final[resource.Resource[Role]] = resource.Resource(
     validate_update=lambda new, _: _role_problems(new),
     canonicalise=_drop_empty_rules,
     columns=_ROLE_COLUMNS,
-    creates_on_update=True,
+    allow_create_on_update=True,
 )
 
 RESOURCES: Final = (CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES)

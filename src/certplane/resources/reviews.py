@@ -229,21 +229,21 @@ class TokenReview(objects.Object):
     status: Annotated[TokenReviewStatus, doc("The result.")] = always(TokenReviewStatus)
 
 
-def _action(group: str, type_: type[_T], *, namespaced: bool = False) -> resource.Action[_T]:
+def _virtual(group: str, type_: type[_T], *, namespaced: bool = False) -> resource.VirtualResource[_T]:
     kind = type_.__name__
-    return resource.Action(
+    return resource.VirtualResource(
         group=group, version="v1", kind=kind, plural=kind.lower() + "s", type=type_, namespaced=namespaced
     )
 
 
-SUBJECT_ACCESS_REVIEWS: Final = _action(AUTHORIZATION, SubjectAccessReview)
-LOCAL_SUBJECT_ACCESS_REVIEWS: Final = _action(AUTHORIZATION, LocalSubjectAccessReview, namespaced=True)
-SELF_SUBJECT_ACCESS_REVIEWS: Final = _action(AUTHORIZATION, SelfSubjectAccessReview)
-SELF_SUBJECT_RULES_REVIEWS: Final = _action(AUTHORIZATION, SelfSubjectRulesReview)
-SELF_SUBJECT_REVIEWS: Final = _action(AUTHENTICATION, SelfSubjectReview)
-TOKEN_REVIEWS: Final = _action(AUTHENTICATION, TokenReview)
+SUBJECT_ACCESS_REVIEWS: Final = _virtual(AUTHORIZATION, SubjectAccessReview)
+LOCAL_SUBJECT_ACCESS_REVIEWS: Final = _virtual(AUTHORIZATION, LocalSubjectAccessReview, namespaced=True)
+SELF_SUBJECT_ACCESS_REVIEWS: Final = _virtual(AUTHORIZATION, SelfSubjectAccessReview)
+SELF_SUBJECT_RULES_REVIEWS: Final = _virtual(AUTHORIZATION, SelfSubjectRulesReview)
+SELF_SUBJECT_REVIEWS: Final = _virtual(AUTHENTICATION, SelfSubjectReview)
+TOKEN_REVIEWS: Final = _virtual(AUTHENTICATION, TokenReview)
 
-ACTIONS: Final = (
+VIRTUAL: Final = (
     LOCAL_SUBJECT_ACCESS_REVIEWS,
     SELF_SUBJECT_ACCESS_REVIEWS,
     SELF_SUBJECT_RULES_REVIEWS,

@@ -12,7 +12,7 @@ from msgspec import field
 from certplane import errors
 from certplane.errors import Problems
 from certplane.meta import names, objects, resource
-from certplane.meta.context import Call
+from certplane.meta.context import VerbContext
 from certplane.meta.objects import always, doc
 
 _DEFAULT_SECONDS: Final = 3600
@@ -87,12 +87,12 @@ class TokenRequest(objects.Object):
     status: Annotated[TokenRequestStatus, doc("The issued token.")] = always(TokenRequestStatus)
 
 
-def _prepare_create(new: ServiceAccount, call: Call) -> None:
+def _prepare_create(new: ServiceAccount, call: VerbContext) -> None:
     _clear_references(new)
     _warn(new, None, call)
 
 
-def _prepare_update(new: ServiceAccount, old: ServiceAccount, call: Call) -> None:
+def _prepare_update(new: ServiceAccount, old: ServiceAccount, call: VerbContext) -> None:
     _clear_references(new)
     _warn(new, old, call)
 
@@ -102,7 +102,7 @@ def _clear_references(account: ServiceAccount) -> None:
     account.secrets = [objects.ObjectReference(name=secret.name) for secret in account.secrets]
 
 
-def _warn(new: ServiceAccount, old: ServiceAccount | None, call: Call) -> None:
+def _warn(new: ServiceAccount, old: ServiceAccount | None, call: VerbContext) -> None:
     """Warn about a deprecated annotation when it is added."""
     if _MOUNTABLE in new.metadata.annotations and (old is None or _MOUNTABLE not in old.metadata.annotations):
         detail = "deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"
@@ -138,13 +138,13 @@ RESOURCE: Final[resource.Resource[ServiceAccount]] = resource.Resource(
     prepare_update=_prepare_update,
     name_problems=names.dns1123_subdomain_problems,
     unknown_selector=None,
-    returns_deleted=True,
+    return_deleted_object=True,
     columns=(
         resource.Column("Name", "Name of the service account.", lambda obj, _: obj.metadata.name, format="name"),
         resource.Column("Age", "Time since the service account was created.", resource.age),
     ),
 )
-TOKEN_REQUESTS: Final[resource.Action[TokenRequest]] = resource.Action(
+TOKEN_REQUESTS: Final[resource.VirtualResource[TokenRequest]] = resource.VirtualResource(
     group="authentication.k8s.io",
     version="v1",
     kind="TokenRequest",

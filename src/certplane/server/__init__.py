@@ -1,1 +1,1 @@
-"""HTTP. Generic: names no kind and no store."""
+"""HTTP. Generic: imports no kind and no store implementation."""

@@ -100,13 +100,18 @@ def _raw(encoded: bytes) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.format(encoded, indent=-1))
 
 
+#: Seconds between two reports of dropped events.
+REPORT_INTERVAL: Final = 60.0
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outputs:
     """Where events are written. All go to `sink`. Writes selected by `is_retained` that succeeded, or may have, also go
-    to `retained_sink`, which is rotated separately, so that a flood of other events does not displace them.
+    to `retained_sink`, which is rotated separately, so that a flood of other events does not displace them. Either may
+    be None.
     """
 
-    sink: Sink
+    sink: Sink | None
     retained_sink: Sink | None = None
     is_retained: Callable[[context.RequestInfo], bool] = lambda _: False
 
@@ -132,8 +137,8 @@ class Auditor:
         self._policy = policy
         self._outputs = outputs
         self._clock = clock
-        self._sampler = auditlimits.Sampler(rate, clock)
-        metrics.sampled_out = lambda: self._sampler.total_dropped
+        self._rate_limiter = auditlimits.EventRateLimiter(rate, clock)
+        metrics.dropped = lambda: self._rate_limiter.total_dropped
 
     def begin(self, request: Request, attributes: context.Attributes) -> Record | None:
         """Begin the record of a request and write its RequestReceived event. None if the policy omits the request."""
@@ -144,7 +149,9 @@ class Auditor:
         if config.level == auditpolicy.NONE:
             return None
         record = Record(config, request.user)
-        if config.includes_stage(auditpolicy.RECEIVED) and (_is_authenticated(request.user) or self._sampler.admit()):
+        if config.includes_stage(auditpolicy.RECEIVED) and (
+            _is_authenticated(request.user) or self._rate_limiter.admit()
+        ):
             self._write(auditpolicy.RECEIVED, request, record, None)
         return record
 
@@ -155,37 +162,36 @@ class Auditor:
         unknown_user = context.User("")
         config = self._policy.evaluate(structs.replace(attributes, user=unknown_user))
         self._metrics.count_level(config.level)
-        if config.level != auditpolicy.NONE and self._admit_unauthenticated():
+        if config.level != auditpolicy.NONE and self._rate_limiter.admit():
             record = Record(config, unknown_user)
             record.note_response(lambda: codec.encode(status))
             self._write(auditpolicy.STARTED, request, record, _without_type(status))
 
     def finish(self, request: Request, record: Record, response: Response) -> None:
         """Record the response; for a watch, ResponseStarted now and ResponseComplete when it ends."""
-        status, outcome = _status(response), response.outcome
+        status, status_object = _status(response), response.status_object
         is_limited = not _is_authenticated(record.user) and _changed_nothing(request.info, response.status)
-        if is_limited and not self._admit_unauthenticated():
+        if is_limited and not self._rate_limiter.admit():
             return
-        if outcome is not None:
-            record.note_response(lambda: codec.encode(outcome))
+        if status_object is not None:
+            record.note_response(lambda: codec.encode(status_object))
         if response.stream is None:
             self._write(auditpolicy.COMPLETE, request, record, status)
             return
         self._write(auditpolicy.STARTED, request, record, status)
         response.stream = self._streamed(response.stream, request, record, status)
 
-    def close(self) -> None:
-        """Record how many events were dropped since the last report."""
-        self._report_dropped(at_once=True)
-
-    def _admit_unauthenticated(self) -> bool:
-        is_admitted = self._sampler.admit()
+    async def report_dropped(self) -> None:
+        """Record how many events were dropped since the last report. To be called every REPORT_INTERVAL seconds."""
         self._report_dropped()
-        return is_admitted
 
-    def _report_dropped(self, *, at_once: bool = False) -> None:
-        dropped = self._sampler.take_dropped(at_once=at_once)
-        if dropped is not None:
+    def close(self) -> None:
+        """Make the last report of dropped events."""
+        self._report_dropped()
+
+    def _report_dropped(self) -> None:
+        dropped = self._rate_limiter.take_dropped()
+        if dropped is not None and self._outputs.sink is not None:
             count, since = dropped
             line = loss_event("records-left-out", count, since, self._clock.now())
             self._outputs.sink(line, may_wait=True)
@@ -211,20 +217,25 @@ class Auditor:
         return is_write and not is_refused and self._outputs.is_retained(request.info)
 
     def _write(self, stage: str, request: Request, record: Record, status: Mapping[str, object] | None) -> None:
-        if record.config.includes_stage(stage):
-            if status is not None and auditpolicy.holds_credentials(request.info):
-                status = _without_message(status)
-            try:
-                line = _line(_event(stage, request, record, status, self._clock.now()))
-                self._outputs.sink(line, may_wait=request.info.verb in _READS)
-                self._metrics.events += 1
-                retained_sink = self._outputs.retained_sink
-                if retained_sink is not None and stage in _FINAL_STAGES and self._is_retained(request, status):
-                    # It may wait, because the main log has it already.
-                    retained_sink(line, may_wait=True)
-            except Exception:
-                # The change has been made: a failure to record it must not change the response.
-                _log.exception("failed to record an audit event", extra={"request_id": request.request_id})
+        sink, retained_sink = self._outputs.sink, self._outputs.retained_sink
+        if stage not in _FINAL_STAGES or not self._is_retained(request, status):
+            retained_sink = None
+        if not record.config.includes_stage(stage) or (sink is None and retained_sink is None):
+            return
+        if status is not None and auditpolicy.holds_credentials(request.info):
+            status = _without_message(status)
+        try:
+            line = _line(_event(stage, request, record, status, self._clock.now()))
+            if sink is not None:
+                sink(line, may_wait=request.info.verb in _READS)
+            self._metrics.events += 1
+            if retained_sink is not None:
+                # It may wait if the main log has it already.
+                retained_sink(line, may_wait=sink is not None)
+        except Exception:
+            # The change has been made: a failure to record it must not change the response.
+            self._metrics.failed += 1
+            _log.exception("failed to record an audit event", extra={"request_id": request.request_id})
 
 
 def _is_authenticated(user: context.User) -> bool:
@@ -399,9 +410,9 @@ def _without_message(status: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _status(response: Response) -> Mapping[str, object]:
-    if response.outcome is None:
+    if response.status_object is None:
         return {"metadata": {}, "code": response.status}
-    return {**_without_type(response.outcome), "code": response.status}
+    return {**_without_type(response.status_object), "code": response.status}
 
 
 def _without_type(status: Mapping[str, object]) -> dict[str, object]:

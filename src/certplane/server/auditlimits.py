@@ -14,6 +14,7 @@ from typing import Any, Final
 from certplane.clock import Clock
 from certplane.golang import formatting
 from certplane.meta import context
+from certplane.tokenbucket import TokenBucket
 
 #: Maximum bytes of an event that is not truncated: usual requests have a kilobyte.
 SHORT: Final = 2048
@@ -77,13 +78,13 @@ def user_info(user: context.User) -> dict[str, object]:
         document["username"] = limit_name(user.name)
     if user.uid:
         document["uid"] = limit_name(user.uid)
-    room = _MAX_USER_LENGTH
-    groups, room = _take_fitting(user.groups, room)
+    remaining = _MAX_USER_LENGTH
+    groups, remaining = _take_fitting(user.groups, remaining)
     extra: dict[str, list[str]] = {}
     for key, values in user.extra.items():
-        if room <= 0:
+        if remaining <= 0:
             break
-        taken, room = _take_fitting(values, room - len(key))
+        taken, remaining = _take_fitting(values, remaining - len(key))
         extra[limit_name(key)] = taken
     omitted = len(user.groups) - len(groups), len(user.extra) - len(extra)
     if any(omitted):
@@ -95,58 +96,46 @@ def user_info(user: context.User) -> dict[str, object]:
     return document
 
 
-def _take_fitting(values: Sequence[str], room: int) -> tuple[list[str], int]:
-    """The first values that fit into the room, truncated; and the room that is left."""
+def _take_fitting(values: Sequence[str], remaining: int) -> tuple[list[str], int]:
+    """The first values that fit into `remaining` characters, truncated; and how many characters remain."""
     taken = []
     for value in values:
-        if room <= 0:
+        if remaining <= 0:
             break
         taken.append(limit_name(value))
-        room -= len(taken[-1])
-    return taken, room
+        remaining -= len(taken[-1])
+    return taken, remaining
 
 
-class Sampler:
-    """A token bucket that limits events: `rate` a second, 0 for no limit. The burst of a hundred is large enough to
+class EventRateLimiter:
+    """Limits events: `rate` a second, 0 for no limit, and counts the others. The burst of a hundred is large enough to
     record a short attack completely.
     """
 
-    #: Seconds between two reports of dropped events.
-    REPORT_INTERVAL: Final = 60.0
     _BURST: Final = 100
 
     def __init__(self, rate: int, clock: Clock) -> None:
-        self._rate = rate
         self._clock = clock
-        self._burst = float(max(self._BURST, rate))
-        self._tokens = self._burst
-        self._refilled = clock.monotonic()
-        self._dropped_since: tuple[datetime.datetime, float] | None = None
+        self._bucket = TokenBucket(clock, rate, max(self._BURST, rate)) if rate else None
+        self._dropped_since: datetime.datetime | None = None
         self._dropped = 0
         #: All events dropped since the start.
         self.total_dropped = 0
 
     def admit(self) -> bool:
         """Whether the next event is written; otherwise it is counted as dropped."""
-        now = self._clock.monotonic()
-        self._tokens = min(self._burst, self._tokens + (now - self._refilled) * self._rate)
-        self._refilled = now
-        if not self._rate:
-            return True
-        if self._tokens >= 1:
-            self._tokens -= 1
+        if self._bucket is None or self._bucket.take():
             return True
         if self._dropped_since is None:
-            self._dropped_since = self._clock.now(), now
+            self._dropped_since = self._clock.now()
         self._dropped += 1
         self.total_dropped += 1
         return False
 
-    def take_dropped(self, *, at_once: bool = False) -> tuple[int, datetime.datetime] | None:
-        """How many events were dropped, and since when; None before REPORT_INTERVAL, unless `at_once`. Resets both."""
-        since = self._dropped_since
-        if since is None or not (at_once or self._clock.monotonic() - since[1] >= self.REPORT_INTERVAL):
+    def take_dropped(self) -> tuple[int, datetime.datetime] | None:
+        """How many events were dropped since the last call, and when the first was; None if there were none."""
+        if self._dropped_since is None:
             return None
-        dropped = self._dropped, since[0]
+        dropped = self._dropped, self._dropped_since
         self._dropped_since, self._dropped = None, 0
         return dropped

@@ -40,7 +40,7 @@ EncodeLoss = Callable[[int, datetime.datetime, datetime.datetime], bytes]
 
 class LogFile:
     """A log of lines. A failure to write raises nothing: the lost lines are counted, and the failure is reported in the
-    server's log now and then. When the file can be written again, its next line is one from `encode_loss`.
+    server's log at most once a minute. When the file can be written again, its next line is one from `encode_loss`.
     """
 
     def __init__(self, path: pathlib.Path, rotation: LogRotation, clock: Clock, encode_loss: EncodeLoss) -> None:
@@ -76,10 +76,11 @@ class LogFile:
             self._write(lines)
 
     def _write(self, lines: bytes) -> None:
-        written = 0
-        loss = self._encode_loss(self._lost, self._lost_since, self._clock.now()) if self._lost else b""
-        lines = loss + lines
+        written, loss = 0, b""
         try:
+            if self._lost:
+                loss = self._encode_loss(self._lost, self._lost_since, self._clock.now())
+                lines = loss + lines
             if self._handle is None:
                 self._open()
             limit = self._rotation.maxsize * _MEGABYTE
@@ -88,8 +89,9 @@ class LogFile:
             written = self._append(lines)
             if written < len(lines):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            if written >= len(loss):
+        except Exception as error:
+            # Whatever failed, the lines are not in the file and have to be counted.
+            if loss and written >= len(loss):
                 self._lost = 0
             self._count_lost(lines.count(b"\n", max(written, len(loss))), error)
         else:
@@ -97,16 +99,16 @@ class LogFile:
                 _log.warning("audit log recovered", extra={"path": self._path, "lost": self._lost})
             self._lost, self.problem = 0, ""
 
-    def _count_lost(self, count: int, error: OSError) -> None:
+    def _count_lost(self, count: int, error: Exception) -> None:
         if not self._lost:
             self._lost_since = self._clock.now()
         self._lost += count
         self.lost += count
-        self.problem = error.strerror or str(error)
+        self.problem = files.error_text(error) if isinstance(error, OSError) else repr(error)
         if self._clock.monotonic() - self._logged >= _LOG_INTERVAL:
             self._logged = self._clock.monotonic()
             fields = {"path": self._path, "error": self.problem, "lost": self._lost}
-            _log.error("failed to write audit events", extra=fields)
+            _log.error("failed to write audit events", extra=fields, exc_info=not isinstance(error, OSError))
 
     def close(self) -> None:
         """Write the buffered lines and close the file. The next write opens it again."""
@@ -146,18 +148,23 @@ class LogFile:
             if not backup.exists():
                 self._path.rename(backup)
         except OSError as error:
-            # Renaming needs rights on the directory. Without them the file grows, but no event is lost.
+            # Renaming needs write permission on the directory. Without it the file grows, but no event is lost.
             if not self._rotation_failed:
                 _log.error("failed to rotate the audit log", extra={"path": self._path, "error": str(error)})
             self._rotation_failed = True
         self._open()
-        self._delete_old(now)
+        try:
+            self._delete_old(now)
+        except Exception:
+            # The next rotation tries again, and the lines that are being written must not be lost.
+            _log.exception("failed to delete rotated audit logs", extra={"path": self._path})
 
     def _delete_old(self, now: datetime.datetime) -> None:
         existing = backups(self._path)
         surplus = existing[: -self._rotation.maxbackup] if self._rotation.maxbackup else []
         if self._rotation.maxage:
-            limit = now - datetime.timedelta(days=self._rotation.maxage)
+            # Any number may be configured; dates begin with the year 1.
+            limit = now - datetime.timedelta(days=min(self._rotation.maxage, now.toordinal() - 1))
             surplus = [*surplus, *(file for file in existing if (_rotated_at(file, self._path) or now) < limit)]
         for file in surplus:
             with contextlib.suppress(OSError):

@@ -60,7 +60,7 @@ def _refuse_private_keys(data: bytes, request_id: str) -> None:
         raise errors.BadRequest(privatekeys.EXPOSED_MESSAGE)
 
 
-def decode(data: bytes, media_type: str, expected: Expected[T], call: context.Call) -> T:
+def decode(data: bytes, media_type: str, expected: Expected[T], call: context.VerbContext) -> T:
     """Decode the object in a body. Raises BadRequest; adds warnings to the call, as its fieldValidation says."""
     obj = _decode(data, media_type, expected, call)
     if (media_type != negotiation.JSON or b"\\u" in data) and not auditpolicy.holds_credentials(call.info):
@@ -69,7 +69,7 @@ def decode(data: bytes, media_type: str, expected: Expected[T], call: context.Ca
     return obj
 
 
-def _decode(data: bytes, media_type: str, expected: Expected[T], call: context.Call) -> T:
+def _decode(data: bytes, media_type: str, expected: Expected[T], call: context.VerbContext) -> T:
     if media_type == negotiation.PROTOBUF:
         return _decode_protobuf(data, expected)
     tree = _parse(data, media_type, expected)
@@ -108,7 +108,7 @@ def decode_delete_options(data: bytes, media_type: str) -> objects.DeleteOptions
 
 
 def _apply_field_validation(
-    duplicates: Sequence[str], strict_errors: Sequence[str], expected: Expected[Object], call: context.Call
+    duplicates: Sequence[str], strict_errors: Sequence[str], expected: Expected[Object], call: context.VerbContext
 ) -> None:
     """Refuse duplicate YAML keys and strict decoding errors, or add them to the warnings, as fieldValidation says."""
     if call.field_validation == "Ignore" or not (duplicates or strict_errors):

@@ -24,7 +24,7 @@ from typing import Any, Final
 import certplane
 from certplane import errors
 from certplane.clock import Clock
-from certplane.meta.resource import AnyAction, AnyKind, AnyResource
+from certplane.meta.resource import AnyKind, AnyResource, AnyVirtualResource
 from certplane.openapi import openapi2, openapi3
 from certplane.server import negotiation, rendering
 from certplane.server.exchange import Headers, Request
@@ -87,12 +87,12 @@ class Document:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _GroupVersion:
-    """The resources and actions of one version of a group."""
+    """The stored and the virtual resources of one version of a group."""
 
     group: str
     version: str
     resources: tuple[AnyResource, ...]
-    actions: tuple[AnyAction, ...]
+    virtuals: tuple[AnyVirtualResource, ...]
 
     @property
     def api_version(self) -> str:
@@ -118,14 +118,14 @@ class _HashedBody:
 class Discovery:
     """The documents of one server.
 
-    `resources` and `actions` are the catalogue. `server_address` is the host and port at which clients reach the
+    `resources` and `virtuals` are the catalogue. `server_address` is the host and port at which clients reach the
     server. The clock dates the OpenAPI documents. `others` are further documents by path, such as an issuer's keys.
     """
 
     def __init__(
         self,
         resources: Sequence[AnyResource],
-        actions: Sequence[AnyAction],
+        virtuals: Sequence[AnyVirtualResource],
         *,
         server_address: str,
         clock: Clock,
@@ -134,9 +134,9 @@ class Discovery:
         self._clock = clock
         self._others = others
         self._modified = email.utils.format_datetime(clock.now(), usegmt=True)
-        self._versions = _group_versions(resources, actions)
+        self._versions = _group_versions(resources, virtuals)
         self._plain = _plain_documents(self._versions, server_address)
-        self._encoded: dict[tuple[str, negotiation.Form], bytes] = {}
+        self._encoded: dict[tuple[str, negotiation.Representation], bytes] = {}
         self._aggregated_documents = {
             "/api": _with_etag(_aggregated([version for version in self._versions if not version.group])),
             "/apis": _with_etag(_aggregated([version for version in self._versions if version.group])),
@@ -197,7 +197,7 @@ class Discovery:
             body = self._encoded[path, form] = _encode(self._plain[path], form)
         return Document(200, form.media_type, body)
 
-    def _aggregate(self, path: str, form: negotiation.Form, request: Request) -> Document:
+    def _aggregate(self, path: str, form: negotiation.Representation, request: Request) -> Document:
         document, etag = self._aggregated_documents[path]
         headers = (("Cache-Control", "public"), ("Etag", etag), ("Vary", "Accept"))
         # Here kube-apiserver compares the whole field.
@@ -220,7 +220,7 @@ class Discovery:
             if version.group:
                 documents[f"apis/{version.group}"] = openapi3.group_document(version.group, _MINOR_VERSION)
             documents[version.path[1:]] = openapi3.group_version_document(
-                version.resources, version.actions, _MINOR_VERSION
+                version.resources, version.virtuals, _MINOR_VERSION
             )
         return documents
 
@@ -298,7 +298,7 @@ def _with_etag(document: Mapping[str, object]) -> tuple[Mapping[str, object], st
     return document, f'"{openapi3.digest(codec.encode(document))}"'
 
 
-def _encode(document: Mapping[str, object], form: negotiation.Form) -> bytes:
+def _encode(document: Mapping[str, object], form: negotiation.Representation) -> bytes:
     if form.media_type == negotiation.PROTOBUF:
         return protobuf.encode_document(document)
     return rendering.encode_json(codec.encode(document), form)
@@ -315,7 +315,7 @@ def _is_unmodified(last_modified: str, if_modified_since: str) -> bool:
 # --- content negotiation ------------------------------------------------------------------------------------------
 
 
-def _aggregated_form(accept: str) -> negotiation.Form | None:
+def _aggregated_form(accept: str) -> negotiation.Representation | None:
     """The accepted form of aggregated discovery, even if plain discovery comes first; None if it is not accepted."""
     for clause in negotiation.parse_accept(accept):
         parameters = dict(clause.parameters)
@@ -324,7 +324,7 @@ def _aggregated_form(accept: str) -> negotiation.Form | None:
             continue
         for media_type in negotiation.SUPPORTED:
             if clause.matches(media_type) and version in _AGGREGATED_VERSIONS:
-                return negotiation.Form(media_type, _AGGREGATED, version)
+                return negotiation.Representation(media_type, _AGGREGATED, version)
     return None
 
 
@@ -340,13 +340,15 @@ def _select_media_type(accept: str, media_types: Sequence[str]) -> str:
 # --- the order of groups, versions and resources ------------------------------------------------------------------
 
 
-def _group_versions(resources: Iterable[AnyResource], actions: Iterable[AnyAction]) -> tuple[_GroupVersion, ...]:
-    by_version: dict[tuple[str, str], tuple[list[AnyResource], list[AnyAction]]] = {}
+def _group_versions(
+    resources: Iterable[AnyResource], virtuals: Iterable[AnyVirtualResource]
+) -> tuple[_GroupVersion, ...]:
+    by_version: dict[tuple[str, str], tuple[list[AnyResource], list[AnyVirtualResource]]] = {}
     for resource in resources:
         by_version.setdefault((resource.group, resource.version), ([], []))[0].append(resource)
-    for action in actions:
-        group, version, _, _ = action.path
-        by_version.setdefault((group, version), ([], []))[1].append(action)
+    for virtual in virtuals:
+        group, version, _, _ = virtual.path
+        by_version.setdefault((group, version), ([], []))[1].append(virtual)
     return tuple(
         _GroupVersion(
             group,
@@ -411,7 +413,7 @@ def _groups(versions: Sequence[_GroupVersion]) -> list[dict[str, object]]:
 
 def _resources(group_version: _GroupVersion) -> list[dict[str, object]]:
     entries = [entry for resource in group_version.resources for entry in _resource_entries(resource)]
-    entries.extend(map(_action_entry, group_version.actions))
+    entries.extend(map(_virtual_entry, group_version.virtuals))
     return sorted(entries, key=lambda entry: str(entry["name"]))
 
 
@@ -419,20 +421,18 @@ def _entry(name: str, singular: str, namespaced: bool, kind: str, verbs: Sequenc
     return {"name": name, "singularName": singular, "namespaced": namespaced, "kind": kind, "verbs": list(verbs)}
 
 
-def _action_entry(action: AnyAction) -> dict[str, object]:
-    if action.parent is None:
-        return _entry(action.plural, action.kind.lower(), action.namespaced, action.kind, ("create",))
-    entry = _entry(f"{action.parent.plural}/{action.plural}", "", action.namespaced, action.kind, ("create",))
+def _virtual_entry(virtual: AnyVirtualResource) -> dict[str, object]:
+    if virtual.parent is None:
+        return _entry(virtual.plural, virtual.kind.lower(), virtual.namespaced, virtual.kind, ("create",))
+    entry = _entry(f"{virtual.parent.plural}/{virtual.plural}", "", virtual.namespaced, virtual.kind, ("create",))
     # Group and version are given only if they differ from those of the list.
-    return {**entry, "group": action.group, "version": action.version}
+    return {**entry, "group": virtual.group, "version": virtual.version}
 
 
 def _resource_entries(resource: AnyResource) -> Iterable[dict[str, object]]:
     entry = _entry(resource.plural, resource.singular_name, resource.namespaced, resource.kind, resource.verbs)
     if resource.short_names:
         entry["shortNames"] = list(resource.short_names)
-    if resource.categories:
-        entry["categories"] = list(resource.categories)
     entry["storageVersionHash"] = resource.storage_version_hash
     yield entry
     for subresource in resource.subresources:
@@ -447,9 +447,9 @@ def _aggregated(versions: Sequence[_GroupVersion]) -> dict[str, object]:
     """The APIGroupDiscoveryList of some groups."""
     by_group: dict[str, list[dict[str, Any]]] = {}
     for version in versions:
-        top_level_actions = [action for action in version.actions if action.parent is None]
-        entries = [_aggregated_resource(resource, version.actions) for resource in version.resources]
-        entries += map(_aggregated_action, top_level_actions)
+        top_level_virtuals = [virtual for virtual in version.virtuals if virtual.parent is None]
+        entries = [_aggregated_resource(resource, version.virtuals) for resource in version.resources]
+        entries += map(_aggregated_virtual, top_level_virtuals)
         entries.sort(key=lambda entry: str(entry["resource"]))
         version_entry = {"version": version.version, "resources": entries, "freshness": "Current"}
         by_group.setdefault(version.group, []).append(version_entry)
@@ -478,16 +478,14 @@ def _aggregated_entry(kind: AnyKind, singular: str, verbs: Sequence[str]) -> dic
     }
 
 
-def _aggregated_action(action: AnyAction) -> dict[str, object]:
-    return _aggregated_entry(action, action.kind.lower(), ("create",))
+def _aggregated_virtual(virtual: AnyVirtualResource) -> dict[str, object]:
+    return _aggregated_entry(virtual, virtual.kind.lower(), ("create",))
 
 
-def _aggregated_resource(resource: AnyResource, actions: Sequence[AnyAction]) -> dict[str, object]:
+def _aggregated_resource(resource: AnyResource, virtuals: Sequence[AnyVirtualResource]) -> dict[str, object]:
     entry = _aggregated_entry(resource, resource.singular_name, resource.verbs)
     if resource.short_names:
         entry["shortNames"] = list(resource.short_names)
-    if resource.categories:
-        entry["categories"] = list(resource.categories)
     subresources = [
         {
             "subresource": subresource.name,
@@ -496,10 +494,10 @@ def _aggregated_resource(resource: AnyResource, actions: Sequence[AnyAction]) ->
         }
         for subresource in resource.subresources
     ]
-    for action in actions:
-        if action.parent is not None and action.parent.plural == resource.plural:
-            kind = {"group": action.group, "version": action.version, "kind": action.kind}
-            subresources.append({"subresource": action.plural, "responseKind": kind, "verbs": ["create"]})
+    for virtual in virtuals:
+        if virtual.parent is not None and virtual.parent.plural == resource.plural:
+            kind = {"group": virtual.group, "version": virtual.version, "kind": virtual.kind}
+            subresources.append({"subresource": virtual.plural, "responseKind": kind, "verbs": ["create"]})
     if subresources:
         entry["subresources"] = sorted(subresources, key=lambda subresource: str(subresource["subresource"]))
     return entry

@@ -147,7 +147,8 @@ class Response(msgspec.Struct):
     """The response to a request.
 
     `stream`, if set, yields the body in chunks and replaces `body`; closing it stops its source. `headers` are the
-    header fields besides Content-Type, with names in lower case. `outcome` is the Status in the body, if it is one.
+    header fields besides Content-Type, with names in lower case. `status_object` is the Status in the body, if it is
+    one.
     """
 
     status: int
@@ -155,7 +156,7 @@ class Response(msgspec.Struct):
     body: bytes = b""
     stream: AsyncIterator[bytes] | None = None
     headers: list[tuple[bytes, bytes]] = []
-    outcome: Mapping[str, object] | None = None
+    status_object: Mapping[str, object] | None = None
 
 
 Handler = Callable[[Request], Awaitable[Response]]

@@ -1,7 +1,8 @@
 """The HTTP handlers of the verbs, for every kind: read options and body, call the registry, render the response.
 
-Knows no kind; it is given the endpoints. Requests are checked in the order of kube-apiserver: Accept header, query
-options, body size, content type, decoding, names against the path, and then the checks of the registry.
+Imports no kind; it is given the endpoints. Requests are checked in the order of kube-apiserver, which depends on the
+verb. A create checks Accept header, content type, body size, query options, decoding, names against the path, and then
+what the registry checks; an update checks body size, query options and content type in this order.
 """
 
 from __future__ import annotations
@@ -14,19 +15,18 @@ import msgspec
 from msgspec import structs
 
 from certplane import errors, offload
-from certplane.clock import Clock
 from certplane.golang import formatting
 from certplane.meta import context, names, options, selectors
 from certplane.meta.objects import Object
-from certplane.meta.resource import AnyAction, AnyKind, AnyObject, AnyResource, AnySubresource
-from certplane.registry import ownership, reads, verbs
-from certplane.registry.document import AnyDocument
+from certplane.meta.resource import AnyKind, AnyObject, AnyResource, AnySubresource, AnyVirtualResource
+from certplane.registry import managedfields, reads, verbs
+from certplane.registry.encodedobjects import AnyEncodedObject
 from certplane.server import bodies, negotiation, patching, rendering, tables, watches
 from certplane.server.exchange import Request, Response
 from certplane.wire import codec
 
-#: Handles an action: takes the decoded object and the call, returns the object of the response.
-ActionHandler = Callable[[AnyObject, context.Call], Awaitable[Object]]
+#: Handles a virtual resource: takes the decoded object and the call, returns the object of the response.
+VirtualHandler = Callable[[AnyObject, context.VerbContext], Awaitable[Object]]
 
 #: The kinds that each group has in every version, and some that every Kubernetes server knows. The error for a body of
 #: a known kind differs from the one for an unknown kind.
@@ -49,11 +49,11 @@ class Endpoint:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class ActionEndpoint:
+class VirtualEndpoint:
     """A kind that is not stored: a create returns a result."""
 
-    action: AnyAction
-    handler: ActionHandler
+    virtual: AnyVirtualResource
+    handler: VirtualHandler
 
 
 class ResourceRequest(msgspec.Struct, frozen=True):
@@ -61,8 +61,8 @@ class ResourceRequest(msgspec.Struct, frozen=True):
 
     http: Request
     endpoint: Endpoint
-    form: negotiation.Form
-    call: context.Call
+    form: negotiation.Representation
+    call: context.VerbContext
 
     @property
     def info(self) -> context.RequestInfo:
@@ -91,19 +91,17 @@ class API:
     def __init__(
         self,
         endpoints: Sequence[Endpoint],
-        actions: Sequence[ActionEndpoint],
-        clock: Clock,
+        virtuals: Sequence[VirtualEndpoint],
         open_watches: watches.Watches,
     ) -> None:
         self._endpoints = {_path_key(endpoint.resource): endpoint for endpoint in endpoints}
-        self._actions = {endpoint.action.path: endpoint for endpoint in actions}
-        self._versions = {key[:2] for key in (*self._endpoints, *self._actions)}
+        self._virtuals = {endpoint.virtual.path: endpoint for endpoint in virtuals}
+        self._versions = {key[:2] for key in (*self._endpoints, *self._virtuals)}
         self._known = set(_ELSEWHERE)
         for endpoint in endpoints:
             kinds = (endpoint.resource.kind, endpoint.resource.list_kind, *_COMMON)
             self._known |= {(version, kind) for version in endpoint.resource.api_versions for kind in kinds}
-        self._known |= {(endpoint.action.api_version, endpoint.action.kind) for endpoint in actions}
-        self._clock = clock
+        self._known |= {(endpoint.virtual.api_version, endpoint.virtual.kind) for endpoint in virtuals}
         self._watches = open_watches
         self._verbs: Mapping[str, Callable[[ResourceRequest], Awaitable[Response]]] = {
             "create": self._create,
@@ -122,12 +120,12 @@ class API:
         key = (info.group, info.version, info.resource)
         if len(info.parts) > 3:
             raise errors.NoSuchPath
-        action = self._actions.get((*key, info.subresource))
-        if action is not None:
-            return await self._act(request, action)
+        virtual = self._virtuals.get((*key, info.subresource))
+        if virtual is not None:
+            return await self._create_virtual(request, virtual)
         endpoint = self._endpoints.get(key)
         if endpoint is None:
-            if (*key, "") in self._actions:
+            if (*key, "") in self._virtuals:
                 raise errors.NoSuchPath
             if any(group == info.group for group, _ in self._versions):
                 raise errors.NoSuchPath
@@ -166,11 +164,10 @@ class API:
             form = dataclasses.replace(form, pretty=True)
         return await verb(ResourceRequest(request, endpoint, form, self._call(request)))
 
-    def _call(self, request: Request) -> context.Call:
-        return context.Call(
+    def _call(self, request: Request) -> context.VerbContext:
+        return context.VerbContext(
             user=request.user,
             info=request.info,
-            clock=self._clock,
             now=request.received,
             request_id=request.request_id,
             user_agent=request.headers.get(b"user-agent"),
@@ -240,11 +237,11 @@ class API:
         _check_name(resource, info, first)
         decoded = [first]
 
-        def next_object(_: AnyDocument | None) -> AnyObject:
+        def next_object(_: AnyEncodedObject | None) -> AnyObject:
             # Hooks modify the object, so a retry needs a fresh copy.
             return decoded.pop() if decoded else bodies.decode(body, media_type, expected, _silent(call))
 
-        outcome = await request.endpoint.registry.update(call, request.target, next_object, verbs.Style.REPLACE)
+        outcome = await request.endpoint.registry.update(call, request.target, next_object, verbs.UpdateMethod.REPLACE)
         return await self._respond(201 if outcome.created else 200, outcome.document, request)
 
     async def _patch(self, request: ResourceRequest) -> Response:
@@ -257,13 +254,13 @@ class API:
         call.size = bodies.decoding_cost(body, negotiation.YAML if applies else negotiation.JSON)
         patch = patching.Patch(patch_type, body, self._expected(resource), resource, call)
 
-        def next_object(stored: AnyDocument | None) -> AnyObject:
+        def next_object(stored: AnyEncodedObject | None) -> AnyObject:
             obj = patch.apply_to(stored, request.target)
             _check_name(resource, request.info, obj)
             return obj
 
-        style = verbs.Style.APPLY if applies else verbs.Style.PATCH
-        outcome = await request.endpoint.registry.update(call, request.target, next_object, style)
+        method = verbs.UpdateMethod.APPLY if applies else verbs.UpdateMethod.PATCH
+        outcome = await request.endpoint.registry.update(call, request.target, next_object, method)
         return await self._respond(201 if outcome.created else 200, outcome.document, request)
 
     async def _delete(self, request: ResourceRequest) -> Response:
@@ -271,18 +268,18 @@ class API:
         outcome = await request.endpoint.registry.delete(call, request.target, _deletion(delete_options))
         if not outcome.deleted:
             return await self._respond(202 if delete_options.is_legacy_cascade else 200, outcome.document, request)
-        if request.endpoint.resource.returns_deleted:
+        if request.endpoint.resource.return_deleted_object:
             return await self._respond(200, outcome.document, request)
         return self._respond_deleted(outcome.document, request)
 
-    def _respond_deleted(self, deleted: AnyDocument, request: ResourceRequest) -> Response:
+    def _respond_deleted(self, deleted: AnyEncodedObject, request: ResourceRequest) -> Response:
         resource = request.endpoint.resource
         details = {"name": deleted.object.metadata.name, "group": resource.group, "kind": resource.plural}
         details["uid"] = deleted.object.metadata.uid
         status = rendering.succeeded({key: value for key, value in details.items() if value})
         # Transforms apply to objects: a Status is sent as it is, in the negotiated media type.
         form = dataclasses.replace(request.form, transform="")
-        return Response(200, form.media_type, rendering.render_status(status, form), outcome=status)
+        return Response(200, form.media_type, rendering.render_status(status, form), status_object=status)
 
     async def _delete_collection(self, request: ResourceRequest) -> Response:
         if request.endpoint.resource.namespaced and not request.info.namespace:
@@ -311,7 +308,7 @@ class API:
         )
         return Response(200, request.form.media_type, body)
 
-    async def _read_delete_options(self, request: ResourceRequest) -> tuple[context.Call, options.DeleteOptions]:
+    async def _read_delete_options(self, request: ResourceRequest) -> tuple[context.VerbContext, options.DeleteOptions]:
         body = await bodies.receive(request.http)
         body_options = None
         if body:
@@ -326,11 +323,11 @@ class API:
         call.dry_run = delete_options.dry_run
         return call, delete_options
 
-    # --- actions --------------------------------------------------------------------------------------------------
+    # --- virtual resources ----------------------------------------------------------------------------------------
 
-    async def _act(self, request: Request, endpoint: ActionEndpoint) -> Response:
-        action, info = endpoint.action, request.info
-        if bool(info.name) != (action.parent is not None) or bool(info.namespace) != action.namespaced:
+    async def _create_virtual(self, request: Request, endpoint: VirtualEndpoint) -> Response:
+        virtual, info = endpoint.virtual, request.info
+        if bool(info.name) != (virtual.parent is not None) or bool(info.namespace) != virtual.namespaced:
             raise errors.NoSuchPath
         if info.verb != "create":
             raise errors.MethodNotAllowed
@@ -342,23 +339,23 @@ class API:
         media_type = negotiation.body_media_type(request.headers.get(b"content-type"))
         body = await bodies.receive(request)
         call = _apply_options(self._call(request), options.create_options(request.query))
-        expected = bodies.Expected(action.type, action.api_version, action.kind, self._is_known)
+        expected = bodies.Expected(virtual.type, virtual.api_version, virtual.kind, self._is_known)
         call.size = bodies.decoding_cost(body, media_type)
         obj = await offload.run(call.size, bodies.decode, body, media_type, expected, call)
-        _note_object(request, action, obj)
-        obj.kind, obj.api_version = action.kind, action.api_version
-        _check_namespace(action, info, obj)
+        _note_object(request, virtual, obj)
+        obj.kind, obj.api_version = virtual.kind, virtual.api_version
+        _check_namespace(virtual, info, obj)
         obj.metadata.namespace = info.namespace
-        if action.parent is None:
+        if virtual.parent is None:
             verbs.clear_system_metadata(obj.metadata)
-        action.default(obj)
-        writer = ownership.writer_of(call, action.api_version, info.subresource)
-        await offload.run(call.size, ownership.record, None, obj, action.shape, writer)
+        virtual.default(obj)
+        manager = managedfields.field_manager(call, virtual.api_version, info.subresource)
+        await offload.run(call.size, managedfields.record, None, obj, virtual.shape, manager)
         result = await endpoint.handler(obj, call)
         if request.note_response is not None:
             request.note_response(lambda: codec.encode(result))
-        _refuse_wrong_partial(form, action.group, action.kind, is_list=False)
-        rendered = await offload.run(call.size, rendering.render_result, result, action, form)
+        _refuse_wrong_partial(form, virtual.group, virtual.kind, is_list=False)
+        rendered = await offload.run(call.size, rendering.render_result, result, virtual, form)
         return Response(201, form.media_type, rendered)
 
     # --- shared ---------------------------------------------------------------------------------------------------
@@ -369,7 +366,7 @@ class API:
     def _expected(self, resource: AnyResource) -> bodies.Expected[Any]:
         return bodies.Expected(resource.type, resource.api_version, resource.kind, self._is_known)
 
-    async def _respond(self, code: int, document: AnyDocument, request: ResourceRequest) -> Response:
+    async def _respond(self, code: int, document: AnyEncodedObject, request: ResourceRequest) -> Response:
         _refuse_wrong_partial(request.form, document.resource.group, document.resource.kind, is_list=False)
         view = request.view
         if request.http.note_response is not None:
@@ -435,7 +432,7 @@ def _deletion(delete_options: options.DeleteOptions) -> verbs.Deletion:
     return verbs.Deletion(delete_options.uid, delete_options.resource_version, delete_options.propagation)
 
 
-def _apply_options(call: context.Call, write_options: options.WriteOptions) -> context.Call:
+def _apply_options(call: context.VerbContext, write_options: options.WriteOptions) -> context.VerbContext:
     call.dry_run = write_options.dry_run
     call.field_manager = write_options.field_manager
     call.field_validation = write_options.field_validation
@@ -443,7 +440,7 @@ def _apply_options(call: context.Call, write_options: options.WriteOptions) -> c
     return call
 
 
-def _silent(call: context.Call) -> context.Call:
+def _silent(call: context.VerbContext) -> context.VerbContext:
     """The same call with its warnings discarded: they were added in the first attempt."""
     return structs.replace(call, warnings=[])
 
@@ -465,7 +462,7 @@ def _check_namespace(resource: AnyKind, info: context.RequestInfo, obj: Object) 
         raise errors.BadRequest("the namespace of the provided object does not match the namespace sent on the request")
 
 
-def _refuse_wrong_partial(form: negotiation.Form, group: str, kind: str, *, is_list: bool) -> None:
+def _refuse_wrong_partial(form: negotiation.Representation, group: str, kind: str, *, is_list: bool) -> None:
     name = f"*{group.partition('.')[0] or 'core'}.{kind}"
     if is_list and form.transform == "PartialObjectMetadata":
         raise errors.NotAcceptable(f"you requested PartialObjectMetadata, but the requested object is a list ({name})")

@@ -24,16 +24,16 @@ _SUPERUSERS: Final = "system:masters"
 CHECK_INTERVAL: Final = 1.0
 
 
-class Ticket:
-    """A request in flight. `overdue` is set once it was cancelled at its deadline."""
+class InFlightRequest:
+    """A request in flight. `timed_out` is set once it was cancelled at its deadline."""
 
-    __slots__ = ("deadline", "is_read", "overdue", "task")
+    __slots__ = ("deadline", "is_read", "task", "timed_out")
 
     def __init__(self, *, is_read: bool, deadline: float, task: asyncio.Task[object] | None) -> None:
         self.is_read = is_read
         self.deadline = deadline
         self.task = task
-        self.overdue = False
+        self.timed_out = False
 
 
 class InFlightLimiter:
@@ -45,16 +45,16 @@ class InFlightLimiter:
         self._max_writes = limits.max_mutating_requests_inflight
         self._timeout = limits.request_timeout.total_seconds()
         self._reads = self._writes = 0
-        self._tickets: set[Ticket] = set()
+        self._requests: set[InFlightRequest] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         telemetry.observe_inflight(lambda: self._reads, lambda: self._writes)
 
-    def admit(self, request: Request) -> Ticket | None:
-        """A ticket, to be returned with `release`; None if too many requests are in flight."""
+    def admit(self, request: Request) -> InFlightRequest | None:
+        """Count a request, until it is passed to `release`; None if too many requests are in flight."""
         is_read = request.info.verb in _READS
         if request.identity is not None:
             # In-process calls have no limit, and the limiter must not cancel their tasks.
-            ticket = Ticket(is_read=is_read, deadline=0.0, task=None)
+            in_flight = InFlightRequest(is_read=is_read, deadline=0.0, task=None)
         else:
             is_full = self._reads >= self._max_reads if is_read else self._writes >= self._max_writes
             if is_full and _SUPERUSERS not in request.user.groups:
@@ -63,27 +63,28 @@ class InFlightLimiter:
             # asyncio.get_running_loop() costs a system call each time.
             self._loop = self._loop or asyncio.get_running_loop()
             task = asyncio.current_task(self._loop)
-            ticket = Ticket(is_read=is_read, deadline=self._clock.monotonic() + seconds, task=task)
-            self._tickets.add(ticket)
+            in_flight = InFlightRequest(is_read=is_read, deadline=self._clock.monotonic() + seconds, task=task)
+            self._requests.add(in_flight)
         if is_read:
             self._reads += 1
         else:
             self._writes += 1
-        return ticket
+        return in_flight
 
-    def release(self, ticket: Ticket) -> None:
-        """The request of this ticket has ended."""
-        self._tickets.discard(ticket)
-        if ticket.is_read:
+    def release(self, in_flight: InFlightRequest) -> None:
+        """The request has ended."""
+        self._requests.discard(in_flight)
+        if in_flight.is_read:
             self._reads -= 1
         else:
             self._writes -= 1
 
-    async def cancel_overdue(self) -> None:
+    async def cancel_timed_out(self) -> None:
         """Cancel the requests that have passed their deadline. Call it every CHECK_INTERVAL seconds."""
         now = self._clock.monotonic()
         # One scan a second costs less than a timer for each request.
-        for ticket in [ticket for ticket in self._tickets if ticket.deadline < now and not ticket.overdue]:
-            ticket.overdue = True
-            if ticket.task is not None:
-                ticket.task.cancel()
+        late = [in_flight for in_flight in self._requests if in_flight.deadline < now and not in_flight.timed_out]
+        for in_flight in late:
+            in_flight.timed_out = True
+            if in_flight.task is not None:
+                in_flight.task.cancel()

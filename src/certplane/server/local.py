@@ -38,12 +38,13 @@ class InProcessTransport:
             yield api.Response(reply.status, _headers(reply), chunks=chunks)
 
     async def _handle(self, request: api.Request) -> exchange.Response:
+        request.before_sending()
         fields = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in request.headers.items()]
         fields.append((b"user-agent", self._user_agent))
         return await self._handler(
             exchange.Request(
                 method=request.method,
-                path=urllib.parse.unquote(request.path),
+                path=request.path,
                 raw_query=urllib.parse.urlencode(request.query) if request.query else "",
                 headers=exchange.Headers(fields),
                 chunks=lambda: _single(request.body),

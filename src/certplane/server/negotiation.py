@@ -31,7 +31,7 @@ ALL_TRANSFORMS: Final = ("Table", *PARTIAL)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Form:
+class Representation:
     """The form of a response. `transform` is empty, Table, PartialObjectMetadata or PartialObjectMetadataList."""
 
     media_type: str = JSON
@@ -41,7 +41,7 @@ class Form:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Clause:
+class MediaRange:
     """A media range of an Accept header, compared case-sensitively."""
 
     type: str
@@ -54,7 +54,7 @@ class Clause:
         type_, _, subtype = media_type.partition("/")
         return self.type in (type_, "*") and self.subtype in (subtype, "*")
 
-    def precedes(self, other: Clause) -> bool:
+    def precedes(self, other: MediaRange) -> bool:
         # Not a total order: a range without a wildcard moves before one with a wildcard, whatever the qualities are.
         return (
             self.quality > other.quality
@@ -74,23 +74,23 @@ def _ranges(accept: str) -> Sequence[str]:
 
 
 @boundedcache.memoize()
-def parse_accept(accept: str) -> tuple[Clause, ...]:
+def parse_accept(accept: str) -> tuple[MediaRange, ...]:
     """The media ranges of an Accept header, best first. Invalid ones are ignored."""
-    parsed: list[Clause] = []
+    parsed: list[MediaRange] = []
     for part in _ranges(accept):
         media, *parameters = part.split(";", MAX_PARAMETERS + 1)[: MAX_PARAMETERS + 1]
-        clause = _clause(media.strip(" "), parameters)
-        if clause is None:
+        media_range = _media_range(media.strip(" "), parameters)
+        if media_range is None:
             continue
         # Insertion sort, as in goautoneg: without a total order the result depends on the algorithm.
         index = len(parsed)
-        while index and clause.precedes(parsed[index - 1]):
+        while index and media_range.precedes(parsed[index - 1]):
             index -= 1
-        parsed.insert(index, clause)
+        parsed.insert(index, media_range)
     return tuple(parsed)
 
 
-def _clause(media: str, parameters: Sequence[str]) -> Clause | None:
+def _media_range(media: str, parameters: Sequence[str]) -> MediaRange | None:
     type_, _, subtype = ("*/*" if media == "*" else media).partition("/")
     if not subtype or "/" in subtype:
         return None
@@ -103,7 +103,7 @@ def _clause(media: str, parameters: Sequence[str]) -> Clause | None:
             quality = _quality(value)
         else:
             pairs.append((name.strip(" "), value.strip(" ")))
-    return Clause(type_.strip(" "), subtype.strip(" "), quality, tuple(pairs))
+    return MediaRange(type_.strip(" "), subtype.strip(" "), quality, tuple(pairs))
 
 
 # The possessive ++ avoids backtracking, whose cost would be quadratic in the number of digits.
@@ -115,12 +115,12 @@ def _quality(text: str) -> float:
 
 
 @boundedcache.memoize()
-def negotiate(accept: str, transforms: tuple[str, ...]) -> Form:
-    """The form of the first acceptable clause of an Accept header; JSON if it is empty. Raises UnsupportedForm."""
+def negotiate(accept: str, transforms: tuple[str, ...]) -> Representation:
+    """The form of the first acceptable media range of an Accept header; JSON if it is empty. Raises UnsupportedForm."""
     if not accept:
-        return Form()
-    for clause in parse_accept(accept):
-        form = _form(clause, transforms)
+        return Representation()
+    for media_range in parse_accept(accept):
+        form = _form(media_range, transforms)
         if form is not None:
             return form
     raise UnsupportedForm(MEDIA_TYPES)
@@ -146,22 +146,22 @@ class UnsupportedForm(errors.APIError):
         super().__init__(f"only the following media types are accepted: {accepted}")
 
 
-def check_watch_form(form: Form) -> None:
+def check_watch_form(form: Representation) -> None:
     """Check that a watch can be sent in a form. Raises UnsupportedForm."""
     if form.media_type == YAML:
         raise UnsupportedForm(_STREAMS)
 
 
-def _form(clause: Clause, transforms: tuple[str, ...]) -> Form | None:
+def _form(media_range: MediaRange, transforms: tuple[str, ...]) -> Representation | None:
     for media_type in SUPPORTED:
-        if clause.matches(media_type):
-            form = _transformed(media_type, dict(clause.parameters), transforms)
+        if media_range.matches(media_type):
+            form = _transformed(media_type, dict(media_range.parameters), transforms)
             if form is not None:
                 return form
     return None
 
 
-def _transformed(media_type: str, parameters: Mapping[str, str], transforms: tuple[str, ...]) -> Form | None:
+def _transformed(media_type: str, parameters: Mapping[str, str], transforms: tuple[str, ...]) -> Representation | None:
     transform = parameters.get("as", "")
     version = parameters.get("v", "")
     if parameters.get("stream", "watch") != "watch" or parameters.get("sv", "v1") != "v1":
@@ -171,16 +171,16 @@ def _transformed(media_type: str, parameters: Mapping[str, str], transforms: tup
             return None
         if media_type == PROTOBUF and transform == "Table":
             return None
-    return Form(media_type, transform, version or "v1", parameters.get("pretty") == "1")
+    return Representation(media_type, transform, version or "v1", parameters.get("pretty") == "1")
 
 
-def negotiate_status(accept: str, *, pretty: bool = False) -> Form:
+def negotiate_status(accept: str, *, pretty: bool = False) -> Representation:
     """The form of a Status: the first acceptable one without a transform, otherwise indented JSON."""
-    for clause in parse_accept(accept):
-        form = _form(clause, NO_TRANSFORMS)
+    for media_range in parse_accept(accept):
+        form = _form(media_range, NO_TRANSFORMS)
         if form is not None:
             return dataclasses.replace(form, pretty=form.pretty or pretty)
-    return Form(pretty=pretty or bool(accept))
+    return Representation(pretty=pretty or bool(accept))
 
 
 _BODY_TYPES: Final = frozenset(SUPPORTED)

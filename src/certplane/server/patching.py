@@ -19,8 +19,8 @@ from certplane.meta import context
 from certplane.meta.objects import Object
 from certplane.meta.resource import Resource
 from certplane.patch import apply, jsonpatch, strategic
-from certplane.registry import ownership, verbs
-from certplane.registry.document import Document
+from certplane.registry import managedfields, verbs
+from certplane.registry.encodedobjects import EncodedObject
 from certplane.server import bodies
 from certplane.wire import codec
 
@@ -57,7 +57,7 @@ class Patch(Generic[T]):
         body: bytes,
         expected: bodies.Expected[T],
         resource: Resource[T],
-        call: context.Call,
+        call: context.VerbContext,
     ) -> None:
         self._type = patch_type
         self._body = body
@@ -67,7 +67,7 @@ class Patch(Generic[T]):
         self._strict_errors: tuple[str, ...] = ()
         self._has_warned = False
 
-    def apply_to(self, stored: Document[T] | None, target: verbs.Target) -> T:
+    def apply_to(self, stored: EncodedObject[T] | None, target: verbs.Target) -> T:
         """The new object. `stored` is None only for server-side apply, which then creates the object."""
         if self._type == APPLY:
             return self._apply(stored, target)
@@ -151,13 +151,13 @@ class Patch(Generic[T]):
 
     # --- server-side apply ----------------------------------------------------------------------------------------
 
-    def _apply(self, stored: Document[T] | None, target: verbs.Target) -> T:
+    def _apply(self, stored: EncodedObject[T] | None, target: verbs.Target) -> T:
         resource, call = self._resource, self._call
         self._check_apply_type()
         ignored = target.subresource.reset_fields if target.subresource is not None else resource.reset_fields
-        writer = ownership.writer_of(call, resource.api_version, target.subresource_name, ignored)
+        manager = managedfields.field_manager(call, resource.api_version, target.subresource_name, ignored)
         live = codec.to_builtins(stored.object) if stored is not None else None
-        merged = apply.apply(live, self._content, resource.shape, writer, force=call.force)
+        merged = apply.apply(live, self._content, resource.shape, manager, force=call.force)
         self._validate_apply_fields()
         try:
             return codec.from_unstructured(merged, resource.type).object
@@ -202,8 +202,8 @@ def _parse_operations(body: bytes, *, is_checked: bool) -> tuple[object, Iterabl
     for index, operation in enumerate(tree):
         if isinstance(operation, gojson.Pairs):
             if is_checked:
-                room = codec.STRICT_LIMIT - len(strict_errors)
-                strict_errors += _operation_problems(operation, f"[{index}]", room)
+                remaining = codec.STRICT_LIMIT - len(strict_errors)
+                strict_errors += _operation_problems(operation, f"[{index}]", remaining)
         elif operation is not None:
             go_type = "handlers.jsonPatchOp" if is_checked else "jsonpatch.Operation"
             raise _not_operations(operation, go_type, is_checked=is_checked)

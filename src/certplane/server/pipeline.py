@@ -35,7 +35,7 @@ _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,64}\Z")
 
 
 @dataclasses.dataclass(slots=True)
-class Services:
+class Dependencies:
     """The dependencies of the stages. The composition root fills it in.
 
     `authenticate` raises Unauthorized, `impersonate` Forbidden. `impersonate` returns the effective user and the
@@ -58,7 +58,9 @@ class Services:
 class StageFunction(Protocol):
     """The work of one stage. `proceed` runs the remaining stages."""
 
-    def __call__(self, services: Services, request: Request, proceed: Handler) -> Coroutine[Any, Any, Response]: ...
+    def __call__(
+        self, dependencies: Dependencies, request: Request, proceed: Handler
+    ) -> Coroutine[Any, Any, Response]: ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,11 +71,11 @@ class Stage:
     run: StageFunction
 
 
-async def _identify(services: Services, request: Request, proceed: Handler) -> Response:
+async def _assign_request_id(dependencies: Dependencies, request: Request, proceed: Handler) -> Response:
     """Assign the request's id and time; turn errors of the later stages into responses."""
     audit_id = request.headers.get(b"audit-id")
     request.request_id = audit_id if audit_id and _REQUEST_ID.match(audit_id) else objects.new_uid()
-    request.received = services.clock.now()
+    request.received = dependencies.clock.now()
     try:
         response = await proceed(request)
     except errors.APIError as error:
@@ -108,12 +110,12 @@ def _truncate_warnings(warnings: Sequence[str]) -> list[str]:
     if sum(map(len, distinct)) <= _MAX_WARNINGS_LENGTH:
         return distinct
     truncated = []
-    room = _MAX_WARNINGS_LENGTH
+    remaining = _MAX_WARNINGS_LENGTH
     for warning in distinct:
-        if room <= 0:
+        if remaining <= 0:
             break
         truncated.append(warning[:_TRUNCATED_WARNING_LENGTH])
-        room -= len(truncated[-1])
+        remaining -= len(truncated[-1])
     return truncated
 
 
@@ -133,9 +135,9 @@ def _quote_warning(warning: str) -> str:
     )
 
 
-async def _classify(services: Services, request: Request, proceed: Handler) -> Response:
+async def _classify(dependencies: Dependencies, request: Request, proceed: Handler) -> Response:
     """Derive the verb, resource and name from method and path."""
-    _refuse_private_keys(services, request)
+    _refuse_private_keys(dependencies, request)
     request.query = exchange.parse_query(request.raw_query)
     request.info = requestinfo.parse(request.method, request.path, request.query)
     if request.info.verb != "watch":
@@ -147,7 +149,7 @@ async def _classify(services: Services, request: Request, proceed: Handler) -> R
 _MAX_LOGGED_FIELD_NAME: Final = 64
 
 
-def _refuse_private_keys(services: Services, request: Request) -> None:
+def _refuse_private_keys(dependencies: Dependencies, request: Request) -> None:
     """Refuse a private key in the URL or the headers, which logs, audit records and error messages would repeat."""
     shortest = privatekeys.MIN_LENGTH
     suspects = [field for field in request.headers if len(field[1]) >= shortest]
@@ -164,29 +166,29 @@ def _refuse_private_keys(services: Services, request: Request) -> None:
     for location, text in suspects:
         if privatekeys.contains_key(text):
             field = location[:_MAX_LOGGED_FIELD_NAME].decode("latin-1")
-            suppressed = services.log_limit.admit((request.source, field), request.received)
+            suppressed = dependencies.log_limit.admit((request.source, field), request.received)
             if suppressed is not None:
                 fields = {"request_id": request.request_id, "location": field, **suppressed}
                 _log.warning("request refused: it contains a private key", extra=fields)
             raise errors.BadRequest(privatekeys.EXPOSED_MESSAGE)
 
 
-async def _authenticate(services: Services, request: Request, proceed: Handler) -> Response:
+async def _authenticate(dependencies: Dependencies, request: Request, proceed: Handler) -> Response:
     """Authenticate the client. In-process calls carry their identity."""
     try:
-        request.user = request.identity if request.identity is not None else services.authenticate(request)
+        request.user = request.identity if request.identity is not None else dependencies.authenticate(request)
     except errors.Unauthorized as error:
-        if services.audit is not None:
-            services.audit.authentication_failed(request, _attributes(request), error.status())
+        if dependencies.audit is not None:
+            dependencies.audit.authentication_failed(request, _attributes(request), error.status())
         raise
     offload.current_user.set(request.user.name)
     return await proceed(request)
 
 
-async def _audit(services: Services, request: Request, proceed: Handler) -> Response:
+async def _audit(dependencies: Dependencies, request: Request, proceed: Handler) -> Response:
     """Record the request and its outcome, as the audit policy demands."""
-    record = services.audit.begin(request, _attributes(request)) if services.audit is not None else None
-    if services.audit is None or record is None:
+    record = dependencies.audit.begin(request, _attributes(request)) if dependencies.audit is not None else None
+    if dependencies.audit is None or record is None:
         return await proceed(request)
     request.note_request, request.note_response = record.note_request, record.note_response
     try:
@@ -194,18 +196,18 @@ async def _audit(services: Services, request: Request, proceed: Handler) -> Resp
     except errors.APIError as error:
         response = refusal(error, request)
     except ClientGone:
-        services.audit.finish(request, record, Response(_CLIENT_GONE, "", outcome=_CLIENT_GONE_STATUS))
+        dependencies.audit.finish(request, record, Response(_CLIENT_GONE, "", status_object=_CLIENT_GONE_STATUS))
         raise
     except asyncio.CancelledError:
         # The process is shutting down: no response is sent, but the change may have been made.
-        services.audit.finish(request, record, refusal(errors.Timeout(_SHUT_DOWN), request))
+        dependencies.audit.finish(request, record, refusal(errors.Timeout(_SHUT_DOWN), request))
         raise
     except Exception:
-        # Any bug: the record must be finished before `_identify` answers with an InternalError.
-        services.audit.panicked(request, record, {"metadata": {}, "status": "Failure", "code": 500})
+        # Any bug: the record must be finished before `_assign_request_id` answers with an InternalError.
+        dependencies.audit.panicked(request, record, {"metadata": {}, "status": "Failure", "code": 500})
         raise
     record.constraint = request.constraint
-    services.audit.finish(request, record, response)
+    dependencies.audit.finish(request, record, response)
     return response
 
 
@@ -215,25 +217,25 @@ _CLIENT_GONE_STATUS: Final = {
 _SHUT_DOWN: Final = "the server shut down before the request completed; the change may have been made"
 
 
-async def _impersonate(services: Services, request: Request, proceed: Handler) -> Response:
+async def _impersonate(dependencies: Dependencies, request: Request, proceed: Handler) -> Response:
     """Replace the user by the impersonated one, if impersonation is requested and allowed."""
     try:
-        request.user, request.constraint = services.impersonate(request, functools.partial(_attributes, request))
+        request.user, request.constraint = dependencies.impersonate(request, functools.partial(_attributes, request))
     except (errors.Forbidden, errors.BadRequest) as error:
         return _with_nosniff(refusal(error, request))
     request.classified = True
     return await proceed(request)
 
 
-async def _account(services: Services, request: Request, proceed: Handler) -> Response:
+async def _limit(dependencies: Dependencies, request: Request, proceed: Handler) -> Response:
     """Count and time the request; refuse it if too many are in flight, cancel it at its deadline."""
-    start = services.clock.monotonic()
-    ticket = None
+    start = dependencies.clock.monotonic()
+    in_flight = None
     code = 500
     try:
         if request.info.verb != "watch":
-            ticket = services.in_flight.admit(request)
-            if ticket is None:
+            in_flight = dependencies.in_flight.admit(request)
+            if in_flight is None:
                 code = 429
                 return _too_many_requests()
         response = await proceed(request)
@@ -246,16 +248,16 @@ async def _account(services: Services, request: Request, proceed: Handler) -> Re
         code = _CLIENT_GONE
         raise
     except asyncio.CancelledError:
-        if ticket is None or not ticket.overdue or ticket.task is None:
+        if in_flight is None or not in_flight.timed_out or in_flight.task is None:
             raise
-        ticket.task.uncancel()
+        in_flight.task.uncancel()
         code = errors.Timeout.code
         detail = "request did not complete within requested timeout - context deadline exceeded"
         raise errors.Timeout(f"Timeout: {detail}") from None
     finally:
-        if ticket is not None:
-            services.in_flight.release(ticket)
-        services.telemetry.count_request(_labels(request), code, services.clock.monotonic() - start)
+        if in_flight is not None:
+            dependencies.in_flight.release(in_flight)
+        dependencies.telemetry.count_request(_labels(request), code, dependencies.clock.monotonic() - start)
 
 
 #: The code in metrics and audit records of a request that was never received completely; it is never sent.
@@ -289,9 +291,9 @@ _METHODS: Final = {
 }  # fmt: skip
 
 
-async def _authorize(services: Services, request: Request, proceed: Handler) -> Response:
+async def _authorize(dependencies: Dependencies, request: Request, proceed: Handler) -> Response:
     """Authorize the user for the request."""
-    reason, denial = services.authorize(_attributes(request))
+    reason, denial = dependencies.authorize(_attributes(request))
     request.annotations |= {_DECISION: "forbid" if denial is not None else "allow", _REASON: reason}
     return await proceed(request) if denial is None else _with_nosniff(refusal(denial, request))
 
@@ -330,21 +332,21 @@ def _with_nosniff(response: Response) -> Response:
 
 
 STAGES: Final = (
-    Stage("identify", _identify),
+    Stage("request-id", _assign_request_id),
     Stage("classify", _classify),
     Stage("authenticate", _authenticate),
     Stage("audit", _audit),
     Stage("impersonate", _impersonate),
-    Stage("account", _account),
+    Stage("limit", _limit),
     Stage("authorize", _authorize),
 )
 
 
-def assemble(services: Services) -> Handler:
-    """All stages as one handler: the stages in order, then `services.route`."""
-    handler = services.route
+def assemble(dependencies: Dependencies) -> Handler:
+    """All stages as one handler: the stages in order, then `dependencies.route`."""
+    handler = dependencies.route
     for stage in reversed(STAGES):
-        handler = functools.partial(stage.run, services, proceed=handler)
+        handler = functools.partial(stage.run, dependencies, proceed=handler)
     return handler
 
 
@@ -355,8 +357,8 @@ def refusal(error: errors.APIError, request: Request) -> Response:
     form = negotiation.negotiate_status(request.headers.get(b"accept"), pretty=request.wants_pretty)
     status = error.status()
     # As in kube-apiserver, the audit record of a failed negotiation has the code only.
-    outcome = None if isinstance(error, errors.NotAcceptable) else status
-    response = Response(error.code, form.media_type, rendering.render_status(status, form), outcome=outcome)
+    status_object = None if isinstance(error, errors.NotAcceptable) else status
+    response = Response(error.code, form.media_type, rendering.render_status(status, form), status_object=status_object)
     if error.retry_after:
         response.headers.append((b"retry-after", str(error.retry_after).encode("ascii")))
     return response

@@ -17,9 +17,9 @@ from msgspec import structs
 from certplane import offload
 from certplane.golang import formatting, goyaml
 from certplane.meta import objects
-from certplane.meta.resource import AnyAction, AnyResource
-from certplane.registry import document, reads
-from certplane.registry.document import AnyDocument
+from certplane.meta.resource import AnyResource, AnyVirtualResource
+from certplane.registry import encodedobjects, reads
+from certplane.registry.encodedobjects import AnyEncodedObject
 from certplane.server import negotiation, tables
 from certplane.wire import codec, protobuf
 
@@ -29,7 +29,7 @@ INITIAL_END: Final = "k8s.io/initial-events-end"
 class View(msgspec.Struct, frozen=True):
     """How one request wants objects rendered: the form, the includeObject of tables, and the time for ages."""
 
-    form: negotiation.Form
+    form: negotiation.Representation
     include: str
     now: datetime.datetime
 
@@ -39,21 +39,21 @@ def indent(encoded: bytes) -> bytes:
     return formatting.escape_html(json.dumps(json.loads(encoded), indent=2, ensure_ascii=False).encode("utf-8"))
 
 
-def encode_json(encoded: bytes, form: negotiation.Form) -> bytes:
+def encode_json(encoded: bytes, form: negotiation.Representation) -> bytes:
     """An encoded JSON document as the body of a response in JSON or YAML."""
     if form.media_type == negotiation.YAML:
         return goyaml.dump(msgspec.json.decode(encoded)).encode("utf-8")
     return indent(encoded) if form.pretty else encoded + b"\n"
 
 
-def render_status(fields: Mapping[str, object], form: negotiation.Form) -> bytes:
+def render_status(fields: Mapping[str, object], form: negotiation.Representation) -> bytes:
     """Render a Status."""
     if form.media_type == negotiation.PROTOBUF:
         return protobuf.encode_status(fields)
     return encode_json(codec.encode(fields), form)
 
 
-def rendering_cost(documents: Sequence[AnyDocument], form: negotiation.Form) -> int:
+def rendering_cost(documents: Sequence[AnyEncodedObject], form: negotiation.Representation) -> int:
     """The cost of rendering, in the unit of `offload.run`. Plain JSON costs nothing: it is stored like that."""
     if form.media_type == negotiation.JSON and not form.transform and not form.pretty:
         return 0
@@ -61,7 +61,7 @@ def rendering_cost(documents: Sequence[AnyDocument], form: negotiation.Form) -> 
     return size * (offload.YAML_FACTOR if form.media_type == negotiation.YAML else 1)
 
 
-def render_object(document: AnyDocument, view: View) -> bytes:
+def render_object(document: AnyEncodedObject, view: View) -> bytes:
     """Render a single object."""
     form = view.form
     if form.transform == "Table":
@@ -75,19 +75,19 @@ def render_object(document: AnyDocument, view: View) -> bytes:
     return encode_json(document.wire, form)
 
 
-def _render_metadata(obj: objects.Object, form: negotiation.Form) -> bytes:
+def _render_metadata(obj: objects.Object, form: negotiation.Representation) -> bytes:
     metadata = tables.partial(obj, form.meta_version)
     if form.media_type == negotiation.PROTOBUF:
         return protobuf.encode(metadata, metadata.api_version, metadata.kind)
     return encode_json(codec.encode(metadata), form)
 
 
-def render_result(obj: objects.Object, action: AnyAction, form: negotiation.Form) -> bytes:
-    """Render the result of an action."""
+def render_result(obj: objects.Object, virtual: AnyVirtualResource, form: negotiation.Representation) -> bytes:
+    """Render the result of a virtual resource."""
     if form.transform:
         return _render_metadata(obj, form)
     if form.media_type == negotiation.PROTOBUF:
-        return protobuf.encode(obj, action.api_version, action.kind)
+        return protobuf.encode(obj, virtual.api_version, virtual.kind)
     return encode_json(codec.encode(obj), form)
 
 
@@ -121,7 +121,7 @@ def render_list(resource: AnyResource, listing: reads.AnyListing, view: View) ->
 # --- watch --------------------------------------------------------------------------------------------------------
 
 
-def stream_type(form: negotiation.Form) -> str:
+def stream_type(form: negotiation.Representation) -> str:
     """The content type of a watch."""
     return f"{negotiation.PROTOBUF};stream=watch" if form.media_type == negotiation.PROTOBUF else form.media_type
 
@@ -131,34 +131,34 @@ class UnsupportedEvent(Exception):
 
 
 class Framer:
-    """Encodes the notices of one watch as frames. Its state is whether the columns of a table have been sent."""
+    """Encodes the events of one watch as frames. Its state is whether the columns of a table have been sent."""
 
     def __init__(self, resource: AnyResource, view: View) -> None:
         self._resource = resource
         self._view = view
         self._columns_sent = False
         is_plain = not view.form.transform and view.form.media_type == negotiation.JSON
-        #: All watches share their frames in plain JSON, under this key of `notice.frames`.
+        #: All watches share their frames in plain JSON, under this key of `event.frames`.
         self._shared = "json" if is_plain else ""
 
-    def frame(self, notice: reads.AnyNotice) -> bytes:
+    def frame(self, event: reads.AnyWatchEvent) -> bytes:
         if self._shared:
-            frame = notice.frames.get(self._shared)
+            frame = event.frames.get(self._shared)
             if frame is None:
-                frame = b'{"type":"%b","object":%b}\n' % (notice.type.encode("ascii"), notice.document.wire)
-                notice.frames[self._shared] = frame
+                frame = b'{"type":"%b","object":%b}\n' % (event.type.encode("ascii"), event.document.wire)
+                event.frames[self._shared] = frame
             return frame
-        return self.event(notice.type, notice.document)
+        return self.encode_event(event.type, event.document)
 
-    def cost(self, documents: Sequence[AnyDocument]) -> int:
+    def cost(self, documents: Sequence[AnyEncodedObject]) -> int:
         """The cost of encoding the frames of these documents, in the unit of `offload.run`."""
         return rendering_cost(documents, self._view.form)
 
-    def initial(self, documents: Sequence[AnyDocument]) -> bytes:
+    def initial(self, documents: Sequence[AnyEncodedObject]) -> bytes:
         """The frames of the initial events of a watch. Raises UnsupportedEvent."""
-        return b"".join([self.event("ADDED", document) for document in documents])
+        return b"".join([self.encode_event("ADDED", document) for document in documents])
 
-    def event(self, type_: str, document: AnyDocument) -> bytes:
+    def encode_event(self, type_: str, document: AnyEncodedObject) -> bytes:
         """The frame of one event. Raises UnsupportedEvent."""
         form = self._view.form
         if form.transform == "Table":
@@ -191,7 +191,7 @@ class Framer:
         if initial_end and view.include == "None":
             # The initial-events-end annotation is in the metadata, so this row needs it.
             self._view = structs.replace(view, include="Metadata")
-        frame = self.event("BOOKMARK", document.from_complete_object(self._resource, blank))
+        frame = self.encode_event("BOOKMARK", encodedobjects.from_complete_object(self._resource, blank))
         self._view = view
         return frame
 
@@ -211,8 +211,8 @@ def succeeded(details: Mapping[str, object]) -> dict[str, object]:
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
 
-def frames(notices: Sequence[reads.AnyNotice], framer: Framer) -> bytes:
-    """The frames of a batch of notices."""
-    if len(notices) == 1:
-        return framer.frame(notices[0])
-    return b"".join([framer.frame(notice) for notice in notices])
+def frames(events: Sequence[reads.AnyWatchEvent], framer: Framer) -> bytes:
+    """The frames of a batch of events."""
+    if len(events) == 1:
+        return framer.frame(events[0])
+    return b"".join([framer.frame(event) for event in events])

@@ -15,7 +15,7 @@ from certplane import errors
 from certplane.golang import formatting
 from certplane.meta import objects, responses
 from certplane.meta.resource import AnyResource
-from certplane.registry.document import AnyDocument
+from certplane.registry.encodedobjects import AnyEncodedObject
 from certplane.wire import codec
 
 _INCLUDES: Final = ("", "Metadata", "Object", "None")
@@ -45,7 +45,7 @@ def columns(resource: AnyResource) -> Sequence[Mapping[str, object]]:
     ]
 
 
-def row(document: AnyDocument, include: str, version: str, now: datetime.datetime) -> dict[str, object]:
+def row(document: AnyEncodedObject, include: str, version: str, now: datetime.datetime) -> dict[str, object]:
     """One object as a row. `version` is the requested version of meta.k8s.io."""
     obj = document.object
     return {
@@ -54,7 +54,7 @@ def row(document: AnyDocument, include: str, version: str, now: datetime.datetim
     }
 
 
-def _embedded(document: AnyDocument, include: str, version: str) -> object:
+def _embedded(document: AnyEncodedObject, include: str, version: str) -> object:
     if include == "Object":
         return msgspec.Raw(document.wire)
     if include == "None":

@@ -75,9 +75,9 @@ class Watches:
             yield frames
             if self._draining:
                 return
-            async for notices in stream.notices:
-                if notices:
-                    yield rendering.frames(notices, framer)
+            async for events in stream.events:
+                if events:
+                    yield rendering.frames(events, framer)
                 # An empty batch means that a bookmark is due; one with the initial resourceVersion would be useless.
                 elif watcher.revision > stream.revision:
                     yield framer.bookmark(watcher.revision, initial_end=False)

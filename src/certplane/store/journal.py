@@ -1,7 +1,8 @@
-"""The issuance journal: the bytes to be signed for a request, recorded until the certificate is published.
+"""The issuance journal: what is to be signed for a request, recorded until the certificate is published.
 
-The signer records the bytes under the request's UID before it uses the CA key. So every signature has a record, and
-after a crash the signer signs the same bytes again instead of others. Durability is that of the store.
+The signer writes a record under the request's UID before it uses the CA key. So every signature has a record, and
+after a crash the signer signs the same bytes again instead of others. The content of a record is the signer's
+(`Issuer.record`). Durability is that of the store.
 """
 
 from __future__ import annotations
@@ -15,25 +16,25 @@ _PREFIX: Final = "/certplane/issuance/"
 
 
 class Journal:
-    """The TBSCertificate bytes of unpublished certificates, by UID. All methods raise contract.StoreError."""
+    """The records of unpublished certificates, by UID. All methods raise contract.StoreError."""
 
     def __init__(self, store: contract.Store) -> None:
         self._store = store
         #: The revision of each entry, for the next compare-and-swap.
         self._revisions: dict[str, int] = {}
 
-    async def record(self, uid: str, to_be_signed: bytes) -> bytes:
+    async def record(self, uid: str, content: bytes) -> bytes:
         """Record the bytes for a UID if it has no entry yet. Returns the recorded bytes."""
         try:
-            stored = await self._store.create(_PREFIX + uid, to_be_signed)
+            stored = await self._store.create(_PREFIX + uid, content)
         except contract.KeyExists as error:
             stored = error.current
         self._revisions[uid] = stored.mod_revision
         return stored.value
 
-    async def replace(self, uid: str, to_be_signed: bytes) -> None:
+    async def replace(self, uid: str, content: bytes) -> None:
         """Replace the entry of a UID, because the recorded bytes can no longer be signed."""
-        stored = await self._store.update(_PREFIX + uid, to_be_signed, self._revisions[uid])
+        stored = await self._store.update(_PREFIX + uid, content, self._revisions[uid])
         self._revisions[uid] = stored.mod_revision
 
     async def delete(self, uid: str) -> None:
@@ -45,5 +46,8 @@ class Journal:
     async def entries(self) -> Sequence[tuple[str, bytes]]:
         """All entries: UID and bytes."""
         items = (await self._store.list(_PREFIX)).items
-        self._revisions |= {item.key.removeprefix(_PREFIX): item.mod_revision for item in items}
+        for item in items:
+            uid = item.key.removeprefix(_PREFIX)
+            # An entry may have been written since it was listed.
+            self._revisions[uid] = max(item.mod_revision, self._revisions.get(uid, 0))
         return [(item.key.removeprefix(_PREFIX), item.value) for item in items]

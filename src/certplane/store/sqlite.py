@@ -80,7 +80,7 @@ class SQLiteStore:
         self._reader_lock = threading.Lock()
         self._files = store_files
         state = sqlitewriter.read(writer)
-        self._current = state.heads
+        self._current = state.newest
         self._keys = sorted(self._current)
         self._compacted = state.compacted
         #: Reads at an older revision are incomplete: a compaction that is not finished may already have removed rows.
@@ -347,7 +347,7 @@ def _connect(path: pathlib.Path, connections: list[sqlite3.Connection]) -> sqlit
     """Open a connection, and add it to `connections` before anything can fail."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=32)
     connections.append(connection)
-    # A damaged key must not prevent reading the others.
+    # A corrupt key must not prevent reading the others.
     connection.text_factory = _text
     connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
     connection.execute("PRAGMA journal_mode = WAL")

@@ -100,7 +100,7 @@ class State:
     rows, and SQLite's `data_version`, by which the writing connection detects commits of other connections.
     """
 
-    heads: dict[str, contract.KeyValue]
+    newest: dict[str, contract.KeyValue]
     revision: int
     compacted: int
     rows: int
@@ -110,10 +110,10 @@ class State:
 def read(connection: sqlite3.Connection) -> State:
     """The contents of a store at one moment. Raises sqlite3.Error; ValueError if the database is not a valid store."""
     with Transaction(connection):
-        heads = {stored.key: stored for stored in _newest(connection)}
+        newest = {stored.key: stored for stored in _newest(connection)}
         compacted = _compacted(connection)
         rows, last = connection.execute("SELECT count(*), max(revision) FROM revisions").fetchone()
-        return State(heads, max(last or 1, compacted), compacted, rows, _data_version(connection))
+        return State(newest, max(last or 1, compacted), compacted, rows, _data_version(connection))
 
 
 class Writer:
@@ -124,7 +124,7 @@ class Writer:
         self._connection = connection
         self._files = store_files
         self._finish = finish
-        self._heads = dict(state.heads)
+        self._newest = dict(state.newest)
         self._revision = state.revision
         self._compacted = state.compacted
         self._rows = state.rows
@@ -197,15 +197,15 @@ class Writer:
 
     def _write(self, batch: Sequence[Write]) -> Sequence[tuple[Write, Outcome]]:
         outcomes: list[tuple[Write, Outcome]] = []
-        heads: dict[str, contract.KeyValue | None] = {}
+        newest: dict[str, contract.KeyValue | None] = {}
         revision = self._revision
         rows = []
         for write in batch:
-            outcome = self._outcome(write, heads, revision + 1)
+            outcome = self._outcome(write, newest, revision + 1)
             outcomes.append((write, outcome))
             if isinstance(outcome, contract.Change):
                 revision += 1
-                heads[write.key] = outcome.current
+                newest[write.key] = outcome.current
                 rows.append(_row(outcome))
         if not rows:
             return outcomes
@@ -215,27 +215,27 @@ class Writer:
             return [(write, problem) for write, _ in outcomes]
         self._revision = revision
         self._rows += len(rows)
-        for key, head in heads.items():
-            if head is None:
-                del self._heads[key]
+        for key, current in newest.items():
+            if current is None:
+                del self._newest[key]
             else:
-                self._heads[key] = head
+                self._newest[key] = current
         return outcomes
 
-    def _outcome(self, write: Write, heads: dict[str, contract.KeyValue | None], revision: int) -> Outcome:
-        """The change that a write makes, or its error. `heads` are the values that this transaction has written."""
+    def _outcome(self, write: Write, newest: dict[str, contract.KeyValue | None], revision: int) -> Outcome:
+        """The change that a write makes, or its error. `newest` are the values that this transaction has written."""
         key = write.key
-        head = heads[key] if key in heads else self._heads.get(key)
+        current = newest[key] if key in newest else self._newest.get(key)
         if write.expected is None:
-            if head is not None:
-                return contract.KeyExists(head)
-        elif head is None or head.mod_revision != write.expected:
-            return contract.RevisionMismatch(key, head)
+            if current is not None:
+                return contract.KeyExists(current)
+        elif current is None or current.mod_revision != write.expected:
+            return contract.RevisionMismatch(key, current)
         if write.value is None:
-            return contract.Change(revision, key, None, head)
-        created = head.create_revision if head is not None else revision
-        version = head.version + 1 if head is not None else 1
-        return contract.Change(revision, key, contract.KeyValue(key, write.value, created, revision, version), head)
+            return contract.Change(revision, key, None, current)
+        created = current.create_revision if current is not None else revision
+        version = current.version + 1 if current is not None else 1
+        return contract.Change(revision, key, contract.KeyValue(key, write.value, created, revision, version), current)
 
     def _compact(self, revision: int) -> None:
         removed = 0
@@ -285,7 +285,7 @@ class Writer:
             if problem is None:
                 _log.info("store writes recovered")
             else:
-                _log.error("%s", problem)
+                _log.error("store write failed", extra={"error": problem})
             self.problem = problem
         if problem is not None:
             raise contract.StoreClosed(problem)
@@ -323,10 +323,10 @@ class Writer:
             return True
         count = 0
         for stored in _newest(self._connection):
-            if self._heads.get(stored.key) != stored:
+            if self._newest.get(stored.key) != stored:
                 return True
             count += 1
-        if count != len(self._heads):
+        if count != len(self._newest):
             return True
         self._data_version = version
         return False

@@ -15,17 +15,19 @@ import asyncio
 import bisect
 import builtins
 import collections
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from certplane import clock
 from certplane.clock import Clock
 from certplane.store import contract
 
 _log = logging.getLogger("certplane.store")
 
 #: Why a value cannot be read, from the prefix of its collection, its key and the value; empty if it can.
-FindDamage = Callable[[str, str, bytes], str]
+FindCorruption = Callable[[str, str, bytes], str]
 
 #: Events in the window of a collection, and events that may wait for a watcher.
 WINDOW: Final = 10_000
@@ -143,7 +145,7 @@ class Collection:
         self._watchers: dict[Watcher, None] = {}
         self._subscribers: list[Callable[[Sequence[Event]], None]] = []
         #: Keys whose values cannot be read, with the reason. Lists and watches skip them.
-        self.damaged: dict[str, str] = {}
+        self.corrupt: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -194,7 +196,7 @@ class Collection:
 
     def load(self, items: Sequence[contract.KeyValue], revision: int) -> builtins.list[Event]:
         """The events that lead from the current entries to the items of a list at `revision`."""
-        items = [item for item in items if not self.check_damage(item)]
+        items = [item for item in items if not self.check_corruption(item)]
         listed = {item.key for item in items}
         events = [Event(revision, key, None, self._entries[key]) for key in self._keys if key not in listed]
         for item in items:
@@ -203,12 +205,12 @@ class Collection:
                 events.append(Event(item.mod_revision, item.key, Entry(item), previous))
         return events
 
-    def check_damage(self, item: contract.KeyValue) -> bool:
-        """Whether a value cannot be read. If so, log it and add its key to `damaged`."""
-        problem = self._cache.find_damage(self.prefix, item.key, item.value)
+    def check_corruption(self, item: contract.KeyValue) -> bool:
+        """Whether a value cannot be read. If so, log it and add its key to `corrupt`."""
+        problem = self._cache.find_corruption(self.prefix, item.key, item.value)
         if problem:
             _log.error("cannot read stored object; skipping it", extra={"key": item.key, "error": problem})
-            self.damaged[item.key] = problem
+            self.corrupt[item.key] = problem
         return bool(problem)
 
     def start_window(self, revision: int) -> None:
@@ -248,8 +250,8 @@ class Collection:
 class WatchCache:
     """A cache in front of a store, for keys under the given prefixes. Changes of other keys advance the revision only.
 
-    `find_damage` checks the values that are in the store at the start, so that a damaged value affects no other object.
-    Later values come from this process and are not checked.
+    `find_corruption` checks the values that are in the store at the start, so that a corrupt value affects no other
+    object. Later values come from this process and are not checked.
     """
 
     def __init__(
@@ -257,10 +259,10 @@ class WatchCache:
         store: contract.Store,
         prefixes: Sequence[str],
         window: int = WINDOW,
-        find_damage: FindDamage = lambda *_: "",
+        find_corruption: FindCorruption = lambda *_: "",
     ) -> None:
         self._store = store
-        self.find_damage = find_damage
+        self.find_corruption = find_corruption
         self._window = window
         self._collections = {prefix: Collection(self, prefix, window) for prefix in prefixes}
         self._revision = 0
@@ -274,9 +276,9 @@ class WatchCache:
         return self._revision
 
     @property
-    def damaged(self) -> int:
+    def corrupt(self) -> int:
         """The number of values that cannot be read."""
-        return sum(len(collection.damaged) for collection in self._collections.values())
+        return sum(len(collection.corrupt) for collection in self._collections.values())
 
     def collection(self, prefix: str) -> Collection:
         """The collection of one of the prefixes."""
@@ -311,17 +313,12 @@ class WatchCache:
         while newest > self._revision:
             await self._arrival(newest)
 
-    async def wait_for(self, revision: int, clock: Clock, seconds: float) -> bool:
+    async def wait_for(self, revision: int, timer: Clock, seconds: float) -> bool:
         """Wait up to `seconds` until the cache has seen a revision. Returns whether it has."""
         if revision <= self._revision:
             return True
-        arrived = asyncio.ensure_future(self._arrival(revision))
-        timeout = asyncio.ensure_future(clock.sleep(seconds))
-        try:
-            await asyncio.wait({arrived, timeout}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            arrived.cancel()
-            timeout.cancel()
+        with contextlib.suppress(TimeoutError):
+            await clock.wait_for(timer, self._arrival(revision), seconds)
         return revision <= self._revision
 
     async def _arrival(self, revision: int) -> None:
@@ -346,15 +343,15 @@ class WatchCache:
     def _event(self, prefix: str, change: contract.Change, earlier: Sequence[Event]) -> Event:
         """The event of a change, after the `earlier` events of its batch. Known entries are reused with their memo."""
         collection = self._collections[prefix]
-        was_damaged = collection.damaged.pop(change.key, None) is not None
-        is_damaged = self._watch is None and change.current is not None and collection.check_damage(change.current)
+        was_corrupt = collection.corrupt.pop(change.key, None) is not None
+        is_corrupt = self._watch is None and change.current is not None and collection.check_corruption(change.current)
         previous: Entry | None = None
-        if change.previous is not None and not was_damaged:
+        if change.previous is not None and not was_corrupt:
             known = next((event.current for event in reversed(earlier) if event.key == change.key), None)
             known = known or collection.get(change.key)
             matches = known is not None and known.mod_revision == change.previous.mod_revision
             previous = known if matches else Entry(change.previous)
-        current = Entry(change.current) if change.current is not None and not is_damaged else None
+        current = Entry(change.current) if change.current is not None and not is_corrupt else None
         return Event(change.revision, change.key, current, previous)
 
     def _prefix_of(self, key: str) -> str | None:

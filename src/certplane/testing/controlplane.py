@@ -15,10 +15,10 @@ from typing import Final
 
 from certplane.golang import goyaml
 
-#: Of a process that does not end on SIGTERM. It answers what is under way first, for some seconds at most.
+#: Of a process that does not end on SIGTERM. It first completes requests in flight, for up to 8 s.
 _END_SECONDS: Final = 20.0
 #: How often the process is looked at while it starts: one that has ended sends no more notifications.
-_LOOK_SECONDS: Final = 0.2
+_POLL_SECONDS: Final = 0.2
 
 
 class StartError(RuntimeError):
@@ -28,29 +28,33 @@ class StartError(RuntimeError):
 class ControlPlane:
     """A context manager: a control plane from ready to stopped, with everything in a directory of its own.
 
-    `arguments` are further flags of `certplane serve`. `directory` is kept if it is given, and holds `data` and
-    `server.log`; without it, a temporary one is removed at the end.
+    `arguments` are further flags of `certplane serve`. `directory` is created if it does not exist, and kept; it holds
+    `data` and `server.log`. Without it, a temporary one is removed at the end. Entering raises StartError, and
+    RuntimeError while the control plane is running.
     """
 
     def __init__(self, *arguments: str, directory: pathlib.Path | None = None, start_seconds: float = 60.0) -> None:
         self._arguments = arguments
-        self._given = directory
+        self._requested_directory = directory
         self._start_seconds = start_seconds
         self._cleanup = contextlib.ExitStack()
         self._directory = pathlib.Path()
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> ControlPlane:
+        if self._process is not None:
+            raise RuntimeError("this control plane is already running")
         with contextlib.ExitStack() as cleanup:
-            self._directory = self._given or pathlib.Path(
+            self._directory = self._requested_directory or pathlib.Path(
                 cleanup.enter_context(tempfile.TemporaryDirectory(prefix="certplane-"))
             )
+            self._directory.mkdir(parents=True, exist_ok=True)
             self._start(cleanup)
             self._cleanup = cleanup.pop_all()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._cleanup.close()
 
@@ -85,7 +89,7 @@ class ControlPlane:
         progress = pathlib.Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cp-"))) / "notify"
         receiver = cleanup.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         receiver.bind(str(progress))
-        receiver.settimeout(_LOOK_SECONDS)
+        receiver.settimeout(_POLL_SECONDS)
         command = [sys.executable, "-m", "certplane", "serve", "--data-dir", str(self.data_directory)]
         with (self._directory / "server.log").open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own command, without a shell
@@ -98,7 +102,7 @@ class ControlPlane:
 
     def _wait_until_ready(self, receiver: socket.socket, process: subprocess.Popen[bytes]) -> None:
         """Raises StartError when the process ends, or the timeout expires."""
-        for _ in range(int(self._start_seconds / _LOOK_SECONDS) + 1):
+        for _ in range(int(self._start_seconds / _POLL_SECONDS) + 1):
             with contextlib.suppress(TimeoutError):
                 if receiver.recv(4096).startswith(b"READY=1"):
                     return
@@ -106,8 +110,8 @@ class ControlPlane:
                 raise StartError(f"certplane serve ended with exit code {process.returncode}:\n{self.log}")
         raise StartError(f"certplane serve was not ready after {self._start_seconds:g} s:\n{self.log}")
 
-    @staticmethod
-    def _stop(process: subprocess.Popen[bytes]) -> None:
+    def _stop(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = None
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(_END_SECONDS)

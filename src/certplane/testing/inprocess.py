@@ -117,7 +117,7 @@ class Plane(assembly.Plane):
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.stop()
         if self._owns_store:
@@ -129,7 +129,7 @@ class Plane(assembly.Plane):
 
     async def grant(self, to: User, *verbs: str, resource: str = "certificatesigningrequests") -> None:
         """Grant a user verbs on a resource of certificates.k8s.io, cluster-wide, by a ClusterRole and its binding. New
-        users have no rights.
+        users have no permissions.
         """
         rule = rbac.PolicyRule(api_groups=[csrs.RESOURCE.group], resources=[resource], verbs=list(verbs))
         await self.grant_rules(to, rule)

@@ -52,7 +52,7 @@ def _decoder(type_: type[msgspec.Struct]) -> msgspec.json.Decoder[Any]:
 def decode(data: bytes, type_: type[T]) -> T:
     """Decode trusted bytes. Unknown fields are dropped.
 
-    Raises ValueError if the bytes are not an object of the type (a damaged store, a foreign server).
+    Raises ValueError if the bytes are not an object of the type (a corrupt store, a foreign server).
     """
     obj: T = _decoder(type_).decode(data)
     return obj

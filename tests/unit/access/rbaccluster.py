@@ -6,7 +6,7 @@ import contextlib
 
 from certplane.access import rbac as authorization
 from certplane.meta import context
-from certplane.registry import document
+from certplane.registry import encodedobjects
 from certplane.resources import rbac
 from certplane.store import memory, watchcache
 
@@ -25,14 +25,14 @@ class Cluster:
         self._cache = cache
         self.authorizer = authorization.Authorizer(
             lambda plural: cache.collection(KINDS[plural].prefix),
-            lambda plural: lambda entry: document.from_entry(KINDS[plural], entry).object,
+            lambda plural: lambda entry: encodedobjects.from_entry(KINDS[plural], entry).object,
         )
 
     async def write(self, obj):
         """Create or replace an object."""
         resource = KINDS[PLURALS[type(obj)]]
         key = resource.key(obj.metadata.namespace, obj.metadata.name)
-        value = document.encode_object(resource, obj)
+        value = encodedobjects.encode_object(resource, obj)
         stored = await self._store.get(key)
         if stored is None:
             await self._store.create(key, value)

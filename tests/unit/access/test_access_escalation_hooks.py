@@ -8,7 +8,7 @@ from certplane import errors, testing
 from certplane.access import escalation
 from certplane.access import rbac as authorization
 from certplane.meta import context, objects
-from certplane.registry.admission import Review
+from certplane.registry.admission import AdmissionAttributes
 from certplane.resources import rbac
 from tests.unit.access import rbaccluster
 from tests.unit.access.rbaccluster import KINDS, PLURALS, binding, named, role, subject
@@ -39,8 +39,8 @@ def check(cluster, new, old=None, user=JANE, operation="", path_name=None):
         path_name = "" if operation == "create" else meta.name
     info = context.RequestInfo("", operation, True, rbac.GROUP, "v1", meta.namespace, resource.plural, name=path_name)
     clock = testing.FakeClock()
-    call = context.Call(user, info, clock, clock.now())
-    review = Review(operation, resource, "", meta.namespace, meta.name, new, old, call)
+    call = context.VerbContext(user, info, clock.now())
+    review = AdmissionAttributes(operation, resource, "", meta.namespace, meta.name, new, old, call)
     escalation.hook(cluster.authorizer)(review)
 
 

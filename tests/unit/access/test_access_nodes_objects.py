@@ -7,7 +7,7 @@ import pytest
 from certplane import errors, testing
 from certplane.access import nodes as access
 from certplane.meta import context, objects, selectors
-from certplane.registry.admission import Review
+from certplane.registry.admission import AdmissionAttributes
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import leases, nodes
 from certplane.resources import podcertificaterequests as pcrs
@@ -130,8 +130,8 @@ def admit(resource, new, old=None, *, operation="create", subresource="", user=N
     meta = (new if new is not None else old).metadata
     clock = testing.FakeClock()
     info = context.RequestInfo("", operation, True, resource.group, resource.version, meta.namespace, resource.plural)
-    call = context.Call(user, info, clock, clock.now())
-    review = Review(operation, resource, subresource, meta.namespace, meta.name, new, old, call)
+    call = context.VerbContext(user, info, clock.now())
+    review = AdmissionAttributes(operation, resource, subresource, meta.namespace, meta.name, new, old, call)
     try:
         access.admission_hook(lambda *_: existing)(review)
     except errors.APIError as error:

@@ -209,9 +209,8 @@ def test_a_token_ends_with_the_objects_that_it_refers_to(changes, message):
 
 
 def answer(name="robot", ref=None, **meta):
-    clock = testing.FakeClock()
     info = context.RequestInfo("", "create", True, "", "v1", "team", "serviceaccounts", "token", name)
-    call = context.Call(context.User("jane"), info, clock, NOW)
+    call = context.VerbContext(context.User("jane"), info, NOW)
     spec = serviceaccounts.TokenRequestSpec(expiration_seconds=600, bound_object_ref=ref)
     return source().answer(serviceaccounts.TokenRequest(spec=spec, metadata=objects.ObjectMeta(**meta)), call)
 
@@ -271,7 +270,7 @@ def test_an_issued_token_is_accepted(ref):
 def test_a_request_for_a_token_of_another_account_is_refused():
     """The name in the body has to be that in the path."""
     info = context.RequestInfo("", "create", True, "", "v1", "team", "serviceaccounts", "token", "robot")
-    call = context.Call(context.User("jane"), info, testing.FakeClock(), NOW)
+    call = context.VerbContext(context.User("jane"), info, NOW)
     request = serviceaccounts.TokenRequest(metadata=objects.ObjectMeta(name="other"))
     with pytest.raises(errors.Invalid, match="must match the service account name if specified"):
         source().answer(request, call)

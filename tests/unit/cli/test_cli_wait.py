@@ -88,7 +88,7 @@ async def test_the_end_of_the_process_is_noticed_during_a_probe():
 async def test_the_timeout_ends_a_pending_probe():
     """The error says that there was no answer."""
 
-    with pytest.raises(errors.SetupError, match="not ready after 2s: it has not answered"):
+    with pytest.raises(errors.SetupError, match="not ready after 2s: no response yet"):
         await waited(unanswered, seconds=2.0)
 
 

@@ -17,12 +17,12 @@ EXPIRED_EVENT = {"type": "ERROR", "object": EXPIRED}
 FORBIDDEN = {"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403, "message": "no"}
 
 
-def config_map(name, version):
-    return {"metadata": {"name": name, "namespace": "default", "uid": name, "resourceVersion": version}}
+def config_map(name, version, uid=""):
+    return {"metadata": {"name": name, "namespace": "default", "uid": uid or name, "resourceVersion": version}}
 
 
-def event(type_, name, version):
-    return {"type": type_, "object": config_map(name, version)}
+def event(type_, name, version, uid=""):
+    return {"type": type_, "object": config_map(name, version, uid)}
 
 
 class Server:
@@ -168,9 +168,68 @@ async def test_subscribers_see_each_difference_once():
         assert subscriber.seen == [
             (None, "a1"), (None, "b2"), (None, "c3"),
             ("c3", "c4"), ("a1", None), (None, "a1"),
-            ("b2", "b7"), (None, "d8"), ("c4", None),
+            ("c4", None), ("b2", "b7"), (None, "d8"),
         ]  # fmt: skip
         assert known(copy) == ["a1", "b7", "d8"]
+
+
+RECREATED = [("a1", None), (None, "a3")]
+
+
+@pytest.mark.parametrize(
+    ("lists", "changes"),
+    [
+        pytest.param([], [event("MODIFIED", "a", "3", "another")], id="an event"),
+        pytest.param([("3", config_map("a", "3", "another"))], [EXPIRED_EVENT], id="a list"),
+    ],
+)
+async def test_a_recreated_object_is_a_deletion_and_an_addition(lists, changes):
+    """Subscribers that keep something for a UID would otherwise keep it for ever."""
+    server = Server([("1", config_map("a", "1")), *lists], [changes])
+    subscriber = Subscriber()
+    async with following(server, subscriber) as (copy, settle):
+        await settle(4 if lists else 3)
+        assert subscriber.seen == [(None, "a1"), *RECREATED]
+        assert known(copy) == ["a3"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "repeated"),
+    [
+        pytest.param(RECREATED[0], [("a1", None), ("a3", "a3")], id="the deletion"),
+        pytest.param(RECREATED[1], [("a3", "a3")], id="the addition"),
+    ],
+)
+async def test_a_failed_change_of_a_recreated_object_is_repeated(failure, repeated):
+    """After a repeated deletion the new object follows again: a subscriber may know both by their name."""
+    new = ("3", config_map("a", "3", "another"))
+    server = Server([("1", config_map("a", "1")), new, new], [[EXPIRED_EVENT]])
+    subscriber = Subscriber([failure])
+    async with following(server, subscriber, attempts=2) as (copy, settle):
+        await settle(5)
+        assert subscriber.seen == [(None, "a1"), *RECREATED, *repeated]
+        assert subscriber.known() == known(copy) == ["a3"]
+
+
+async def test_a_failure_for_one_object_does_not_delay_others():
+    """All subscribers get all objects of a list, although one of them fails for one object in every attempt."""
+    objects = [config_map(name, "1") for name in "abc"]
+    server = Server([("1", *objects)] * 3, [])
+    failing, other = Subscriber([(None, "a1"), ("a1", "a1")]), Subscriber()
+    async with following(server, failing, other, attempts=3) as (copy, settle):
+        await settle(4)
+        assert failing.seen == other.seen == [(None, "a1"), (None, "b1"), (None, "c1"), ("a1", "a1"), ("a1", "a1")]
+        assert known(copy) == ["a1", "b1", "c1"]
+
+
+async def test_an_informer_syncs_although_a_subscriber_fails():
+    """Its copy is complete; otherwise one object would keep all controllers from starting."""
+    server = Server([("1", config_map("a", "1"))], [])
+    copy = informer.Informer(api.Client(server), configmaps.RESOURCE, testing.FakeClock())
+    copy.subscribe(Subscriber([(None, "a1")]))
+    with pytest.raises(RuntimeError, match="a subscriber failed"):
+        await copy.run()
+    assert copy.synced.is_set()
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ def user(**values):
         ({"clusters": [{"name": "c", "cluster": {"server": "http://server"}}]}, "is not an https:// URL"),
         ({"clusters": [{"name": "c", "cluster": {"server": "https://server:x"}}]}, "is not an https:// URL"),
         ({"clusters": cluster(**{"certificate-authority-data": "%"})}, "is not base64"),
+        ({"clusters": cluster(**{"certificate-authority-data": "é"})}, "is not base64"),
+        ({"users": user(**{"client-key-data": "é"})}, "is not base64"),
         ({"clusters": cluster(**{"certificate-authority": "none.crt"})}, "none.crt cannot be read"),
         ({"clusters": cluster(**{"proxy-url": "socks5://proxy:1"})}, "unsupported scheme: socks5://"),
         ({"users": user(**{"auth-provider": {"name": "gcp"}})}, "auth-provider, which Kubernetes has removed"),

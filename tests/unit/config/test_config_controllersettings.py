@@ -14,6 +14,18 @@ from certplane.config import controllersettings
         ({"controllers": "unknown"}, "unknown controller unknown"),
         ({"controllers": ""}, "no controller is left"),
         ({"leader_elect_lease_duration": "5s"}, "leaseDuration must be greater than renewDeadline"),
+        (
+            {"leader_elect_lease_duration": "2147483648s"},
+            "--leader-elect-lease-duration: must be between 1s and 2147483647s",
+        ),
+        (
+            {
+                "leader_elect_lease_duration": "900ms",
+                "leader_elect_renew_deadline": "500ms",
+                "leader_elect_retry_period": "100ms",
+            },
+            "--leader-elect-lease-duration: must be between 1s and 2147483647s",
+        ),
         ({"leader_elect_retry_period": "9s"}, "renewDeadline must be greater than retryPeriod*JitterFactor"),
         ({"kube_api_qps": "many"}, "--kube-api-qps: must be a number"),
         ({"listen_health": "nowhere"}, "--listen-health: not HOST:PORT"),

@@ -27,6 +27,53 @@ def test_the_network_of_an_address(text, network):
     assert options.network_meant(text) == network
 
 
+#: How 5000 digits are quoted, and an address with as many digits.
+SHORT_DIGITS = f"{'9' * 75}... (4900 characters omitted) ...{'9' * 25}"
+SHORT_ADDRESS = f"127.0.0.1:{'9' * 65}... (4910 characters omitted) ...{'9' * 25}"
+
+
+@pytest.mark.parametrize(
+    ("number", "problem"),
+    [
+        ("x", "must be a number, at least 1: x"),
+        ("0", "must be a number, at least 1: 0"),
+        ("-1", "must be a number, at least 1: -1"),
+        ("9223372036854775808", "must be at most 9223372036854775807: 9223372036854775808"),
+        ("9" * 5000, f"must be at most 9223372036854775807: {SHORT_DIGITS}"),
+    ],
+)
+def test_invalid_numbers_are_refused(number, problem):
+    """Also those of so many digits that Python does not read them."""
+    with pytest.raises(SetupError) as caught:
+        servesettings.read({"max_requests_inflight": number}, {})
+    assert caught.value.message == f"--max-requests-inflight: {problem}"
+
+
+def test_leading_zeros_of_a_number_do_not_count():
+    """However many there are."""
+    problems = []
+    number = options.Option("number", "", "number")
+    assert options.Values([number], {"number": "0" * 5000 + "7"}, {}, problems).number("number", 1) == 7
+    assert problems == []
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("listen", "a string"),
+        ("max-requests-inflight", "a number"),
+        ("event-ttl", "a duration such as 1h30m"),
+        ("client-ca-file", "a path"),
+        ("log-level", "a string"),
+    ],
+)
+def test_a_value_of_another_type_in_a_file_is_refused(name, expected):
+    """The error has the type of the setting."""
+    with pytest.raises(SetupError) as caught:
+        servesettings.read({}, {name: True})
+    assert caught.value.message == f"{name}: must be {expected}, not True"
+
+
 @pytest.mark.parametrize(
     ("listen", "problem"),
     [
@@ -34,6 +81,12 @@ def test_the_network_of_an_address(text, network):
         ("127.0.0.1:x", "--listen: not HOST:PORT: 127.0.0.1:x"),
         ("127.0.0.1", "--listen: not HOST:PORT: 127.0.0.1"),
         (":6443", "--listen: not HOST:PORT: :6443"),
+        ("[::1:6443", "--listen: not HOST:PORT: [::1:6443"),
+        ("::1]:6443", "--listen: not HOST:PORT: ::1]:6443"),
+        (
+            "127.0.0.1:" + "9" * 5000,
+            f"--listen: port {SHORT_DIGITS} is above 65535: {SHORT_ADDRESS}",
+        ),
     ],
 )
 def test_invalid_listen_addresses_are_refused(listen, problem):
@@ -63,6 +116,7 @@ OPTIONS = (
     options.Option("level", "", "choice", "low", ("low", "high")),
     options.Option("size", "", "number", "5"),
     options.Option("gates", "", "names", ()),
+    options.Option("file", "", "path", None),
 )
 
 
@@ -77,7 +131,7 @@ def read(flags=None, file=None):
         ({}, {}, (True, ("a",), "low", 5)),
         (
             {"enabled": None, "hosts": None},
-            {"enabled": False, "hosts": ["b", "c"], "level": "high", "size": 7},
+            {"enabled": False, "hosts": [" b", "", "c "], "level": "high", "size": 7},
             (False, ("b", "c"), "high", 7),
         ),
         (
@@ -98,17 +152,39 @@ def test_flags_override_the_file_and_the_file_overrides_defaults(flags, file, ex
     ("file", "problem"),
     [
         ({"enabled": "yes"}, "enabled: must be true or false, not 'yes'"),
-        ({"hosts": {"a": 1}}, "hosts: must be a string, not {'a': 1}"),
+        ({"hosts": {"a": 1}}, "hosts: must be a list of strings, not {'a': 1}"),
         ({"level": "middle"}, "level: must be one of low, high, not middle"),
         ({"level": None}, "level: must be a string, not None"),
-        ({"size": True}, "size: must be a string, not True"),
+        ({"size": True}, "size: must be a number, not True"),
         ({"level": "a\0b"}, "--level: has a NUL character"),
+        ({"hosts": ["a", "b\0c"]}, "--hosts: has a NUL character"),
+        ({"hosts": ["a\ud800"]}, "--hosts: is not valid UTF-8"),
+        ({"file": "a\ud800"}, "--file: is not valid UTF-8"),
+        ({"hosts": ["a", 1]}, "hosts: must be a list of strings, not ['a', 1]"),
+        ({"hosts": ["a", None]}, "hosts: must be a list of strings, not ['a', None]"),
+        ({"hosts": ["a", ["b"]]}, "hosts: must be a list of strings, not ['a', ['b']]"),
+        ({"enabled": 1}, "enabled: must be true or false, not 1"),
+        ({"level": "9" * 5000}, f"level: must be one of low, high, not {SHORT_DIGITS}"),
     ],
 )
 def test_values_of_the_wrong_type_are_refused(file, problem):
     """With the name of the setting."""
     _, problems = read(file=file)
     assert problem in problems
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "problem"),
+    [
+        ("file", "/\udcff", ""),
+        ("level", "\udcff", "--level: is not valid UTF-8"),
+        ("hosts", "a,\udcff", "--hosts: is not valid UTF-8"),
+    ],
+)
+def test_arguments_that_are_not_utf_8_are_refused_unless_they_are_paths(option, text, problem):
+    """A path may have any bytes."""
+    _, problems = read({option: text})
+    assert problems == ([problem] if problem else [])
 
 
 @pytest.mark.parametrize("text", ["4", "-5", "5.0", "\u0665", "five", ""])

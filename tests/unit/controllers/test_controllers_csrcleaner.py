@@ -33,4 +33,4 @@ def test_the_age_of_deletion(case, is_deleted):
     """An hour after a request was issued or denied or has failed. A pending one is deleted a day after its creation, an
     approved one a day after its approval.
     """
-    assert bool(csrcleaner.decide(case.csr(), cases.NOW)) is is_deleted
+    assert bool(csrcleaner.reason_to_delete(case.csr(), cases.NOW)) is is_deleted

@@ -96,8 +96,8 @@ class PublishedNames:
     def __init__(self):
         self.published = []
 
-    async def record(self, csr, to_be_signed):
-        return records.Record(csr, to_be_signed)
+    async def record(self, csr, content):
+        return records.Record(csr, content)
 
     async def publish(self, csr):
         self.published.append(csr.metadata.name)

@@ -34,8 +34,8 @@ def test_all_fields():
   usages: {allowed: [server auth, digital signature], required: [server auth]}
   subject: {commonName: ["*.web"], organizations: []}
   names: {dns: ["*.web.example.com"], ip: [10.0.0.0/8], email: [], uri: ["spiffe://example.com/*"],
-          required: [dns], most: 5, wildcards: true}
-  lifetime: {shortest: 1h, default: 24h, longest: 168h}
+          required: [dns], max: 5, wildcards: true}
+  lifetime: {min: 1h, default: 24h, max: 168h}
   certificateAuthority: true
   approval:
   - {users: [jane], groups: [makers]}
@@ -58,7 +58,7 @@ def test_all_fields():
         min_lifetime=datetime.timedelta(hours=1),
         default_lifetime=datetime.timedelta(hours=24),
         max_lifetime=datetime.timedelta(days=7),
-        allow_ca=True,
+        ca_requests=profiles.CARequests.ALLOW,
         approval=(profiles.Approval(("jane",), ("makers",)),),
     )
 
@@ -67,7 +67,7 @@ def test_defaults():
     """Keys and names are not restricted. CA certificates, wildcards and automatic approval must be configured."""
     profile = signersfile.profile_from(parse(MINIMAL).signers[0])
     assert (profile.keys, profile.dns, profile.common_name) == (None, None, None)
-    assert (profile.allow_ca, profile.allow_wildcards, profile.approval) == (False, False, ())
+    assert (profile.ca_requests, profile.allow_wildcards, profile.approval) == (profiles.CARequests.REFUSE, False, ())
 
 
 def changed(old, new):
@@ -95,12 +95,12 @@ def changed(old, new):
         (MINIMAL + "  names: {ip: [10.0.0.1/8]}", "names.ip: 10.0.0.1/8 has host bits set; did you mean 10.0.0.0/8?"),
         (MINIMAL + "  names: {ip: [10.0.0.0/33]}", "signers[0].names.ip: '10.0.0.0/33' does not appear to be"),
         (MINIMAL + "  names: {required: [name]}", 'signers[0].names.required: unknown kind of name "name"'),
-        (MINIMAL + "  names: {most: -1}", "signers[0].names.most: must be 0 or more"),
-        (MINIMAL + "  lifetime: {longest: long}", 'signers[0].lifetime.longest: invalid duration "long"'),
-        (MINIMAL + "  lifetime: {longest: 5m}", "signers[0].lifetime.longest: must be at least 10m"),
+        (MINIMAL + "  names: {max: -1}", "signers[0].names.max: must be 0 or more"),
+        (MINIMAL + "  lifetime: {max: long}", 'signers[0].lifetime.max: invalid duration "long"'),
+        (MINIMAL + "  lifetime: {max: 5m}", "signers[0].lifetime.max: must be at least 10m"),
         (
-            MINIMAL + "  lifetime: {longest: 1h, shortest: 2h}",
-            "signers[0].lifetime.shortest: must not be more than lifetime.longest",
+            MINIMAL + "  lifetime: {max: 1h, min: 2h}",
+            "signers[0].lifetime.min: must not be more than lifetime.max",
         ),
         (MINIMAL + "  approval: [{}]", "signers[0].approval[0]: users or groups are required"),
         (MINIMAL + "  colour: red", "colour"),
@@ -125,6 +125,11 @@ def write(path, text):
     os.replace(path.with_suffix(".new"), path)
 
 
+def reload(signers):
+    """Two checks, after which new content counts as complete."""
+    return (signers.reload(), signers.reload())[1]
+
+
 def test_a_changed_file_is_reloaded(tmp_path):
     """An invalid file changes nothing and is reported. The problem is cleared by a valid file."""
     path = tmp_path / "signers.yaml"
@@ -132,20 +137,50 @@ def test_a_changed_file_is_reloaded(tmp_path):
     signers = signersfile.SignersFile(path, YEAR)
     signers.load()
     assert list(signers.signers) == ["example.com/web"]
-    assert not signers.reload()
+    assert not reload(signers)
     write(path, MINIMAL.replace("/web", "/mail"))
-    assert signers.reload()
+    assert reload(signers)
     assert list(signers.signers) == ["example.com/mail"]
     write(path, "- name: bad")
-    assert not signers.reload()
+    assert not reload(signers)
     assert list(signers.signers) == ["example.com/mail"]
     assert "signers[0].name" in signers.problem
     path.unlink()
     assert not signers.reload()
     assert signers.problem == "cannot read the file: No such file or directory"
     write(path, MINIMAL)
-    assert signers.reload()
+    assert reload(signers)
     assert (list(signers.signers), signers.problem) == (["example.com/web"], "")
+
+
+def test_a_file_that_is_being_written_is_not_used(tmp_path):
+    """Its content differs from check to check. On SIGHUP it is used at once."""
+    path = tmp_path / "signers.yaml"
+    write(path, MINIMAL)
+    signers = signersfile.SignersFile(path, YEAR)
+    signers.load()
+    for name in ("/a", "/b"):
+        write(path, MINIMAL.replace("/web", name))
+        assert not signers.reload()
+    assert list(signers.signers) == ["example.com/web"]
+    write(path, MINIMAL.replace("/web", "/c"))
+    assert signers.reload(is_requested=True)
+    assert list(signers.signers) == ["example.com/c"]
+
+
+def test_changes_are_detected_by_content(tmp_path):
+    """Also if inode, size and times are the same."""
+    path = tmp_path / "signers.yaml"
+    write(path, MINIMAL)
+    signers = signersfile.SignersFile(path, YEAR)
+    signers.load()
+    before = path.stat()
+    with path.open("r+") as file:
+        file.write(HEAD + MINIMAL.replace("/web", "/www"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_ino, path.stat().st_size) == (before.st_ino, before.st_size)
+    assert reload(signers)
+    assert list(signers.signers) == ["example.com/www"]
 
 
 def test_an_unusable_file_is_refused_at_startup(tmp_path):

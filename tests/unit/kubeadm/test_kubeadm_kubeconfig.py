@@ -114,9 +114,10 @@ def test_a_loopback_address_without_a_record_is_updated(own, tmp_path):
         lambda path: path.write_text("a: [b"),
         lambda path: path.write_text("[]"),
         lambda path: edit(path, "client-key-data: ", "client-key-data: ?"),
+        lambda path: edit(path, "client-key-data: ", "client-key-data: é"),
         lambda path: edit(path, "client-key-data: LS0", "client-key-data: LS1"),
     ],
-    ids=["empty", "cut", "bytes", "no YAML", "no mapping", "no base64", "no key"],
+    ids=["empty", "cut", "bytes", "no YAML", "no mapping", "no base64", "no ASCII", "no key"],
 )
 def test_a_damaged_kubeconfig_is_refused_and_kept(damage, own, tmp_path):
     """It may have entries of an operator."""

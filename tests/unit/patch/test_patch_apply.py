@@ -13,7 +13,9 @@ STATUS = {"phase": "Active"}
 
 
 def writer(manager, subresource="", reset_fields=()):
-    return apply.Writer(manager=manager, api_version="v1", subresource=subresource, reset_fields=reset_fields, now=NOW)
+    return apply.FieldManager(
+        name=manager, api_version="v1", subresource=subresource, reset_fields=reset_fields, now=NOW
+    )
 
 
 def document(managed_fields, **fields):
@@ -51,7 +53,7 @@ def test_fields_that_a_writer_cannot_change_keep_their_owners():
 
 def test_managers_of_another_group_are_dropped():
     """Their fields cannot be converted to this version."""
-    elsewhere = apply.Writer(manager="elsewhere", api_version="example.com/v1", now=NOW)
+    elsewhere = apply.FieldManager(name="elsewhere", api_version="example.com/v1", now=NOW)
     created = apply.update(None, document([], spec=SPEC), NAMESPACE, elsewhere)
     live = document(created, spec=SPEC)
     assert owners(apply.update(live, live, NAMESPACE, writer("here"))) == {}

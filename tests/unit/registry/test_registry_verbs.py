@@ -11,9 +11,9 @@ from msgspec import structs
 from certplane import errors, testing
 from certplane.meta import context, objects
 from certplane.meta.resource import Subresource
-from certplane.registry import document, verbs
+from certplane.registry import encodedobjects, verbs
 from certplane.registry.admission import Admission
-from certplane.registry.verbs import Deletion, Style, Target
+from certplane.registry.verbs import Deletion, Target, UpdateMethod
 from certplane.resources import configmaps
 from certplane.store import memory, watchcache
 
@@ -47,15 +47,15 @@ class ContendedStore(memory.MemoryStore):
         if self.rivals:
             self.rivals -= 1
             stored = await self.get(key)
-            changed = document.decode_object(RESOURCE, stored.value)
+            changed = encodedobjects.decode_object(RESOURCE, stored.value)
             changed.data["rival"] = str(self.attempts)
-            await super().update(key, document.encode_object(RESOURCE, changed), stored.mod_revision)
+            await super().update(key, encodedobjects.encode_object(RESOURCE, changed), stored.mod_revision)
 
 
 @contextlib.asynccontextmanager
-async def registry(hooks=None, resource=RESOURCE, store=None, find_damage=lambda *_: ""):
+async def registry(hooks=None, resource=RESOURCE, store=None, find_corruption=lambda *_: ""):
     store = store or ContendedStore()
-    cache = watchcache.WatchCache(store, [resource.prefix], find_damage=find_damage)
+    cache = watchcache.WatchCache(store, [resource.prefix], find_corruption=find_corruption)
     await cache.start()
     try:
         yield verbs.Registry(resource, store, cache, hooks or Admission())
@@ -67,7 +67,7 @@ async def registry(hooks=None, resource=RESOURCE, store=None, find_damage=lambda
 def call(verb="update", **fields):
     clock = testing.FakeClock()
     info = context.RequestInfo("", verb, True, "", "v1", "default", "configmaps", name="a")
-    return context.Call(USER, info, clock, clock.now(), **fields)
+    return context.VerbContext(USER, info, clock.now(), **fields)
 
 
 def config_map(name="a", data=None, **metadata):
@@ -78,7 +78,7 @@ def changed(**data):
     """Builds the stored object with other data, as a patch does."""
 
     def build(stored):
-        new = document.decode_object(RESOURCE, stored.value)
+        new = encodedobjects.decode_object(RESOURCE, stored.value)
         new.data.update(data)
         return new
 
@@ -90,7 +90,7 @@ async def created(reg, obj=None):
 
 
 async def stored_object(reg):
-    return document.decode_object(RESOURCE, (await reg.store.get(KEY)).value)
+    return encodedobjects.decode_object(RESOURCE, (await reg.store.get(KEY)).value)
 
 
 # --- contention ---------------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ async def test_an_update_is_repeated_on_what_another_writer_stored(rivals):
     async with registry() as reg:
         await created(reg)
         reg.store.rivals = rivals
-        outcome = await reg.update(call(), TARGET, changed(own="x"), Style.PATCH)
+        outcome = await reg.update(call(), TARGET, changed(own="x"), UpdateMethod.PATCH)
         expected = {"own": "x"} | ({"rival": str(rivals)} if rivals else {})
         assert outcome.document.object.data == (await stored_object(reg)).data == expected
         assert reg.store.attempts == rivals + 1
@@ -114,7 +114,7 @@ async def test_an_update_gives_up_after_a_number_of_attempts():
         await created(reg)
         reg.store.rivals = ATTEMPTS
         with pytest.raises(errors.Conflict):
-            await reg.update(call(), TARGET, changed(own="x"), Style.PATCH)
+            await reg.update(call(), TARGET, changed(own="x"), UpdateMethod.PATCH)
         assert (await stored_object(reg)).data == {"rival": str(ATTEMPTS)}
         assert reg.store.attempts == ATTEMPTS
 
@@ -129,7 +129,7 @@ async def test_an_update_with_a_resource_version_is_not_repeated():
             return config_map(data={"own": "x"}, resource_version=old.metadata.resource_version)
 
         with pytest.raises(errors.Conflict, match="the object has been modified"):
-            await reg.update(call(), TARGET, build, Style.REPLACE)
+            await reg.update(call(), TARGET, build, UpdateMethod.REPLACE)
         assert (await stored_object(reg)).data == {"rival": "1"}
 
 
@@ -178,7 +178,7 @@ async def test_an_update_of_an_object_that_is_deleted_meanwhile():
     async with registry(store=DeletingStore()) as reg:
         await created(reg)
         with pytest.raises(errors.NotFound):
-            await reg.update(call(), TARGET, changed(own="x"), Style.PATCH)
+            await reg.update(call(), TARGET, changed(own="x"), UpdateMethod.PATCH)
         assert await reg.store.get(KEY) is None
 
 
@@ -208,7 +208,7 @@ async def test_hooks_see_the_stored_object_and_the_new_one():
         assert hooks.seen == [("mutate", "create", "a", None, {}), ("check", "create", "a", None, {})]
         hooks.seen.clear()
         reg.store.rivals = 1
-        await reg.update(call(), TARGET, changed(own="x"), Style.PATCH)
+        await reg.update(call(), TARGET, changed(own="x"), UpdateMethod.PATCH)
         first, second = ({}, {"own": "x"}), ({"rival": "1"}, {"rival": "1", "own": "x"})
         assert hooks.seen == [
             ("mutate", "update", "a", *first),
@@ -227,8 +227,8 @@ async def test_after_hooks_do_not_see_what_is_not_stored():
     hooks = Hooks()
     async with registry(hooks.admission) as reg:
         await created(reg)
-        await reg.update(call(dry_run=True), TARGET, changed(own="x"), Style.PATCH)
-        await reg.update(call(), TARGET, changed(), Style.PATCH)
+        await reg.update(call(dry_run=True), TARGET, changed(own="x"), UpdateMethod.PATCH)
+        await reg.update(call(), TARGET, changed(), UpdateMethod.PATCH)
         assert "after" not in [name for name, *_ in hooks.seen]
 
 
@@ -247,7 +247,7 @@ async def test_a_hook_refuses_a_write(stage, operation):
         before = await reg.store.get(KEY)
         writes = {
             "create": lambda: created(reg),
-            "update": lambda: reg.update(call(), TARGET, changed(own="x"), Style.PATCH),
+            "update": lambda: reg.update(call(), TARGET, changed(own="x"), UpdateMethod.PATCH),
             "delete": lambda: reg.delete(call("delete"), TARGET, Deletion()),
         }
         with pytest.raises(errors.BadRequest, match="refused"):
@@ -269,7 +269,7 @@ async def test_a_dry_run_answers_like_a_write_and_stores_nothing():
         before = await reg.store.get(KEY)
         with pytest.raises(errors.AlreadyExists):
             await reg.create(call("create", dry_run=True), "default", config_map())
-        outcome = await reg.update(call(dry_run=True), TARGET, changed(own="x"), Style.PATCH)
+        outcome = await reg.update(call(dry_run=True), TARGET, changed(own="x"), UpdateMethod.PATCH)
         assert outcome.document.object.data == {"own": "x"}
         assert (await reg.delete(call("delete", dry_run=True), OTHER, Deletion())).deleted
         assert await reg.store.get(OTHER_KEY) is not None
@@ -284,10 +284,10 @@ async def test_a_dry_run_answers_like_a_write_and_stores_nothing():
             new.metadata.finalizers = []
             return new
 
-        outcome = await reg.update(call(dry_run=True), TARGET, without_finalizers, Style.PATCH)
+        outcome = await reg.update(call(dry_run=True), TARGET, without_finalizers, UpdateMethod.PATCH)
         assert outcome.deleted
         assert await reg.store.get(KEY) == marked
-        assert (await reg.update(call(), TARGET, without_finalizers, Style.PATCH)).deleted
+        assert (await reg.update(call(), TARGET, without_finalizers, UpdateMethod.PATCH)).deleted
         assert await reg.store.get(KEY) is None
 
 
@@ -318,8 +318,8 @@ async def test_what_blocks_a_deletion_keeps_the_object():
         meta = outcome.document.object.metadata
         assert (outcome.deleted, meta.deletion_grace_period_seconds) == (False, None)
         assert meta.deletion_timestamp is not None
-        assert not (await reg.update(call(), TARGET, changed(x="y"), Style.PATCH)).deleted
-        assert (await reg.update(call(), TARGET, changed(wait="no"), Style.PATCH)).deleted
+        assert not (await reg.update(call(), TARGET, changed(x="y"), UpdateMethod.PATCH)).deleted
+        assert (await reg.update(call(), TARGET, changed(wait="no"), UpdateMethod.PATCH)).deleted
         assert await reg.store.get(KEY) is None
 
 
@@ -327,28 +327,28 @@ async def test_what_blocks_a_deletion_keeps_the_object():
 
 
 @pytest.mark.parametrize(
-    ("style", "creates_on_update", "uid", "error"),
+    ("method", "allow_create_on_update", "uid", "error"),
     [
-        (Style.APPLY, False, "", None),
+        (UpdateMethod.APPLY, False, "", None),
         (
-            Style.APPLY,
+            UpdateMethod.APPLY,
             False,
             "1",
             "uid mismatch: the provided object specified uid 1, and no existing object was found",
         ),
-        (Style.REPLACE, True, "", None),
-        (Style.REPLACE, True, "1", "Precondition failed: UID in precondition: 1, UID in object meta: "),
-        (Style.REPLACE, False, "", "not found"),
-        (Style.PATCH, True, "", "not found"),
+        (UpdateMethod.REPLACE, True, "", None),
+        (UpdateMethod.REPLACE, True, "1", "Precondition failed: UID in precondition: 1, UID in object meta: "),
+        (UpdateMethod.REPLACE, False, "", "not found"),
+        (UpdateMethod.PATCH, True, "", "not found"),
     ],
 )
-async def test_an_update_of_a_missing_object(style, creates_on_update, uid, error):
+async def test_an_update_of_a_missing_object(method, allow_create_on_update, uid, error):
     """Creates it by server-side apply, and by PUT if the kind says so; never with the UID of another object."""
-    resource = dataclasses.replace(RESOURCE, creates_on_update=creates_on_update)
+    resource = dataclasses.replace(RESOURCE, allow_create_on_update=allow_create_on_update)
     async with registry(resource=resource) as reg:
 
         async def update():
-            return await reg.update(call(), TARGET, lambda _: config_map(uid=uid, resource_version="7"), style)
+            return await reg.update(call(), TARGET, lambda _: config_map(uid=uid, resource_version="7"), method)
 
         if error is None:
             outcome = await update()
@@ -367,7 +367,7 @@ async def test_a_subresource_of_a_missing_object_is_not_found():
     async with registry() as reg:
         target = Target("default", "a", Subresource("status", owns=("data",)))
         with pytest.raises(errors.NotFound):
-            await reg.update(call(), target, lambda _: config_map(), Style.APPLY)
+            await reg.update(call(), target, lambda _: config_map(), UpdateMethod.APPLY)
         assert await reg.store.get(KEY) is None
 
 
@@ -380,11 +380,11 @@ async def test_a_damaged_value_is_neither_updated_nor_created_again():
     await store.create(KEY, b"garbage")
     damage = "value is not a ConfigMap of v1"
     async with registry(
-        store=store, find_damage=lambda prefix, key, value: damage if value == b"garbage" else ""
+        store=store, find_corruption=lambda prefix, key, value: damage if value == b"garbage" else ""
     ) as reg:
-        for style in Style:
+        for method in UpdateMethod:
             with pytest.raises(errors.InternalError) as caught:
-                await reg.update(call(), TARGET, lambda _: config_map(), style)
+                await reg.update(call(), TARGET, lambda _: config_map(), method)
             assert caught.value.message.endswith(f'unable to decode key "{KEY}": {damage}')
         with pytest.raises(errors.InternalError):
             await reg.delete(call("delete"), TARGET, Deletion())
@@ -400,7 +400,7 @@ async def test_a_closed_store_is_reported_as_unavailable():
         await reg.store.close()
         for write in (
             lambda: reg.create(call("create"), "default", config_map("b")),
-            lambda: reg.update(call(), TARGET, changed(own="x"), Style.PATCH),
+            lambda: reg.update(call(), TARGET, changed(own="x"), UpdateMethod.PATCH),
             lambda: reg.delete(call("delete"), TARGET, Deletion()),
         ):
             with pytest.raises(errors.ServiceUnavailable):
@@ -424,7 +424,7 @@ async def test_the_system_sets_its_own_metadata():
             )
             return new
 
-        after = (await reg.update(call(), TARGET, build, Style.PATCH)).document.object.metadata
+        after = (await reg.update(call(), TARGET, build, UpdateMethod.PATCH)).document.object.metadata
         assert (after.self_link, after.generation, after.creation_timestamp, after.namespace) == (
             "",
             meta.generation,
@@ -452,6 +452,9 @@ async def test_an_update_cannot_undo_a_deletion():
         await created(reg, config_map(finalizers=["example.com/wait"]))
         deleted_at = (await reg.delete(call("delete"), TARGET, Deletion())).document.object.metadata.deletion_timestamp
         outcome = await reg.update(
-            call(), TARGET, lambda _: config_map(data={"own": "x"}, finalizers=["example.com/wait"]), Style.REPLACE
+            call(),
+            TARGET,
+            lambda _: config_map(data={"own": "x"}, finalizers=["example.com/wait"]),
+            UpdateMethod.REPLACE,
         )
         assert outcome.document.object.metadata.deletion_timestamp == deleted_at

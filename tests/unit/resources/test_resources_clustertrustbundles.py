@@ -171,7 +171,7 @@ def test_encoding():
 def test_declaration():
     """Tables and selectors are the same in both versions."""
     for kind, version in ((bundles.RESOURCE, "v1beta1"), (bundles.RESOURCE_V1, "v1")):
-        assert (kind.version, kind.namespaced, kind.unconditional_update) == (version, False, False)
+        assert (kind.version, kind.namespaced, kind.allow_unconditional_update) == (version, False, False)
         cells = {column.name: column.cell(bundle(), BEGINS) for column in kind.columns}
         assert cells == {"Name": "b", "SignerName": "<none>"}
         assert {name: get(bundle(signer=SIGNER)) for name, get in kind.selectable.items()} == {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from certplane.meta import objects
 from certplane.resources import events
 
-NEW = events.NEW_RESOURCE
+NEW = events.EVENTS_V1_RESOURCE
 ABOUT = objects.ObjectReference(kind="Node", name="n1", namespace="default")
 
 
@@ -47,4 +47,4 @@ def test_events_are_immutable():
 def test_errors_have_the_requested_group():
     """Errors of events.k8s.io have its group, although the stored form is that of the core group."""
     assert NEW.identity == ("events", "events.k8s.io")
-    assert (NEW.stored.group, events.RESOURCE.identity) == ("", ("events", ""))
+    assert (NEW.storage_resource.group, events.RESOURCE.identity) == ("", ("events", ""))

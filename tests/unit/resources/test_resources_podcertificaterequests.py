@@ -490,7 +490,7 @@ def test_times_at_the_limits_are_accepted(answer):
 def call():
     fake = testing.FakeClock(NOW)
     info = context.RequestInfo("/", "update", is_resource=True)
-    return context.Call(context.User("jane"), info, fake, fake.now())
+    return context.VerbContext(context.User("jane"), info, fake.now())
 
 
 def test_the_status_is_cleared_on_create():
@@ -562,7 +562,7 @@ def test_declaration():
     """Tables and selectors are the same in both versions."""
     obj = request(unverified_user_annotations={"b.io/b": "2", "a.io/a": "1"})
     for kind, version in ((pcrs.RESOURCE, "v1beta1"), (pcrs.RESOURCE_V1, "v1")):
-        assert (kind.version, kind.namespaced, kind.unconditional_update) == (version, True, False)
+        assert (kind.version, kind.namespaced, kind.allow_unconditional_update) == (version, True, False)
         assert {column.name: column.cell(obj, NOW) for column in kind.columns} == {
             "Name": "r",
             "PodName": "pod",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import pathlib
 import resource
 import signal
 
@@ -196,6 +197,18 @@ def test_old_backups_are_deleted(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_very_large_maximum_age_keeps_all_files(tmp_path):
+    """It may reach back to before the year 1."""
+    rotation = LogRotation(maxsize=1, maxbackup=0, maxage=2**63 - 1)
+    (tmp_path / "audit-2001-01-01T00-00-00.000.log").write_bytes(b"")
+    log = auditlog.LogFile(tmp_path / "audit.log", rotation, testing.FakeClock(), _encode_loss)
+    for _ in range(2):
+        log.write(b"x" * 1024 * 1024)
+    log.close()
+    assert "audit-2001-01-01T00-00-00.000.log" in _names(tmp_path)
+    assert log.lost == 0
+
+
 async def test_rotation_of_a_file_without_a_suffix(tmp_path):
     """Its backups are found and deleted, too."""
     clock = testing.FakeClock()
@@ -264,6 +277,44 @@ def test_lost_lines_are_counted(tmp_path):
     assert log.lost == 2
 
 
+def test_every_failure_to_write_is_counted(tmp_path):
+    """Also one that the file system does not report. The lines after it are written."""
+    failing = True
+
+    def encode_loss(count, since, until):
+        if failing:
+            raise ValueError("cannot be encoded")
+        return _encode_loss(count, since, until)
+
+    (tmp_path / "folder").write_bytes(b"")
+    path = tmp_path / "folder" / "audit.log"
+    log = auditlog.LogFile(path, LogRotation(), testing.FakeClock(), encode_loss)
+    log.write(b"a\n")
+    (tmp_path / "folder").unlink()
+    log.write(b"b\n")
+    assert (log.lost, log.problem) == (2, "ValueError('cannot be encoded')")
+    failing = False
+    log.write(b"c\n")
+    log.close()
+    assert path.read_bytes() == b"2 lost from 00:00:00 until 00:00:00\nc\n"
+    assert (log.lost, log.problem) == (2, "")
+
+
+def test_a_failure_to_delete_backups_loses_no_lines(tmp_path, monkeypatch, caplog):
+    """The lines are written, and the failure is logged."""
+
+    def fail(_):
+        raise ValueError("cannot be listed")
+
+    monkeypatch.setattr(pathlib.Path, "iterdir", fail)
+    log = auditlog.LogFile(tmp_path / "audit.log", LogRotation(maxsize=1), testing.FakeClock(), _encode_loss)
+    for _ in range(2):
+        log.write(b"x" * 1024 * 1024)
+    log.close()
+    assert (log.lost, (tmp_path / "audit.log").stat().st_size) == (0, 1024 * 1024)
+    assert [record.message for record in caplog.records] == ["failed to delete rotated audit logs"]
+
+
 async def test_lost_lines_are_reported(tmp_path, caplog):
     """In the log itself when it can be written again; until then at intervals in the server's log."""
     clock = testing.FakeClock()
@@ -283,24 +334,25 @@ async def test_lost_lines_are_reported(tmp_path, caplog):
     assert (log.lost, log.problem) == (150, "")
 
 
-async def test_sampler():
-    """It admits a burst of a hundred, then a rate; the dropped events are reported once a minute."""
+async def test_events_are_limited_in_rate():
+    """A burst of a hundred is admitted, then a rate; the dropped events are counted, since the first of them."""
     clock = testing.FakeClock()
-    sampler = auditlimits.Sampler(10, clock)
-    assert sum(sampler.admit() for _ in range(500)) == 100
-    assert sampler.take_dropped() is None
+    rate_limiter = auditlimits.EventRateLimiter(10, clock)
+    assert rate_limiter.take_dropped() is None
+    assert sum(rate_limiter.admit() for _ in range(500)) == 100
     await clock.advance(2)
-    assert sum(sampler.admit() for _ in range(500)) == 20
-    await clock.advance(59)
-    assert sampler.take_dropped() == (880, datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
-    assert (sampler.take_dropped(at_once=True), sampler.total_dropped) == (None, 880)
+    assert sum(rate_limiter.admit() for _ in range(500)) == 20
+    assert rate_limiter.take_dropped() == (880, datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
+    assert (rate_limiter.take_dropped(), rate_limiter.total_dropped) == (None, 880)
+    assert sum(rate_limiter.admit() for _ in range(10)) == 0
+    assert rate_limiter.take_dropped() == (10, datetime.datetime(2026, 1, 1, 0, 0, 2, tzinfo=datetime.UTC))
 
 
-def test_sampler_without_a_rate():
-    """0 means no limit."""
-    sampler = auditlimits.Sampler(0, testing.FakeClock())
-    assert all(sampler.admit() for _ in range(1000))
-    assert sampler.take_dropped(at_once=True) is None
+def test_a_rate_of_0_is_no_limit():
+    """All events are admitted."""
+    rate_limiter = auditlimits.EventRateLimiter(0, testing.FakeClock())
+    assert all(rate_limiter.admit() for _ in range(1000))
+    assert rate_limiter.take_dropped() is None
 
 
 @pytest.mark.parametrize("long", ["x" * 64_000, "\0" * 64_000, "1.2.3.4," * 8_000])
@@ -323,7 +375,7 @@ def test_the_size_of_events_is_limited(long):
     request.user, request.annotations = context.User("b", "", tuple(many), dict.fromkeys(many, ("a",))), {"a": long}
     causes = [{"message": long, "field": long}] * 500
     status = {"metadata": {}, "message": long, "details": {"name": long, "causes": causes}}
-    auditor.finish(request, record, exchange.Response(422, "", outcome=status))
+    auditor.finish(request, record, exchange.Response(422, "", status_object=status))
     assert max(map(len, lines)) < 256 * 1024
     event = json.loads(lines[-1])
     assert event["sourceIPs"][-1] == "127.0.0.1"

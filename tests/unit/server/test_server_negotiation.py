@@ -5,7 +5,7 @@ import pytest
 from certplane import errors
 from certplane.golang import goyaml
 from certplane.server import negotiation
-from certplane.server.negotiation import ALL_TRANSFORMS, JSON, NO_TRANSFORMS, PROTOBUF, YAML, Form
+from certplane.server.negotiation import ALL_TRANSFORMS, JSON, NO_TRANSFORMS, PROTOBUF, YAML, Representation
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 
@@ -13,20 +13,20 @@ TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 @pytest.mark.parametrize(
     ("accept", "transforms", "expected"),
     [
-        ("", ALL_TRANSFORMS, Form(JSON)),
-        ("*/*", ALL_TRANSFORMS, Form(JSON)),
-        ("application/yaml", ALL_TRANSFORMS, Form(YAML)),
-        ("application/vnd.kubernetes.protobuf,application/json", ALL_TRANSFORMS, Form(PROTOBUF)),
-        ("text/html;q=0.9,application/json;q=0.1", ALL_TRANSFORMS, Form(JSON)),
-        ("application/json;q=0.2,application/yaml;q=0.8", ALL_TRANSFORMS, Form(YAML)),
-        (TABLE, ALL_TRANSFORMS, Form(JSON, "Table")),
-        (TABLE + ",application/json", NO_TRANSFORMS, Form(JSON)),
-        ("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", ALL_TRANSFORMS, Form(JSON)),
-        ("application/json;as=Table;v=v1beta1;g=meta.k8s.io", ALL_TRANSFORMS, Form(JSON, "Table", "v1beta1")),
+        ("", ALL_TRANSFORMS, Representation(JSON)),
+        ("*/*", ALL_TRANSFORMS, Representation(JSON)),
+        ("application/yaml", ALL_TRANSFORMS, Representation(YAML)),
+        ("application/vnd.kubernetes.protobuf,application/json", ALL_TRANSFORMS, Representation(PROTOBUF)),
+        ("text/html;q=0.9,application/json;q=0.1", ALL_TRANSFORMS, Representation(JSON)),
+        ("application/json;q=0.2,application/yaml;q=0.8", ALL_TRANSFORMS, Representation(YAML)),
+        (TABLE, ALL_TRANSFORMS, Representation(JSON, "Table")),
+        (TABLE + ",application/json", NO_TRANSFORMS, Representation(JSON)),
+        ("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", ALL_TRANSFORMS, Representation(JSON)),
+        ("application/json;as=Table;v=v1beta1;g=meta.k8s.io", ALL_TRANSFORMS, Representation(JSON, "Table", "v1beta1")),
     ],
 )
 def test_first_acceptable_clause(accept, transforms, expected):
-    """The clause with the highest quality that can be served wins; the order breaks ties."""
+    """The media_range with the highest quality that can be served wins; the order breaks ties."""
     assert expected == negotiation.negotiate(accept, transforms)
 
 
@@ -49,10 +49,10 @@ def test_supported_media_types(accept):
 
 def test_watch_has_no_yaml():
     """The error lists the stream types."""
-    negotiation.check_watch_form(Form(JSON))
+    negotiation.check_watch_form(Representation(JSON))
 
     with pytest.raises(errors.APIError, match="application/json;stream=watch, application/vnd"):
-        negotiation.check_watch_form(Form(YAML))
+        negotiation.check_watch_form(Representation(YAML))
 
 
 @pytest.mark.parametrize(
@@ -91,12 +91,12 @@ def test_unsupported_transform():
     ],
 )
 def test_unsupported_parameters(parameters):
-    """The clause is skipped: a version without a kind, another stream than watch, another group."""
+    """The media_range is skipped: a version without a kind, another stream than watch, another group."""
     with pytest.raises(negotiation.UnsupportedForm):
         negotiation.negotiate(f"application/json;{parameters}", ALL_TRANSFORMS)
 
     form = negotiation.negotiate(f"application/json;{parameters},{YAML};stream=watch", ALL_TRANSFORMS)
-    assert form == Form(YAML)
+    assert form == Representation(YAML)
 
 
 @pytest.mark.parametrize(
@@ -134,17 +134,17 @@ def test_status_falls_back_to_json():
 @pytest.mark.parametrize(
     ("accept", "expected"),
     [
-        ("", Form(JSON)),
-        ("*/*,application/yaml", Form(YAML)),
-        ("application/yaml,*/*;q=0.1", Form(YAML)),
-        (TABLE + ",application/json", Form(JSON)),
-        (f"{PROTOBUF};as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json", Form(JSON)),
-        (TABLE, Form(JSON, pretty=True)),
-        ("text/html", Form(JSON, pretty=True)),
+        ("", Representation(JSON)),
+        ("*/*,application/yaml", Representation(YAML)),
+        ("application/yaml,*/*;q=0.1", Representation(YAML)),
+        (TABLE + ",application/json", Representation(JSON)),
+        (f"{PROTOBUF};as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json", Representation(JSON)),
+        (TABLE, Representation(JSON, pretty=True)),
+        ("text/html", Representation(JSON, pretty=True)),
     ],
 )
 def test_form_of_a_status(accept, expected):
-    """By the first clause without a transform; otherwise indented JSON."""
+    """By the first media_range without a transform; otherwise indented JSON."""
     assert expected == negotiation.negotiate_status(accept)
 
 
@@ -157,7 +157,7 @@ def test_long_texts_in_yaml():
 def test_the_number_of_ranges_is_limited():
     """Sorting sixteen thousand took ten seconds, before authentication."""
     ranges = [f"a/{number}" for number in range(negotiation.MAX_RANGES - 1)]
-    assert negotiation.negotiate(",".join([*ranges, YAML]), NO_TRANSFORMS) == Form(YAML)
+    assert negotiation.negotiate(",".join([*ranges, YAML]), NO_TRANSFORMS) == Representation(YAML)
     with pytest.raises(negotiation.UnsupportedForm):
         negotiation.negotiate(",".join([*ranges, "a/b", YAML]), NO_TRANSFORMS)
     with pytest.raises(errors.NotAcceptable):
@@ -175,7 +175,8 @@ def test_the_number_of_parameters_is_limited():
 def test_the_cost_of_a_quality_is_linear():
     """Backtracking over sixty thousand digits would take a minute; an invalid quality is 0."""
     assert negotiation.parse_accept("a/b;q=" + "0" * 60_000 + "@")[0].quality == 0.0
-    assert [clause.quality for clause in negotiation.parse_accept("a/b;q=1.50,a/b;q=2.,a/b;q=.5,a/b;q=1e-1")] == [
+    media_ranges = negotiation.parse_accept("a/b;q=1.50,a/b;q=2.,a/b;q=.5,a/b;q=1e-1")
+    assert [media_range.quality for media_range in media_ranges] == [
         2,
         1.5,
         0.5,

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa, x25519
 from cryptography.x509.oid import NameOID
 
-from certplane.golang import asn1, pem
-from certplane.x509 import certificatenames
+from certplane.golang import asn1, dertags, pem
+from certplane.x509 import certificatenames, oids
 from certplane.x509.issuance import authority, issue, selfsigned
 from certplane.x509.pkcs10 import certificaterequest
 from certplane.x509.tbs import template
@@ -37,6 +37,27 @@ MAKE = {
     "X25519": x25519.X25519PrivateKey.generate,
     "DSA": lambda: dsa.generate_private_key(1024),
 }
+
+
+def _sequence(content):
+    return asn1.encode(dertags.SEQUENCE, content)
+
+
+#: Extensions with kinds of GeneralName that Go ignores, and that `cryptography` refuses with an exception of its own.
+#: The contents are empty sequences. RFC 5280 section 4.2.1.6: x400Address has tag 3, ediPartyName tag 5.
+RARE_NAMES = {
+    "x400Address": template.Extension(oids.SUBJECT_ALT_NAME, critical=False, value=_sequence(b"\xa3\x02\x30\x00")),
+    "ediPartyName": template.Extension(oids.SUBJECT_ALT_NAME, critical=False, value=_sequence(b"\xa5\x02\x30\x00")),
+    "name constraints": template.Extension(
+        oids.NAME_CONSTRAINTS, critical=False, value=_sequence(asn1.encode(0xA0, _sequence(b"\xa3\x02\x30\x00")))
+    ),
+}
+
+
+def ca_with_rare_names(private, name):
+    """A CA certificate in DER, with one of RARE_NAMES."""
+    extensions = [template.key_usage(("key_cert_sign",)), template.basic_constraints(ca=True), RARE_NAMES[name]]
+    return ca_certificate(private, extensions=extensions)
 
 
 def key(kind="P-256", number=0):
@@ -71,6 +92,15 @@ def _authority(kind, number):
 
 def new_issuer(kind="P-256", number=0, **options):
     return issue.Issuer(new_authority(kind, number), YEAR, **options)
+
+
+#: The context of records.
+UID = "uid"
+
+
+def recorded(issuer, to_be_signed):
+    """The record of any bytes, as an issuer with the same key would make it."""
+    return issuer.authority.mac(UID, to_be_signed) + to_be_signed
 
 
 def renewed(own, private):

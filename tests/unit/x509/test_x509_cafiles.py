@@ -93,7 +93,7 @@ def test_a_valid_pair_is_loaded(directory):
     """The issuer is the same object until the files change."""
     directory.put_ca()
     issuer = directory.files.load()
-    assert issuer.authority.is_authority
+    assert issuer.authority.is_ca
     assert directory.files.current(NOW) == cafiles.IssuerState(issuer, "")
     assert directory.files.current(NOW + cafiles.REREAD_INTERVAL).issuer is issuer
 
@@ -224,6 +224,15 @@ INVALID = [
         None,
         NO_CA,
         id="a CA without cert sign",
+    ),
+    *(
+        pytest.param(
+            lambda _, name=name: pem.encode("CERTIFICATE", material.ca_with_rare_names(material.key(), name)),
+            None,
+            "x509: malformed certificate",
+            id=name,
+        )
+        for name in material.RARE_NAMES
     ),
     pytest.param(lambda _: with_serial(b"\xff"), None, "x509: negative serial number", id="a negative serial number"),
 ]

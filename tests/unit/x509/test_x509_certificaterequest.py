@@ -516,13 +516,15 @@ def test_ca_certificates_are_issued_if_allowed_and_requested():
     issuer = material.new_issuer(issues_ca=True)
     request = certificaterequest.verified(material.odd_request(JANE, REQUESTS_CA))
     prepared = issuer.prepare(request, CA_USAGES, None, NOW)
-    assert issuer.resume(prepared.to_be_signed, request, CA_USAGES, None, NOW).to_be_signed == prepared.to_be_signed
+    record = issuer.record(prepared, material.UID)
+    resumed = issuer.resume(record, material.UID, request, CA_USAGES, None, NOW)
+    assert resumed.to_be_signed == prepared.to_be_signed
     text = issuer.issue(prepared)
     certificate = x509.load_pem_x509_certificate(text)
     constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
     assert (constraints.ca, constraints.path_length, material.own(prepared.findings)) == (True, 0, ())
     below = authority.Authority(pem.first_block(text).data, material.key())
-    assert (below.is_authority, below.key_id) == (True, template.key_id(material.public_der(material.key())))
+    assert (below.is_ca, below.key_id) == (True, template.key_id(material.public_der(material.key())))
     other = issuer.prepare(certificaterequest.verified(material.odd_request(JANE)), CA_USAGES, None, NOW)
     assert [finding.rule for finding in material.own(other.findings)] == ["usage-combination"]
     with pytest.raises(issue.IssueError) as caught:
@@ -531,11 +533,12 @@ def test_ca_certificates_are_issued_if_allowed_and_requested():
 
 
 def test_a_recorded_ca_certificate_is_refused_if_the_signer_issues_none():
-    """The configuration of the signer was changed in between, or the record is forged."""
+    """The configuration of the signer was changed in between."""
     request = certificaterequest.verified(material.odd_request(JANE, REQUESTS_CA))
-    recorded = material.new_issuer(issues_ca=True).prepare(request, CA_USAGES, None, NOW).to_be_signed
+    former = material.new_issuer(issues_ca=True)
+    record = former.record(former.prepare(request, CA_USAGES, None, NOW), material.UID)
     with pytest.raises(issue.LintError) as caught:
-        material.new_issuer().resume(recorded, request, CA_USAGES, None, NOW)
+        material.new_issuer().resume(record, material.UID, request, CA_USAGES, None, NOW)
     assert [finding.rule for finding in caught.value.findings] == ["basic-constraints"]
 
 

@@ -18,6 +18,18 @@ def test_duplicate_extensions_are_refused():
         certificates.check_bundle(text)
 
 
+@pytest.mark.parametrize("name", material.RARE_NAMES)
+def test_rare_kinds_of_names_are_accepted_in_a_bundle(name):
+    """As in Go. A certificate whose extensions are needed is refused, with an exception of ours."""
+    data = material.ca_with_rare_names(material.key(), name)
+    text = pem.encode("CERTIFICATE", data)
+    certificates.check_bundle(text)
+    assert certificates.first_not_after(text) == material.NOW + 10 * material.YEAR
+    assert certificates.parse_without_extensions(data).serial_number == 1
+    with pytest.raises(certificates.CertificateError, match="malformed certificate"):
+        certificates.parse(data)
+
+
 def test_the_first_certificate_of_a_block_counts():
     """The cleaner uses its notAfter."""
     data = material.ca_certificate(material.key())

@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from certplane.golang import asn1, pem
 from certplane.resources import certificatesigningrequests as csrs
-from certplane.x509 import certificatenames
+from certplane.x509 import certificatenames, keys
 from certplane.x509.issuance import authority, issue
 from certplane.x509.lint import linter
 from certplane.x509.pkcs10 import certificaterequest, weakkeys
@@ -207,8 +207,9 @@ def test_encipher_only_is_issued_without_other_usages():
     """As by kube-controller-manager, although `cryptography` rejects it."""
     prepared = material.new_issuer().prepare(material.request(), ("encipher only",), None, NOW)
     assert [finding.rule for finding in material.own(prepared.findings)] == ["usage-combination"]
-    assert material.new_issuer().resume(prepared.to_be_signed, material.request(), ("encipher only",), None, NOW)
     issuer = material.new_issuer()
+    record = issuer.record(prepared, material.UID)
+    assert issuer.resume(record, material.UID, material.request(), ("encipher only",), None, NOW)
     assert issuer.issue(issuer.prepare(material.request(), ("encipher only",), None, NOW))
 
 
@@ -250,11 +251,11 @@ def test_a_certificate_that_cannot_be_read_back_is_not_signed(monkeypatch, key_t
     load_der = x509.load_der_x509_certificate
     recording = RecordingAuthority()
     issuer = issue.Issuer(recording, material.YEAR)
-    recorded = issuer.prepare(material.request(), CLIENT, None, NOW).to_be_signed
+    record = issuer.record(issuer.prepare(material.request(), CLIENT, None, NOW), material.UID)
     monkeypatch.setattr(issue.x509, "load_der_x509_certificate", Certificate)
     for attempt in (
         lambda: issuer.prepare(material.request(), CLIENT, None, NOW),
-        lambda: issuer.resume(recorded, material.request(), CLIENT, None, NOW),
+        lambda: issuer.resume(record, material.UID, material.request(), CLIENT, None, NOW),
     ):
         with pytest.raises(issue.LintError) as caught:
             attempt()
@@ -337,29 +338,69 @@ def test_the_name_of_the_authority_can_be_requested():
 def test_a_recorded_certificate_is_issued_by_another_process():
     """With the same bytes and serial number. RSA signatures are deterministic, so the certificates are equal."""
     request = material.request(dns=["a.example"])
-    recorded = material.new_issuer("RSA-2048").prepare(request, CLIENT, 3600, NOW).to_be_signed
+    first = material.new_issuer("RSA-2048")
+    prepared = first.prepare(request, CLIENT, 3600, NOW)
+    record = first.record(prepared, material.UID)
     certificates = []
     for _ in range(2):
         issuer = material.new_issuer("RSA-2048")
         later = NOW + datetime.timedelta(minutes=30)
-        certificates.append(issuer.issue(issuer.resume(recorded, request, CLIENT, 3600, later)))
+        certificates.append(issuer.issue(issuer.resume(record, material.UID, request, CLIENT, 3600, later)))
     assert certificates[0] == certificates[1]
-    assert load(certificates[0]).tbs_certificate_bytes == recorded
+    assert load(certificates[0]).tbs_certificate_bytes == prepared.to_be_signed
 
 
-def refused(recorded, request=None, usages=CLIENT, now=NOW, seconds=3600):
+NOT_AUTHENTIC = "the record was not made for this request with the key of this CA"
+
+
+def refused(record, request=None, usages=CLIENT, now=NOW, seconds=3600, uid=material.UID):
     with pytest.raises(issue.IssueError) as caught:
-        material.new_issuer().resume(recorded, request or material.request(), usages, seconds, now)
+        material.new_issuer().resume(record, uid, request or material.request(), usages, seconds, now)
     return str(caught.value)
 
 
 def recorded_by(issuer, **fields):
-    return issuer.prepare(material.request(**fields), CLIENT, 3600, NOW).to_be_signed
+    return issuer.record(issuer.prepare(material.request(**fields), CLIENT, 3600, NOW), material.UID)
+
+
+def test_a_record_needs_the_ca_key():
+    """Who can write records, but does not have the key, could otherwise choose the serial number and the start of
+    validity. One record has them from another certificate for the same request.
+    """
+    issuer = material.new_issuer()
+    record = recorded_by(issuer)
+    other = issuer.prepare(material.request(), CLIENT, 3600, NOW - datetime.timedelta(minutes=10)).to_be_signed
+    bits = [record[:at] + bytes((record[at] ^ 1,)) + record[at + 1 :] for at in range(len(record))]
+    forged = (other, record[: authority.MAC_SIZE] + other, record[: authority.MAC_SIZE], b"", b"\0" * 100)
+    for changed in (*bits, *forged, record[:-1], record + b"\0"):
+        assert refused(changed) == NOT_AUTHENTIC
+
+
+def test_a_record_is_for_one_request():
+    """That of another request for the same certificate is refused, so that no serial number is issued twice."""
+    record = recorded_by(material.new_issuer())
+    assert refused(record, uid="another") == NOT_AUTHENTIC
+    # A part of the context cannot be moved into the bytes, or the other way round.
+    first, rest = record[authority.MAC_SIZE :][:1], record[authority.MAC_SIZE :][1:]
+    moved = record[: authority.MAC_SIZE] + rest
+    assert refused(moved, uid=material.UID + first.decode("ascii")) == NOT_AUTHENTIC
+
+
+@pytest.mark.parametrize("kind", AUTHORITIES)
+def test_records_are_authenticated_with_every_kind_of_key(kind):
+    """The MAC depends on the private key alone: a process that reads it from a file makes the same."""
+    private = material.key(kind, 100)
+    one, other = material.new_authority(kind), material.new_authority(kind, 1)
+    again = authority.Authority(one.raw, keys.from_pem(keys.to_pem(private)))
+    assert again.mac("uid", b"data") == one.mac("uid", b"data")
+    assert other.mac("uid", b"data") != one.mac("uid", b"data")
 
 
 def test_a_record_of_another_authority_is_refused():
-    """The CA was replaced in between, perhaps by one with the same name and another key."""
-    expected = "the recorded certificate is for another authority"
+    """The CA was replaced in between, perhaps by one with the same name and another key, or the same key and another
+    name.
+    """
+    expected = NOT_AUTHENTIC
     assert refused(recorded_by(material.new_issuer(number=1))) == expected
     renewed = material.renewed(material.new_authority(), material.key("P-256", 7))
     assert refused(recorded_by(issue.Issuer(renewed, material.YEAR))) == expected
@@ -377,8 +418,8 @@ def test_an_expired_record_is_refused():
     recorded = recorded_by(material.new_issuer())
     assert refused(recorded, now=end) == "the recorded certificate has expired: NotAfter=2026-01-01 01:00:00 +0000 UTC"
     issuer = material.new_issuer()
-    resumed = issuer.resume(recorded, material.request(), CLIENT, 3600, end - datetime.timedelta(seconds=1))
-    assert resumed.to_be_signed == recorded
+    last = end - datetime.timedelta(seconds=1)
+    assert issuer.resume(recorded, material.UID, material.request(), CLIENT, 3600, last)
 
 
 @pytest.mark.parametrize(
@@ -398,18 +439,20 @@ def test_a_record_that_differs_from_the_request_is_refused(request_, usages):
 
 def test_malformed_records_are_refused():
     """No other exception is raised, whatever the record contains."""
-    good = recorded_by(material.new_issuer())
+    issuer = material.new_issuer()
+    good = issuer.prepare(material.request(), CLIENT, 3600, NOW).to_be_signed
     expected = "the record is not a certificate"
-    for record in (b"", b"\x30\x00", b"nonsense", good[:-1], good + b"\0"):
-        assert refused(record) == expected
+    for to_be_signed in (b"", b"\x30\x00", b"nonsense", good[:-1], good + b"\0"):
+        assert refused(material.recorded(issuer, to_be_signed)) == expected
 
 
 def test_a_record_above_the_maximum_lifetime_is_refused():
-    """The maximum of the signer was reduced in between, or the record is forged."""
-    recorded = material.new_issuer().prepare(material.request(), CLIENT, None, NOW).to_be_signed
+    """The maximum of the signer was reduced in between."""
+    former = material.new_issuer()
+    record = former.record(former.prepare(material.request(), CLIENT, None, NOW), material.UID)
     issuer = issue.Issuer(material.new_authority(), datetime.timedelta(hours=1))
     with pytest.raises(issue.LintError) as caught:
-        issuer.resume(recorded, material.request(), CLIENT, None, NOW)
+        issuer.resume(record, material.UID, material.request(), CLIENT, None, NOW)
     assert [finding.rule for finding in caught.value.findings] == ["lifetime"]
 
 
@@ -419,8 +462,8 @@ def test_the_lifetime_of_a_record_is_that_of_the_request():
     recorded = recorded_by(material.new_issuer())
     assert refused(recorded, seconds=7200) == expected
     assert refused(recorded, now=NOW - issue.BACKDATE - datetime.timedelta(seconds=1)) == expected
-    resumed = material.new_issuer().resume(recorded, material.request(), CLIENT, 3600, NOW - issue.BACKDATE)
-    assert resumed.to_be_signed == recorded
+    earliest = NOW - issue.BACKDATE
+    assert material.new_issuer().resume(recorded, material.UID, material.request(), CLIENT, 3600, earliest)
 
 
 def test_the_serial_number_of_a_record_is_checked():
@@ -432,15 +475,16 @@ def test_the_serial_number_of_a_record_is_checked():
     negative = asn1.encode(0x30, b"".join((fields[0], b"\x02\x01\xff", *fields[2:])))
     for forged in (one, negative):
         with pytest.raises(issue.LintError):
-            issuer.resume(forged, material.request(), CLIENT, None, NOW)
+            issuer.resume(material.recorded(issuer, forged), material.UID, material.request(), CLIENT, None, NOW)
 
 
 def test_a_record_for_a_weak_key_is_refused():
     """The current configuration counts."""
     request = material.request(material.key("RSA-2048"))
-    recorded = material.new_issuer().prepare(request, CLIENT, None, NOW).to_be_signed
+    issuer = material.new_issuer()
+    record = issuer.record(issuer.prepare(request, CLIENT, None, NOW), material.UID)
     with pytest.raises(weakkeys.WeakKey):
-        material.new_issuer(min_rsa_bits=3072).resume(recorded, request, CLIENT, None, NOW)
+        material.new_issuer(min_rsa_bits=3072).resume(record, material.UID, request, CLIENT, None, NOW)
 
 
 def test_the_result_is_one_pem_block():

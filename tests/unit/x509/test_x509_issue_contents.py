@@ -67,8 +67,9 @@ def test_the_time_of_a_certificate_has_no_fraction_of_a_second(microseconds):
         NOW - time(minutes=5),
         NOW + time(hours=1),
     )
-    recorded = issuer.prepare(material.request(), CLIENT, 3600, now).to_be_signed
-    assert issuer.resume(recorded, material.request(), CLIENT, 3600, now).to_be_signed == recorded
+    prepared = issuer.prepare(material.request(), CLIENT, 3600, now)
+    resumed = issuer.resume(issuer.record(prepared, material.UID), material.UID, material.request(), CLIENT, 3600, now)
+    assert resumed.to_be_signed == prepared.to_be_signed
 
 
 @pytest.mark.parametrize("left", [time(seconds=1), time(minutes=30), time(hours=1)])
@@ -82,9 +83,10 @@ def test_no_certificate_outlives_its_authority(left):
 def test_a_record_of_a_shortened_certificate_is_resumed():
     """The end of the CA shortened it, not the request."""
     issuer = issue.Issuer(authority_with(not_after=NOW + time(minutes=30)), YEAR)
-    recorded = issuer.prepare(material.request(), CLIENT, 3600, NOW).to_be_signed
-    resumed = issuer.resume(recorded, material.request(), CLIENT, 3600, NOW + time(minutes=10))
-    assert resumed.to_be_signed == recorded
+    prepared = issuer.prepare(material.request(), CLIENT, 3600, NOW)
+    record, later = issuer.record(prepared, material.UID), NOW + time(minutes=10)
+    resumed = issuer.resume(record, material.UID, material.request(), CLIENT, 3600, later)
+    assert resumed.to_be_signed == prepared.to_be_signed
 
 
 def test_the_linter_limits_the_lifetime_to_that_of_the_signer():
@@ -244,7 +246,8 @@ def test_a_record_of_a_ca_with_another_name_is_refused():
     name = template.encode_name(certificatenames.Subject(common_name="renamed"))
     old, new = authority_with(), authority_with(issuer=name, subject=name)
     assert old.key_id == new.key_id
-    recorded = issue.Issuer(old, YEAR).prepare(material.request(), CLIENT, None, NOW).to_be_signed
+    former = issue.Issuer(old, YEAR)
+    record = former.record(former.prepare(material.request(), CLIENT, None, NOW), material.UID)
     with pytest.raises(issue.IssueError) as caught:
-        issue.Issuer(new, YEAR).resume(recorded, material.request(), CLIENT, None, NOW)
+        issue.Issuer(new, YEAR).resume(record, material.UID, material.request(), CLIENT, None, NOW)
     assert str(caught.value) == "the recorded certificate is for another authority"

@@ -170,6 +170,15 @@ def test_the_leaf_of_a_chain_is_parsed():
     assert podcertificates.parse_leaf(block(leaf) + block(b"x")) == expected
 
 
+@pytest.mark.parametrize("name", material.RARE_NAMES)
+def test_rare_kinds_of_names_in_a_chain_are_ignored(name):
+    """As in Go, in the leaf and in what follows it."""
+    rare = block(material.ca_with_rare_names(material.key(), name))
+    leaf = podcertificates.parse_leaf(rare + rare)
+    assert (leaf.dns_names, leaf.email_addresses, leaf.spki) == ((), (), material.public_der(material.key()))
+    podcertificates.check_intermediates(rare + rare)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

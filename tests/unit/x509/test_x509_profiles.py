@@ -10,6 +10,7 @@ from cryptography import x509
 
 from certplane import signernames
 from certplane.x509.issuance import profiles
+from certplane.x509.issuance.profiles import CARequests
 from tests.unit.x509 import material
 
 _GENERAL = {
@@ -37,7 +38,7 @@ def test_an_empty_profile_permits_everything_except_ca_certificates():
     everything = request("x", ("o",), dns=["a.b", "*.c"], email=["a@b"], ip=["10.0.0.1"], uri=["spiffe://a/b"])
     assert violations({}, everything) == []
     assert violations({}, request(is_ca=True)) == ["a CA certificate is not allowed"]
-    assert violations({"allow_ca": True}, request(is_ca=True)) == []
+    assert violations({"ca_requests": CARequests.ALLOW}, request(is_ca=True)) == []
 
 
 @pytest.mark.parametrize(

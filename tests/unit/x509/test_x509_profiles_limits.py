@@ -8,6 +8,7 @@ import pytest
 
 from certplane import signernames
 from certplane.x509.issuance import profiles
+from certplane.x509.issuance.profiles import CARequests
 from certplane.x509.pkcs10 import certificaterequest
 from certplane.x509.tbs import template
 from tests.unit.x509 import material
@@ -95,11 +96,16 @@ def ca_request():
 
 
 @pytest.mark.parametrize(
-    ("allow_ca", "expected"), [(True, []), (None, []), (False, ["a CA certificate is not allowed"])]
+    ("ca_requests", "expected"),
+    [
+        (CARequests.ALLOW, []),
+        (CARequests.IGNORE, []),
+        (CARequests.REFUSE, ["a CA certificate is not allowed"]),
+    ],
 )
-def test_a_request_for_a_ca_certificate_is_allowed_ignored_or_refused(allow_ca, expected):
-    """None ignores it: an end-entity certificate is issued."""
-    assert violations({"allow_ca": allow_ca}, ca_request()) == expected
+def test_a_request_for_a_ca_certificate_is_allowed_ignored_or_refused(ca_requests, expected):
+    """IGNORE: an end-entity certificate is issued."""
+    assert violations({"ca_requests": ca_requests}, ca_request()) == expected
 
 
 @pytest.mark.parametrize("signer", [signernames.KUBE_APISERVER_CLIENT, signernames.LEGACY_UNKNOWN])

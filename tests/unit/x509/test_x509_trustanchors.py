@@ -34,6 +34,10 @@ SECOND = functools.cache(lambda: material.ca_certificate(material.key("P-256", 2
         pytest.param(lambda: block(FIRST()), [], id="one"),
         pytest.param(lambda: b"mine:\n" + block(FIRST()) + b"yours:\n" + block(SECOND()), [], id="text between"),
         pytest.param(lambda: b"", ["at least one trust anchor must be provided"], id="none"),
+        *(
+            pytest.param(lambda name=name: block(material.ca_with_rare_names(material.key(), name)), [], id=name)
+            for name in material.RARE_NAMES
+        ),
         pytest.param(
             lambda: block(FIRST(), "X509 CRL"), ["entry 0 has bad block type: X509 CRL"], id="another type of block"
         ),

@@ -1,7 +1,7 @@
 """Approves client certificates of kubelets, as kube-controller-manager does.
 
 Two kinds of request are recognized, in this order: a node that renews its own certificate, and a first certificate that
-is requested on behalf of a node. The requestor also needs the right to `create` the virtual subresource
+is requested on behalf of a node. The requestor also needs permission to `create` the virtual subresource
 `selfnodeclient` or `nodeclient`. Serving certificates and certificates of other users are never approved here.
 
 Source: kubernetes, `pkg/controller/certificates/approver/sarapprove.go`.
@@ -24,17 +24,16 @@ from certplane.x509.pkcs10 import certificaterequest
 from certplane.x509.pkcs10.certificaterequest import RequestError
 
 NAME: Final = "certificatesigningrequest-approving-controller"
-ALIAS: Final = "csrapproving"
 QUEUE: Final = "certificate"
 WORKERS: Final = 5
 REASON: Final = "AutoApproved"
-#: The request is that of a kubelet, but its requestor has no right to have it approved.
+#: The request is that of a kubelet, but its requestor has no permission to have it approved.
 NOT_ALLOWED: Final = "RequestorNotAllowed"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Recognizer:
-    """A kind of request that is approved if the requestor has the right to create a virtual subresource."""
+    """A kind of request that is approved if the requestor may create a virtual subresource."""
 
     permission: str
     message: str
@@ -45,7 +44,9 @@ _NODE: Final = Recognizer("nodeclient", "Auto approving kubelet client certifica
 
 
 def decide(csr: CertificateSigningRequest) -> tuple[Recognizer, ...]:
-    """The kinds that a request is of, in the order in which to check the right. Raises Retry if it cannot be parsed."""
+    """The kinds that a request is of, in the order in which to check the permission. Raises Retry if it cannot be
+    parsed.
+    """
     is_decided = any(condition.type in (csrs.APPROVED, csrs.DENIED) for condition in csr.status.conditions)
     if csr.status.certificate or is_decided:
         return ()

@@ -1,1 +1,1 @@
-"""Controllers that delete expired and answered requests, and expired bootstrap tokens."""
+"""Controllers that delete expired and finished requests, and expired bootstrap tokens."""

@@ -1,4 +1,4 @@
-"""Deletes PodCertificateRequests 15 minutes after their creation, whether they were answered or not.
+"""Deletes PodCertificateRequests 15 minutes after their creation, whether they are finished or not.
 
 Source: kubernetes, `pkg/controller/certificates/cleaner/pcrcleaner.go`.
 """
@@ -18,7 +18,7 @@ ACCOUNT: Final = "podcertificaterequestcleaner"
 _MAX_AGE: Final = datetime.timedelta(minutes=15)
 
 
-def decide(pod_request: PodCertificateRequest, now: datetime.datetime) -> str:
+def reason_to_delete(pod_request: PodCertificateRequest, now: datetime.datetime) -> str:
     """Why to delete a request; empty to keep it. Raises ValueError if its time cannot be read."""
     created = pod_request.metadata.creation_timestamp
     is_old = created is not None and timestamps.parse_rfc3339(created) <= now - _MAX_AGE
@@ -27,4 +27,4 @@ def decide(pod_request: PodCertificateRequest, now: datetime.datetime) -> str:
 
 def rule(resource: Resource[PodCertificateRequest]) -> CleanupRule[PodCertificateRequest]:
     """The rule for the version of the kind that the server has. It is applied every five minutes."""
-    return CleanupRule(resource, decide, 300.0)
+    return CleanupRule(resource, reason_to_delete, 300.0)

@@ -21,19 +21,19 @@ QUEUE: Final = "ClusterRoleAggregator"
 WORKERS: Final = 5
 
 
-def aggregate_rules(role: ClusterRole, candidates: Iterable[ClusterRole]) -> list[PolicyRule]:
+def aggregate_rules(role: ClusterRole, roles: Iterable[ClusterRole]) -> list[PolicyRule]:
     """The rules that an aggregated role should have: by selector, then by the name of the selected role, without
     duplicates.
     """
     # Keyed by their JSON, because rules are not hashable and comparing all pairs would be quadratic.
     rules: dict[bytes, PolicyRule] = {}
-    by_name = sorted(candidates, key=lambda candidate: candidate.metadata.name)
+    by_name = sorted(roles, key=lambda other: other.metadata.name)
     for label_selector in role.aggregation_rule.cluster_role_selectors if role.aggregation_rule is not None else ():
         selector = selectors.from_struct(label_selector)
-        for candidate in by_name:
-            is_selected = selector is not None and selector.matches(candidate.metadata.labels)
-            if is_selected and candidate.metadata.name != role.metadata.name:
-                for rule in candidate.rules or ():
+        for other in by_name:
+            is_selected = selector is not None and selector.matches(other.metadata.labels)
+            if is_selected and other.metadata.name != role.metadata.name:
+                for rule in other.rules or ():
                     rules.setdefault(codec.encode(rule), rule)
     return list(rules.values())
 

@@ -80,10 +80,10 @@ class Publisher:
         await controller.create_in_namespace(self._client.create(configmaps.RESOURCE, config_map, name))
 
 
-def decode_bundle(content: bytes, source: object) -> str:
-    """The PEM text of a file. Raises SetupError if it is not ASCII."""
+def decode_bundle(content: bytes, source: str) -> str:
+    """The PEM text of certificates. `source` names them in the error. Raises SetupError if the text is not ASCII."""
     try:
         return content.decode("ascii")
     except UnicodeDecodeError as error:
         hint = "--root-ca-file must be a file of PEM certificates"
-        raise SetupError(f"the root CA file {source} is not PEM", (hint,)) from error
+        raise SetupError(f"{source} are not PEM", (hint,)) from error

@@ -17,10 +17,10 @@ from typing import Final, TypeVar
 from certplane import errors, supervisor
 from certplane.client.api import Unreachable
 from certplane.client.informer import AnyInformer, Informer
-from certplane.client.ratelimit import TokenBucket
 from certplane.clock import Clock
 from certplane.meta.objects import Object
 from certplane.telemetry import QueueTelemetry
+from certplane.tokenbucket import TokenBucket
 
 T = TypeVar("T", bound=Object)
 

@@ -3,7 +3,7 @@
 Kubernetes does not report most decisions: a request that is not approved, or whose signer has no key, stays pending.
 Here every decision has a stable reason. A background task writes the Events one after another, so that no controller
 waits for them; a repeated Event has its count increased, at most every five minutes. If they arrive faster than they
-can be written some are dropped, as in client-go, those of type Normal first: they are for people, and no controller
+can be written some are dropped, as in client-go, those of type Normal first: people read them, and no controller
 acts on them.
 
 Source of names and shapes: client-go `tools/record`.
@@ -63,7 +63,7 @@ Handler = Callable[[CertificateSigningRequest], Awaitable[None]]
 
 
 class RecordDecision(Protocol):
-    """Records a decision about a request: the decision, its reason as a code, and a message for people."""
+    """Records a decision about a request: the decision, its reason as a code, and a human-readable message."""
 
     def __call__(self, csr: CertificateSigningRequest, decision: str, reason: str, message: str, /) -> None: ...
 
@@ -112,7 +112,7 @@ class DecisionRecorder:
         self._telemetry.count_decision(csr.spec.signer_name, decision.decision, decision.reason)
         _log.log(
             level,
-            "decision",
+            "controller decision",
             extra={
                 "csr": csr.metadata.name,
                 "uid": csr.metadata.uid,

@@ -2,21 +2,22 @@
 
 A candidate takes the Lease when it has not seen it change for the lease duration, by its own clock; the times in the
 Lease are not compared with that clock. The leader renews the Lease, and stops working before another candidate may take
-over. A write that it attempts after that is not sent (`FencedTransport`), however long the process was suspended.
+over. A write that has not been sent by then is not sent any more (`FencedTransport`), however long the process was
+suspended, or the write waited for the rate limit, credentials or a connection.
 
 Source: client-go `tools/leaderelection`; fields of the Lease: KEP-0014, `coordination.k8s.io/v1`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import dataclasses
 import logging
 import random
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from certplane import errors, timestamps
+from certplane import clock, errors, timestamps
 from certplane.client import api
 from certplane.clock import Clock
 from certplane.config.controllersettings import LeaderElectionSettings
@@ -112,15 +113,10 @@ class LeaderElector:
 
     async def _run_with_timeout(self, seconds: float, work: Coroutine[Any, Any, bool]) -> bool:
         """The result of a coroutine; False, and the coroutine is cancelled, if it takes longer."""
-        running = asyncio.ensure_future(work)
-        timer = asyncio.ensure_future(self._clock.sleep(max(seconds, 0)))
         try:
-            await asyncio.wait({running, timer}, return_when=asyncio.FIRST_COMPLETED)
-            return running.done() and running.result()
-        finally:
-            running.cancel()
-            timer.cancel()
-            await asyncio.gather(running, timer, return_exceptions=True)
+            return await clock.wait_for(self._clock, work, seconds)
+        except TimeoutError:
+            return False
 
     async def _write_released(self) -> bool:
         with contextlib.suppress(errors.APIError, api.Unreachable):
@@ -215,16 +211,25 @@ class LeaderElector:
 
 
 class FencedTransport:
-    """A transport that sends no write unless this process is the leader. Implements `api.Transport`."""
+    """A transport that sends no write unless this process is the leader at that moment. Implements `api.Transport`."""
 
     def __init__(self, transport: api.Transport, elector: LeaderElector) -> None:
         self._transport = transport
         self._elector = elector
 
     async def send(self, request: api.Request) -> api.Response:
-        if request.method != "GET" and not self._elector.is_leader:
-            raise api.Unreachable("not sent: this process is not the leader")
-        return await self._transport.send(request)
+        if request.method == "GET":
+            return await self._transport.send(request)
+        # Also now: a write that cannot be sent should not use up the rate limit.
+        self._check_leadership()
+        return await self._transport.send(dataclasses.replace(request, before_sending=self._check_leadership))
 
     def stream(self, request: api.Request) -> contextlib.AbstractAsyncContextManager[api.Response]:
+        """Raises ValueError unless the method is GET: writes have no stream."""
+        if request.method != "GET":
+            raise ValueError(f"a {request.method} request cannot be streamed")
         return self._transport.stream(request)
+
+    def _check_leadership(self) -> None:
+        if not self._elector.is_leader:
+            raise api.Unreachable("not sent: this process is not the leader")

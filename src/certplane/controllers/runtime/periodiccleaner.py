@@ -22,12 +22,12 @@ T = TypeVar("T", bound=Object)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CleanupRule(Generic[T]):
-    """`decide` returns why to delete an object at a time, or an empty string to keep it. It raises ValueError for an
-    object that it cannot read. `interval` is in seconds.
+    """`reason_to_delete` returns why to delete an object at a time, or an empty string to keep it. It raises ValueError
+    for an object that it cannot read. `interval` is in seconds.
     """
 
     resource: Resource[T]
-    decide: Callable[[T, datetime.datetime], str]
+    reason_to_delete: Callable[[T, datetime.datetime], str]
     interval: float
 
 
@@ -53,7 +53,7 @@ class PeriodicCleaner(Generic[T]):
         for (namespace, name), obj in list(self._informer.objects.items()):
             fields = {"resource": resource.plural, "object": f"{namespace}/{name}" if namespace else name}
             try:
-                detail = self._rule.decide(obj, self._clock.now())
+                detail = self._rule.reason_to_delete(obj, self._clock.now())
             except ValueError as error:
                 # An object that cannot be read must not stop the others from being deleted.
                 _log.warning("failed to check object", extra={**fields, "error": str(error)})

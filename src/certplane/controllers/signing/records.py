@@ -4,21 +4,24 @@ A record is durable before the signature is made. After a crash, or in another r
 and its bytes are signed: a request gets at most one certificate, with one serial number.
 
 With an embedded store the record is a key of that store (`JournalRecords`). Against another API server it is a
-condition of the request itself (`ConditionRecords`), written through `/status`, which users may not write: it needs no
-further right, every replica sees it, and of two replicas that write at once the server rejects one. The certificate is
-written and the condition removed in one update.
+condition of the request itself (`ConditionRecords`), written through `/status`: it needs no further permission, every
+replica sees it, and of two replicas that write at once the server rejects one. The certificate is written and the
+condition removed in one update.
+
+Whoever may approve a request can write its conditions too, through `/approval`. So the content of a record is
+authenticated with the CA key (`Issuer.record`). Nothing here checks it: the signer does, and replaces the record if it
+is not its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import copy
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from certplane import timestamps
@@ -30,7 +33,7 @@ from certplane.resources.certificatesigningrequests import CertificateSigningReq
 
 _log = logging.getLogger("certplane.controllers")
 
-#: The condition that holds a record: its message is the DER of the bytes to be signed, in base64.
+#: The condition that holds a record: its message is the content in base64.
 ISSUING: Final = "certplane.io/Issuing"
 _RECORDED: Final = "Recorded"
 #: Records are deleted in batches: one round of deletions for all certificates of a second.
@@ -39,20 +42,20 @@ _DELETE_SECONDS: Final = 1.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Record:
-    """What is recorded for a request, and the request as it is after recording."""
+    """What is recorded for a request (`Issuer.record`), and the request as it is after recording."""
 
     csr: CertificateSigningRequest
-    to_be_signed: bytes
+    content: bytes
 
 
 class Records(Protocol):
     """The records of one signing controller. All methods raise what a client raises, or CertplaneError."""
 
-    async def record(self, csr: CertificateSigningRequest, to_be_signed: bytes) -> Record:
-        """Record what is to be signed for a request, unless there is a record; return the record that there is now."""
+    async def record(self, csr: CertificateSigningRequest, content: bytes) -> Record:
+        """Record what is to be signed for a request, unless there is a record; return the current record."""
         ...
 
-    async def replace(self, csr: CertificateSigningRequest, to_be_signed: bytes) -> Record:
+    async def replace(self, csr: CertificateSigningRequest, content: bytes) -> Record:
         """Replace a record that cannot be signed any more."""
         ...
 
@@ -72,22 +75,23 @@ class ConditionRecords:
         self._client = client
         self._clock = clock
 
-    async def record(self, csr: CertificateSigningRequest, to_be_signed: bytes) -> Record:
+    async def record(self, csr: CertificateSigningRequest, content: bytes) -> Record:
         conditions = csr.status.conditions
         text = next((condition.message for condition in conditions if condition.type == ISSUING), None)
         if text is None:
-            return await self.replace(csr, to_be_signed)
+            return await self.replace(csr, content)
         try:
             return Record(csr, base64.b64decode(text, validate=True))
-        except binascii.Error:
-            # Not written by us. As it is not DER, `issue.resume` will refuse it, and it is replaced.
+        except ValueError:
+            # Not written by us (binascii.Error, or a plain ValueError for text that is not ASCII). The signer replaces
+            # it, as it has no valid MAC.
             return Record(csr, text.encode("utf-8"))
 
-    async def replace(self, csr: CertificateSigningRequest, to_be_signed: bytes) -> Record:
-        text = base64.b64encode(to_be_signed).decode("ascii")
+    async def replace(self, csr: CertificateSigningRequest, content: bytes) -> Record:
+        text = base64.b64encode(content).decode("ascii")
         now = timestamps.rfc3339(self._clock.now())
         recorded = csrs.with_condition(_without_record(csr), ISSUING, _RECORDED, text, now)
-        return Record(await self._client.update(csrs.RESOURCE, recorded, "status"), to_be_signed)
+        return Record(await self._client.update(csrs.RESOURCE, recorded, "status"), content)
 
     async def publish(self, csr: CertificateSigningRequest) -> None:
         await self._client.update(csrs.RESOURCE, _without_record(csr), "status")
@@ -106,11 +110,11 @@ def _without_record(csr: CertificateSigningRequest) -> CertificateSigningRequest
 class Journal(Protocol):
     """Bytes under UIDs, durable. Raises CertplaneError."""
 
-    async def record(self, uid: str, to_be_signed: bytes) -> bytes:
-        """Store the bytes unless there is an entry for this UID; return the entry that there is now."""
+    async def record(self, uid: str, content: bytes) -> bytes:
+        """Store the bytes unless there is an entry for this UID; return the current entry."""
         ...
 
-    async def replace(self, uid: str, to_be_signed: bytes) -> None:
+    async def replace(self, uid: str, content: bytes) -> None:
         """Replace an entry."""
         ...
 
@@ -136,14 +140,14 @@ class JournalRecords:
         self._wakeup = asyncio.Event()
         self._subscribed = False
 
-    async def record(self, csr: CertificateSigningRequest, to_be_signed: bytes) -> Record:
-        recorded = await self._journal.record(csr.metadata.uid, to_be_signed)
+    async def record(self, csr: CertificateSigningRequest, content: bytes) -> Record:
+        recorded = await self._journal.record(csr.metadata.uid, content)
         self._recorded.add(csr.metadata.uid)
         return Record(csr, recorded)
 
-    async def replace(self, csr: CertificateSigningRequest, to_be_signed: bytes) -> Record:
-        await self._journal.replace(csr.metadata.uid, to_be_signed)
-        return Record(csr, to_be_signed)
+    async def replace(self, csr: CertificateSigningRequest, content: bytes) -> Record:
+        await self._journal.replace(csr.metadata.uid, content)
+        return Record(csr, content)
 
     async def publish(self, csr: CertificateSigningRequest) -> None:
         await self._client.update(csrs.RESOURCE, csr, "status")
@@ -154,7 +158,7 @@ class JournalRecords:
         if not self._subscribed:
             csr_informer.subscribe(self._changed)
             self._subscribed = True
-        await self._recover({csr.metadata.uid: csr for csr in csr_informer.objects.values()})
+        await self._recover(csr_informer)
         while True:
             await self._wakeup.wait()
             await self._clock.sleep(_DELETE_SECONDS)
@@ -162,12 +166,15 @@ class JournalRecords:
             finished, self._finished = self._finished, set()
             await asyncio.gather(*map(self._delete, finished))
 
-    async def _recover(self, csrs_by_uid: Mapping[str, CertificateSigningRequest]) -> None:
-        for uid, to_be_signed in await self._journal.entries():
+    async def _recover(self, csr_informer: informer.Informer[CertificateSigningRequest]) -> None:
+        entries = await self._journal.entries()
+        # Only now: a request whose entry was just written has been in the informer since before.
+        csrs_by_uid = {csr.metadata.uid: csr for csr in csr_informer.objects.values()}
+        for uid, content in entries:
             self._recorded.add(uid)
             csr = csrs_by_uid.get(uid)
             if csr is None:
-                digest = hashlib.sha256(to_be_signed).hexdigest()
+                digest = hashlib.sha256(content).hexdigest()
                 _log.warning("deleting the signing record of a deleted request", extra={"uid": uid, "sha256": digest})
             if csr is None or csr.status.certificate:
                 self._finish(uid)

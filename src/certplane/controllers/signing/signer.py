@@ -2,8 +2,8 @@
 
 `decide` says what is to be done with a request, and is pure. The reconciler prepares the certificate, has it signed in
 a thread (RSA is slow, and OpenSSL releases the interpreter's lock), and writes it into the status. A request that its
-signer does not permit gets a Failed condition and is not looked at again; what may pass (an expired CA, a lost write)
-is retried. A signer without a usable CA leaves its requests pending; the reason is in the log, a metric and
+signer does not permit gets a Failed condition and is not processed again; temporary failures (an expired CA, a lost
+write) are retried. A signer without a usable CA leaves its requests pending; the reason is in the log, a metric and
 /readyz?verbose.
 
 What is to be signed is recorded before the key is used (`records`). After a crash the recorded bytes are signed, with
@@ -49,9 +49,8 @@ from certplane.x509.pkcs10.weakkeys import WeakKey
 _log = logging.getLogger("certplane.controllers")
 
 NAME: Final = "certificatesigningrequest-signing-controller"
-ALIAS: Final = "csrsigning"
 QUEUE: Final = "certificate"
-#: Requests that are worked on at once. Most wait for a durable write, which one commit does for many.
+#: Requests that are worked on at once. Most wait for a durable write, and one commit completes many of them.
 WORKERS: Final = 40
 INVALID: Final = "SignerValidationFailure"
 SIGNED: Final = "Signed"
@@ -69,8 +68,8 @@ LINTED: Final = "LintFailed"
 
 
 class FaultLatch:
-    """Why a signer has stopped for good; empty while it has not. Shared by all configurations that a signer has while
-    the process runs, and cleared by nothing but a restart. Safe to use from several threads.
+    """Why a signer has stopped until a restart; empty while it has not. Shared by all configurations that a signer has
+    while the process runs, and cleared by nothing but a restart. Safe to use from several threads.
     """
 
     __slots__ = ("_lock", "_problem")
@@ -268,8 +267,7 @@ class SigningController:
         except (errors.APIError, api.Unreachable) as error:
             raise Retry(f"error updating signature for csr: {error}") from error
         self._written.add(csr.metadata.uid)
-        serial, not_after = f"{prepared.template.serial:x}", timestamps.rfc3339(prepared.template.not_after)
-        self._context.record_decision(csr, decisions.ISSUED, SIGNED, f"certificate {serial} is valid until {not_after}")
+        self._context.record_decision(csr, decisions.ISSUED, SIGNED, _issued_message(prepared))
 
     async def _prepare(
         self, csr: CertificateSigningRequest, issuer: Issuer, expiration_seconds: int | None
@@ -283,16 +281,19 @@ class SigningController:
         except RequestError as error:
             raise issue.IssueError(f"unable to verify certificate request signature: {error}") from error
         prepared = issuer.prepare(verified, usages, expiration_seconds, now)
+        # Unlike its name, the UID of a request is never used again.
+        uid = csr.metadata.uid
+        content = issuer.record(prepared, uid)
         try:
-            record = await self._context.records.record(csr, prepared.to_be_signed)
-            if record.to_be_signed == prepared.to_be_signed:
+            record = await self._context.records.record(csr, content)
+            if record.content == content:
                 return record.csr, prepared
             try:
-                return record.csr, issuer.resume(record.to_be_signed, verified, usages, expiration_seconds, now)
+                return record.csr, issuer.resume(record.content, uid, verified, usages, expiration_seconds, now)
             except issue.IssueError as error:
                 extra = {"csr": csr.metadata.name, "error": str(error)}
                 _log.info("replacing a signing record that cannot be used any more", extra=extra)
-            return (await self._context.records.replace(csr, prepared.to_be_signed)).csr, prepared
+            return (await self._context.records.replace(csr, content)).csr, prepared
         except errors.Conflict:
             # Another replica or an approver has written; the informer will deliver the new object.
             raise
@@ -312,6 +313,16 @@ def _sign_unless_stopped(fault: FaultLatch, issuer: Issuer, prepared: issue.Prep
     except issue.CheckFailed as error:
         fault.set(f"stopped until restart: {error}")
         return None
+
+
+def _issued_message(prepared: issue.Prepared) -> str:
+    """Serial number and end of validity of a certificate, and the linter's warnings about it."""
+    serial, not_after = f"{prepared.template.serial:x}", timestamps.rfc3339(prepared.template.not_after)
+    message = f"certificate {serial} is valid until {not_after}"
+    if not prepared.findings:
+        return message
+    warnings = "; ".join(map(str, prepared.findings))
+    return formatting.shorten(f"{message}; lint warnings: {warnings}", errors.MAX_VALUE_LENGTH)
 
 
 def _expiration_seconds(csr: CertificateSigningRequest, profile: Profile) -> int | None:

@@ -12,7 +12,6 @@ import datetime
 import functools
 import ipaddress
 import itertools
-import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,11 +26,12 @@ from certplane.controllers.signing.signer import FaultLatch
 from certplane.golang import formatting, goyaml
 from certplane.meta import objects, validation
 from certplane.meta.objects import always, doc
+from certplane.reload import CompletionCheck
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.wire import codec
 from certplane.x509.issuance import issue, profiles
 from certplane.x509.issuance.cafiles import CAFiles
-from certplane.x509.issuance.profiles import Profile
+from certplane.x509.issuance.profiles import CARequests, Profile
 from certplane.x509.issuance.reservednames import Reservations
 
 API_VERSION: Final = "signers.certplane.dev/v1alpha1"
@@ -72,18 +72,16 @@ class Names(objects.Type):
     required: Annotated[list[str], doc("Kinds (dns, ip, email, uri); a name of one of them is required.")] = field(
         default_factory=list
     )
-    most: Annotated[objects.Int32 | None, doc("Maximum number of names.")] = None
+    max: Annotated[objects.Int32 | None, doc("Maximum number of names.")] = None
     wildcards: Annotated[bool, doc("Whether DNS names may have wildcards.")] = False
 
 
 class Lifetime(objects.Type):
     """Lifetime limits the lifetime of certificates. Durations are in Go's syntax: 24h, 90m."""
 
-    longest: Annotated[
-        str, doc("Longer lifetimes are shortened to this. The default is --cluster-signing-duration.")
-    ] = ""
-    shortest: Annotated[str, doc("Shorter lifetimes are refused.")] = ""
-    default: Annotated[str, doc("The lifetime of requests that name none; by default the longest.")] = ""
+    max: Annotated[str, doc("Longer lifetimes are shortened to this. The default is --cluster-signing-duration.")] = ""
+    min: Annotated[str, doc("Shorter lifetimes are refused.")] = ""
+    default: Annotated[str, doc("The lifetime of requests that name none; by default the maximum.")] = ""
 
 
 class Approval(objects.Type):
@@ -159,12 +157,12 @@ def profile_from(definition: SignerDefinition) -> Profile:
         ip=_optional(names.ip),
         uri=_optional(names.uri),
         required_names=tuple(names.required),
-        max_names=names.most,
+        max_names=names.max,
         allow_wildcards=names.wildcards,
-        min_lifetime=_duration(lifetime.shortest),
-        max_lifetime=_duration(lifetime.longest),
+        min_lifetime=_duration(lifetime.min),
+        max_lifetime=_duration(lifetime.max),
         default_lifetime=_duration(lifetime.default),
-        allow_ca=definition.certificate_authority,
+        ca_requests=CARequests.ALLOW if definition.certificate_authority else CARequests.REFUSE,
         approval=tuple(profiles.Approval(tuple(rule.users), tuple(rule.groups)) for rule in definition.approval),
     )
 
@@ -225,13 +223,13 @@ def _name_problems(names: Names) -> Iterator[str]:
     for kind in names.required:
         if kind not in _KINDS:
             yield f'names.required: unknown kind of name "{kind}"; known are {", ".join(_KINDS)}'
-    if names.most is not None and names.most < 0:
-        yield "names.most: must be 0 or more"
+    if names.max is not None and names.max < 0:
+        yield "names.max: must be 0 or more"
 
 
 def _lifetime_problems(lifetime: Lifetime) -> Iterator[str]:
     durations: dict[str, datetime.timedelta] = {}
-    for name in ("shortest", "default", "longest"):
+    for name in ("min", "default", "max"):
         text = getattr(lifetime, name)
         if not text:
             continue
@@ -271,8 +269,9 @@ class SignersFile:
         self._path = path
         self._max_lifetime = max_lifetime
         self._reservations = reservations
-        #: Device, inode, size and modification time of the file that was read last.
-        self._identity: tuple[int, ...] | None = None
+        self._completion = CompletionCheck()
+        #: The content in use.
+        self._used: bytes | None = None
         self._ca_files: dict[_CAKey, CAFiles] = {}
         #: By signer name; kept if a signer disappears from the file and comes back.
         self._faults: dict[str, FaultLatch] = {}
@@ -281,7 +280,7 @@ class SignersFile:
 
     def load(self) -> None:
         """Read the file for the first time. Raises SetupError."""
-        self.reload()
+        self.reload(is_requested=True)
         if self.problem:
             raise errors.SetupError(
                 f"invalid signers file {self._path}: {self.problem}", ("docs/signers.md describes the format",)
@@ -292,39 +291,44 @@ class SignersFile:
         """The signers of the last valid file, by name."""
         return self._signers
 
-    def reload(self) -> bool:
-        """Read the file if it has changed. Whether there are new signers; if the file is invalid, see `problem`."""
+    def reload(self, *, is_requested: bool = False) -> bool:
+        """Read the file. New content is used when two successive calls have read it, and at once with `is_requested`.
+        Returns whether there are new signers; if the file cannot be used, see `problem`.
+        """
         try:
-            status = os.stat(self._path)
-            identity = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-            if identity == self._identity:
-                return False
-            self._identity = identity
-            document = parse(self._path.read_bytes())
+            content = self._path.read_bytes()
         except OSError as error:
-            self._identity, self.problem = None, f"cannot read the file: {error.strerror}"
+            self.problem = f"cannot read the file: {error.strerror}"
             return False
+        is_complete = self._completion.is_complete(content, is_requested=is_requested)
+        if content == self._used:
+            self.problem = ""
+            return False
+        if not is_complete:
+            return False
+        # Content that was refused is checked again each time: the reason may have been a CA file, which was corrected.
+        try:
+            signers = [self._new_signer(definition) for definition in parse(content).signers]
         except SignersFileError as error:
             self.problem = str(error)
             return False
-        signers = [self._new_signer(definition) for definition in document.signers]
         problems = [
             f"signers[{index}]: {problem}"
-            for index, candidate in enumerate(signers)
-            if (problem := self._ca_problem(candidate))
+            for index, new_signer in enumerate(signers)
+            if (problem := self._ca_problem(new_signer))
         ]
+        self.problem = "; ".join(problems)
         if problems:
-            self.problem = "; ".join(problems)
             return False
-        self._signers = {candidate.profile.signer: candidate for candidate in signers}
-        self.problem = ""
+        self._signers = {new_signer.profile.signer: new_signer for new_signer in signers}
+        self._used = content
         return True
 
-    def _ca_problem(self, candidate: signer.Signer) -> str:
+    def _ca_problem(self, new_signer: signer.Signer) -> str:
         """Why a signer may not use its CA; empty if it may. Checked again before each signature, as files change."""
-        if self._reservations is None or candidate.files is None:
+        if self._reservations is None or new_signer.files is None:
             return ""
-        return self._reservations.current_problem(candidate.profile, candidate.files)
+        return self._reservations.current_problem(new_signer.profile, new_signer.files)
 
     def _new_signer(self, definition: SignerDefinition) -> signer.Signer:
         profile = profile_from(definition)

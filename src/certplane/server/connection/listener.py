@@ -60,10 +60,9 @@ class Listener:
         self._shared = protocol.ListenerState(handler, clock, count_refused)
         self._stopping = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._adopting: set[asyncio.Task[Any]] = set()
+        self._setups: set[asyncio.Task[Any]] = set()
         self._max_connections = _raise_descriptor_limit()
         self._resume: asyncio.TimerHandle | None = None
-        self.started = False
         #: Why connections cannot be accepted at the moment; None if they can.
         self.problem: str | None = None
 
@@ -77,7 +76,6 @@ class Listener:
         """Serve until `stop`; then return when the requests in flight have completed."""
         self._set_date()
         self._resume_accepting()
-        self.started = True
         try:
             await self._stopping.wait()
             self._close_socket()
@@ -85,7 +83,7 @@ class Listener:
         finally:
             self._close_socket()
             tasks = [task for connection in list(self._shared.connections) if (task := connection.abort()) is not None]
-            await asyncio.gather(*tasks, *self._adopting, return_exceptions=True)
+            await asyncio.gather(*tasks, *self._setups, return_exceptions=True)
 
     def stop(self) -> None:
         """Stop accepting connections; complete the requests in flight."""
@@ -112,18 +110,18 @@ class Listener:
             self._admit(accepted)
 
     def _admit(self, accepted: socket.socket) -> None:
-        if len(self._shared.connections) + len(self._adopting) >= self._max_connections:
+        if len(self._shared.connections) + len(self._setups) >= self._max_connections:
             self._shared.count_refused("connections")
             self._shared.log_refusal("connection refused", "", f"limit of {self._max_connections} connections reached")
             accepted.close()
             return
         accepted.setblocking(False)
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        adoption = self._loop.create_task(self._adopt(accepted))
-        self._adopting.add(adoption)
-        adoption.add_done_callback(self._adopting.discard)
+        setup = self._loop.create_task(self._set_up_connection(accepted))
+        self._setups.add(setup)
+        setup.add_done_callback(self._setups.discard)
 
-    async def _adopt(self, accepted: socket.socket) -> None:
+    async def _set_up_connection(self, accepted: socket.socket) -> None:
         # The client may have reset the connection in the meantime.
         with contextlib.suppress(OSError):
             await self._loop.connect_accepted_socket(self._connection, accepted)

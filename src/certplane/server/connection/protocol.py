@@ -43,7 +43,7 @@ LINGER_SECONDS: Final = 1.0
 _UNREAD_LIMIT: Final = 64 * 1024
 #: Bytes received at once after which a connection yields to others. libuv would read up to thirty times a quarter of a
 #: megabyte in a row, and ten million TLS records of one byte take a second.
-_TURN_BYTES: Final = 32 * 1024
+_MAX_READ_BYTES_PER_ITERATION: Final = 32 * 1024
 #: Unread bytes of a connection that do not count against the limit of all connections.
 _FREE_BYTES: Final = 16 * 1024
 #: TLS handshakes in progress. Each may take 60 KB: half a record here, and the buffer that OpenSSL allocates when nine
@@ -171,7 +171,7 @@ class Connection(asyncio.Protocol):
         self._is_streaming = False
         #: Reading is paused because too much is unread.
         self._is_paused = False
-        #: Reading is paused until the other connections have had their turn.
+        #: Reading is paused until the event loop has served the other connections.
         self._is_yielding = False
         self._is_lingering = False
         self._is_handshaking = session is not None
@@ -211,7 +211,7 @@ class Connection(asyncio.Protocol):
         if self._is_lingering:
             return
         self._decode(data)
-        if len(data) >= _TURN_BYTES and not self._is_paused and not self._transport.is_closing():
+        if len(data) >= _MAX_READ_BYTES_PER_ITERATION and not self._is_paused and not self._transport.is_closing():
             self._is_yielding = True
             self._transport.pause_reading()
             self._loop.call_soon(self._end_yielding)

@@ -86,7 +86,9 @@ def _context(certificate: bytes, key: bytes, client_ca: bytes) -> SSL.Context:
 
 
 def _certificates(text: bytes) -> list[Certificate]:
-    return [certificates.parse(block.data) for block in pem.blocks(text) if block.label == "CERTIFICATE"]
+    return [
+        certificates.parse_without_extensions(block.data) for block in pem.blocks(text) if block.label == "CERTIFICATE"
+    ]
 
 
 def _accept_any(*_: object) -> bool:

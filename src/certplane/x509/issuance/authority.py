@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import datetime
 import functools
+import hmac
 import pathlib
 from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from certplane.golang import asn1, dertags, pem
 from certplane.x509 import keys, oids
@@ -27,6 +29,10 @@ _EC_ALGORITHMS: Final[dict[str, tuple[str, type[hashes.HashAlgorithm]]]] = {
     "secp384r1": (oids.ECDSA_WITH_SHA384, hashes.SHA384),
     "secp521r1": (oids.ECDSA_WITH_SHA512, hashes.SHA512),
 }
+#: The length of a MAC of `Authority.mac`, in bytes.
+MAC_SIZE: Final = 32
+#: HKDF's info: the MAC key serves nothing but records of what is to be signed (RFC 5869 section 3.2).
+_MAC_KEY_INFO: Final = b"certplane.io signing record v1"
 
 
 class AuthorityError(ValueError):
@@ -36,7 +42,9 @@ class AuthorityError(ValueError):
 class Authority:
     """A CA. Safe to use from several threads."""
 
-    __slots__ = ("_key", "algorithm", "certificate", "key_id", "not_after", "not_before", "raw", "spki", "subject")
+    __slots__ = (
+        "_key", "_mac_key", "algorithm", "certificate", "key_id", "not_after", "not_before", "raw", "spki", "subject"
+    )  # fmt: skip
 
     def __init__(self, certificate: bytes, key: keys.PrivateKey) -> None:
         """`certificate` is DER. Raises AuthorityError if the key is not its key."""
@@ -58,14 +66,16 @@ class Authority:
         self.key_id = subject_key_id(parsed)
         self.algorithm = signature_algorithm(key)
         self._key = key
+        # Once for each authority: a MAC is made for every certificate.
+        self._mac_key = _mac_key(key)
 
     def __repr__(self) -> str:
         return f"<Authority {self.certificate.subject.rfc4514_string()!r}>"
 
     @property
-    def is_authority(self) -> bool:
+    def is_ca(self) -> bool:
         """Whether the certificate may sign others: RFC 5280 sections 4.2.1.3 and 4.2.1.9."""
-        return certificates.is_authority(self.certificate)
+        return certificates.is_ca(self.certificate)
 
     @property
     def path_length(self) -> int | None:
@@ -78,6 +88,21 @@ class Authority:
     def sign(self, data: bytes) -> bytes:
         """Sign bytes. The signature has the algorithm `algorithm`."""
         return signature(self._key, data)
+
+    def mac(self, context: str, data: bytes) -> bytes:
+        """The HMAC-SHA256 of bytes and the context that they are for, `MAC_SIZE` bytes. Only a holder of the CA key can
+        make it: its key is derived from the CA key with HKDF-SHA256.
+        """
+        encoded = context.encode("utf-8")
+        # With its length, so that no other pair of context and bytes is the same input.
+        return hmac.digest(self._mac_key, len(encoded).to_bytes(8, "big") + encoded + data, "sha256")
+
+
+def _mac_key(key: keys.PrivateKey) -> bytes:
+    encoded = key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return HKDF(hashes.SHA256(), MAC_SIZE, salt=None, info=_MAC_KEY_INFO).derive(encoded)
 
 
 def subject_key_id(certificate: x509.Certificate) -> bytes | None:
@@ -110,7 +135,7 @@ def signature(key: keys.PrivateKey, data: bytes) -> bytes:
 
 
 class LintKey:
-    """A throw-away key that signs under an authority's algorithm, for certificates that are only linted. Safe to use
+    """A temporary key that signs under an authority's algorithm, for certificates that are only linted. Safe to use
     from several threads.
 
     The signed bytes describe the signing key by its AlgorithmIdentifier only. For RSA that names the hash, not the size
@@ -150,7 +175,7 @@ def from_pem(certificate: bytes, key: bytes) -> Authority:
     if len(blocks) != 1:
         raise AuthorityError(f"expected 1 certificate, found {len(blocks)}")
     authority = Authority(blocks[0].data, keys.from_pem(key))
-    if not authority.is_authority:
+    if not authority.is_ca:
         raise AuthorityError("the certificate is not a CA certificate")
     return authority
 

@@ -2,8 +2,8 @@
 
 At most once a second the status of the files is compared with the previous one; they are read only if it has changed.
 New content replaces the CA if it is valid: one CA certificate, the key that belongs to it, and a validity that includes
-now. Otherwise the last valid CA stays in use until it expires, and the problem is reported: a CA of tomorrow may be put
-there today. Nothing here waits, watches or reads a clock: the caller asks before each signature.
+now. Otherwise the last valid CA stays in use until it expires, and the problem is reported: a CA that is not valid yet
+may be installed in advance. Nothing here waits, watches or reads a clock: the caller asks before each signature.
 
 Differs from kube-controller-manager, on purpose: that refuses to sign while the new files are invalid. The texts are
 its own (kubernetes, `pkg/controller/certificates/signer/ca_provider.go`, Go `crypto/tls`).
@@ -136,7 +136,7 @@ class CAFiles:
             texts = authority.read_file(certificate), authority.read_file(key)
             if not all(texts):
                 raise CAFilesError(f'{error_prefix}: missing content for serving cert "{name}"')
-            _check_exposure(key)
+            _check_readers(key)
             digest = hashlib.sha256(b"\0".join(texts)).digest()
             if self._loaded is not None and self._loaded.digest == digest:
                 return self._loaded
@@ -165,13 +165,13 @@ def _has_elapsed(since: datetime.datetime | None, now: datetime.datetime, period
     return since is None or not since <= now < since + period
 
 
-def _check_exposure(key: pathlib.Path) -> None:
+def _check_readers(key: pathlib.Path) -> None:
     try:
-        exposure = files.exposure(key)
+        readers = files.readable_by_others(key)
     except OSError as error:
         raise AuthorityError(f"open {key}: {(error.strerror or str(error)).lower()}") from error
-    if exposure is not None:
-        raise CAFilesError(f"other users can read the CA key {key}: {exposure}")
+    if readers is not None:
+        raise CAFilesError(f"other users can read the CA key {key}: {readers}")
 
 
 def _check_blocks(certificate: bytes, key: bytes) -> None:

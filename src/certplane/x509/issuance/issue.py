@@ -1,18 +1,20 @@
 """prepare -> (record) -> issue -> check. Every certificate for a client's request is signed with the CA key here.
 
-`prepare` decides what the certificate says. The bytes to be signed are first signed with a throw-away key, and `linter`
-inspects the result: if it finds an error, issuance ends there, before the CA key is used. The result is a `Prepared`
-certificate with a `SigningToken`, which holds those bytes and stands for exactly one signature by the issuer that made
-it. `issue` redeems the token, signs its bytes and nothing else, reads the certificate back with another library's
-parser and compares it with what was prepared. A certificate that fails this check is never returned.
+`prepare` decides what the certificate says. The bytes to be signed are first signed with a lint key, which is random
+and temporary, and `linter` inspects the result: if it finds an error, issuance ends there, before the CA key is used.
+The result is a `Prepared` certificate with a `SigningToken`, which holds those bytes and stands for exactly one
+signature by the issuer that made it. `issue` redeems the token, signs its bytes and nothing else, reads the certificate
+back with another library's parser and compares it with what was prepared. A certificate that fails this check is never
+returned.
 
 A failed check stops the signer, so a client must not be able to cause one. `prepare` therefore reads the certificate
-with the throw-away signature back in the same way, and refuses what cannot be read or is read differently. The bytes
+with the lint key's signature back in the same way, and refuses what cannot be read or is read differently. The bytes
 are the same at the second time; only the signature is another.
 
-The bytes may be recorded between the two steps, so that nothing is signed without a trace; after a crash `resume` makes
-a new token for recorded bytes. Bytes that are signed twice have one serial number and say the same; with ECDSA, whose
-signatures are random, they give two encodings.
+The bytes may be recorded between the two steps, so that every signature has a record; after a crash `resume` makes
+a new token for recorded bytes. A record may be kept where others can write. So it has a MAC, which needs the CA key,
+over the bytes and the request that they are for. Bytes that are signed twice have one serial number and say the same;
+with ECDSA, whose signatures are random, they give two encodings.
 
 Contents follow kube-controller-manager's signer (kubernetes, `pkg/controller/certificates/authority`): back-dated by
 five minutes, never valid for longer than the CA, all requested extensions ignored but the alternative names.
@@ -22,17 +24,19 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hmac
 import secrets
 import threading
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 
 from certplane.golang import asn1, formatting, pem
 from certplane.x509 import certificatenames, keys, oids
+from certplane.x509.issuance import authority as authorities
 from certplane.x509.issuance.authority import Authority, LintKey
 from certplane.x509.lint import issuerconstraints, linter
 from certplane.x509.pkcs10 import weakkeys
@@ -40,6 +44,7 @@ from certplane.x509.pkcs10.certificaterequest import CertificateRequest, Verifie
 from certplane.x509.tbs import tbscertificate, template
 from certplane.x509.tbs.tbscertificate import TBSCertificate
 from certplane.x509.tbs.template import Template
+from certplane.x509.trust import certificates
 
 #: For clocks of clients that are slow; kube-controller-manager's `DefaultBackdate`.
 BACKDATE: Final = datetime.timedelta(minutes=5)
@@ -151,13 +156,13 @@ class Prepared:
 
     @property
     def to_be_signed(self) -> bytes:
-        """The DER TBSCertificate. It may be recorded before the key is used; `resume` takes it back."""
+        """The DER TBSCertificate."""
         return self.token.to_be_signed
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Linted:
-    """A certificate with the signature of the throw-away key, in DER and parsed, and what the linter found."""
+    """A certificate with the signature of the lint key, in DER and parsed, and what the linter found."""
 
     encoded: bytes
     certificate: TBSCertificate
@@ -218,20 +223,29 @@ class Issuer:
         _raise_errors(linted.findings)
         return self._prepared(contents, to_be_signed, linted)
 
+    def record(self, prepared: Prepared, context: str) -> bytes:
+        """The record of a prepared certificate, for `resume`: a MAC of `authorities.MAC_SIZE` bytes, and the bytes to
+        be signed. `context` identifies the request; the requestor must not be able to choose it.
+        """
+        return self.authority.mac(context, prepared.to_be_signed) + prepared.to_be_signed
+
     def resume(
         self,
-        to_be_signed: bytes,
+        record: bytes,
+        context: str,
         verified: VerifiedRequest,
         usages: Sequence[str],
         expiration_seconds: int | None,
         now: datetime.datetime,
     ) -> Prepared:
-        """Take back bytes that were prepared for a request, perhaps by another process, and perhaps signed already.
+        """Take back a certificate that was recorded for the request `context`, perhaps by another process, and perhaps
+        signed already. `record` is what the method of that name returned.
 
         The certificate is built anew from the request, with the recorded serial number and validity; only what
         `prepare` would have built at that moment is accepted. Raises IssueError, with the reason, if the record cannot
         be used, and what `prepare` raises.
         """
+        to_be_signed = self._read_record(record, context)
         request = verified.request
         weakkeys.check(request.public_key, self._min_rsa_bits)
         linted = self._lint_record(to_be_signed)
@@ -270,6 +284,15 @@ class Issuer:
         prepared = Prepared(contents, linted.certificate, linted.findings, token)
         _raise_errors(_read_back_findings(linted, prepared, self.authority))
         return prepared
+
+    def _read_record(self, record: bytes, context: str) -> bytes:
+        """The bytes to be signed. Raises IssueError unless an issuer with the same key has recorded them for `context`:
+        whoever can write a record could else choose the serial number and the start of validity.
+        """
+        mac, to_be_signed = record[: authorities.MAC_SIZE], record[authorities.MAC_SIZE :]
+        if not hmac.compare_digest(mac, self.authority.mac(context, to_be_signed)):
+            raise IssueError("the record was not made for this request with the key of this CA")
+        return to_be_signed
 
     def _lint_record(self, to_be_signed: bytes) -> _Linted:
         try:
@@ -380,7 +403,7 @@ def _split_usages(usages: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 #: What `cryptography` raises for a certificate, or a key in it, that it does not accept.
-_REJECTIONS: Final = (ValueError, TypeError, UnsupportedAlgorithm)
+_REJECTIONS: Final = (*certificates.PARSE_ERRORS, TypeError)
 
 
 def _check(encoded: bytes, prepared: Prepared, authority: Authority) -> None:

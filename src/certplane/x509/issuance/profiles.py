@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import enum
 import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,6 +40,15 @@ class ProfileViolation(ValueError):
     """A request that its signer does not permit; the text is for the Failed condition."""
 
 
+class CARequests(enum.Enum):
+    """What a signer does with a request for a CA certificate."""
+
+    REFUSE = "refuse"
+    #: The extension is ignored, and an end-entity certificate issued, as in kube-controller-manager.
+    IGNORE = "ignore"
+    ALLOW = "allow"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Approval:
     """An approval rule: requests of any of these users or groups are approved automatically."""
@@ -55,7 +65,7 @@ class Profile:
     Each organization has to match one of `organizations`; `exact_organizations` is the complete list. `dns`, `email`,
     `ip` and `uri` are patterns of alternative names; one name of any of the kinds in `required_names` is required.
     A lifetime below `min_lifetime` is refused, one above `max_lifetime` is shortened; `default_lifetime` is for
-    requests without one. `allow_ca` says whether a CA certificate may be requested; None ignores such a request.
+    requests without one. `ca_requests` says what happens to requests for a CA certificate.
     `reserved_names` yields violations by names that the signer must not issue with the CA that it has now.
     """
 
@@ -78,7 +88,7 @@ class Profile:
     min_lifetime: datetime.timedelta | None = None
     max_lifetime: datetime.timedelta | None = None
     default_lifetime: datetime.timedelta | None = None
-    allow_ca: bool | None = False
+    ca_requests: CARequests = CARequests.REFUSE
     approval: tuple[Approval, ...] = ()
     order: tuple[str, ...] = ORDER
     reserved_names: Callable[[RequestedCertificate], Iterator[str]] | None = None
@@ -181,8 +191,7 @@ def _permitted(patterns: Sequence[str]) -> str:
 
 
 def _ca(profile: Profile, requested: RequestedCertificate) -> Iterator[str]:
-    # None: the extension is ignored, as in kube-controller-manager.
-    if profile.allow_ca is False and requested.pkcs10.requests_ca:
+    if profile.ca_requests is CARequests.REFUSE and requested.pkcs10.requests_ca:
         yield "a CA certificate is not allowed"
 
 
@@ -318,7 +327,7 @@ BUILT_IN: Final[Mapping[str, Profile]] = MappingProxyType(
                 description="Client certificates of people and programs, for the API server.",
                 usages=("client auth", "digital signature", "key encipherment"),
                 required_usages=("client auth",),
-                allow_ca=None,
+                ca_requests=CARequests.IGNORE,
             ),
             Profile(
                 signer=signernames.KUBE_APISERVER_CLIENT_KUBELET,
@@ -330,7 +339,7 @@ BUILT_IN: Final[Mapping[str, Profile]] = MappingProxyType(
                 uri=(),
                 common_name=_NODE,
                 usage_sets=(_CLIENT, _CLIENT | _ENCIPHERMENT),
-                allow_ca=None,
+                ca_requests=CARequests.IGNORE,
                 order=("organizations", "dns", "email", "ip", "uri", "common_name", "usages"),
             ),
             Profile(
@@ -342,13 +351,13 @@ BUILT_IN: Final[Mapping[str, Profile]] = MappingProxyType(
                 uri=(),
                 usage_sets=(_SERVING, _SERVING | _ENCIPHERMENT),
                 common_name=_NODE,
-                allow_ca=None,
+                ca_requests=CARequests.IGNORE,
                 order=("organizations", "names", "email", "uri", "usages", "common_name"),
             ),
             Profile(
                 signer=signernames.LEGACY_UNKNOWN,
                 description="Any certificate, without a guarantee about its use.",
-                allow_ca=None,
+                ca_requests=CARequests.IGNORE,
             ),
         )
     }

@@ -27,7 +27,7 @@ from certplane.golang import formatting, pem
 from certplane.x509 import certificatenames
 from certplane.x509.issuance import cafiles, profiles
 from certplane.x509.issuance.issue import Issuer
-from certplane.x509.issuance.profiles import Profile, RequestedCertificate
+from certplane.x509.issuance.profiles import CARequests, Profile, RequestedCertificate
 from certplane.x509.trust import pathcertificate, pathvalidation
 from certplane.x509.trust.clientcertificates import ClientVerifier
 
@@ -36,10 +36,11 @@ _NODES: Final = "system:nodes"
 _NODE_PREFIX: Final = "system:node:"
 #: Users and groups with these prefixes have a meaning for Kubernetes or kubeadm.
 _PREFIXES: Final = ("system:", "kubeadm:")
-#: Names of its Service, as kubeadm writes them into the certificate of the API server.
-SERVICE_NAMES: Final = frozenset(
-    {"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}
-)
+#: Names of the Service of the API server, in the order in which kubeadm writes them into its certificate.
+SERVICE_NAMES: Final = (
+    "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
+)  # fmt: skip
+_SERVICE_NAMES: Final = frozenset(SERVICE_NAMES)
 _KUBELETS: Final = frozenset({signernames.KUBE_APISERVER_CLIENT_KUBELET, signernames.KUBELET_SERVING})
 _CLIENT_SIGNERS: Final = (signernames.KUBE_APISERVER_CLIENT, signernames.KUBE_APISERVER_CLIENT_KUBELET)
 #: Usages that become extended key usages. A certificate with some of these and none of _SERVING is not for servers.
@@ -109,11 +110,15 @@ class Reservations:
 
     def issuer_problem(self, profile: Profile, issuer: Issuer) -> str:
         """Why a custom signer may not use an issuer for any request; empty if it may."""
-        if profile.common_name is not None and profile.organizations is not None and not profile.allow_ca:
+        if (
+            profile.common_name is not None
+            and profile.organizations is not None
+            and profile.ca_requests is not CARequests.ALLOW
+        ):
             return ""
         if not self.is_client_ca(issuer):
             return ""
-        return _NEEDS_NO_CA if profile.allow_ca else _NEEDS_SUBJECT
+        return _NEEDS_NO_CA if profile.ca_requests is CARequests.ALLOW else _NEEDS_SUBJECT
 
     def current_problem(self, profile: Profile, source: IssuerSource) -> str:
         """`issuer_problem` for the issuer that a signer has now, if it has one."""
@@ -143,7 +148,7 @@ class Reservations:
                 if name in pkcs10.organizations:
                     yield _violation("organization", name)
         if _may_serve(requested.usages):
-            reserved = SERVICE_NAMES if signer in _KUBELETS else SERVICE_NAMES | self._server_names
+            reserved = _SERVICE_NAMES if signer in _KUBELETS else _SERVICE_NAMES | self._server_names
             for name in (pkcs10.common_name, *pkcs10.dns_names, *map(_address_text, pkcs10.ip_addresses)):
                 if _matches_any(name.lower(), reserved):
                     yield f"name {formatting.quote(name)} is reserved: it is a name of the API server"

@@ -29,7 +29,7 @@ from certplane.x509.tbs.tbscertificate import DNS, EMAIL, EMPTY_NAME, IP, URI, T
 
 
 class Severity(enum.Enum):
-    """An error stops issuance; a warning is only reported."""
+    """An error stops issuance; a warning is reported with the decision to issue."""
 
     ERROR = "error"
     WARNING = "warning"

@@ -73,8 +73,8 @@ class CertificateRequest:
 
 
 class VerifiedRequest:
-    """Proof that what `request` says was signed with the key in it. It is made from the PEM text of the request, never
-    from parsed fields, which may have been changed. Raises RequestError.
+    """A parsed request whose signature was verified with its own key. It is made from the PEM text of the request,
+    never from parsed fields, which may have been changed. Raises RequestError.
     """
 
     __slots__ = ("_request",)

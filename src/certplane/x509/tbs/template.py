@@ -1,7 +1,7 @@
 """Encode a certificate before it is signed: the bytes that the signature covers, laid out as Go's crypto/x509 does.
 
 The encoder is ours, because every byte of it matters: string types, the order of names and extensions, criticality. The
-same bytes can be recorded, linted with a throw-away key, and signed, without being encoded again. RFC 5280 sections 4.1
+same bytes can be recorded, linted with a lint key, and signed, without being encoded again. RFC 5280 sections 4.1
 and 4.2.
 """
 

@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import hashlib
 import warnings
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.utils import CryptographyDeprecationWarning
 
 from certplane.golang import asn1, formatting, pem
-from certplane.x509.trust import certificateform
+from certplane.x509.trust import certificatesyntax
 
 # Older versions of kubeadm made CAs with serial number 0. They are valid and cannot be changed, so the warning of the
 # library would only repeat at every start.
@@ -25,6 +26,16 @@ warnings.filterwarnings("ignore", "Parsed a serial number which wasn't positive"
 
 #: The label of a PEM block that holds a certificate.
 PEM_LABEL = "CERTIFICATE"
+
+#: What the library raises for a certificate that it does not accept, when the certificate, its key or its extensions
+#: are read. Not all are subclasses of ValueError.
+PARSE_ERRORS: Final = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 #: A parsed certificate, for callers that only pass it on.
 Certificate = x509.Certificate
@@ -52,29 +63,34 @@ def check_bundle(text: bytes) -> None:
 def _count(data: bytes) -> int:
     """The number of certificates in a block; it may hold several, one after the other. Raises CertificateError."""
     try:
-        return certificateform.check(data)
-    except certificateform.CertificateFormError as error:
+        return certificatesyntax.check(data)
+    except certificatesyntax.CertificateSyntaxError as error:
         raise CertificateError(str(error)) from error
 
 
 def parse(raw: bytes) -> x509.Certificate:
-    """A certificate in DER whose extensions and key can be parsed. Raises CertificateError."""
-    _count(raw)
+    """A certificate in DER whose key and extensions can be read. Raises CertificateError, also for a few certificates
+    that Go accepts, such as those with an x400Address among their names.
+    """
+    certificate = parse_without_extensions(raw)
     try:
-        certificate = x509.load_der_x509_certificate(raw)
         certificate.extensions  # noqa: B018 - parses them
-        certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
-        # In a few cases the library is stricter than Go.
+    except PARSE_ERRORS as error:
         raise CertificateError("x509: malformed certificate") from error
     return certificate
 
 
-def parse_block(data: bytes) -> x509.Certificate:
-    """The certificate in a PEM block that holds exactly one; `data` is the content of the block. Raises ValueError."""
-    if not _count(data):
-        raise CertificateError("found CERTIFICATE PEM block containing 0 certificates")
-    return x509.load_der_x509_certificate(data)
+def parse_without_extensions(raw: bytes) -> x509.Certificate:
+    """A certificate in DER whose key can be read. To read the extensions may fail with one of PARSE_ERRORS. Raises
+    CertificateError.
+    """
+    _count(raw)
+    try:
+        certificate = x509.load_der_x509_certificate(raw)
+        certificate.public_key()
+    except PARSE_ERRORS as error:
+        raise CertificateError("x509: malformed certificate") from error
+    return certificate
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -111,7 +127,7 @@ def parse_first(text: bytes) -> x509.Certificate | None:
         certificate = x509.load_der_x509_certificate(asn1.Reader(block.data).read_any().raw)
         # The library converts times when they are read, and fails for the year 0, which Go accepts.
         certificate.not_valid_before_utc, certificate.not_valid_after_utc  # noqa: B018 - converts them
-    except (ValueError, x509.InvalidVersion):
+    except PARSE_ERRORS:
         return None
     return certificate
 
@@ -138,7 +154,7 @@ def public_key_der(certificate: x509.Certificate) -> bytes:
     )
 
 
-def is_authority(certificate: x509.Certificate) -> bool:
+def is_ca(certificate: x509.Certificate) -> bool:
     """Whether a certificate may sign others: its basic constraints have the CA bit, and its key usage, if it has one,
     has keyCertSign.
     """

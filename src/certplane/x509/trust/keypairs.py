@@ -23,7 +23,7 @@ def check(certificate: bytes, key: bytes) -> None:
     """Check that the first certificate of a PEM text has the first private key of another one. Raises KeyPairError."""
     certificate_block, key_block = find_blocks(certificate, key)
     try:
-        certified_key = certificates.parse(certificate_block.data).public_key()
+        certified_key = certificates.parse_without_extensions(certificate_block.data).public_key()
     except certificates.CertificateError as error:
         raise KeyPairError(str(error)) from error
     public_key = _load_public_key(key_block.data)

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from certplane.golang import asn1, formatting, urls
 from certplane.x509 import certificatenames
-from certplane.x509.trust import certificateform
+from certplane.x509.trust import certificatesyntax
 
 _HANDLED_TYPES: Final = frozenset(
     {certificatenames.EMAIL, certificatenames.DNS, certificatenames.URI, certificatenames.IP}
@@ -34,7 +34,7 @@ class NameConstraintError(ValueError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Constraints:
-    """The name constraints of one certificate, by the identifier octet of the type of name. `has_other_types` tells
+    """The name constraints of one certificate, by the identifier octet of the type of name. `has_other_types` says
     whether there are constraints on types that are not handled.
     """
 
@@ -44,11 +44,11 @@ class Constraints:
 
 
 def parse(value: bytes) -> Constraints:
-    """Parse an extension whose syntax `certificateform` has checked."""
+    """Parse an extension whose syntax `certificatesyntax` has checked."""
     reader = asn1.StrictReader(value).read_child()
     subtrees: list[dict[int, list[bytes]]] = []
     has_other_types = False
-    for tag in (certificateform.PERMITTED_SUBTREES, certificateform.EXCLUDED_SUBTREES):
+    for tag in (certificatesyntax.PERMITTED_SUBTREES, certificatesyntax.EXCLUDED_SUBTREES):
         values_by_type: dict[int, list[bytes]] = {}
         names = reader.read_child(tag) if reader.next_is(tag) else asn1.StrictReader(b"")
         while not names.empty:
@@ -115,7 +115,7 @@ class _MailboxMatcher:
     """Matches mail addresses, each a local part and a domain in lower case, against addresses and domains."""
 
     def __init__(self, constraints: Sequence[str], *, excluded: bool) -> None:
-        mailboxes = [certificateform.parse_mailbox(text) for text in constraints if "@" in text]
+        mailboxes = [certificatesyntax.parse_mailbox(text) for text in constraints if "@" in text]
         self._mailboxes = {(mailbox[0], mailbox[1].lower()) for mailbox in mailboxes if mailbox is not None}
         domains = [text for text in constraints if "@" not in text]
         self._domains = _DomainMatcher(domains, excluded=excluded) if domains else None
@@ -198,7 +198,7 @@ def _list_names(alternative_names: certificatenames.AlternativeNames) -> list[_N
         for uri, host in hosts
     ]
     for email in alternative_names.email:
-        mailbox = certificateform.parse_mailbox(email)
+        mailbox = certificatesyntax.parse_mailbox(email)
         if mailbox is None:
             raise NameConstraintError(f"cannot parse rfc822Name {formatting.quote(email)}")
         local, domain = mailbox[0], mailbox[1].lower()

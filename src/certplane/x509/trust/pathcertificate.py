@@ -1,6 +1,6 @@
 """A certificate as path validation needs it: names, keys, times and the extensions that limit a path.
 
-`certificateform` checks the syntax first, with Go's errors, so the code here may rely on it. Fields hold the original
+`certificatesyntax` checks the syntax first, with Go's errors, so the code here may rely on it. Fields hold the original
 DER wherever path validation compares bytes. Source: RFC 5280 section 4; Go `crypto/x509`, `parseCertificate`.
 """
 
@@ -14,7 +14,7 @@ from typing import Final
 
 from certplane.golang import asn1, dertags
 from certplane.x509 import certificatenames, oids, publickeys, signatures
-from certplane.x509.trust import certificateform, nameconstraints
+from certplane.x509.trust import certificatesyntax, nameconstraints
 
 #: Two-digit years from this one on belong to the 20th century. RFC 5280 section 4.1.2.5.1.
 _CENTURY_PIVOT: Final = 50
@@ -57,7 +57,7 @@ class PolicyLimits:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class PathCertificate:
-    """A certificate. `is_authority` is the CA bit, None without basic constraints; `path_length` is None without a
+    """A certificate. `is_ca` is the CA bit, None without basic constraints; `path_length` is None without a
     limit. `may_sign` is keyCertSign of the key usage, True without key usage. `purposes` are the OIDs of the extended
     key usage, as the content of their DER. `alternative_names` is the value of the extension in DER, None without it.
     """
@@ -73,7 +73,7 @@ class PathCertificate:
     spki: bytes
     key: publickeys.ParsedKey
     signature: signatures.Signature
-    is_authority: bool | None = None
+    is_ca: bool | None = None
     path_length: int | None = None
     may_sign: bool = True
     purposes: frozenset[bytes] = frozenset()
@@ -93,13 +93,13 @@ class PathCertificate:
 def parse(data: bytes) -> PathCertificate:
     """The certificate in a DER document. Raises CertificateParseError."""
     try:
-        count = certificateform.check(data)
+        count = certificatesyntax.check(data)
         if not count:
             raise CertificateParseError("x509: malformed certificate")
         if count > 1:
             raise CertificateParseError("x509: trailing data")
         return _parse(data)
-    except (certificateform.CertificateFormError, asn1.DERError) as error:
+    except (certificatesyntax.CertificateSyntaxError, asn1.DERError) as error:
         raise CertificateParseError(str(error)) from error
 
 
@@ -108,8 +108,8 @@ def _parse(data: bytes) -> PathCertificate:
     to_be_signed = certificate.read(dertags.SEQUENCE)
     fields = asn1.StrictReader(to_be_signed.content)
     version = 1
-    if fields.next_is(certificateform.VERSION):
-        version += asn1.decode_int64(fields.read_child(certificateform.VERSION).read(dertags.INTEGER))
+    if fields.next_is(certificatesyntax.VERSION):
+        version += asn1.decode_int64(fields.read_child(certificatesyntax.VERSION).read(dertags.INTEGER))
     serial = asn1.decode_integer(fields.read(dertags.INTEGER))
     oid, parameters = _read_algorithm(fields.read_child())
     issuer = fields.read(dertags.SEQUENCE).raw
@@ -166,14 +166,14 @@ def _parse_time(value: asn1.Element) -> datetime.datetime:
 
 def _parse_extensions(fields: asn1.StrictReader) -> dict[str, object]:
     """The extensions, as fields of a PathCertificate."""
-    for tag in (certificateform.ISSUER_UNIQUE_ID, certificateform.SUBJECT_UNIQUE_ID):
+    for tag in (certificatesyntax.ISSUER_UNIQUE_ID, certificatesyntax.SUBJECT_UNIQUE_ID):
         if fields.next_is(tag):
             fields.read_any()
-    if not fields.next_is(certificateform.EXTENSIONS):
+    if not fields.next_is(certificatesyntax.EXTENSIONS):
         return {}
     values: dict[str, bytes] = {}
     critical: set[str] = set()
-    extensions = fields.read_child(certificateform.EXTENSIONS).read_child()
+    extensions = fields.read_child(certificatesyntax.EXTENSIONS).read_child()
     while not extensions.empty:
         extension = extensions.read_child()
         oid = asn1.decode_oid(extension.read(dertags.OID))
@@ -215,9 +215,9 @@ def _parse_alternative_names(value: bytes) -> dict[str, object]:
 
 def _parse_basic_constraints(value: bytes) -> dict[str, object]:
     reader = asn1.StrictReader(value).read_child()
-    is_authority = asn1.decode_boolean(reader.read_any()) if reader.next_is(dertags.BOOLEAN) else False
+    is_ca = asn1.decode_boolean(reader.read_any()) if reader.next_is(dertags.BOOLEAN) else False
     path_length = asn1.decode_integer(reader.read_any()) if reader.next_is(dertags.INTEGER) else None
-    return {"is_authority": is_authority, "path_length": path_length}
+    return {"is_ca": is_ca, "path_length": path_length}
 
 
 def _parse_name_constraints(value: bytes) -> dict[str, object]:
@@ -226,7 +226,7 @@ def _parse_name_constraints(value: bytes) -> dict[str, object]:
 
 def _parse_authority_key_id(value: bytes) -> dict[str, object]:
     reader = asn1.StrictReader(value).read_child()
-    return {"authority_key_id": reader.read_any().content if reader.next_is(certificateform.KEY_IDENTIFIER) else b""}
+    return {"authority_key_id": reader.read_any().content if reader.next_is(certificatesyntax.KEY_IDENTIFIER) else b""}
 
 
 def _parse_purposes(value: bytes) -> dict[str, object]:
@@ -249,9 +249,9 @@ def _parse_policy_limits(values: dict[str, bytes]) -> PolicyLimits:
     require_explicit = inhibit_mapping = inhibit_any = -1
     if oids.POLICY_CONSTRAINTS in values:
         reader = asn1.StrictReader(values[oids.POLICY_CONSTRAINTS]).read_child()
-        if reader.next_is(certificateform.REQUIRE_EXPLICIT_POLICY):
+        if reader.next_is(certificatesyntax.REQUIRE_EXPLICIT_POLICY):
             require_explicit = asn1.decode_int64(reader.read_any())
-        if reader.next_is(certificateform.INHIBIT_POLICY_MAPPING):
+        if reader.next_is(certificatesyntax.INHIBIT_POLICY_MAPPING):
             inhibit_mapping = asn1.decode_int64(reader.read_any())
     if oids.INHIBIT_ANY_POLICY in values:
         inhibit_any = asn1.decode_int64(asn1.StrictReader(values[oids.INHIBIT_ANY_POLICY]).read(dertags.INTEGER))

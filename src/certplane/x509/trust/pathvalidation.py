@@ -197,8 +197,8 @@ def _validity_text(now: datetime.datetime, word: str, bound: datetime.datetime) 
 def check_signature(certificate: PathCertificate, parent: PathCertificate) -> None:
     """Check that `parent` signed a certificate and was permitted to. Raises PathValidationError."""
     # Only certificates of version 3 must have basic constraints: older ones cannot.
-    lacks_constraints = parent.version == 3 and parent.is_authority is None
-    if lacks_constraints or parent.is_authority is False or not parent.may_sign:
+    lacks_constraints = parent.version == 3 and parent.is_ca is None
+    if lacks_constraints or parent.is_ca is False or not parent.may_sign:
         raise PathValidationError(_CONSTRAINT_VIOLATION)
     try:
         signatures.verify(certificate.signature, certificate.to_be_signed, parent.key, allow_sha1=False)
@@ -338,7 +338,7 @@ def _issuer_error(
         _check_validity(certificate, now, below=len(path) - 1)
     except PathValidationError as error:
         return error
-    if not is_anchor and not certificate.is_authority:
+    if not is_anchor and not certificate.is_ca:
         return PathValidationError("x509: certificate is not authorized to sign other certificates")
     return None
 

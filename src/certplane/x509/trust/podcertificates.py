@@ -12,15 +12,15 @@ import itertools
 import re
 from typing import Final
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from certplane.golang import asn1, pem
-from certplane.x509 import oids, publickeys
+from certplane.x509 import certificatenames, keys, oids, publickeys
 from certplane.x509.pkcs10 import certificaterequest
-from certplane.x509.trust import certificates
+from certplane.x509.trust import certificates, pathcertificate
+from certplane.x509.trust.pathcertificate import PathCertificate
 
 _CURVES: Final = {"secp224r1": "P-224", "secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 _RSA_SIZES: Final = (3072, 4096)
@@ -138,25 +138,23 @@ def parse_leaf(chain: bytes) -> Leaf:
     if block.label != certificates.PEM_LABEL:
         raise ChainError("issued certificate chain must consist entirely of CERTIFICATE PEM blocks")
     try:
-        certificate = certificates.parse_block(block.data)
+        certificate = pathcertificate.parse(block.data)
         names = _alternative_names(certificate)
-        spki = certificates.public_key_der(certificate)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (pathcertificate.CertificateParseError, certificatenames.AlternativeNamesError) as error:
         raise ChainError("leaf certificate does not parse as valid X.509") from error
+    key = certificate.key.public
     return Leaf(
-        dns_names=tuple(names.get_values_for_type(x509.DNSName)),
-        email_addresses=tuple(names.get_values_for_type(x509.RFC822Name)),
-        not_before=certificate.not_valid_before_utc,
-        not_after=certificate.not_valid_after_utc,
-        spki=spki,
+        dns_names=tuple(names.dns),
+        email_addresses=tuple(names.email),
+        not_before=certificate.not_before,
+        not_after=certificate.not_after,
+        spki=certificate.spki if key is None else keys.public_der(key),
     )
 
 
-def _alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return x509.SubjectAlternativeName([])
+def _alternative_names(certificate: PathCertificate) -> certificatenames.AlternativeNames:
+    encoded = certificate.alternative_names
+    return certificatenames.parse_alternative_names(encoded) if encoded else certificatenames.AlternativeNames()
 
 
 def check_intermediates(chain: bytes) -> None:
@@ -166,8 +164,8 @@ def check_intermediates(chain: bytes) -> None:
             # Kubernetes misspells the label here.
             raise ChainError("issued certificate chain must consist entirely of CERTFICATE PEM blocks")
         try:
-            certificates.parse_block(block.data)
-        except ValueError as error:
+            pathcertificate.parse(block.data)
+        except pathcertificate.CertificateParseError as error:
             raise ChainError("intermediate certificate does not parse as valid X.509") from error
 
 
@@ -179,8 +177,7 @@ def is_issued_to(certificate: Leaf, *, stub: bytes, spki: bytes) -> bool:
         return False
     if key is None:
         return False
-    encoding = serialization.PublicFormat.SubjectPublicKeyInfo
-    return certificate.spki == key.public_bytes(serialization.Encoding.DER, encoding)
+    return certificate.spki == keys.public_der(key)
 
 
 # --- mail addresses -----------------------------------------------------------------------------------------------

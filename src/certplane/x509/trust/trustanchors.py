@@ -5,10 +5,8 @@ Source: kubernetes, `pkg/apis/certificates/validation`, whose error texts these 
 
 from __future__ import annotations
 
-from cryptography import x509
-
 from certplane.golang import pem
-from certplane.x509.trust import certificates
+from certplane.x509.trust import certificates, pathcertificate
 
 
 def find_problems(text: bytes) -> list[str]:
@@ -37,13 +35,9 @@ def _entry_problem(block: pem.Block) -> str:
     if block.headers:
         return "has PEM block headers"
     try:
-        extensions = certificates.parse_block(block.data).extensions
-    except ValueError:
+        certificate = pathcertificate.parse(block.data)
+    except pathcertificate.CertificateParseError:
         # This includes basic constraints that cannot be parsed. Go refuses the whole certificate for them, so
         # Kubernetes' message "has invalid basic constraints" never occurs.
         return "does not parse as X.509"
-    try:
-        is_ca = extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
-        is_ca = False
-    return "" if is_ca else "does not have the CA bit set"
+    return "" if certificate.is_ca else "does not have the CA bit set"

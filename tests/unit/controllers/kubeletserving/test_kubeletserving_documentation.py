@@ -75,9 +75,9 @@ def test_the_inventory_in_the_page_can_be_read():
     assert set(evidence.parse_inventory(example.encode()).entries) == {"n1", "n2"}
 
 
-def test_the_documented_rights_are_those_of_the_tests():
+def test_the_documented_permissions_are_those_of_the_tests():
     """There are no others in the page."""
-    (text,) = blocks(section("Rights"))
+    (text,) = blocks(section("Permissions"))
     documented = [
         (group, plural, tuple(rule["verbs"]), tuple(rule.get("resourceNames", ())))
         for rule in goyaml.load(text)["rules"]

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from certplane import errors, testing
+from certplane import errors, reload, testing
 from certplane.clock import SystemClock
 from certplane.controllers.approving.kubeletserving import evidence
 from tests import kubelets
@@ -107,7 +107,7 @@ def test_the_previous_inventory_is_kept(tmp_path, caplog):
     file = evidence.InventoryFile(path, testing.FakeClock())
     assert (file.inventory.owners[evidence.parse_san("10.0.0.1")], file.problem) == ("n1", "")
     path.write_bytes(b"n1: nonsense")
-    assert (file.reload(), file.reload()) == (False, False)
+    assert (file.reload(), file.reload(), file.reload()) == (False, False, False)
     assert file.inventory.owners[evidence.parse_san("10.0.0.1")] == "n1"
     assert file.problem == "n1: must be a list of names and addresses"
     assert [record.message for record in caplog.records] == ["inventory reload failed; keeping the previous inventory"]
@@ -117,7 +117,7 @@ def test_the_previous_inventory_is_kept(tmp_path, caplog):
     path.write_bytes(VALID)
     assert (file.reload(), file.problem) == (False, "")
     path.write_bytes(b"n1: [10.0.0.3]")
-    assert file.reload()
+    assert (file.reload(), file.reload(), file.reload()) == (False, True, False)
     assert list(file.inventory.owners) == [evidence.parse_san("10.0.0.3")]
 
 
@@ -136,18 +136,32 @@ def test_the_size_of_the_file_is_limited(tmp_path):
     assert "larger than" in evidence.InventoryFile(tmp_path / "nodes.yaml", testing.FakeClock()).problem
 
 
+def test_an_inventory_that_is_being_written_is_not_used(tmp_path):
+    """Its content differs from check to check. On SIGHUP it is used at once."""
+    path = tmp_path / "nodes.yaml"
+    path.write_bytes(VALID)
+    file = evidence.InventoryFile(path, testing.FakeClock())
+    for content in (b"n1: [a]", b"n1: [a, b]"):
+        path.write_bytes(content)
+        assert not file.reload()
+    assert file.inventory == evidence.parse_inventory(VALID)
+    path.write_bytes(b"n1: [c]")
+    assert file.reload(is_requested=True)
+    assert file.inventory == evidence.parse_inventory(b"n1: [c]")
+
+
 async def test_a_changed_inventory_is_reported(tmp_path):
-    """The callback runs once for each change of the content."""
+    """The callback runs once for each change of the content, after two checks."""
     path, clock, changes = tmp_path / "nodes.yaml", testing.FakeClock(), []
     path.write_bytes(VALID)
     task = asyncio.ensure_future(evidence.InventoryFile(path, clock).run(lambda: changes.append(clock.monotonic())))
     path.write_bytes(b"n1: [10.0.0.9]")
-    for _ in range(3):
+    for _ in range(4):
         await _until_asleep(clock)
-        await clock.advance(10)
+        await clock.advance(reload.INTERVAL_SECONDS)
     await _until_asleep(clock)
     task.cancel()
-    assert changes == [10.0]
+    assert changes == [2 * reload.INTERVAL_SECONDS]
 
 
 async def _until_asleep(clock):

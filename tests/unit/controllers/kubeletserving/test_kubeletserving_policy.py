@@ -526,7 +526,8 @@ def test_a_denial_has_the_name_and_the_result_of_each_source():
     known = dataclasses.replace(LISTED, claims=claims("n1"))
     decision = evaluate({"dns": (), "ips": ("10.0.0.3",)}, known, rules_of(*BOTH, inventory="x"))
     assert decision.message == (
-        "10.0.0.3: inventory has 10.0.0.1, n1 for n1, node has n1, cidrs contain it, patterns do not apply to addresses"
+        "10.0.0.3: inventory lists 10.0.0.1, n1 for n1, node lists n1, cidrs contain it, "
+        "patterns do not apply to addresses"
     )
 
 
@@ -544,7 +545,7 @@ def test_names_from_the_request_are_quoted():
 def test_names_from_nodes_and_dns_are_quoted_if_necessary():
     """They are untrusted as well."""
     known = evidence.Evidence(claims=frozenset({"a\nb", "n2"}))
-    assert evaluate({"ips": ()}, known, rules_of("node")).message == r'"n1": node has "a\nb", n2'
+    assert evaluate({"ips": ()}, known, rules_of("node")).message == r'"n1": node lists "a\nb", n2'
     known = dataclasses.replace(
         NODE_ONLY, dns_answers=answers(a_example_org=["10.0.0.1"], **{"10_0_0_1": ["x\x1b[2K"]})
     )

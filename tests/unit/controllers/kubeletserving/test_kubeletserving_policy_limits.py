@@ -31,7 +31,7 @@ def test_the_maximum_number_of_names_is_approved(kind, count, expected):
     dns, ips = {"names": (count, 0), "addresses": (0, count), "both": (1, count - 1)}[kind]
     request = {"dns": ["n1"] * dns, "ips": ["10.0.0.1"] * ips}
     known = evidence.Evidence(claims=claims("n1", "10.0.0.1"))
-    assert evaluate(request, known, ["node"], **{"most-names": 4}) == expected
+    assert evaluate(request, known, ["node"], **{"max-names": 4}) == expected
 
 
 @pytest.mark.parametrize("name", ["0x", "n1.0x", "n1.0xff", "n1.0", "1"])

@@ -43,8 +43,8 @@ def test_all_fields():
             "dns": True,
             "dns-reverse": True,
             "dns-timeout": "1500ms",
-            "longest-lifetime": "24h",
-            "most-names": 5,
+            "max-lifetime": "24h",
+            "max-names": 5,
             "api-server": ["API.example.com", "10.0.0.100"],
             "service-cidrs": ["10.96.0.0/12"],
             "cluster-domain": "k8s.example",
@@ -96,10 +96,12 @@ def test_all_fields():
         ({"patterns": ["{name}"]}, "is not a DNS name that contains {node}"),
         ({"dns": "yes"}, "dns: must be true or false, not 'yes'"),
         ({"dns": True, "dns-timeout": "5"}, "dns-timeout: must be a positive duration such as 5s, not '5'"),
-        ({"longest-lifetime": "0s"}, "longest-lifetime: must be a positive duration such as 8760h, not '0s'"),
-        ({"longest-lifetime": 86400}, "longest-lifetime: must be a string, not 86400"),
-        ({"most-names": 0}, "most-names: must be an integer of at least 1, not 0"),
-        ({"most-names": True}, "most-names: must be an integer of at least 1, not True"),
+        ({"max-lifetime": "0s"}, "max-lifetime: must be a positive duration such as 8760h, not '0s'"),
+        ({"max-lifetime": "500ms"}, "max-lifetime: must be at least 10m, the minimum of spec.expirationSeconds"),
+        ({"max-lifetime": "9m59s"}, "max-lifetime: must be at least 10m, the minimum of spec.expirationSeconds"),
+        ({"max-lifetime": 86400}, "max-lifetime: must be a string, not 86400"),
+        ({"max-names": 0}, "max-names: must be an integer of at least 1, not 0"),
+        ({"max-names": True}, "max-names: must be an integer of at least 1, not True"),
         ({"api-server": ["https://api.example.com"]}, "is not a name or address"),
         ({"cluster-domain": ".cluster.local"}, "cluster-domain: '.cluster.local' is not a DNS name"),
         ({"forbidden": ["*.example.com"]}, "is not a name, .suffix, address or network"),
@@ -132,8 +134,8 @@ def test_the_document_must_be_a_mapping(document):
 def test_all_problems_are_reported_at_once():
     """In one SetupError."""
     with pytest.raises(errors.SetupError) as caught:
-        rules.parse({"mode": "x", "cidrs": ["y"], "patterns": ["z"], "most-names": "a", "b": 1})
-    for part in ('unknown field "b"', "mode:", "cidrs:", "patterns:", "most-names:"):
+        rules.parse({"mode": "x", "cidrs": ["y"], "patterns": ["z"], "max-names": "a", "b": 1})
+    for part in ('unknown field "b"', "mode:", "cidrs:", "patterns:", "max-names:"):
         assert part in caught.value.message
 
 

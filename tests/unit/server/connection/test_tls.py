@@ -21,6 +21,7 @@ from certplane.x509.issuance import selfsigned
 from certplane.x509.tbs import template
 from tests.unit.server.connection import memory
 from tests.unit.server.connection.memory import LIFETIME, NOW, Client
+from tests.unit.x509 import material
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +173,16 @@ def test_the_client_cas_are_sent(context, ca):
     Client(session, ca).handshake()
 
     assert ["clients"] == [name.CN for name in session._connection.get_client_ca_list()]
+
+
+@pytest.mark.parametrize("name", material.RARE_NAMES)
+def test_a_client_ca_may_have_rare_kinds_of_names(ca, name):
+    """As in Go: a server reads the subjects of client CAs only."""
+    rare = pem.encode("CERTIFICATE", material.ca_with_rare_names(material.key(), name))
+    names = template.AltNames(dns=("localhost",))
+    session = tls.ServingContext(*ca.issue(selfsigned.Leaf("server", names=names)), rare).session()
+    Client(session, ca).handshake()
+    assert ["odd"] == [name.CN for name in session._connection.get_client_ca_list()]
 
 
 def test_invalid_records_end_the_connection_with_an_alert(context, ca):

@@ -45,7 +45,7 @@ WOULD_DENY: Final = "WouldDeny"
 
 
 def is_pending(csr: CertificateSigningRequest) -> bool:
-    """Whether a request is for the kubelet-serving signer and is neither decided nor answered."""
+    """Whether a request is for the kubelet-serving signer and is neither decided nor finished."""
     is_closed = any(condition.type in (csrs.APPROVED, csrs.DENIED, csrs.FAILED) for condition in csr.status.conditions)
     return csr.spec.signer_name == signernames.KUBELET_SERVING and not is_closed and not csr.status.certificate
 

@@ -23,12 +23,13 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Protocol, TypeVar
 
+from certplane import clock, reload
 from certplane.client.informer import Informer
 from certplane.clock import Clock
 from certplane.errors import CertplaneError, SetupError
 from certplane.golang import goyaml
 from certplane.meta import names
-from certplane.reload import Wakeup
+from certplane.reload import CompletionCheck, Wakeup
 from certplane.resources.nodes import Node
 
 _log = logging.getLogger("certplane.controllers")
@@ -39,7 +40,6 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 #: A subject alternative name: a DNS name in lower case, or an IP address.
 SAN = str | Address
 
-_RELOAD_INTERVAL: Final = 10.0
 _MAX_FILE_SIZE: Final = 8 << 20
 _MAX_PROBLEMS: Final = 10
 
@@ -206,30 +206,36 @@ class InventoryFile:
         self._path = path
         self._clock = clock
         self._wakeup = wakeup or Wakeup()
+        self._completion = CompletionCheck()
         self._data: bytes | None = None
         self.inventory: Inventory | None = None
         self.problem = ""
-        self.reload()
+        self.reload(is_requested=True)
 
-    def reload(self) -> bool:
-        """Read the file; returns whether its content has changed."""
+    def reload(self, *, is_requested: bool = False) -> bool:
+        """Read the file. New content is used when two successive calls have read it, and at once with `is_requested`.
+        Returns whether there is a new inventory; if the file cannot be used, see `problem`.
+        """
         try:
             data = self._read()
-            if data == self._data and not self.problem:
+            is_complete = self._completion.is_complete(data, is_requested=is_requested)
+            if data == self._data:
+                self.problem = ""
+                return False
+            if not is_complete:
                 return False
             inventory = parse_inventory(data)
         except (OSError, SetupError) as error:
             self._set_problem(str(error))
             return False
-        changed = data != self._data
         self._data, self.inventory, self.problem = data, inventory, ""
-        return changed
+        return True
 
     async def run(self, on_change: Callable[[], None]) -> None:
-        """Reload the file every 10 seconds until cancelled; `on_change` is called when its content has changed."""
+        """Check the file periodically until cancelled; `on_change` is called when there is a new inventory."""
         while True:
-            await self._wakeup.sleep(self._clock, _RELOAD_INTERVAL)
-            if await asyncio.to_thread(self.reload):
+            is_requested = await self._wakeup.sleep(self._clock, reload.INTERVAL_SECONDS)
+            if await asyncio.to_thread(self.reload, is_requested=is_requested):
                 _log.info("inventory reloaded", extra={"path": self._path})
                 on_change()
 
@@ -315,20 +321,15 @@ class SystemResolver:
         if self._threads is None:
             self._threads = concurrent.futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="certplane-dns")
         running = asyncio.get_running_loop().run_in_executor(self._threads, lookup)
-        timer = asyncio.ensure_future(self._clock.sleep(self._timeout))
         try:
-            await asyncio.wait((running, timer), return_when=asyncio.FIRST_COMPLETED)
-            if not running.done():
-                raise ResolutionFailed(f"no answer within {self._timeout:g}s")
-            return running.result()
+            return await clock.wait_for(self._clock, running, self._timeout)
+        except TimeoutError as error:
+            raise ResolutionFailed(f"no answer within {self._timeout:g}s") from error
         except OSError as error:
             negative = {socket.gaierror: _NO_ADDRESS, socket.herror: _NO_NAME}.get(type(error), frozenset())
             if error.errno in negative:
                 return None
             raise ResolutionFailed(error.strerror or str(error)) from error
-        finally:
-            running.cancel()
-            timer.cancel()
 
     def close(self) -> None:
         """Cancel pending lookups. A later lookup starts new threads."""

@@ -85,8 +85,8 @@ class Action(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Decision:
-    """The result for a request. `reason` is a code, `message` is for people. `lookups` are the names and addresses to
-    look up in DNS before the policy can decide.
+    """The result for a request. `reason` is a code, `message` is human-readable. `lookups` are the names and addresses
+    to look up in DNS before the policy can decide.
     """
 
     action: Action
@@ -208,13 +208,13 @@ class SourceStatus(enum.Enum):
     #: Excluded, unless the administrator changes the configuration.
     EXCLUDED = "excluded"
     UNAVAILABLE = "unavailable"
-    #: DNS has not been asked yet.
+    #: DNS was not queried yet.
     LOOKUP_NEEDED = "lookup needed"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _SourceResult:
-    """What one source says about a name. `lookups` are for DNS, if it has not been asked yet."""
+    """What one source says about a name. `lookups` are for DNS, if it was not queried yet."""
 
     status: SourceStatus
     text: str
@@ -319,10 +319,10 @@ def _name_problem(name: str) -> _Problem | None:
 def _check_node(san: SAN, context: _Context) -> _SourceResult:
     claims = context.evidence.claims
     if claims is None:
-        return _SourceResult(SourceStatus.PENDING, f"has no Node {context.node}")
+        return _SourceResult(SourceStatus.PENDING, f"{context.node} does not exist")
     if san in claims:
-        return _SourceResult(SourceStatus.PROVEN, "has it")
-    return _SourceResult(SourceStatus.PENDING, f"has {_list_some(sorted(map(str, claims))) or 'no addresses'}")
+        return _SourceResult(SourceStatus.PROVEN, "lists it")
+    return _SourceResult(SourceStatus.PENDING, f"lists {_list_some(sorted(map(str, claims))) or 'no addresses'}")
 
 
 def _check_inventory(san: SAN, context: _Context) -> _SourceResult:
@@ -331,14 +331,14 @@ def _check_inventory(san: SAN, context: _Context) -> _SourceResult:
         return _SourceResult(SourceStatus.UNAVAILABLE, "is not loaded")
     entry = inventory.entries.get(context.node)
     if entry is not None and san in entry:
-        return _SourceResult(SourceStatus.PROVEN, "has it")
+        return _SourceResult(SourceStatus.PROVEN, "lists it")
     if problem:
         # The previous inventory still proves what is in it; what is not in it may be in the unreadable file.
         return _SourceResult(SourceStatus.UNAVAILABLE, f"is unreadable ({_truncate(problem)})")
     if entry is None:
         return _SourceResult(SourceStatus.PENDING, f"has no entry for {context.node}")
     listed = _list_some(sorted(map(str, entry))) or "nothing"
-    return _SourceResult(SourceStatus.EXCLUDED, f"has {listed} for {context.node}")
+    return _SourceResult(SourceStatus.EXCLUDED, f"lists {listed} for {context.node}")
 
 
 def _check_cidrs(san: SAN, context: _Context) -> _SourceResult:
@@ -362,10 +362,10 @@ def _check_dns(san: SAN, context: _Context) -> _SourceResult:
     """A name must resolve to addresses of this node only; an address must be in the answer for a name of this node.
     The other end of the lookup must be proven without DNS, otherwise DNS would confirm itself.
     """
-    return _check_addresses_of(san, context) if isinstance(san, str) else _check_names_with(san, context)
+    return _check_name_in_dns(san, context) if isinstance(san, str) else _check_address_in_dns(san, context)
 
 
-def _check_addresses_of(name: str, context: _Context) -> _SourceResult:
+def _check_name_in_dns(name: str, context: _Context) -> _SourceResult:
     """Whether a name resolves to proven addresses of the node."""
     if "." not in name:
         return _SourceResult(SourceStatus.EXCLUDED, "does not resolve names without a dot")
@@ -385,7 +385,7 @@ def _check_addresses_of(name: str, context: _Context) -> _SourceResult:
     return next((result for result in reverse if result.status is not SourceStatus.PROVEN), proven)
 
 
-def _check_names_with(address: SAN, context: _Context) -> _SourceResult:
+def _check_address_in_dns(address: SAN, context: _Context) -> _SourceResult:
     """Whether a proven name of the node resolves to an address."""
     node_names = _proven_names(context)
     answers = context.evidence.dns_answers
@@ -396,12 +396,12 @@ def _check_names_with(address: SAN, context: _Context) -> _SourceResult:
     if matching and context.rules.dns_reverse:
         return _check_reverse(address, matching, context)
     if matching:
-        return _SourceResult(SourceStatus.PROVEN, f"has it for {matching[0]}")
+        return _SourceResult(SourceStatus.PROVEN, f"resolves {matching[0]} to it")
     failed = next((answers[name] for name in node_names if answers[name].problem), None)
     if failed is not None:
         return _no_answer(node_names, failed)
     listed = _list_some(node_names) or "none is known"
-    return _SourceResult(SourceStatus.PENDING, f"has it for no name of the node ({listed})")
+    return _SourceResult(SourceStatus.PENDING, f"resolves no name of the node to it ({listed})")
 
 
 def _proven_names(context: _Context) -> list[str]:
@@ -410,8 +410,8 @@ def _proven_names(context: _Context) -> list[str]:
     """
     inventory = context.evidence.inventory
     entry = inventory.entries.get(context.node, frozenset[SAN]()) if inventory is not None else frozenset[SAN]()
-    candidates = {*context.rules.expand_patterns(context.node), *(san for san in entry if isinstance(san, str))}
-    return sorted(name for name in candidates if "." in name and _is_proven(name, context))
+    node_names = {*context.rules.expand_patterns(context.node), *(san for san in entry if isinstance(san, str))}
+    return sorted(name for name in node_names if "." in name and _is_proven(name, context))
 
 
 def _check_reverse(address: SAN, node_names: Sequence[str], context: _Context) -> _SourceResult:
@@ -420,14 +420,14 @@ def _check_reverse(address: SAN, node_names: Sequence[str], context: _Context) -
     if answer is None or answer.problem:
         return _no_answer([address], answer)
     if set(node_names) & set(answer.records):
-        return _SourceResult(SourceStatus.PROVEN, f"has it for {_list_some(node_names)}, forward and reverse")
+        return _SourceResult(SourceStatus.PROVEN, f"resolves {_list_some(node_names)} to it, forward and reverse")
     listed = _list_some(map(str, answer.records)) or "no name"
     return _SourceResult(SourceStatus.PENDING, f"resolves {address} back to {listed}")
 
 
 def _no_answer(lookups: Sequence[SAN], answer: DNSAnswer | None) -> _SourceResult:
     if answer is None:
-        return _SourceResult(SourceStatus.LOOKUP_NEEDED, "has not been asked yet", frozenset(lookups))
+        return _SourceResult(SourceStatus.LOOKUP_NEEDED, "was not queried yet", frozenset(lookups))
     return _SourceResult(SourceStatus.UNAVAILABLE, f"is unavailable ({_truncate(answer.problem)})")
 
 

@@ -20,6 +20,7 @@ from certplane.controllers.approving.kubeletserving import evidence
 from certplane.controllers.approving.kubeletserving.evidence import SAN, Address
 from certplane.errors import SetupError
 from certplane.golang import formatting
+from certplane.resources import certificatesigningrequests as csrs
 
 #: The sources of evidence.
 NODE: Final = "node"
@@ -119,8 +120,8 @@ class Settings:
 _LABEL: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _DNS_NAME: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 FIELDS: Final = (
-    "mode", "sources", "cidrs", "patterns", "inventory", "dns", "dns-reverse", "dns-timeout", "longest-lifetime",
-    "most-names", "api-server", "service-cidrs", "cluster-domain", "forbidden",
+    "mode", "sources", "cidrs", "patterns", "inventory", "dns", "dns-reverse", "dns-timeout", "max-lifetime",
+    "max-names", "api-server", "service-cidrs", "cluster-domain", "forbidden",
 )  # fmt: skip
 _HINT: Final = "see docs/kubelet-serving.md for an example and for what each source proves"
 
@@ -168,8 +169,15 @@ class _Reader:
         duration = formatting.parse_duration(text)
         if duration is None or duration.total_seconds() <= 0:
             self.problems.append(f"{field}: must be a positive duration such as {default}, not {text!r}")
-            return 1.0
+            return 0.0
         return duration.total_seconds()
+
+    def lifetime(self, field: str, default: str) -> int:
+        """A maximum of spec.expirationSeconds, and so at least the API's minimum of that field."""
+        seconds = self.seconds(field, default)
+        if 0 < seconds < csrs.MIN_EXPIRATION_SECONDS:
+            self.problems.append(f"{field}: must be at least 10m, the minimum of spec.expirationSeconds")
+        return int(seconds)
 
     def items(self, field: str, parse_item: Callable[[str], Any], description: str) -> list[Any]:
         """The items of a list, parsed; `parse_item` returns None for what does not fit the `description`."""
@@ -202,8 +210,8 @@ def parse(document: object) -> Settings:
         cidrs=cidrs,
         patterns=patterns,
         dns_reverse=has_dns and reader.boolean("dns-reverse"),
-        max_lifetime=int(reader.seconds("longest-lifetime", "8760h")),
-        max_names=reader.integer("most-names", 32),
+        max_lifetime=reader.lifetime("max-lifetime", "8760h"),
+        max_names=reader.integer("max-names", 32),
         forbidden=_read_forbidden(reader),
     )
     dns_timeout = reader.seconds("dns-timeout", "5s") if has_dns else None

@@ -9,7 +9,7 @@ import pytest
 from certplane.golang import asn1, dertags
 from certplane.x509 import oids
 from certplane.x509.tbs import template
-from certplane.x509.trust import certificateform
+from certplane.x509.trust import certificatesyntax
 from tests.unit.x509 import material
 
 COMMON_NAME = template.encode_oid(oids.COMMON_NAME)
@@ -41,7 +41,7 @@ def with_extensions(*extensions, critical=False):
         asn1.encode(dertags.SEQUENCE, template.encode_oid(oid) + flag + asn1.encode(dertags.OCTET_STRING, value))
         for oid, value in extensions
     )
-    return with_field(7, asn1.encode(certificateform.EXTENSIONS, asn1.encode(dertags.SEQUENCE, encoded)))
+    return with_field(7, asn1.encode(certificatesyntax.EXTENSIONS, asn1.encode(dertags.SEQUENCE, encoded)))
 
 
 def name(value, oid=COMMON_NAME):
@@ -54,14 +54,14 @@ def validity(not_before):
 
 
 def problem(data):
-    with pytest.raises(certificateform.CertificateFormError) as caught:
-        certificateform.check(data)
+    with pytest.raises(certificatesyntax.CertificateSyntaxError) as caught:
+        certificatesyntax.check(data)
     return str(caught.value)
 
 
 def test_certificates_are_counted():
     """Several may follow each other; an empty input has none."""
-    assert [certificateform.check(valid_certificate() * count) for count in range(3)] == [0, 1, 2]
+    assert [certificatesyntax.check(valid_certificate() * count) for count in range(3)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_malformed_certificates_are_refused(make, expected):
 def test_malformed_extensions_are_refused(oid, value, expected):
     """Only in extensions that Go parses: the value of others is not checked."""
     assert problem(with_extensions((oid, value))) == f"x509: {expected}"
-    assert certificateform.check(with_extensions(("1.2.3", value))) == 1
+    assert certificatesyntax.check(with_extensions(("1.2.3", value))) == 1
 
 
 def test_duplicate_extensions_are_refused():
@@ -176,4 +176,4 @@ def test_some_extensions_are_never_critical(oid, value, expected):
 )
 def test_unusual_certificates_are_accepted(make):
     """Other libraries refuse them, but Go does not."""
-    assert certificateform.check(make()) == 1
+    assert certificatesyntax.check(make()) == 1

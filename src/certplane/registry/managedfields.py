@@ -6,17 +6,19 @@ from collections.abc import Sequence
 
 from certplane import timestamps
 from certplane.meta import objects
-from certplane.meta.context import Call
+from certplane.meta.context import VerbContext
 from certplane.meta.objects import Object
 from certplane.meta.shapes import Shape
 from certplane.patch import apply
 from certplane.wire import codec
 
 
-def writer_of(call: Call, api_version: str, subresource: str = "", ignored: Sequence[str] = ()) -> apply.Writer:
+def field_manager(
+    call: VerbContext, api_version: str, subresource: str = "", ignored: Sequence[str] = ()
+) -> apply.FieldManager:
     """The field manager of a call: the name in its `fieldManager` parameter, or the program in its User-Agent."""
-    return apply.Writer(
-        manager=call.field_manager or call.user_agent.partition("/")[0] or "unknown",
+    return apply.FieldManager(
+        name=call.field_manager or call.user_agent.partition("/")[0] or "unknown",
         api_version=api_version,
         subresource=subresource,
         reset_fields=tuple(ignored),
@@ -24,9 +26,9 @@ def writer_of(call: Call, api_version: str, subresource: str = "", ignored: Sequ
     )
 
 
-def record(old: Object | None, new: Object, shape: Shape, writer: apply.Writer) -> None:
-    """Set the managedFields of `new` after a write by `writer`. `old` is None for an object that is created."""
+def record(old: Object | None, new: Object, shape: Shape, manager: apply.FieldManager) -> None:
+    """Set the managedFields of `new` after a write by `manager`. `old` is None for an object that is created."""
     old_tree = codec.to_builtins(old) if old is not None else None
-    trees = apply.update(old_tree, codec.to_builtins(new), shape, writer)
+    trees = apply.update(old_tree, codec.to_builtins(new), shape, manager)
     entries = [codec.decode_tree(tree, objects.ManagedFieldsEntry).object for tree in trees]
     new.metadata.managed_fields = entries or None

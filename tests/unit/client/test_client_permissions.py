@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from certplane import testing
-from certplane.client import api, rights
+from certplane.client import api, permissions
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_the_rule_for_a_refusal(message, rule, namespace):
     """For every verb, kind and signer, with the namespace if a Role is enough. Other refusals have none. The rule has
     no quotes that the log would escape.
     """
-    assert rights.rule_for(message) == (rule, namespace)
+    assert permissions.rule_for(message) == (rule, namespace)
     assert '"' not in rule
     assert not rule or {"apiGroups", "resources", "verbs"} <= set(yaml.safe_load(rule)[0])
 
@@ -89,7 +89,7 @@ async def test_a_missing_rule_is_logged_once(scope, extra, caplog):
     """Further refusals of the same request are not logged. A refusal in a namespace is logged with the namespace."""
     clock = testing.FakeClock()
     refusing = RefusingTransport(f'User "a" cannot list resource "secrets" in API group "" {scope}')
-    transport = rights.PermissionReportingTransport(refusing, clock)
+    transport = permissions.PermissionReportingTransport(refusing, clock)
     with caplog.at_level(logging.ERROR):
         for _ in range(5):
             await transport.send(api.Request("GET", "/api/v1/secrets"))
@@ -104,7 +104,7 @@ async def test_a_temporary_refusal_is_not_logged(pauses, times, caplog):
     """A server that has just started, or was restarted, may not have loaded its roles yet."""
     clock = testing.FakeClock()
     refusing = RefusingTransport('User "a" cannot list resource "nodes" in API group "" at')
-    transport = rights.PermissionReportingTransport(refusing, clock)
+    transport = permissions.PermissionReportingTransport(refusing, clock)
     await transport.send(api.Request("GET", "/api/v1/nodes"))
     for pause in pauses:
         await clock.advance(pause)
@@ -116,7 +116,7 @@ async def test_a_refused_watch_is_logged(caplog):
     """The caller reads the whole response."""
     clock = testing.FakeClock()
     refusing = RefusingTransport('User "a" cannot watch resource "nodes" in API group "" at the cluster scope')
-    transport = rights.PermissionReportingTransport(refusing, clock)
+    transport = permissions.PermissionReportingTransport(refusing, clock)
     for _ in range(2):
         async with transport.stream(api.Request("GET", "/api/v1/nodes")) as response:
             assert await response.read() == refusing.body
@@ -128,6 +128,6 @@ async def test_a_refusal_without_a_status_is_passed_on(caplog):
     """It may be the page of a proxy. Nothing is logged."""
     refusing = RefusingTransport("")
     refusing.body = b"<html>no</html>"
-    transport = rights.PermissionReportingTransport(refusing, testing.FakeClock())
+    transport = permissions.PermissionReportingTransport(refusing, testing.FakeClock())
     assert (await transport.send(api.Request("GET", "/"))).body == refusing.body
     assert not caplog.records

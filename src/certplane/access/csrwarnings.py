@@ -14,10 +14,10 @@ from typing import Final, Protocol
 
 from certplane import boundedcache
 from certplane.golang import formatting
-from certplane.registry.admission import Review
+from certplane.registry.admission import AdmissionAttributes
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.x509.issuance import profiles
-from certplane.x509.issuance.profiles import Profile, RequestedCertificate
+from certplane.x509.issuance.profiles import CARequests, Profile, RequestedCertificate
 from certplane.x509.pkcs10 import certificaterequest, weakkeys
 
 #: Characters of a warning: a few of them have to fit into the headers of a response.
@@ -27,7 +27,7 @@ _MIN_SIMILARITY: Final = 0.6
 
 
 class Signer(Protocol):
-    """What the hints need to know about a signer."""
+    """What the warnings need to know about a signer."""
 
     @property
     def profile(self) -> Profile: ...
@@ -39,51 +39,51 @@ Signers = Callable[[], Mapping[str, Signer]]
 Problem = Callable[[Signer], str]
 
 
-class Hints:
+class Warnings:
     """An admission hook that runs last: on new requests and on approvals."""
 
     def __init__(self, signers: Signers, problem: Problem) -> None:
         self._signers = signers
         self._problem = problem
 
-    def __call__(self, review: Review) -> None:
+    def __call__(self, write: AdmissionAttributes) -> None:
         """Add a warning for everything that will go wrong."""
-        if review.resource.plural != csrs.RESOURCE.plural or not (_is_creation(review) or _is_first_approval(review)):
+        if write.resource.plural != csrs.RESOURCE.plural or not (_is_creation(write) or _is_first_approval(write)):
             return
         try:
-            requested = csrs.requested_certificate(review.new)
+            requested = csrs.requested_certificate(write.new)
         except certificaterequest.RequestError:
             return
-        for text in find_hints(review.new.spec.signer_name, requested, self._signers(), self._problem):
-            _warn(review, formatting.truncate(text, _MAX_LENGTH))
+        for text in find_warnings(write.new.spec.signer_name, requested, self._signers(), self._problem):
+            _warn(write, formatting.truncate(text, _MAX_LENGTH))
 
 
-def _is_creation(review: Review) -> bool:
-    return review.operation == "create" and not review.subresource
+def _is_creation(write: AdmissionAttributes) -> bool:
+    return write.operation == "create" and not write.subresource
 
 
-def _is_first_approval(review: Review) -> bool:
+def _is_first_approval(write: AdmissionAttributes) -> bool:
     return (
-        (review.operation, review.subresource) == ("update", "approval")
-        and csrs.is_approved(review.new)
-        and not csrs.is_approved(review.old)
+        (write.operation, write.subresource) == ("update", "approval")
+        and csrs.is_approved(write.new)
+        and not csrs.is_approved(write.old)
     )
 
 
-def _warn(review: Review, text: str) -> None:
+def _warn(write: AdmissionAttributes, text: str) -> None:
     # Hooks run again when a write is retried.
-    if text not in review.call.warnings:
-        review.call.warn(text)
+    if text not in write.call.warnings:
+        write.call.warn(text)
 
 
-def warn_about_kept_spec(review: Review) -> None:
+def warn_about_ignored_spec_changes(write: AdmissionAttributes) -> None:
     """An admission hook that runs first, before the registry restores the immutable spec of an existing request.
 
     Without the warning, a user who applies a new key would take the certificate of the old key for the new one.
     """
-    if review.resource.plural != csrs.RESOURCE.plural or review.operation != "update" or review.subresource:
+    if write.resource.plural != csrs.RESOURCE.plural or write.operation != "update" or write.subresource:
         return
-    sent, stored = review.new.spec, review.old.spec
+    sent, stored = write.new.spec, write.old.spec
     # A missing field is not a request to remove it.
     changed = [
         name
@@ -98,8 +98,8 @@ def warn_about_kept_spec(review: Review) -> None:
     if not changed:
         return
     key = "; the certificate will not match the new key" if _has_other_key(sent.request, stored.request) else ""
-    remedy = f"to submit a new request, run kubectl delete csr {review.name} first or use another name"
-    _warn(review, f"the spec of {review.name} is immutable; ignored changes to {', '.join(changed)}{key}; {remedy}")
+    remedy = f"to submit a new request, run kubectl delete csr {write.name} first or use another name"
+    _warn(write, f"the spec of {write.name} is immutable; ignored changes to {', '.join(changed)}{key}; {remedy}")
 
 
 def _has_other_key(sent: bytes | None, stored: bytes | None) -> bool:
@@ -109,7 +109,7 @@ def _has_other_key(sent: bytes | None, stored: bytes | None) -> bool:
         return False
 
 
-def find_hints(
+def find_warnings(
     name: str, requested: RequestedCertificate, signers: Mapping[str, Signer], problem: Problem
 ) -> Iterator[str]:
     """What will go wrong with a request for the signer called `name`, one sentence each."""
@@ -126,7 +126,7 @@ def find_hints(
         # All signers refuse weak keys.
         yield f"signer {name} will not sign this request: weak public key: {'; '.join(weaknesses)}; use another key"
         return
-    if requested.pkcs10.requests_ca and signer.profile.allow_ca is None:
+    if requested.pkcs10.requests_ca and signer.profile.ca_requests is CARequests.IGNORE:
         yield f"signer {name} does not issue CA certificates; the certificate will not be a CA"
     reason = problem(signer)
     if reason:
@@ -206,4 +206,4 @@ def _similar(name: str, names: tuple[str, ...]) -> str:
 
 @boundedcache.memoize()
 def _most_similar(name: str, names: tuple[str, ...]) -> str:
-    return max(sorted(names), key=lambda candidate: difflib.SequenceMatcher(None, name, candidate).ratio())
+    return max(sorted(names), key=lambda known: difflib.SequenceMatcher(None, name, known).ratio())

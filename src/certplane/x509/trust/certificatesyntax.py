@@ -40,12 +40,12 @@ _STRING_ERRORS: Final = {
 _TIME_NAMES: Final = {dertags.UTC_TIME: "UTCTime", dertags.GENERALIZED_TIME: "GeneralizedTime"}
 
 
-class CertificateFormError(ValueError):
+class CertificateSyntaxError(ValueError):
     """Bytes that are not a well-formed certificate. The text is Go's."""
 
 
 def check(data: bytes) -> int:
-    """Check certificates in DER, one after the other, and count them. Raises CertificateFormError."""
+    """Check certificates in DER, one after the other, and count them. Raises CertificateSyntaxError."""
     reader = asn1.StrictReader(data)
     count = 0
     while not reader.empty:
@@ -57,7 +57,7 @@ def check(data: bytes) -> int:
 
 
 class _report_as:  # noqa: N801 - used like a function: with _report_as("text")
-    """Replaces a DERError by a CertificateFormError with this text. A class because contextlib's generators are four
+    """Replaces a DERError by a CertificateSyntaxError with this text. A class because contextlib's generators are four
     times as slow, and a certificate needs dozens.
     """
 
@@ -71,7 +71,7 @@ class _report_as:  # noqa: N801 - used like a function: with _report_as("text")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, asn1.DERError):
-            raise CertificateFormError(self._text) from error
+            raise CertificateSyntaxError(self._text) from error
 
 
 def _check_certificate(certificate: asn1.StrictReader) -> None:
@@ -81,7 +81,7 @@ def _check_certificate(certificate: asn1.StrictReader) -> None:
     with _report_as("x509: malformed serial number"):
         serial = asn1.decode_integer(tbs.read(dertags.INTEGER))
     if serial < 0:
-        raise CertificateFormError("x509: negative serial number")
+        raise CertificateSyntaxError("x509: negative serial number")
     _check_algorithms(tbs, certificate)
     _check_name(tbs)
     with _report_as("x509: malformed validity"):
@@ -103,9 +103,9 @@ def _read_version(tbs: asn1.StrictReader) -> int:
             field = tbs.read_child(VERSION)
             version = asn1.decode_int64(field.read(dertags.INTEGER))
         if version < 0 or not field.empty:
-            raise CertificateFormError("x509: malformed version")
+            raise CertificateSyntaxError("x509: malformed version")
     if version > 2:
-        raise CertificateFormError("x509: invalid version")
+        raise CertificateSyntaxError("x509: invalid version")
     return version + 1
 
 
@@ -115,7 +115,7 @@ def _check_algorithms(tbs: asn1.StrictReader, certificate: asn1.StrictReader) ->
     with _report_as("x509: malformed algorithm identifier"):
         outer = certificate.read(dertags.SEQUENCE).content
     if inner != outer:
-        raise CertificateFormError("x509: inner and outer signature algorithm identifiers don't match")
+        raise CertificateSyntaxError("x509: inner and outer signature algorithm identifiers don't match")
     _read_algorithm(asn1.StrictReader(inner))
 
 
@@ -149,7 +149,7 @@ def _check_rdns(content: bytes) -> None:
             with _report_as(f"{invalid}: invalid attribute value"):
                 value = attribute.read_any()
             if value.raw[0] not in _STRING_ERRORS:
-                raise CertificateFormError(
+                raise CertificateSyntaxError(
                     f"{invalid}: invalid attribute value: unsupported string type: {value.raw[0]}"
                 )
             with _report_as(f"{invalid}: invalid attribute value: {_STRING_ERRORS[value.raw[0]]}"):
@@ -159,12 +159,12 @@ def _check_rdns(content: bytes) -> None:
 def _check_time(validity: asn1.StrictReader) -> None:
     name = next((name for tag, name in _TIME_NAMES.items() if validity.next_is(tag)), None)
     if name is None:
-        raise CertificateFormError("x509: unsupported time format")
+        raise CertificateSyntaxError("x509: unsupported time format")
     with _report_as(f"x509: malformed {name}"):
         time = validity.read_any()
         asn1.decode_string(time)
     if b"." in time.content:
-        raise CertificateFormError(f"x509: malformed {name}")
+        raise CertificateSyntaxError(f"x509: malformed {name}")
 
 
 def _check_key(tbs: asn1.StrictReader) -> None:
@@ -178,7 +178,7 @@ def _check_key(tbs: asn1.StrictReader) -> None:
     try:
         publickeys.parse(algorithm, parameters, bits)
     except publickeys.PublicKeyError as error:
-        raise CertificateFormError(str(error)) from error
+        raise CertificateSyntaxError(str(error)) from error
 
 
 # --- extensions ---------------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def _check_optional_fields(tbs: asn1.StrictReader, version: int) -> None:
         oid = _split_extension(content)[0]
         if oid in content_by_oid:
             quoted = formatting.quote(oid)
-            raise CertificateFormError(f"x509: certificate contains duplicate extension with OID {quoted}")
+            raise CertificateSyntaxError(f"x509: certificate contains duplicate extension with OID {quoted}")
         content_by_oid[oid] = content
     for content in content_by_oid.values():
         _check_extension(content)
@@ -246,7 +246,7 @@ def _check_alternative_names(value: bytes, _: bool) -> None:
     try:
         certificatenames.parse_alternative_names(value)
     except certificatenames.AlternativeNamesError as error:
-        raise CertificateFormError(str(error)) from error
+        raise CertificateSyntaxError(str(error)) from error
 
 
 def _check_distribution_points(value: bytes, _: bool) -> None:
@@ -265,7 +265,7 @@ def _check_distribution_points(value: bytes, _: bool) -> None:
 
 def _check_authority_key_id(value: bytes, critical: bool) -> None:
     if critical:
-        raise CertificateFormError("x509: authority key identifier incorrectly marked critical")
+        raise CertificateSyntaxError("x509: authority key identifier incorrectly marked critical")
     with _report_as("x509: invalid authority key identifier"):
         reader = asn1.StrictReader(value).read_child()
         if reader.next_is(KEY_IDENTIFIER):
@@ -274,7 +274,7 @@ def _check_authority_key_id(value: bytes, critical: bool) -> None:
 
 def _check_subject_key_id(value: bytes, critical: bool) -> None:
     if critical:
-        raise CertificateFormError("x509: subject key identifier incorrectly marked critical")
+        raise CertificateSyntaxError("x509: subject key identifier incorrectly marked critical")
     with _report_as("x509: invalid subject key identifier"):
         asn1.StrictReader(value).read(dertags.OCTET_STRING)
 
@@ -325,7 +325,7 @@ def _check_inhibit_any_policy(value: bytes, _: bool) -> None:
 
 def _check_information_access(value: bytes, critical: bool) -> None:
     if critical:
-        raise CertificateFormError("x509: authority info access incorrectly marked critical")
+        raise CertificateSyntaxError("x509: authority info access incorrectly marked critical")
     with _report_as("x509: invalid authority info access"):
         reader = asn1.StrictReader(value).read_child()
         while not reader.empty:
@@ -353,9 +353,9 @@ def _check_name_constraints(value: bytes, _: bool) -> None:
         reader = outer.read_child()
         subtrees = [reader.read(tag).content for tag in (PERMITTED_SUBTREES, EXCLUDED_SUBTREES) if reader.next_is(tag)]
     if not outer.empty or not reader.empty:
-        raise CertificateFormError(invalid)
+        raise CertificateSyntaxError(invalid)
     if not any(subtrees):
-        raise CertificateFormError("x509: empty name constraints extension")
+        raise CertificateSyntaxError("x509: empty name constraints extension")
     for subtree in subtrees:
         names = asn1.StrictReader(subtree)
         while not names.empty:
@@ -373,16 +373,18 @@ def _check_constraint(name: asn1.Element) -> None:
     text = content.decode("latin-1")
     quoted = formatting.quote(text)
     if not content.isascii():
-        raise CertificateFormError(f"x509: invalid constraint value: x509: {quoted} cannot be encoded as an IA5String")
+        raise CertificateSyntaxError(
+            f"x509: invalid constraint value: x509: {quoted} cannot be encoded as an IA5String"
+        )
     if kind == certificatenames.DNS and not _is_domain(text):
-        raise CertificateFormError(f"x509: failed to parse dnsName constraint {quoted}")
+        raise CertificateSyntaxError(f"x509: failed to parse dnsName constraint {quoted}")
     if kind == certificatenames.EMAIL and not (parse_mailbox(text) is not None if "@" in text else _is_domain(text)):
-        raise CertificateFormError(f"x509: failed to parse rfc822Name constraint {quoted}")
+        raise CertificateSyntaxError(f"x509: failed to parse rfc822Name constraint {quoted}")
     if kind == certificatenames.URI:
         if _is_address(text):
-            raise CertificateFormError(f"x509: failed to parse URI constraint {quoted}: cannot be IP address")
+            raise CertificateSyntaxError(f"x509: failed to parse URI constraint {quoted}: cannot be IP address")
         if not _is_domain(text):
-            raise CertificateFormError(f"x509: failed to parse URI constraint {quoted}")
+            raise CertificateSyntaxError(f"x509: failed to parse URI constraint {quoted}")
 
 
 def _is_domain(text: str) -> bool:
@@ -409,11 +411,11 @@ def parse_mailbox(text: str) -> tuple[str, str] | None:
 
 def _check_network(content: bytes) -> None:
     if len(content) not in (8, 32):
-        raise CertificateFormError(f"x509: IP constraint contained value of length {len(content)}")
+        raise CertificateSyntaxError(f"x509: IP constraint contained value of length {len(content)}")
     mask = content[len(content) // 2 :]
     bits = f"{int.from_bytes(mask, 'big'):0{len(mask) * 8}b}"
     if "01" in bits:
-        raise CertificateFormError(f"x509: IP constraint contained invalid mask {mask.hex()}")
+        raise CertificateSyntaxError(f"x509: IP constraint contained invalid mask {mask.hex()}")
 
 
 _CHECKS: Final[dict[str, Callable[[bytes, bool], None]]] = {

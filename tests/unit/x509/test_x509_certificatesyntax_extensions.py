@@ -7,7 +7,7 @@ import pytest
 from certplane.golang import asn1, dertags
 from certplane.x509 import oids
 from certplane.x509.tbs import template
-from certplane.x509.trust import certificateform
+from certplane.x509.trust import certificatesyntax
 from tests.unit.x509 import material
 
 URL = asn1.encode(0x86, b"https://a.example/x")
@@ -29,15 +29,15 @@ def certificate(*after_key, oid="", value=b""):
     fields = [field.raw for field in asn1.Reader(tbs.content)][:-1]
     if oid:
         extension = sequence(template.encode_oid(oid), asn1.encode(0x04, value))
-        after_key = (*after_key, asn1.encode(certificateform.EXTENSIONS, sequence(extension)))
+        after_key = (*after_key, asn1.encode(certificatesyntax.EXTENSIONS, sequence(extension)))
     return sequence(sequence(*fields, *after_key), *(element.raw for element in rest))
 
 
 def problem(data):
     """The error for a certificate; empty if it is well-formed."""
     try:
-        assert certificateform.check(data) == 1
-    except certificateform.CertificateFormError as error:
+        assert certificatesyntax.check(data) == 1
+    except certificatesyntax.CertificateSyntaxError as error:
         return str(error)
     return ""
 
@@ -87,7 +87,7 @@ def test_authority_information_access(value, is_valid):
 
 
 @pytest.mark.parametrize(
-    ("tag", "name"), [(certificateform.ISSUER_UNIQUE_ID, "issuer"), (certificateform.SUBJECT_UNIQUE_ID, "subject")]
+    ("tag", "name"), [(certificatesyntax.ISSUER_UNIQUE_ID, "issuer"), (certificatesyntax.SUBJECT_UNIQUE_ID, "subject")]
 )
 def test_unique_identifiers_are_skipped(tag, name):
     """RFC 5280 section 4.1.2.8 allows them for old certificates; extensions may follow."""

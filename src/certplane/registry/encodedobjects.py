@@ -19,7 +19,7 @@ T = TypeVar("T", bound=Object)
 _UID: Final = b'"uid":"'
 
 
-class Document(Generic[T]):
+class EncodedObject(Generic[T]):
     """An object at one revision. Immutable, and shared by all readers: never change `object`."""
 
     __slots__ = ("_object", "_wire", "resource", "revision", "value")
@@ -57,7 +57,7 @@ class Document(Generic[T]):
 
 
 #: A document of a kind that is not known here.
-AnyDocument: TypeAlias = Document[Any]
+AnyEncodedObject: TypeAlias = EncodedObject[Any]
 
 
 def _type_prefix(resource: AnyResource) -> bytes:
@@ -79,7 +79,7 @@ def decode_object(resource: Resource[T], value: bytes) -> T:
     return converted
 
 
-def find_damage(resource: AnyResource, key: str, value: bytes) -> str:
+def find_corruption(resource: AnyResource, key: str, value: bytes) -> str:
     """Why a stored value is not a valid object of its kind and key; empty if it is."""
     if not value.startswith(_type_prefix(resource)):
         return f"value is not a {resource.kind} of {resource.api_version}"
@@ -100,28 +100,28 @@ def _splice(value: bytes, revision: int) -> bytes:
     return b'%b,"resourceVersion":"%d"%b' % (value[:end], revision, value[end:])
 
 
-def from_entry(resource: Resource[T], entry: Entry) -> Document[T]:
-    """The document of a cached entry; one for all readers, unless it has to be converted from the storage version."""
+def from_entry(resource: Resource[T], entry: Entry) -> EncodedObject[T]:
+    """The object of a cached entry; one for all readers, unless it has to be converted from the storage version."""
     if resource.hub is not None:
-        return Document(resource, entry.value, entry.mod_revision)
+        return EncodedObject(resource, entry.value, entry.mod_revision)
     if entry.memo is None:
-        entry.memo = Document(resource, entry.value, entry.mod_revision)
-    document: Document[T] = entry.memo
+        entry.memo = EncodedObject(resource, entry.value, entry.mod_revision)
+    document: EncodedObject[T] = entry.memo
     return document
 
 
-def from_object(resource: Resource[T], obj: T, revision: int = 0) -> Document[T]:
-    """The document of an object that is not stored, or no longer: after a dry run or a deletion."""
+def from_object(resource: Resource[T], obj: T, revision: int = 0) -> EncodedObject[T]:
+    """The encoded form of an object that is not stored, or no longer: after a dry run or a deletion."""
     version = obj.metadata.resource_version
     obj.metadata.resource_version = ""
     value = encode_object(resource, obj)
     obj.metadata.resource_version = version
-    return Document(resource, value, revision)
+    return EncodedObject(resource, value, revision)
 
 
-def from_complete_object(resource: Resource[T], obj: T) -> Document[T]:
-    """The document of an object that already has its resourceVersion, or needs none: a bookmark of a watch."""
-    document = Document(resource, b"", 0)
+def from_complete_object(resource: Resource[T], obj: T) -> EncodedObject[T]:
+    """The encoded form of an object that already has its resourceVersion, or needs none: a bookmark of a watch."""
+    document = EncodedObject(resource, b"", 0)
     document._object = obj
     document._wire = codec.encode(obj)
     return document

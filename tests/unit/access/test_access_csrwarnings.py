@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 
 from certplane import signernames
-from certplane.access import hints
+from certplane.access import csrwarnings
 from certplane.x509.issuance import profiles
 from tests.unit.x509 import material
 
@@ -37,8 +37,8 @@ def requested(common_name="jane", organizations=(), usages=CLIENT, *, dns=(), ex
     return profiles.RequestedCertificate(verified.request, usages, "jane", expiration)
 
 
-def find_hints(name, requested, signers):
-    return list(hints.find_hints(name, requested, signers, lambda signer: signer.problem))
+def find_warnings(name, requested, signers):
+    return list(csrwarnings.find_warnings(name, requested, signers, lambda signer: signer.problem))
 
 
 NODE = {"common_name": "system:node:n1", "organizations": ("system:nodes",)}
@@ -98,15 +98,15 @@ NODE = {"common_name": "system:node:n1", "organizations": ("system:nodes",)}
         ),
     ],
 )  # fmt: skip
-def test_hints(name, sent, warnings):
+def test_warnings(name, sent, warnings):
     """A warning has the violation, and the closest signer that would sign. There is none if the signer would sign."""
-    assert find_hints(name, sent, known_signers()) == warnings
+    assert find_warnings(name, sent, known_signers()) == warnings
 
 
 def test_the_same_signer_with_more_usages():
     """It is not proposed instead of itself."""
     node = requested(**NODE, usages=("server auth",), dns=("n1",))
-    (warning,) = find_hints(signernames.KUBELET_SERVING, node, known_signers())
+    (warning,) = find_warnings(signernames.KUBELET_SERVING, node, known_signers())
     assert warning.endswith("; request the usages digital signature, server auth")
 
 
@@ -118,7 +118,7 @@ def test_a_signer_that_needs_more_usages_is_proposed_with_them():
         clients.profile, reserved_names=lambda requested: iter([f"{requested.pkcs10.common_name}: no"])
     )
     node = requested(**NODE, usages=("client auth",))
-    assert find_hints(signernames.KUBE_APISERVER_CLIENT, node, signers) == [
+    assert find_warnings(signernames.KUBE_APISERVER_CLIENT, node, signers) == [
         (
             "signer kubernetes.io/kube-apiserver-client will not sign this request: system:node:n1: no; use signer "
             "kubernetes.io/kube-apiserver-client-kubelet instead, with the usages client auth, digital signature"
@@ -129,7 +129,7 @@ def test_a_signer_that_needs_more_usages_is_proposed_with_them():
 def test_a_weak_key_causes_a_warning():
     """The request would fail after its approval."""
     weak = requested(key=material.key("RSA-1024"))
-    warnings = find_hints(signernames.KUBE_APISERVER_CLIENT, weak, known_signers())
+    warnings = find_warnings(signernames.KUBE_APISERVER_CLIENT, weak, known_signers())
     assert warnings == [
         (
             "signer kubernetes.io/kube-apiserver-client will not sign this request: weak public key: the RSA modulus "
@@ -140,13 +140,13 @@ def test_a_weak_key_causes_a_warning():
 
 def test_a_request_for_a_ca_certificate_causes_a_warning():
     """Kubernetes' signers ignore the CA constraint; custom signers refuse or grant it."""
-    warnings = find_hints(signernames.KUBE_APISERVER_CLIENT, requested(is_ca=True), known_signers())
+    warnings = find_warnings(signernames.KUBE_APISERVER_CLIENT, requested(is_ca=True), known_signers())
     assert warnings == [
         "signer kubernetes.io/kube-apiserver-client does not issue CA certificates; the certificate will not be a CA"
     ]
-    signers = known_signers(ca={"allow_ca": True}, leaf={})
-    assert find_hints("example.com/ca", requested(is_ca=True), signers) == []
-    (refused,) = find_hints("example.com/leaf", requested(is_ca=True), signers)
+    signers = known_signers(ca={"ca_requests": profiles.CARequests.ALLOW}, leaf={})
+    assert find_warnings("example.com/ca", requested(is_ca=True), signers) == []
+    (refused,) = find_warnings("example.com/leaf", requested(is_ca=True), signers)
     assert "CA certificate" in refused
 
 
@@ -154,7 +154,7 @@ def test_a_signer_without_a_key_causes_a_warning():
     """At the creation of the request."""
     signers = known_signers()
     signers[signernames.KUBE_APISERVER_CLIENT].problem = "no certificate and key to sign with"
-    warnings = find_hints(signernames.KUBE_APISERVER_CLIENT, requested(), signers)
+    warnings = find_warnings(signernames.KUBE_APISERVER_CLIENT, requested(), signers)
     assert warnings == [
         "signer kubernetes.io/kube-apiserver-client cannot sign at present: no certificate and key to sign with"
     ]
@@ -163,12 +163,12 @@ def test_a_signer_without_a_key_causes_a_warning():
 def test_a_shortened_lifetime_causes_a_warning():
     """The warning has the maximum."""
     signers = known_signers(short={"max_lifetime": datetime.timedelta(hours=1)})
-    warnings = find_hints("example.com/short", requested(expiration=7200), signers)
+    warnings = find_warnings("example.com/short", requested(expiration=7200), signers)
     assert warnings == ["signer example.com/short: maximum lifetime is 1h; the request will be shortened"]
 
 
 def test_custom_signers_are_proposed():
     """If their usages are restricted."""
     signers = known_signers(web={"usages": SERVING, "required_usages": ("server auth",)}, any={})
-    warnings = find_hints("example.com/wev", requested(usages=SERVING, dns=("a",)), signers)
+    warnings = find_warnings("example.com/wev", requested(usages=SERVING, dns=("a",)), signers)
     assert warnings == ['unknown signer "example.com/wev"; did you mean "example.com/web"?']

@@ -10,7 +10,7 @@ from typing import Final
 
 from certplane import errors
 from certplane.meta.objects import Object
-from certplane.registry.admission import Hook, Review
+from certplane.registry.admission import AdmissionAttributes, Hook
 
 #: Namespaces that cannot be deleted.
 PROTECTED_NAMESPACES: Final = frozenset({"default", "kube-system", "kube-public"})
@@ -19,14 +19,14 @@ PROTECTED_NAMESPACES: Final = frozenset({"default", "kube-system", "kube-public"
 def hook(find: Callable[[str], Object | None]) -> Hook:
     """The admission hook. `find` returns the Namespace with a name, None if there is none."""
 
-    def check(review: Review) -> None:
-        if review.resource.plural == "namespaces" and not review.resource.group:
-            if review.operation == "delete" and review.name in PROTECTED_NAMESPACES:
-                raise errors.Forbidden.for_object("namespaces", "", review.name, "this namespace may not be deleted")
+    def check(write: AdmissionAttributes) -> None:
+        if write.resource.plural == "namespaces" and not write.resource.group:
+            if write.operation == "delete" and write.name in PROTECTED_NAMESPACES:
+                raise errors.Forbidden.for_object("namespaces", "", write.name, "this namespace may not be deleted")
             return
-        if review.operation != "create" or not review.resource.namespaced:
+        if write.operation != "create" or not write.resource.namespaced:
             return
-        check_namespace(find(review.namespace), review.namespace, review.resource.identity, review.name)
+        check_namespace(find(write.namespace), write.namespace, write.resource.identity, write.name)
 
     return check
 
