@@ -150,6 +150,7 @@ CATCH_ALL = {
     "controllers/runtime/controller.py",
     "reload.py",
     "server/audit.py",
+    "server/auditlog.py",
     "server/pipeline.py",
     "server/requestinfo.py",
     "store/sqlitewriter.py",
