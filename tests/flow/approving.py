@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from certplane import signernames
+from certplane import reload, signernames
 from certplane.client import informer
 from certplane.controllers.approving.kubeletserving import approver, evidence, rules
 from certplane.controllers.runtime import controller, decisions
@@ -56,6 +56,9 @@ class ApproverPlane:
         self.clock = plane.clock
         self.admin = plane.client(flow.ADMIN)
         self.recorded = []
+        #: The inventory file, and what makes the approver read it at once, as SIGHUP does.
+        self.inventory = None
+        self.wakeup = reload.Wakeup()
         #: The ClusterRole of the approver.
         self.role = None
 
@@ -119,8 +122,9 @@ async def approver_plane(settings=None, *, resolver=None, inventory=None, before
 
         csr_informer = informer.Informer(client, csrs.RESOURCE, plane.clock)
         node_informer = informer.Informer(client, nodes.RESOURCE, plane.clock)
-        inventory_file = evidence.InventoryFile(inventory, plane.clock) if inventory is not None else None
-        sources = approver.Sources(evidence.NodeClaims(node_informer), inventory_file, resolver)
+        if inventory is not None:
+            harness.inventory = evidence.InventoryFile(inventory, plane.clock, harness.wakeup)
+        sources = approver.Sources(evidence.NodeClaims(node_informer), harness.inventory, resolver)
         reconciler = approver.Approver(client, parsed, sources, record)
         csr_informer.subscribe(reconciler.forget)
         queue_telemetry = plane.telemetry.queue(approver.QUEUE)

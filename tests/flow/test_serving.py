@@ -106,7 +106,7 @@ async def test_a_corrected_inventory_is_used(tmp_path):
         assert (decision, reason) == (decisions.NOT_APPROVED, policy.SOURCE_UNAVAILABLE)
         assert "the inventory is unreadable" in message
         path.write_text("n1: [n1, 10.0.0.1]\n")
-        await cluster.clock.advance(10)
+        cluster.wakeup.wake()
         await flow.issued(cluster.admin, "a")
 
 

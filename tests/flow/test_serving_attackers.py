@@ -478,7 +478,8 @@ async def test_inventory_becomes_unreadable(tmp_path):
     path.write_text("n1: [n1, 10.0.0.1]\n")
     async with approver_plane({"inventory": str(path)}, inventory=path) as cluster:
         path.write_text("n1: [")
-        await cluster.clock.advance(10)
+        cluster.inventory.reload(is_requested=True)
+        assert cluster.inventory.problem
         await cluster.register("n2", ("Hostname", "n2"), ("InternalIP", "10.0.0.1"))
         await cluster.request("a", node_user("n2"), common_name="system:node:n2", dns=())
         assert await cluster.decision("a") == denied(policy.BELONGS_TO_ANOTHER)
