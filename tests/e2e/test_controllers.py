@@ -175,7 +175,7 @@ def test_a_missing_permission_is_logged_as_a_rule(tmp_path):
                     },
                 }
             ],
-            "users": [{"name": "a", "user": {"token": "unknown-token"}}],
+            "users": [{"name": "a", "user": {"token": "token-without-roles"}}],
         }  # fmt: skip
         (tmp_path / "config").write_text(json.dumps(config))
         process = subprocess.Popen(
@@ -197,7 +197,7 @@ def test_a_missing_permission_is_logged_as_a_rule(tmp_path):
 
 def _tokens(directory):
     path = directory / "tokens.csv"
-    path.write_text("of-a-stranger,stranger,1\n")
+    path.write_text("token-without-roles,jane,1\n")
     path.chmod(0o600)
     return path
 
