@@ -11,6 +11,7 @@ import resource
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from cryptography import x509
@@ -29,6 +30,8 @@ from tests.flow import plane as flow
 #: Kills in `make test`; CERTPLANE_KILLS=200 for a thorough run.
 KILLS = int(os.environ.get("CERTPLANE_KILLS", "8"))
 CLIENT = "kubernetes.io/kube-apiserver-client"
+#: How long a test waits for something that happens within seconds.
+PATIENCE_SECONDS = 60
 
 
 @pytest.fixture
@@ -378,12 +381,13 @@ def _write(client, name, request):
 
 
 def _until(client, path, status):
-    """Repeat a GET until the response has a status; return it."""
-    for _ in range(20_000):
+    """Repeat a GET until the response has a status; return it. The server checks its store every five seconds."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
         answer = client.request("admin", "GET", path, {}, None)
         if answer.status == status:
             return answer
-    raise AssertionError(f"{path} never answered with {status}")
+    raise AssertionError(f"{path} never answered with {status}: {answer.data!r}")
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux can set the limits of another process")
