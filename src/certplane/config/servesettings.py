@@ -167,6 +167,8 @@ def read(flags: Mapping[str, object], file: Mapping[str, object]) -> Settings:
     """
     problems: options.Problems = []
     values = options.Values(OPTIONS, flags, file, problems)
+    if not values.text("data_dir"):
+        problems.append("--data-dir: must not be empty; . is the current directory")
     data_dir = pathlib.Path(values.text("data_dir"))
     settings = Settings(
         data_dir=data_dir,

@@ -74,6 +74,13 @@ def test_a_value_of_another_type_in_a_file_is_refused(name, expected):
     assert caught.value.message == f"{name}: must be {expected}, not True"
 
 
+@pytest.mark.parametrize(("flags", "file"), [({"data_dir": ""}, {}), ({}, {"data-dir": ""})])
+def test_an_empty_data_directory_is_refused(flags, file):
+    """It would be the current directory, for example because a variable in a script is not set."""
+    with pytest.raises(SetupError, match="--data-dir: must not be empty"):
+        servesettings.read(flags, file)
+
+
 @pytest.mark.parametrize(
     ("listen", "problem"),
     [
