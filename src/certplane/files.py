@@ -62,6 +62,33 @@ def read_text(path: pathlib.Path, what: str, *hints: str) -> str:
         raise SetupError(f"{what} {path} cannot be read: it is not UTF-8", hints) from error
 
 
+class NotRegularError(OSError):
+    """A directory, device, pipe or socket where a regular file is required."""
+
+
+class TooLargeError(OSError):
+    """A file that is larger than its reader accepts."""
+
+
+def read_regular(path: pathlib.Path, limit: int) -> bytes:
+    """The content of a regular file of at most `limit` bytes. Never blocks on a pipe and never reads a device, so it
+    can read files that other users may replace. Links are followed. Raises OSError: NotRegularError, TooLargeError, and
+    those of the file system.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise NotRegularError(errno.EINVAL, "it is not a regular file", str(path))
+        # One byte more than allowed: the size in the status is no limit for a file that grows.
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            content = file.read(limit + 1)
+    finally:
+        os.close(handle)
+    if len(content) > limit:
+        raise TooLargeError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))
+    return content
+
+
 # --- owner and mode -----------------------------------------------------------------------------------------------
 
 _PERMISSIONS_HINT: Final = "check its permissions and those of its parent directories"

@@ -244,3 +244,39 @@ def test_an_error_of_the_file_system_names_the_file(tmp_path):
     (tmp_path / "bytes").write_bytes(b"\xff")
     with pytest.raises(SetupError, match="is not UTF-8"):
         files.read_text(tmp_path / "bytes", "the token file")
+
+
+# --- bounded reads ------------------------------------------------------------------------------------------------
+
+
+def test_read_regular_follows_links_and_limits_the_size(tmp_path):
+    """A file of exactly the limit is read; one byte more is too large."""
+    file = tmp_path / "file"
+    file.write_bytes(b"12345")
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    assert b"12345" == files.read_regular(link, 5)
+    with pytest.raises(files.TooLargeError, match="larger than 4 bytes"):
+        files.read_regular(file, 4)
+
+
+@pytest.mark.parametrize("kind", ["directory", "pipe", "device"])
+def test_read_regular_refuses_what_could_block_or_never_end(tmp_path, kind):
+    """A pipe without a writer would block; a device has no end."""
+    path = tmp_path / "path"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path = pathlib.Path("/dev/zero")
+    with pytest.raises(files.NotRegularError):
+        files.read_regular(path, 5)
+
+
+def test_read_regular_ends_in_a_cycle_of_links(tmp_path):
+    """The operating system's own error."""
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(OSError, match="symbolic links"):
+        files.read_regular(tmp_path / "a", 5)

@@ -17,7 +17,7 @@ from certplane.golang import asn1, dertags, pem
 from certplane.x509 import certificatenames, oids
 from certplane.x509.issuance import authority, issue, selfsigned
 from certplane.x509.pkcs10 import certificaterequest
-from certplane.x509.tbs import template
+from certplane.x509.tbs import signing, template
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 SMALL_PRIMES = math.prod(
@@ -122,12 +122,12 @@ def ca_certificate(private, raw_serial=b"\x01", **changes):
         "subject": name,
         "spki": public_der(private),
         "extensions": [template.key_usage(("key_cert_sign",)), template.basic_constraints(ca=True)],
-        "algorithm": authority.signature_algorithm(private),
+        "algorithm": signing.algorithm_identifier(private),
     }
     parts = list(asn1.Reader(asn1.Reader(template.Template(**(fields | changes)).to_be_signed()).read_any().content))
     serial = asn1.encode(0x02, raw_serial)
     to_be_signed = asn1.encode(0x30, parts[0].raw + serial + b"".join(part.raw for part in parts[2:]))
-    return template.assemble(to_be_signed, fields["algorithm"], authority.signature(private, to_be_signed))
+    return template.assemble(to_be_signed, fields["algorithm"], signing.sign(private, to_be_signed))
 
 
 def certificate(subject_key, signer, common_name, validity, extensions=()):
@@ -195,9 +195,9 @@ def odd_request(subject=b"\x30\x00", attributes=b"", private=None, spki=None):
     private = private or key()
     public = spki or public_der(private)
     information = asn1.encode(0x30, asn1.encode(0x02, b"\0") + subject + public + asn1.encode(0xA0, attributes))
-    algorithm = authority.signature_algorithm(private)
+    algorithm = signing.algorithm_identifier(private)
     return pem.encode(
-        "CERTIFICATE REQUEST", template.assemble(information, algorithm, authority.signature(private, information))
+        "CERTIFICATE REQUEST", template.assemble(information, algorithm, signing.sign(private, information))
     )
 
 

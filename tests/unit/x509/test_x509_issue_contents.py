@@ -13,7 +13,7 @@ from certplane.x509 import certificatenames
 from certplane.x509.issuance import authority, issue
 from certplane.x509.lint import linter
 from certplane.x509.pkcs10 import certificaterequest
-from certplane.x509.tbs import template
+from certplane.x509.tbs import signing, template
 from tests.unit.x509 import material
 
 NOW, YEAR = material.NOW, material.YEAR
@@ -233,7 +233,7 @@ def test_the_check_verifies_the_signature():
         __slots__ = ()
 
         def sign(self, data):
-            return authority.signature(material.key("P-256", 60), data)
+            return signing.sign(material.key("P-256", 60), data)
 
     real = material.new_authority()
     issuer = issue.Issuer(Other(real.raw, material.key("P-256", 100)), YEAR)

@@ -15,20 +15,14 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from certplane.golang import asn1, dertags, pem
-from certplane.x509 import keys, oids
-from certplane.x509.tbs import template
+from certplane.golang import pem
+from certplane.x509 import keys
+from certplane.x509.tbs import signing
 from certplane.x509.trust import certificates
 
-_EC_ALGORITHMS: Final[dict[str, tuple[str, type[hashes.HashAlgorithm]]]] = {
-    "secp224r1": (oids.ECDSA_WITH_SHA256, hashes.SHA256),
-    "secp256r1": (oids.ECDSA_WITH_SHA256, hashes.SHA256),
-    "secp384r1": (oids.ECDSA_WITH_SHA384, hashes.SHA384),
-    "secp521r1": (oids.ECDSA_WITH_SHA512, hashes.SHA512),
-}
 #: The length of a MAC of `Authority.mac`, in bytes.
 MAC_SIZE: Final = 32
 #: HKDF's info: the MAC key serves nothing but records of what is to be signed (RFC 5869 section 3.2).
@@ -64,7 +58,10 @@ class Authority:
         self.not_before: datetime.datetime = parsed.not_valid_before_utc
         self.not_after: datetime.datetime = parsed.not_valid_after_utc
         self.key_id = subject_key_id(parsed)
-        self.algorithm = signature_algorithm(key)
+        try:
+            self.algorithm = signing.algorithm_identifier(key)
+        except keys.InvalidKeyError as error:
+            raise AuthorityError(str(error)) from error
         self._key = key
         # Once for each authority: a MAC is made for every certificate.
         self._mac_key = _mac_key(key)
@@ -87,7 +84,7 @@ class Authority:
 
     def sign(self, data: bytes) -> bytes:
         """Sign bytes. The signature has the algorithm `algorithm`."""
-        return signature(self._key, data)
+        return signing.sign(self._key, data)
 
     def mac(self, context: str, data: bytes) -> bytes:
         """The HMAC-SHA256 of bytes and the context that they are for, `MAC_SIZE` bytes. Only a holder of the CA key can
@@ -113,27 +110,6 @@ def subject_key_id(certificate: x509.Certificate) -> bytes | None:
         return None
 
 
-def signature_algorithm(key: keys.PrivateKey) -> bytes:
-    """The DER AlgorithmIdentifier of the signatures that a key makes."""
-    if isinstance(key, rsa.RSAPrivateKey):
-        return asn1.encode(dertags.SEQUENCE, template.encode_oid(oids.SHA256_WITH_RSA) + dertags.ENCODED_NULL)
-    if isinstance(key, ed25519.Ed25519PrivateKey):
-        return asn1.encode(dertags.SEQUENCE, template.encode_oid(oids.ED25519))
-    algorithm = _EC_ALGORITHMS.get(key.curve.name)
-    if algorithm is None:
-        raise AuthorityError(f"x509: unsupported elliptic curve: {key.curve.name}")
-    return asn1.encode(dertags.SEQUENCE, template.encode_oid(algorithm[0]))
-
-
-def signature(key: keys.PrivateKey, data: bytes) -> bytes:
-    """Sign with RSA PKCS #1 v1.5 and SHA-256, ECDSA and the hash that fits the curve, or Ed25519."""
-    if isinstance(key, rsa.RSAPrivateKey):
-        return key.sign(data, padding.PKCS1v15(), hashes.SHA256())
-    if isinstance(key, ed25519.Ed25519PrivateKey):
-        return key.sign(data)
-    return key.sign(data, ec.ECDSA(_EC_ALGORITHMS[key.curve.name][1]()))
-
-
 class LintKey:
     """A temporary key that signs under an authority's algorithm, for certificates that are only linted. Safe to use
     from several threads.
@@ -147,7 +123,7 @@ class LintKey:
     def __init__(self, authority: Authority) -> None:
         public = authority.certificate.public_key()
         self._is_rsa = isinstance(public, rsa.RSAPublicKey)
-        self._hash = _EC_ALGORITHMS[public.curve.name][1]() if isinstance(public, ec.EllipticCurvePublicKey) else None
+        self._hash = signing.curve_hash(public.curve) if isinstance(public, ec.EllipticCurvePublicKey) else None
 
     @functools.cached_property
     def _key(self) -> keys.PrivateKey:
@@ -161,7 +137,7 @@ class LintKey:
         key = self._key
         if isinstance(key, ec.EllipticCurvePrivateKey) and self._hash is not None:
             return key.sign(data, ec.ECDSA(self._hash))
-        return signature(key, data)
+        return signing.sign(key, data)
 
 
 _LINT_RSA_BITS: Final = 1024

@@ -13,9 +13,8 @@ from typing import Final
 
 from certplane.golang import pem
 from certplane.x509 import certificatenames, keys, oids
-from certplane.x509.issuance import authority
 from certplane.x509.issuance.authority import Authority
-from certplane.x509.tbs import template
+from certplane.x509.tbs import signing, template
 
 BACKDATE: Final = datetime.timedelta(minutes=5)
 _LEAF_USAGES: Final = ("digital_signature", "key_encipherment")
@@ -36,7 +35,7 @@ def self_signed_ca(
     """Create a root certificate, in PEM."""
     name = template.encode_name(certificatenames.Subject(common_name=common_name))
     spki = keys.spki(key)
-    algorithm = authority.signature_algorithm(key)
+    algorithm = signing.algorithm_identifier(key)
     certificate = template.Template(
         serial=_serial(),
         issuer=name,
@@ -53,7 +52,7 @@ def self_signed_ca(
         algorithm=algorithm,
     )
     to_be_signed = certificate.to_be_signed()
-    return _assemble(to_be_signed, algorithm, authority.signature(key, to_be_signed))
+    return _assemble(to_be_signed, algorithm, signing.sign(key, to_be_signed))
 
 
 def issue_leaf(

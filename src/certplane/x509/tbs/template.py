@@ -63,7 +63,7 @@ class Template:
         """The DER TBSCertificate."""
         version = asn1.encode(dertags.context_constructed(0), _integer(2))
         validity = asn1.encode(dertags.SEQUENCE, _time(self.not_before) + _time(self.not_after))
-        extensions = b"".join(map(_extension, self.extensions))
+        extensions = b"".join(map(encode_extension, self.extensions))
         parts = [version, _integer(self.serial), self.algorithm, self.issuer, validity, self.subject, self.spki]
         if extensions:
             parts.append(asn1.encode(dertags.context_constructed(3), asn1.encode(dertags.SEQUENCE, extensions)))
@@ -101,7 +101,8 @@ def _time(moment: datetime.datetime) -> bytes:
     return asn1.encode(dertags.GENERALIZED_TIME, moment.strftime("%Y%m%d%H%M%SZ").encode("ascii"))
 
 
-def _extension(extension: Extension) -> bytes:
+def encode_extension(extension: Extension) -> bytes:
+    """The DER of an extension; `critical` is encoded only if true."""
     critical = asn1.encode(dertags.BOOLEAN, _TRUE) if extension.critical else b""
     return asn1.encode(
         dertags.SEQUENCE, encode_oid(extension.oid) + critical + asn1.encode(dertags.OCTET_STRING, extension.value)
