@@ -103,8 +103,8 @@ is logged. All other settings and files are read only at the start.
 are `ping`, `log`, `etcd` (the store, under the name that existing probes use; its lock is taken every five seconds),
 `informer-sync`, `shutdown`, `background-overdue` (a background task has failed for five minutes), and some that report
 a problem without making the server unready: `background` (a background task has failed and is retried), `connections`
-(no connections are accepted), `audit-log`, `stored-values`, one `signer-NAME` for each built-in signer, and
-`custom-signers`. All users can see which checks fail. The reason, which may contain file names, is only shown to users
+(no connections are accepted), `audit-log`, `certificates` (some end within 30 days), `stored-values`, one
+`signer-NAME` for each built-in signer, and `custom-signers`. All users can see which checks fail. The reason, which may contain file names, is only shown to users
 who may read `/metrics`: by default the groups system:monitoring and system:masters.
 
 | metric | meaning |
@@ -113,6 +113,9 @@ who may read `/metrics`: by default the groups system:monitoring and system:mast
 | `certplane_background_late_seconds` | time since a background task last succeeded, while it fails |
 | `apiserver_request_total`, `apiserver_request_duration_seconds` | requests, by verb, dry run, resource and code |
 | `certplane_signer_ready` | 1 if a signer's CA files are usable, else 0 with the reason (the previous CA may sign) |
+| `certplane_certificate_expiration_timestamp_seconds` | when a certificate ends, by name and serial number |
+| `certplane_certificate_renewals_total` | renewals of the server's own certificates, by name and result |
+| `certplane_signer_lifetime_cut_seconds` | by how much the end of a signer's CA shortens its longest certificates now |
 | `certplane_csr_decisions_total` | decisions of the controllers, by signer, decision and reason |
 | `apiserver_current_inflight_requests`, `apiserver_longrunning_requests` | requests in flight, and open watches |
 | `apiserver_resource_objects` | stored objects, by group and resource |

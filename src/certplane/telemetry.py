@@ -94,10 +94,12 @@ class Telemetry:
         self._create_request_metrics()
         self._create_controller_metrics()
         self._create_task_metrics()
+        self._create_certificate_metrics()
         collectors: list[registry.Collector] = [
             self._requests, self._in_flight, self._watches, self._objects, self._expirations, self._requested,
             self._honored, self.audit, self._decisions, self._failures, self._late, self._queues, self._reloads,
-            self._refused_connections, self._tls_errors, self._refused_certificates,
+            self._refused_connections, self._tls_errors, self._refused_certificates, self._certificate_ends,
+            self._lifetime_cuts, self._renewals,
             *itertools.chain(*self._published.values()),
         ]  # fmt: skip
         for collector in collectors:
@@ -169,6 +171,25 @@ class Telemetry:
             "task",
         )
 
+    def _create_certificate_metrics(self) -> None:
+        self._certificate_ends = _Gauges(
+            "certplane_certificate_expiration_timestamp_seconds",
+            "When the certificates that this process works with end, in seconds since 1970.",
+            "certificate",
+            "serial_number",
+        )
+        self._lifetime_cuts = _Gauges(
+            "certplane_signer_lifetime_cut_seconds",
+            "By how much the end of a signer's CA now shortens its longest certificates; 0 if it does not.",
+            "signer",
+        )
+        self._renewals = _Counts(
+            "certplane_certificate_renewals",
+            "Renewals of certificates of the control plane itself, by result.",
+            "certificate",
+            "result",
+        )
+
     def count_request(self, labels: RequestLabels, code: int, seconds: float) -> None:
         """Count one request, and its duration in seconds."""
         self._requests.count(labels, code, seconds)
@@ -222,6 +243,18 @@ class Telemetry:
     def count_reload(self, name: str, succeeded: bool) -> None:
         """Count a reload of files. Callers must use a small set of names."""
         self._reloads.add(name, "success" if succeeded else "error")
+
+    def observe_certificates(self, ends: Callable[[], Mapping[tuple[str, str], float]]) -> None:
+        """Set the function that returns when certificates end, by name and serial number."""
+        self._certificate_ends.values = ends
+
+    def observe_lifetime_cuts(self, seconds: Callable[[], Mapping[str, float]]) -> None:
+        """Set the function that returns by how much CAs shorten the longest certificates of signers, by signer."""
+        self._lifetime_cuts.values = lambda: {(signer,): cut for signer, cut in seconds().items()}
+
+    def count_renewal(self, certificate: str, succeeded: bool) -> None:
+        """Count a renewal. Callers must use a small set of names."""
+        self._renewals.add(certificate, "success" if succeeded else "error")
 
     def count_background_failure(self, task: str) -> None:
         """Count a failure of a background task."""

@@ -8,7 +8,7 @@ import contextlib
 from certplane import reload, signernames
 from certplane.client import informer
 from certplane.controllers.approving.kubeletserving import approver, evidence, rules
-from certplane.controllers.runtime import controller, decisions
+from certplane.controllers.runtime import controller, decisions, eventwriter
 from certplane.meta import context
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import nodes, rbac
@@ -114,7 +114,7 @@ async def approver_plane(settings=None, *, resolver=None, inventory=None, before
         if before is not None:
             await before(harness)
         client = plane.client(ACCOUNT)
-        recorder = decisions.DecisionRecorder(client, plane.clock, plane.telemetry)
+        recorder = decisions.DecisionRecorder(eventwriter.EventWriter(client, plane.clock), plane.telemetry)
 
         def record(csr, decision, reason, message):
             harness.recorded.append((csr.metadata.name, decision, reason, message))

@@ -8,7 +8,7 @@ import logging
 
 from certplane import testing
 from certplane.controllers.approving import kubeletclient
-from certplane.controllers.runtime import decisions
+from certplane.controllers.runtime import decisions, eventwriter
 from certplane.controllers.signing import signer
 from certplane.meta import context
 from certplane.resources import certificatesigningrequests as csrs
@@ -109,8 +109,9 @@ async def test_repeated_decisions_share_an_event():
     async with flow.running(controllers=frozenset()) as plane:
         admin = plane.client(flow.ADMIN)
         csr = await admin.create(csrs.RESOURCE, flow.new_csr())
-        recorder = decisions.DecisionRecorder(admin, plane.clock, plane.telemetry)
-        task = asyncio.ensure_future(recorder.run())
+        writer = eventwriter.EventWriter(admin, plane.clock)
+        recorder = decisions.DecisionRecorder(writer, plane.telemetry)
+        task = asyncio.ensure_future(writer.run())
         for _ in range(3):
             recorder.record(csr, decisions.NOT_ISSUED, "TestReason", "first")
         await testing.settle(500)

@@ -141,7 +141,7 @@ def test_untrusted_input_is_cached_only_in_bounded_caches():
     for path in MODULES:
         text = path.read_text("utf-8")
         assert "lru_cache" not in text
-        assert _name(path) == "controllers/runtime/decisions.py" or "OrderedDict" not in text
+        assert _name(path) == "controllers/runtime/eventwriter.py" or "OrderedDict" not in text
 
 
 #: Modules that may catch every exception, because they must answer a request or continue with the next item.

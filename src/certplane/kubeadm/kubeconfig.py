@@ -44,6 +44,7 @@ class KubeconfigUser:
 #: The same two as of `kubeadm init`: one for daily use, whose permissions can be revoked, and one for emergencies.
 ADMIN: Final = KubeconfigUser("admin.conf", "kubernetes-admin", "kubeadm:cluster-admins")
 SUPER_ADMIN: Final = KubeconfigUser("super-admin.conf", "kubernetes-super-admin", "system:masters")
+USERS: Final = (ADMIN, SUPER_ADMIN)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Changes:
 
 def check(directory: pathlib.Path) -> None:
     """Check the existing kubeconfigs. Raises SetupError for an invalid one, which is never overwritten."""
-    for user in (ADMIN, SUPER_ADMIN):
+    for user in USERS:
         path = directory / user.file
         files.check_data_file(path, "the kubeconfig")
         if path.exists():
@@ -69,7 +70,7 @@ def ensure(
     """Create the missing kubeconfigs, and update the server address in the others. Raises SetupError."""
     changes = Changes([], [])
     ca = files.read(pki_paths.ca_certificate, "the CA certificate")
-    for user in (ADMIN, SUPER_ADMIN):
+    for user in USERS:
         path = directory / user.file
         if path.exists():
             text = _text(path)
@@ -82,6 +83,18 @@ def ensure(
             files.write(path, render(user.name, server, ca, credential))
             changes.created.append(path)
     return changes
+
+
+def client_certificate(path: pathlib.Path, content: bytes, user: KubeconfigUser) -> bytes | None:
+    """The client certificate of a user in a kubeconfig, in PEM; None if the user has none. Raises SetupError."""
+    try:
+        config = _parse(path, content.decode("utf-8"))
+        for entry in _entries(config, "users", "user", user.name):
+            if "client-certificate-data" in entry:
+                return base64.b64decode(str(entry["client-certificate-data"]), validate=True)
+    except ValueError as error:
+        raise SetupError(f"the kubeconfig {path} has a damaged user {user.name}: {error}", (_HINT,)) from error
+    return None
 
 
 # --- existing files -----------------------------------------------------------------------------------------------

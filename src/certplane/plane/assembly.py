@@ -30,6 +30,7 @@ from certplane.access import (
 from certplane.client import api
 from certplane.clock import Clock
 from certplane.config.servesettings import DEFAULTS, APISettings, AuditSettings
+from certplane.controllers.runtime.eventwriter import EventWriter
 from certplane.controllers.signing import signersfile
 from certplane.meta import context
 from certplane.meta.context import User
@@ -141,6 +142,8 @@ class Plane:
         self.supervisor = supervisor.Supervisor(clock, self.telemetry)
         #: Returns why no connections are accepted, or None; set by `serve`.
         self.listener_problem: Callable[[], str | None] = lambda: None
+        #: Returns which certificates end soon, or None; set by `serve`.
+        self.certificate_problem: Callable[[], str | None] = lambda: None
         #: The revision up to which the next compaction deletes history.
         self._compact_revision = 0
         self._threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="certplane-sign")
@@ -168,6 +171,9 @@ class Plane:
             audit=self._audit(),
         )
         self.handler = pipeline.assemble(self.dependencies)
+        reports_events = config.controllers.settings.decision_events
+        events_client = self._controller_client(controllerset.CERTIFICATE_ACCOUNT) if reports_events else None
+        self.events = EventWriter(events_client, clock)
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -357,6 +363,7 @@ class Plane:
             health.Check("shutdown", lambda: "draining" if self._draining else None, ready_only=True),
         ]
         background = [
+            health.Check("certificates", self._certificate_problem, ready_only=True, advisory=True),
             health.Check("stored-values", self._corrupt_values, ready_only=True, advisory=True),
             health.Check("background", self.supervisor.problem, ready_only=True, advisory=True),
             health.Check("background-overdue", self.supervisor.late_too_long, ready_only=True),
@@ -369,6 +376,9 @@ class Plane:
 
     def _not_accepting(self) -> str | None:
         return self.listener_problem()
+
+    def _certificate_problem(self) -> str | None:
+        return self.certificate_problem()
 
     def _corrupt_values(self) -> str | None:
         count = self.cache.corrupt
@@ -393,15 +403,19 @@ class Plane:
         decision = self.authorizer.authorize(attributes)
         return decision.reason, None if decision.allowed else rbac.refusal(attributes, decision.reason)
 
+    def _controller_client(self, account: str) -> api.Client:
+        return self.client(_service_account(account), _USER_AGENT)
+
     def _start_controllers(self) -> None:
         context = controllerset.ControllerContext(
             config=self.config.controllers,
-            client=lambda account: self.client(_service_account(account), _USER_AGENT),
+            client=self._controller_client,
             reader=self.client(_CONTROLLER_MANAGER, _USER_AGENT),
             clock=self.clock,
             telemetry=self.telemetry,
             journal=journal.Journal(self.store),
             threads=self._threads,
+            events=self.events,
             kinds=self.config.kinds,
             grant_permissions=self._ensure_defaults,
             wakeup=self.config.wakeup,

@@ -9,6 +9,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import pathlib
@@ -27,13 +28,15 @@ from certplane.clock import Clock, SystemClock
 from certplane.config.controllersettings import LeaderElectionSettings, Settings
 from certplane.controllers.cleanup import podrequestcleaner
 from certplane.controllers.publishing import clustertrustbundle, rootcacertpublisher
+from certplane.controllers.runtime.eventwriter import EventWriter, Report
 from certplane.controllers.runtime.leaderelection import FencedTransport, LeaderElector, LeadershipLost
 from certplane.errors import SetupError
 from certplane.meta import objects
 from certplane.meta.resource import AnyResource
-from certplane.plane import controllerconfig, controllerset
+from certplane.plane import certificatesources, controllerconfig, controllerset
 from certplane.plane.controllerconfig import ControllerConfig
 from certplane.plane.controllerset import ControllerContext
+from certplane.plane.expirations import Expirations, Source
 from certplane.server.connection import listener as listeners
 from certplane.server.health import Check, Health
 from certplane.server.monitoring import Monitoring
@@ -54,6 +57,7 @@ _DISCOVERY_RETRY_SECONDS: Final = 1.0
 LEADERSHIP_LOST: Final = 3
 #: How long a leader may not have renewed an expired Lease before /healthz fails, as in kube-controller-manager.
 _LEASE_GRACE_SECONDS: Final = 20.0
+_ROOT_CA_REMEDY: Final = "replace it in --root-ca-file, and restart certplane"
 #: Controllers of resources that a server may not have, and those resources.
 _OPTIONAL: Final = {
     clustertrustbundle.NAME: "clustertrustbundles",
@@ -77,9 +81,18 @@ class ControllerRunner:
             election = _with_namespace(settings.leader_elect)
             identity = f"{socket.gethostname()}_{objects.new_uid()}"
             self._elector = LeaderElector(api.Client(self._transport), election, identity, clock)
+        self._expirations = Expirations(_certificate_sources(config), clock, self.telemetry, self._report_event)
 
     async def run(self) -> None:
         """Run until cancelled. Raises LeadershipLost."""
+        watch_certificates = functools.partial(self._expirations.run, self._wakeup)
+        self.supervisor.run_forever("certificate-expirations", watch_certificates)
+        try:
+            await self._run_when_leader()
+        finally:
+            await self.supervisor.stop()
+
+    async def _run_when_leader(self) -> None:
         async with self._leadership() as transport:
             client = api.Client(transport)
             kinds = await self._served_kinds(client, self._config.settings.controllers)
@@ -92,6 +105,7 @@ class ControllerRunner:
                     telemetry=self.telemetry,
                     journal=None,
                     threads=threads,
+                    events=EventWriter(client if self._config.settings.decision_events else None, self._clock),
                     kinds=kinds,
                     wakeup=self._wakeup,
                 )
@@ -99,6 +113,7 @@ class ControllerRunner:
                     controllerset.start_controllers(self._context, self.supervisor)
                     await (self._elector.hold() if self._elector is not None else asyncio.Event().wait())
                 finally:
+                    # Before the Lease is released: another replica may begin then.
                     await self.supervisor.stop()
 
     def reload_files(self) -> None:
@@ -140,10 +155,16 @@ class ControllerRunner:
             Check("ping", lambda: None),
             Check("leaderElection", self._election_problem),
             Check("informer-sync", self._sync_problem, ready_only=True),
+            Check("certificates", self._expirations.problem, ready_only=True, advisory=True),
             Check("background", self.supervisor.problem, ready_only=True, advisory=True),
             Check("background-overdue", self.supervisor.late_too_long, ready_only=True),
             *controllerconfig.signer_checks(self._config, self._clock),
         ]
+
+    def _report_event(self, report: Report) -> None:
+        # Only the leader writes Events; the others have the same certificates and log them.
+        if self._context is not None:
+            self._context.events.add(report)
 
     def _election_problem(self) -> str | None:
         return self._elector.problem(_LEASE_GRACE_SECONDS) if self._elector is not None else None
@@ -152,6 +173,12 @@ class ControllerRunner:
         informers = {} if self._context is None else self._context.informers
         unsynced = [name for name, informer in informers.items() if not informer.synced.is_set()]
         return f"not listed yet: {', '.join(sorted(unsynced))}" if unsynced else None
+
+
+def _certificate_sources(config: ControllerConfig) -> Sequence[Source]:
+    path = config.settings.root_ca_file
+    published = [certificatesources.from_file("root-ca", path, _ROOT_CA_REMEDY)] if path is not None else []
+    return [*published, certificatesources.from_signers(config)]
 
 
 def _log_disabled(enabled: Collection[str], served: Sequence[AnyResource]) -> None:

@@ -26,6 +26,7 @@ from certplane.controllers.publishing import clustertrustbundle, rootcacertpubli
 from certplane.controllers.runtime import controller
 from certplane.controllers.runtime.controller import Controller, WorkQueue
 from certplane.controllers.runtime.decisions import DecisionRecorder
+from certplane.controllers.runtime.eventwriter import EventWriter
 from certplane.controllers.runtime.periodiccleaner import PeriodicCleaner
 from certplane.controllers.signing import records, signer
 from certplane.controllers.signing.signersfile import SignersFile
@@ -55,7 +56,7 @@ _log = logging.getLogger("certplane.controllers")
 Run = Callable[[], Coroutine[Any, Any, None]]
 
 #: The service account of the controllers of CSRs, as in kube-controller-manager.
-_CERTIFICATE_ACCOUNT: Final = "certificate-controller"
+CERTIFICATE_ACCOUNT: Final = "certificate-controller"
 #: Versions in which a kind of certificates.k8s.io may be served, best first.
 _VERSIONS: Final = ("v1", "v1beta1", "v1alpha1")
 
@@ -79,8 +80,8 @@ class ControllerContext:
 
     `client` makes the client of a service account in kube-system; `reader` lists and watches for all controllers.
     `journal` records certificates before they are signed; without one, the requests themselves do. Signatures are made
-    in `threads`. `kinds` are those that the server has. `grant_permissions` is called after the signers file has
-    changed: the controllers may need new ones. `wakeup` ends the pauses between two checks of files.
+    in `threads`, Events written by `events`. `kinds` are those that the server has. `grant_permissions` is called after
+    the signers file has changed: the controllers may need new ones. `wakeup` ends the pauses between checks of files.
     """
 
     config: ControllerConfig
@@ -90,6 +91,7 @@ class ControllerContext:
     telemetry: Telemetry
     journal: records.Journal | None
     threads: concurrent.futures.Executor
+    events: EventWriter
     kinds: Sequence[AnyResource] = DEFAULT
     grant_permissions: Callable[[], Awaitable[None]] | None = None
     wakeup: Wakeup = dataclasses.field(default_factory=Wakeup)
@@ -111,8 +113,7 @@ class ControllerContext:
     @functools.cached_property
     def decisions(self) -> DecisionRecorder:
         """Records what the controllers of requests decide."""
-        client = self.client(_CERTIFICATE_ACCOUNT) if self.config.settings.decision_events else None
-        return DecisionRecorder(client, self.clock, self.telemetry)
+        return DecisionRecorder(self.events, self.telemetry)
 
     def served(self, resource: Resource[T]) -> Resource[T] | None:
         """The best version in which the server has a kind; None if it has none."""
@@ -161,13 +162,13 @@ def build_controllers(context: ControllerContext, enabled: Collection[str]) -> M
     signers_file = context.config.signers_file
     if signers_file is not None:
         runs["signers-file"] = functools.partial(_watch_signers_file, context, signers_file)
-    runs["decision-events"] = context.decisions.run
+    runs["decision-events"] = context.events.run
     return runs | {f"informer-{name}": informer.run for name, informer in context.informers.items()}
 
 
 def _build_kubelet_client_approver(context: ControllerContext) -> Run:
     csr_informer = context.informer(csrs.RESOURCE)
-    client_approver = kubeletclient.Approver(context.client(_CERTIFICATE_ACCOUNT), context.decisions.record)
+    client_approver = kubeletclient.Approver(context.client(CERTIFICATE_ACCOUNT), context.decisions.record)
     handle = controller.with_object(csr_informer, context.decisions.record_failures(client_approver.handle))
     queue = context.new_queue(kubeletclient, controller.CSR_BASE_DELAY)
     return context.new_controller(kubeletclient, handle, queue).watch(csr_informer).run
@@ -187,13 +188,14 @@ def _build_signer(context: ControllerContext) -> Run:
         await csr_informer.synced.wait()
         async with asyncio.TaskGroup() as group:
             group.create_task(workers.run())
+            group.create_task(signing.run(context.wakeup))
             group.create_task(signing_records.run(csr_informer))
 
     return run
 
 
 def _new_records(context: ControllerContext) -> records.Records:
-    client = context.client(_CERTIFICATE_ACCOUNT)
+    client = context.client(CERTIFICATE_ACCOUNT)
     if context.journal is None:
         return records.ConditionRecords(client, context.clock)
     return records.JournalRecords(context.journal, client, context.clock)
@@ -268,7 +270,7 @@ def _build_serving_approver(context: ControllerContext) -> Run | None:
 
 
 def _build_csr_cleaner(context: ControllerContext) -> Run:
-    client, csr_informer = context.client(_CERTIFICATE_ACCOUNT), context.informer(csrs.RESOURCE)
+    client, csr_informer = context.client(CERTIFICATE_ACCOUNT), context.informer(csrs.RESOURCE)
     return PeriodicCleaner(client, csrcleaner.RULE, csr_informer, context.clock).run
 
 

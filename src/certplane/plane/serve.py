@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import datetime
+import functools
 import gc
 import logging
 import os
@@ -24,8 +25,9 @@ from certplane.errors import SetupError
 from certplane.kubeadm import kubeconfig, pki
 from certplane.kubeadm.pki import PKI
 from certplane.notify import Notifier, notifier
-from certplane.plane import controllerconfig
+from certplane.plane import certificatesources, controllerconfig
 from certplane.plane.assembly import AuditConfig, Plane, PlaneConfig
+from certplane.plane.expirations import Expirations, Source
 from certplane.server import audit, auditpolicy
 from certplane.server.auditlog import LogFile
 from certplane.server.connection import listener as listeners
@@ -233,6 +235,11 @@ class TLSFiles:
         self._pair: tuple[bytes, bytes] | None = None
         self._client_ca = b""
 
+    @property
+    def certificate(self) -> bytes:
+        """The serving certificate in use, in PEM; empty before the first one."""
+        return self._pair[0] if self._pair is not None else b""
+
     def replace_pair(self, contents: Sequence[bytes]) -> None:
         """Load a certificate and its key. Raises ValueError."""
         certificate, key = contents
@@ -265,6 +272,32 @@ class _LoadedFiles:
     config: PlaneConfig
 
 
+_OWN_REMEDY: Final = "certplane renews it itself, if it can: see the other messages in the log"
+_SERVING_REMEDY: Final = "replace the files of --tls-cert-file and --tls-private-key-file; they are reloaded"
+_CA_REMEDY: Final = "replace the CA before it ends: docs/operations.md"
+_CLIENT_CA_REMEDY: Final = "replace it in the file, which is reloaded"
+_ROOT_CA_REMEDY: Final = "replace it in --root-ca-file, and restart certplane"
+
+
+def _certificate_sources(settings: Settings, loaded: _LoadedFiles, tls_files: TLSFiles) -> Sequence[Source]:
+    """The certificates whose end is announced. The first name of a certificate counts: the CA before the signers."""
+    pki_paths, is_own = loaded.pki_paths, settings.serving.cert_file is None
+    certificate, _ = _serving_pair(settings, pki_paths)
+    serving_remedy = _OWN_REMEDY if is_own else _SERVING_REMEDY
+    named = [
+        ("client-ca", settings.client_ca_file, _CLIENT_CA_REMEDY),
+        ("root-ca", settings.controllers.root_ca_file, _ROOT_CA_REMEDY),
+    ]
+    kubeconfigs = [(settings.data_dir / user.file, user) for user in kubeconfig.USERS]
+    return [
+        certificatesources.from_memory("serving", certificate, lambda: tls_files.certificate, serving_remedy),
+        certificatesources.from_file("ca", pki_paths.ca_certificate, _CA_REMEDY),
+        *(certificatesources.from_file(name, path, remedy) for name, path, remedy in named if path is not None),
+        *(certificatesources.from_kubeconfig(path, user, _OWN_REMEDY) for path, user in kubeconfigs),
+        certificatesources.from_signers(loaded.config.controllers),
+    ]
+
+
 def _load(settings: Settings, clock: Clock) -> _LoadedFiles:
     """Create what is missing, and read all files that the settings name. Raises SetupError."""
     with files.as_setup_error("certplane cannot start", "check the permissions of the files that the settings name"):
@@ -278,10 +311,11 @@ def _load(settings: Settings, clock: Clock) -> _LoadedFiles:
         return _LoadedFiles(pki_paths, context, static_tokens, audit_logs, config)
 
 
-def _new_reloader(settings: Settings, loaded: _LoadedFiles, plane: Plane, clock: Clock) -> reload.Reloader:
+def _new_reloader(
+    settings: Settings, loaded: _LoadedFiles, plane: Plane, tls_files: TLSFiles, clock: Clock
+) -> reload.Reloader:
     """Reads files again when they change. Raises SetupError for those that cannot be used now."""
     reloader = reload.Reloader(clock, loaded.config.wakeup, plane.telemetry.count_reload)
-    tls_files = TLSFiles(loaded.context, plane)
     reloader.add("serving certificate", _serving_pair(settings, loaded.pki_paths), tls_files.replace_pair)
     reloader.add("client CA file", [_client_ca_file(settings, loaded.pki_paths)], tls_files.replace_client_ca)
     if settings.token_auth_file is not None:
@@ -316,7 +350,11 @@ async def _run(settings: Settings, clock: Clock, service_notifier: Notifier) -> 
             address = f"{settings.listen.host}:{port}"
             plane = Plane(store, clock, dataclasses.replace(loaded.config, address=address))
             plane.telemetry.audit.lost = loaded.audit_logs.lost
-            reloader = _new_reloader(settings, loaded, plane, clock)
+            tls_files = TLSFiles(loaded.context, plane)
+            reloader = _new_reloader(settings, loaded, plane, tls_files, clock)
+            sources = _certificate_sources(settings, loaded, tls_files)
+            expirations = Expirations(sources, clock, plane.telemetry, plane.events.add)
+            plane.certificate_problem = expirations.problem
 
             def on_hangup() -> None:
                 _log.info("SIGHUP received; reloading files")
@@ -330,6 +368,8 @@ async def _run(settings: Settings, clock: Clock, service_notifier: Notifier) -> 
             plane.listener_problem = lambda: listener.problem
             plane.supervisor.run_every("connections", listeners.CHECK_INTERVAL, listener.check_connections)
             plane.supervisor.run_forever("file-reloads", reloader.run)
+            watch_certificates = functools.partial(expirations.run, loaded.config.wakeup)
+            plane.supervisor.run_forever("certificate-expirations", watch_certificates)
             await _serve(plane, listener, settings.data_dir, received, service_notifier)
     finally:
         await store.close()

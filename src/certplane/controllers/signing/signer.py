@@ -30,13 +30,14 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from certplane import errors, telemetry, timestamps
+from certplane import errors, reload, telemetry, timestamps
 from certplane.client import api
 from certplane.clock import Clock
 from certplane.controllers.runtime import decisions
 from certplane.controllers.runtime.controller import Retry
 from certplane.controllers.signing import records
 from certplane.golang import formatting
+from certplane.reload import Wakeup
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources.certificatesigningrequests import CertificateSigningRequest
 from certplane.x509.issuance import cafiles, issue, profiles
@@ -111,6 +112,22 @@ class Signer:
         problem = self.check(state.issuer) if state.issuer is not None else ""
         return cafiles.IssuerState(None, problem) if problem else state
 
+    @property
+    def ca_certificate(self) -> bytes | None:
+        """The certificate of its CA, in DER, also if it has expired; None if it has no CA."""
+        if self.files is not None:
+            return self.files.certificate
+        return self.issuer.authority.raw if self.issuer is not None else None
+
+    def lifetime_cut(self, now: datetime.datetime) -> datetime.timedelta:
+        """By how much the end of its CA shortens the longest certificates that it would issue now; zero if it does
+        not.
+        """
+        issuer, longest = self.current(now).issuer, self.profile.max_lifetime
+        if issuer is None or longest is None:
+            return datetime.timedelta()
+        return max(now + longest - issuer.authority.not_after, datetime.timedelta())
+
 
 class ActionKind(enum.Enum):
     """What is to be done with a request."""
@@ -175,10 +192,47 @@ class SigningController:
         self._context = context
         self._metrics = metrics
         self._problems: dict[str, str] = {}
+        #: The certificate of each signer's CA, in DER, and the signers whose CA ends within their longest lifetime.
+        self._ca_certificates: dict[str, bytes] = {}
+        self._shortening: set[str] = set()
         #: UIDs of requests whose certificate is written, though the informer may not show it yet.
         self._written: set[str] = set()
-        for signer in signers().values():
-            self._current_state(signer)
+        self.check_signers()
+        metrics.observe_lifetime_cuts(self._lifetime_cuts)
+
+    async def run(self, wakeup: Wakeup) -> None:
+        """Check the signers until cancelled: whether one can sign should be known before a request needs it."""
+        while True:
+            is_requested = await wakeup.sleep(self._context.clock, reload.INTERVAL_SECONDS)
+            for signer in self._signers().values():
+                if is_requested and signer.files is not None:
+                    signer.files.recheck()
+            self.check_signers()
+
+    def check_signers(self) -> None:
+        """Look at the CAs of all signers, and report what has changed."""
+        now = self._context.clock.now()
+        for name, signer in self._signers().items():
+            state = self._current_state(signer)
+            if state.issuer is not None:
+                self._report_ca(name, state.issuer, signer.lifetime_cut(now))
+
+    def _report_ca(self, name: str, issuer: Issuer, cut: datetime.timedelta) -> None:
+        extra = {"signer": name, "ca_not_after": timestamps.rfc3339(issuer.authority.not_after)}
+        certificate = issuer.authority.raw
+        if self._ca_certificates.setdefault(name, certificate) != certificate:
+            self._ca_certificates[name] = certificate
+            self._metrics.count_reload("signer CA", True)
+            _log.info("signer uses another CA: its files have changed", extra=extra)
+        if not cut:
+            self._shortening.discard(name)
+        elif name not in self._shortening:
+            self._shortening.add(name)
+            _log.warning("the CA ends within the longest lifetime of its signer: it shortens certificates", extra=extra)
+
+    def _lifetime_cuts(self) -> Mapping[str, float]:
+        now = self._context.clock.now()
+        return {name: signer.lifetime_cut(now).total_seconds() for name, signer in self._signers().items()}
 
     def _current_state(self, signer: Signer) -> cafiles.IssuerState:
         """The issuer and the problem that a signer has now. A change of the problem is logged, and set as metric."""

@@ -106,6 +106,17 @@ class CAFiles:
             return IssuerState(loaded.issuer, problem)
         return IssuerState(None, "; ".join(filter(None, (problem, validity_problem))))
 
+    @property
+    def certificate(self) -> bytes | None:
+        """The certificate of the last valid CA, in DER, also if it has expired; None if there was none."""
+        loaded = self._loaded
+        return loaded.issuer.authority.raw if loaded is not None else None
+
+    def recheck(self) -> None:
+        """Have the next call of `current` read the files: an operator says that they have changed."""
+        with self._lock:
+            self._checked_at = self._read_at = None
+
     def _refresh(self, now: datetime.datetime) -> None:
         if not _has_elapsed(self._checked_at, now, CHECK_INTERVAL):
             return

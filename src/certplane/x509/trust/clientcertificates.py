@@ -125,8 +125,8 @@ def _refusal(error: PathValidationError, span: Span, identifiers: Identifiers | 
 
 def _identifiers(certificate: pathcertificate.PathCertificate) -> Identifiers:
     return Identifiers(
-        subject=_format_name(certificate.subject),
-        issuer=_format_name(certificate.issuer),
+        subject=format_name(certificate.subject),
+        issuer=format_name(certificate.issuer),
         serial=f"{certificate.serial:x}"[:_MAX_NAME],
     )
 
@@ -141,7 +141,7 @@ _SHORT_TYPES: Final = {
 }
 
 
-def _format_name(name: bytes) -> str:
+def format_name(name: bytes) -> str:
     """A DER name for logs: its last eight attributes, last one first, truncated."""
     attributes = _attributes(name)[-8:][::-1]
     text = ",".join(f"{_SHORT_TYPES.get(oid, oid)}={value[:_MAX_NAME]}" for oid, value in attributes)
