@@ -220,20 +220,21 @@ def rename(directory: pathlib.Path, target: pathlib.Path) -> None:
         os.close(parent)
 
 
-def write(path: pathlib.Path, content: bytes, mode: int = 0o600) -> None:
+def write(path: pathlib.Path, content: bytes, mode: int = 0o600, *, owner: tuple[int, int] | None = None) -> None:
     """Write a file atomically and durably. No reader sees part of the content, or any of it before the file has its
-    mode. A link at `path` is replaced, never followed; a link at the name of the temporary file is refused.
+    mode and its `owner`, a user and a group id, by default those of the process. A link at `path` is replaced, never
+    followed; a link at the name of the temporary file is refused.
     """
     with as_setup_error(f"{path} cannot be written", "check who may write to the directory, and the free disk space"):
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            _write(directory, path, content, mode)
+            _write(directory, path, content, mode, owner)
             os.fsync(directory)
         finally:
             os.close(directory)
 
 
-def _write(directory: int, path: pathlib.Path, content: bytes, mode: int) -> None:
+def _write(directory: int, path: pathlib.Path, content: bytes, mode: int, owner: tuple[int, int] | None) -> None:
     # A fixed name, so that crashes leave one file behind and not many; O_EXCL, so that the file is ours.
     temporary = f".{path.name}.new"
     with contextlib.suppress(FileNotFoundError):
@@ -248,6 +249,8 @@ def _write(directory: int, path: pathlib.Path, content: bytes, mode: int) -> Non
     handle = os.open(temporary, flags, 0o600, dir_fd=directory)
     try:
         with os.fdopen(handle, "wb") as file:
+            if owner is not None:
+                os.fchown(handle, *owner)
             os.fchmod(handle, mode)
             file.write(content)
             file.flush()

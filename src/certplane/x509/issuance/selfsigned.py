@@ -1,4 +1,5 @@
-"""Certificates of the control plane itself: its CA, its serving certificate, its administrators' client certificates.
+"""Certificates of the control plane itself: its CA, its serving certificate, its administrators' client certificates;
+and their renewal.
 
 The contents are kubeadm's (kubernetes, `cmd/kubeadm/app/util/pkiutil`): key usages also for EC keys, back-dated by five
 minutes, a SubjectKeyIdentifier in CAs only and an AuthorityKeyIdentifier in leaves only.
@@ -15,18 +16,59 @@ from certplane.golang import pem
 from certplane.x509 import certificatenames, keys, oids
 from certplane.x509.issuance.authority import Authority
 from certplane.x509.tbs import signing, template
+from certplane.x509.trust import certificates, pathcertificate
 
 BACKDATE: Final = datetime.timedelta(minutes=5)
 _LEAF_USAGES: Final = ("digital_signature", "key_encipherment")
+#: The extended key usages that Go knows; a renewal drops others.
+_KNOWN_USAGES: Final = frozenset(
+    {
+        oids.ANY_EXTENDED_KEY_USAGE,
+        oids.SERVER_AUTH,
+        oids.CLIENT_AUTH,
+        oids.CODE_SIGNING,
+        oids.EMAIL_PROTECTION,
+        oids.IPSEC_END_SYSTEM,
+        oids.IPSEC_TUNNEL,
+        oids.IPSEC_USER,
+        oids.TIME_STAMPING,
+        oids.OCSP_SIGNING,
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Leaf:
-    """The contents of a certificate. With `names` it is a serving certificate, without a client certificate."""
+    """The contents of a certificate. `usages` are OIDs of extended key usages. Without them it is a serving
+    certificate if it has `names`, else a client certificate.
+    """
 
     common_name: str
     organizations: tuple[str, ...] = ()
     names: template.AltNames = dataclasses.field(default_factory=template.AltNames)
+    usages: tuple[str, ...] = ()
+
+
+def renewable(certificate: bytes) -> Leaf:
+    """What a renewed certificate keeps of an existing one, in DER: common name, organizations, DNS names, IP addresses
+    and extended key usages. As in kubeadm, everything else is dropped. Raises ValueError with Go's text.
+    """
+    parsed = pathcertificate.parse(certificate)
+    subject = certificatenames.parse_name(parsed.subject)
+    names = certificatenames.AlternativeNames()
+    if parsed.alternative_names is not None:
+        names = certificatenames.parse_alternative_names(parsed.alternative_names)
+    leaf = Leaf(
+        common_name=subject.common_name,
+        organizations=subject.organization,
+        names=template.AltNames(dns=sorted(set(names.dns)), ip=tuple(dict.fromkeys(names.ip))),
+        usages=tuple(usage for usage in certificates.extended_key_usages(certificate) if usage in _KNOWN_USAGES),
+    )
+    if not leaf.common_name:
+        raise ValueError("must specify a CommonName")
+    if not leaf.usages:
+        raise ValueError("must specify at least one ExtKeyUsage")
+    return leaf
 
 
 def self_signed_ca(
@@ -59,10 +101,10 @@ def issue_leaf(
     leaf: Leaf, key: keys.PrivateKey, issuer: Authority, now: datetime.datetime, lifetime: datetime.timedelta
 ) -> bytes:
     """Issue a certificate for a key, in PEM. It does not outlive its issuer."""
-    usage = oids.SERVER_AUTH if leaf.names else oids.CLIENT_AUTH
+    usages = leaf.usages or ((oids.SERVER_AUTH,) if leaf.names else (oids.CLIENT_AUTH,))
     extensions = [
         template.key_usage(_LEAF_USAGES),
-        template.extended_key_usage((usage,)),
+        template.extended_key_usage(usages),
         template.basic_constraints(ca=False),
     ]
     if issuer.key_id is not None:

@@ -154,6 +154,17 @@ def public_key_der(certificate: x509.Certificate) -> bytes:
     )
 
 
+def extended_key_usages(raw: bytes) -> tuple[str, ...]:
+    """The OIDs of the extended key usages of a certificate in DER, in order; empty without the extension. Raises
+    CertificateError.
+    """
+    try:
+        usages = parse(raw).extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(usage.dotted_string for usage in usages)
+
+
 def is_ca(certificate: x509.Certificate) -> bool:
     """Whether a certificate may sign others: its basic constraints have the CA bit, and its key usage, if it has one,
     has keyCertSign.
