@@ -69,8 +69,8 @@ def write_kubeconfig(path, api_server, user, **cluster):
     return path
 
 
-async def test_a_token_file_is_read_again_when_it_changes(api_server, tmp_path):
-    """The kubelet renews the token of a pod every hour. A missing file is reported."""
+async def test_a_token_file_is_read_again_when_it_changes(api_server, tmp_path, caplog):
+    """The kubelet renews the token of a pod every hour. While the file is missing, the last token is used."""
     (tmp_path / "token").write_text("secret-of-jane\n")
     path = write_kubeconfig(tmp_path / "config", api_server, {"tokenFile": "token"})
     async with client_of(kubeconfig.load(path)) as client:
@@ -78,8 +78,88 @@ async def test_a_token_file_is_read_again_when_it_changes(api_server, tmp_path):
         (tmp_path / "token").write_text("secret-of-john")
         assert await whoami(client) == "john"
         (tmp_path / "token").unlink()
-        with pytest.raises(api.Unreachable, match=r"token cannot be read: No such file"):
+        assert [await whoami(client) for _ in range(3)] == ["john"] * 3
+    problems = [record.error for record in caplog.records if "reload failed" in record.message]
+    assert [f"tokenFile in {path}: {tmp_path / 'token'} cannot be read: No such file or directory"] == problems
+
+
+def inline(api_server, user):
+    certificate, key = (base64.b64encode(text).decode() for text in api_server.ca.client(user))
+    return {"client-certificate-data": certificate, "client-key-data": key}
+
+
+async def test_a_renewed_kubeconfig_is_reloaded(api_server, tmp_path):
+    """New requests use the certificate in it, and an open watch continues: admin.conf is renewed every year."""
+    path = write_kubeconfig(tmp_path / "config", api_server, inline(api_server, flow.ADMIN))
+    async with client_of(kubeconfig.load(path)) as client:
+        assert await whoami(client) == "admin"
+        start = (await client.list(flow.csrs.RESOURCE)).resource_version
+        async with client.watch(flow.csrs.RESOURCE, start) as events:
+            write_kubeconfig(path, api_server, inline(api_server, JANE))
+            assert await whoami(client) == "jane"
+            await api_server.client(flow.ADMIN).create(flow.csrs.RESOURCE, flow.new_csr("a"))
+            assert (await anext(events)).object.metadata.name == "a"
+
+
+async def test_a_renewed_kubeconfig_can_have_another_server_and_ca(api_server, tmp_path):
+    """A control plane may move, with a new CA."""
+    other_ca = base64.b64encode(connections.Authority(testing.FakeClock()).pem).decode()
+    user, elsewhere = {"token": "secret-of-jane"}, {"server": "https://127.0.0.1:1"}
+    path = write_kubeconfig(tmp_path / "config", api_server, user, **elsewhere)
+    async with client_of(kubeconfig.load(path)) as client:
+        with pytest.raises(api.Unreachable, match=r"127\.0\.0\.1:1 cannot be reached"):
             await whoami(client)
+        write_kubeconfig(path, api_server, user)
+        assert await whoami(client) == "jane"
+        write_kubeconfig(path, api_server, user, **{"certificate-authority-data": other_ca})
+        with pytest.raises(api.Unreachable, match="is not trusted"):
+            await whoami(client)
+
+
+async def test_a_broken_kubeconfig_leaves_the_previous_identity_in_use(api_server, tmp_path, caplog):
+    """However it is broken. Each problem is logged once, and its end too."""
+    path = write_kubeconfig(tmp_path / "config", api_server, inline(api_server, JANE))
+    good = path.read_bytes()
+    john = inline(api_server, JOHN)
+    async with client_of(kubeconfig.load(path)) as client:
+        assert await whoami(client) == "jane"
+        mixed = {**inline(api_server, JANE), "client-key-data": john["client-key-data"]}
+        write_kubeconfig(path, api_server, mixed)
+        broken = [b"", good[: len(good) // 2], good.replace(b"client-key-data", b"other"), path.read_bytes()]
+        for content in broken:
+            path.write_bytes(content)
+            assert [await whoami(client) for _ in range(3)] == ["jane"] * 3
+        assert len(broken) == len([record for record in caplog.records if record.levelname == "ERROR"])
+        write_kubeconfig(path, api_server, john)
+        assert await whoami(client) == "john"
+
+
+async def test_a_key_that_is_replaced_after_its_certificate_is_waited_for(api_server, tmp_path, caplog):
+    """Until both match, requests use the previous pair; a moment is not logged."""
+    write_pair = dict(zip(("tls.crt", "tls.key"), api_server.ca.client(JANE), strict=True))
+    for name, content in write_pair.items():
+        (tmp_path / name).write_bytes(content)
+    path = write_kubeconfig(tmp_path / "config", api_server, {"client-certificate": "tls.crt", "client-key": "tls.key"})
+    async with client_of(kubeconfig.load(path)) as client:
+        certificate, key = api_server.ca.client(JOHN)
+        (tmp_path / "tls.crt").write_bytes(certificate)
+        assert await whoami(client) == "jane"
+        (tmp_path / "tls.key").write_bytes(key)
+        assert await whoami(client) == "john"
+    assert [] == [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_a_token_that_was_read_half_is_read_again(api_server, tmp_path):
+    """When the server refuses it: nothing else tells a part of a token from a token."""
+    (tmp_path / "token").write_text("secret-of-")
+    path = write_kubeconfig(tmp_path / "config", api_server, {"tokenFile": "token"})
+
+    def complete():
+        (tmp_path / "token").write_text("secret-of-jane")
+
+    async with client_of(kubeconfig.load(path)) as client:
+        request = api.Request("GET", "/api/v1/nodes", before_sending=complete)
+        assert (await client.transport.send(request)).status == 403
 
 
 async def test_a_client_certificate_is_reloaded_when_its_files_change(api_server, tmp_path):

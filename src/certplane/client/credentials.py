@@ -1,8 +1,7 @@
-"""Client credentials that may change while the process runs: token and certificate files, and exec plugins.
+"""Client credentials: tokens, certificates, and exec plugins.
 
-Files are checked for every request and read again when they have changed: a pod's token is replaced about every hour, a
-node's certificate every few months. An exec plugin is run when there are no credentials yet, when they are about to
-expire, and when the server has refused them. Its credentials are kept in memory only.
+An exec plugin is run when there are no credentials yet, when they are about to expire, and when the server has refused
+them. Its credentials are kept in memory only.
 
 Source: client-go `rest/token_source.go`, `plugin/pkg/client/auth/exec`, `transport/cert_rotation.go`;
 client.authentication.k8s.io/v1.
@@ -15,7 +14,6 @@ import dataclasses
 import datetime
 import json
 import os
-import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
@@ -34,7 +32,7 @@ class CredentialProblem(errors.CertplaneError):
 
 
 class Content(Protocol):
-    """Bytes that may change."""
+    """Bytes that may change while the process runs."""
 
     def read(self) -> bytes:
         """The current bytes. Raises CredentialProblem."""
@@ -43,31 +41,12 @@ class Content(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Inline:
-    """Bytes that are part of a kubeconfig."""
+    """Bytes that do not change, such as those of a kubeconfig: when it changes on disk, there is a new ClientConfig."""
 
     content: bytes = dataclasses.field(default=b"", repr=False)
 
     def read(self) -> bytes:
         return self.content
-
-
-class File:
-    """A file, read again when it has changed."""
-
-    def __init__(self, path: pathlib.Path) -> None:
-        self._path = path
-        self._version: tuple[int, int, int] | None = None
-        self._content = b""
-
-    def read(self) -> bytes:
-        try:
-            status = os.stat(self._path)
-            version = status.st_mtime_ns, status.st_ino, status.st_size
-            if version != self._version:
-                self._content, self._version = self._path.read_bytes(), version
-        except OSError as error:
-            raise CredentialProblem(f"{self._path} cannot be read: {error.strerror}") from error
-        return self._content
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,7 +72,7 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StoredCredentials:
-    """Credentials in a kubeconfig, or in files that it names and that others keep current."""
+    """Credentials that are no plugin's."""
 
     token: Content = Inline()
     certificate: Content = Inline()

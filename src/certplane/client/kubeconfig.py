@@ -1,8 +1,8 @@
 """The server's address and the client's credentials: from kubeconfig files, as kubectl reads them, or inside a pod.
 
 Of several files, the first that has an entry of a name is used. Certificates, keys, tokens and CAs may be in a file or
-beside it; file names are relative to the kubeconfig that names them. Source: client-go `tools/clientcmd`,
-`rest.InClusterConfig`.
+beside it; file names are relative to the kubeconfig that names them. All of these files are read again when they have
+changed (`configfiles`). Source: client-go `tools/clientcmd`, `rest.InClusterConfig`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import pathlib
 import ssl
 import tempfile
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, Final
 
-from certplane import errors
+from certplane import errors, files
 from certplane.client import credentials, proxies
+from certplane.client.configfiles import ConfigFiles, Reloaded
 from certplane.client.credentials import CredentialProblem
 from certplane.clock import SystemClock
 from certplane.golang import goyaml
@@ -26,6 +27,7 @@ from certplane.golang import goyaml
 _ACCOUNT: Final = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _EXTRA: Final = "Impersonate-Extra-"
 EMPTY: Final = credentials.Inline()
+_LINE_BREAKS: Final = {ord("\r"): None, ord("\n"): None}
 _FILE_HINT: Final = "set --kubeconfig to a kubeconfig file"
 _VIEW_HINT: Final = "kubectl config view prints the kubeconfig"
 
@@ -34,7 +36,7 @@ _VIEW_HINT: Final = "kubectl config view prints the kubeconfig"
 class ClientConfig:
     """How to reach a server. `base` is its URL without a slash at the end, `source` has the credentials, `trusted` the
     CA certificates in PEM; `server_name` is the name in the server's certificate, if not the host; `impersonation` are
-    header fields; `proxy` is a URL, empty for none.
+    header fields; `proxy` is a URL, empty for none. `latest` returns the configuration for the files as they are now.
     """
 
     base: str = dataclasses.field(repr=False)
@@ -45,6 +47,11 @@ class ClientConfig:
     insecure: bool = False
     proxy: str = dataclasses.field(default="", repr=False)
     impersonation: Mapping[str, str | Sequence[str]] = dataclasses.field(default_factory=dict)
+    latest: Callable[[], ClientConfig] | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    def current(self) -> ClientConfig:
+        """The configuration that is on disk now. To be called for every request."""
+        return self if self.latest is None else self.latest()
 
     @property
     def host(self) -> str:
@@ -107,12 +114,19 @@ def in_cluster(account: pathlib.Path = _ACCOUNT, environment: Mapping[str, str] 
         namespace = (account / "namespace").read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError):
         namespace = "default"
-    return ClientConfig(
-        base=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
-        source=credentials.StoredCredentials(token=credentials.File(account / "token")),
-        trusted=credentials.File(account / "ca.crt") if (account / "ca.crt").exists() else EMPTY,
-        namespace=namespace,
-    )
+    base = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+    entry = {"tokenFile": "token"}
+    if (account / "ca.crt").exists():
+        entry["certificate-authority"] = "ca.crt"
+
+    def load_account(sources: ConfigFiles) -> ClientConfig:
+        pod = _Entry(account / "token", entry, sources)
+        trusted = pod.file("certificate-authority")
+        config = ClientConfig(base, _credentials(pod, pod), trusted, namespace)
+        _check(config, account)
+        return config
+
+    return _reloaded(load_account)
 
 
 # --- kubeconfig files ---------------------------------------------------------------------------------------------
@@ -124,6 +138,7 @@ class _Entry:
 
     path: pathlib.Path
     values: Mapping[str, Any]
+    sources: ConfigFiles = dataclasses.field(repr=False)
 
     def text(self, name: str) -> str:
         return str(self.values.get(name) or "")
@@ -132,7 +147,9 @@ class _Entry:
         """The base64 text under the key `data`, or the file named under the key `file`; empty without either."""
         if self.values.get(data):
             try:
-                return credentials.Inline(base64.b64decode(self.text(data), validate=True))
+                # Line breaks are allowed, as in Go: the text may be a block of YAML.
+                text = self.text(data).translate(_LINE_BREAKS)
+                return credentials.Inline(base64.b64decode(text, validate=True))
             except ValueError as error:
                 # Not only binascii.Error: for text that is not ASCII it is a plain ValueError.
                 raise errors.SetupError(f"{data} in {self.path} is not base64", (_VIEW_HINT,)) from error
@@ -142,27 +159,47 @@ class _Entry:
         """The file that is named under a key; empty without."""
         if not self.values.get(name):
             return EMPTY
-        file = credentials.File(self.path.parent / self.text(name))
+        path = self.path.parent / self.text(name)
         try:
-            file.read()
-        except CredentialProblem as error:
-            raise errors.SetupError(f"{name} in {self.path}: {error}", (_VIEW_HINT,)) from error
-        return file
+            content = self.sources.read(path)
+        except OSError as error:
+            raise errors.SetupError(
+                f"{name} in {self.path}: {path} cannot be read: {files.error_text(error)}", (_VIEW_HINT,)
+            ) from error
+        if not content.strip():
+            # Without it the client would trust other CAs, or be anonymous.
+            raise errors.SetupError(f"{name} in {self.path}: {path} is empty", (_VIEW_HINT,))
+        return credentials.Inline(content)
 
 
 def load(*paths: pathlib.Path, context: str = "") -> ClientConfig:
     """The configuration in kubeconfig files, for `context` or their current context. Raises SetupError."""
-    files = [(path, _read(path)) for path in paths]
-    name = context or next((str(config["current-context"]) for _, config in files if config.get("current-context")), "")
+    return _reloaded(lambda sources: _load(sources, paths, context))
+
+
+def _reloaded(load_config: Callable[[ConfigFiles], ClientConfig]) -> ClientConfig:
+    reloaded = Reloaded(load_config)
+    return dataclasses.replace(reloaded.current(), latest=reloaded.current)
+
+
+def _load(sources: ConfigFiles, paths: Sequence[pathlib.Path], context: str) -> ClientConfig:
+    documents = [(path, _read(path, sources)) for path in paths]
+    current = (str(document["current-context"]) for _, document in documents if document.get("current-context"))
+    name = context or next(current, "")
     if not name:
         raise errors.SetupError(
             f"{_names(paths)} has no current context", ("set --context, or run kubectl config use-context NAME",)
         )
-    selected = _entry(files, "contexts", "context", name)
-    cluster = _entry(files, "clusters", "cluster", selected.text("cluster"))
-    user = _entry(files, "users", "user", selected.text("user")) if selected.text("user") else _Entry(selected.path, {})
+
+    def entry(section: str, kind: str, entry_name: str) -> _Entry:
+        path, values = _find(documents, section, kind, entry_name)
+        return _Entry(path, values, sources)
+
+    selected = entry("contexts", "context", name)
+    cluster = entry("clusters", "cluster", selected.text("cluster"))
+    user_name = selected.text("user")
+    user = entry("users", "user", user_name) if user_name else _Entry(selected.path, {}, sources)
     base = _base(cluster)
-    url = urllib.parse.urlsplit(base)
     config = ClientConfig(
         base=base,
         source=_credentials(user, cluster),
@@ -170,7 +207,7 @@ def load(*paths: pathlib.Path, context: str = "") -> ClientConfig:
         namespace=selected.text("namespace") or "default",
         server_name=cluster.text("tls-server-name"),
         insecure=bool(cluster.values.get("insecure-skip-tls-verify")),
-        proxy=_proxy(cluster) or proxies.proxy_url(url.hostname or "", url.port or 443, os.environ),
+        proxy=_proxy(cluster, base),
         impersonation=_impersonation(user),
     )
     _check(config, selected.path)
@@ -181,13 +218,15 @@ def _names(paths: Sequence[pathlib.Path]) -> str:
     return ", ".join(map(str, paths)) or "the kubeconfig"
 
 
-def _read(path: pathlib.Path) -> Mapping[str, Any]:
+def _read(path: pathlib.Path, sources: ConfigFiles) -> Mapping[str, Any]:
     try:
-        config = goyaml.load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        config = goyaml.load(sources.read(path).decode("utf-8"))
+    except OSError as error:
         raise errors.SetupError(
-            f"the kubeconfig {path} cannot be read: {getattr(error, 'strerror', None) or error}", (_FILE_HINT,)
+            f"the kubeconfig {path} cannot be read: {files.error_text(error)}", (_FILE_HINT,)
         ) from error
+    except UnicodeDecodeError as error:
+        raise errors.SetupError(f"the kubeconfig {path} cannot be read: it is not UTF-8", (_FILE_HINT,)) from error
     except goyaml.YAMLError as error:
         raise errors.SetupError(f"the kubeconfig {path} is not valid YAML: {error}", (_FILE_HINT,)) from error
     if not isinstance(config, dict):
@@ -195,24 +234,30 @@ def _read(path: pathlib.Path) -> Mapping[str, Any]:
     return config
 
 
-def _entry(files: Sequence[tuple[pathlib.Path, Mapping[str, object]]], section: str, inner: str, name: str) -> _Entry:
-    for path, config in files:
-        entries = config.get(section)
+def _find(
+    documents: Sequence[tuple[pathlib.Path, Mapping[str, object]]], section: str, kind: str, name: str
+) -> tuple[pathlib.Path, Mapping[str, Any]]:
+    """The first entry of a name, and the file that it is in. Raises SetupError."""
+    for path, document in documents:
+        entries = document.get(section)
         for entry in entries if isinstance(entries, list) else ():
-            if isinstance(entry, dict) and entry.get("name") == name and isinstance(entry.get(inner), dict):
-                return _Entry(path, entry[inner])
-    raise errors.SetupError(f'{_names([path for path, _ in files])} has no {inner} "{name}"', (_VIEW_HINT,))
+            if isinstance(entry, dict) and entry.get("name") == name and isinstance(entry.get(kind), dict):
+                return path, entry[kind]
+    raise errors.SetupError(f'{_names([path for path, _ in documents])} has no {kind} "{name}"', (_VIEW_HINT,))
 
 
 def _base(cluster: _Entry) -> str:
     text = cluster.text("server")
-    url = urllib.parse.urlsplit(text)
     try:
+        url = urllib.parse.urlsplit(text)
         is_valid = url.scheme == "https" and bool(url.hostname) and (url.port is None or url.port > 0)
+        is_valid = is_valid and not url.query and not url.fragment
     except ValueError:
         is_valid = False
-    if not is_valid or url.query or url.fragment:
-        raise errors.SetupError(f"the server in {cluster.path} is not an https:// URL: {text}", (_VIEW_HINT,))
+    if not is_valid:
+        # A URL with an @ may have a password.
+        shown = "" if "@" in text else f": {text}"
+        raise errors.SetupError(f"the server in {cluster.path} is not an https:// URL{shown}", (_VIEW_HINT,))
     return text.rstrip("/")
 
 
@@ -240,6 +285,12 @@ def _credentials(user: _Entry, cluster: _Entry) -> credentials.Source:
 
 
 def _plugin(user: _Entry, cluster: _Entry) -> credentials.ExecPlugin:
+    problem = user.sources.untrusted_owner(user.path)
+    if problem:
+        raise errors.SetupError(
+            f"the exec plugin in {user.path} would run as root: {problem}",
+            (f"run certplane as that user, or chown root {user.path} and chmod go-w {user.path}",),
+        )
     spec = user.values["exec"]
     command = str(spec.get("command") or "")
     if not command:
@@ -271,13 +322,25 @@ def _cluster_info(cluster: _Entry) -> Mapping[str, object]:
     return {name: value for name, value in info.items() if value}
 
 
-def _proxy(cluster: _Entry) -> str:
-    text = cluster.text("proxy-url")
-    scheme = urllib.parse.urlsplit(text).scheme
-    if text and scheme not in ("http", "https"):
-        # Not the URL: it may have a password.
+def _proxy(cluster: _Entry, base: str) -> str:
+    """The URL of the proxy, from the kubeconfig or else from the environment; empty for none."""
+    text, where = cluster.text("proxy-url"), str(cluster.path)
+    if not text:
+        url = urllib.parse.urlsplit(base)
+        text, where = proxies.proxy_url(url.hostname or "", url.port or 443, os.environ), "HTTPS_PROXY"
+    if not text:
+        return ""
+    # Errors never repeat the URL: it may have a password.
+    try:
+        proxy = urllib.parse.urlsplit(text)
+        is_valid = bool(proxy.hostname) and (proxy.port is None or proxy.port > 0)
+    except ValueError:
+        is_valid = False
+    if not is_valid:
+        raise errors.SetupError(f"the proxy in {where} is not a valid URL", ("use a URL such as http://proxy:3128",))
+    if proxy.scheme not in ("http", "https"):
         raise errors.SetupError(
-            f"the proxy in {cluster.path} has an unsupported scheme: {scheme}://", ("use an http:// or https:// proxy",)
+            f"the proxy in {where} has an unsupported scheme: {proxy.scheme}://", ("use an http:// or https:// proxy",)
         )
     return text
 

@@ -1,9 +1,9 @@
 """Requests over HTTPS.
 
-Connections are kept open and shared by any number of concurrent requests and watches. When the certificate files of a
-kubeconfig change, new requests use new connections, and the old ones are closed after their last response. Two things
-are retried, once each: a request refused with 401, if the credentials may have been renewed since, and a read on a
-kept connection that turns out to be closed (done by aiohttp).
+Connections are kept open and shared by any number of concurrent requests and watches. When the configuration
+changes on disk, new requests use new connections, and the old ones are closed after their last response. Two things are
+retried, once each: a request refused with 401, if the credentials may have been renewed since, and a read on a kept
+connection that turns out to be closed (done by aiohttp).
 """
 
 from __future__ import annotations
@@ -13,26 +13,21 @@ import contextvars
 import os
 import socket
 import ssl
-import urllib.parse
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
 import aiohttp
 import yarl
 
-from certplane.client import api
+from certplane.client import api, httprequests
 from certplane.client.credentials import CredentialProblem, Identity
+from certplane.client.httprequests import Limits
 from certplane.client.kubeconfig import ClientConfig
 
-_CONNECT_SECONDS: Final = 30.0
-#: A server that sends nothing for so long, before a response or in the middle of it, is considered dead.
-_RESPONSE_SECONDS: Final = 75.0
-#: The same for a watch. Servers send a bookmark every minute, or end the watch after some minutes.
-_WATCH_SECONDS: Final = 900.0
 _KEPT_SECONDS: Final = 90.0
+_LIMITS: Final = Limits()
 #: TCP keep-alive: the first probe after 30 s of silence, then every 10 s; three without a reply close the connection.
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
-_PATH_SAFE: Final = "/:@!$&'()*+,;=-._~"
 
 #: `api.Request.before_sending` of the request that this task is about to send.
 _before_sending: contextvars.ContextVar[Callable[[], None]] = contextvars.ContextVar("before_sending")
@@ -52,7 +47,7 @@ class _Pool:
     """Connections under one TLS identity, and how many requests use them."""
 
     def __init__(self, config: ClientConfig, trusted: bytes, identity: Identity) -> None:
-        self.key = trusted, identity.certificate, identity.key
+        self.key = _pool_key(config, trusted, identity)
         tls = config.tls_context(trusted, identity.certificate, identity.key)
         connector = aiohttp.TCPConnector(ssl=tls, limit=0, keepalive_timeout=_KEPT_SECONDS, socket_factory=_socket)
         self.session = aiohttp.ClientSession(
@@ -86,9 +81,10 @@ class _Pool:
 class HTTPSTransport:
     """Implements `api.Transport`. Belongs to the event loop that it is first used on; `aclose` it there."""
 
-    def __init__(self, config: ClientConfig, user_agent: str) -> None:
+    def __init__(self, config: ClientConfig, user_agent: str, limits: Limits = _LIMITS) -> None:
         self._config = config
         self._user_agent = user_agent
+        self._limits = limits
         self._pool: _Pool | None = None
 
     async def aclose(self) -> None:
@@ -98,40 +94,43 @@ class HTTPSTransport:
             await pool.retire()
 
     async def send(self, request: api.Request) -> api.Response:
-        async with self._translated_errors():
-            for is_last in (False, True):
-                async with self._sent(request, _RESPONSE_SECONDS) as received:
-                    response = api.Response(received.status, _fields(received), await received.read())
-                if response.status != 401 or is_last or not self._config.source.reject():
-                    break
-            return response
+        limits = self._limits
+        limit = aiohttp.ClientTimeout(limits.total, sock_connect=limits.connect, sock_read=limits.silence)
+        for is_last in (False, True):
+            config = self._config.current()
+            async with self._translated_errors(config), self._sent(config, request, limit) as received:
+                response = api.Response(received.status, _fields(received), await self._read(received))
+            if response.status != 401 or is_last or not httprequests.has_new_credentials(self._config, config):
+                break
+        return response
 
     @contextlib.asynccontextmanager
     async def stream(self, request: api.Request) -> AsyncIterator[api.Response]:
+        config, limits = self._config.current(), self._limits
+        limit = aiohttp.ClientTimeout(limits.watch_total, sock_connect=limits.connect, sock_read=limits.watch_silence)
         async with contextlib.AsyncExitStack() as stack:
-            async with self._translated_errors():
-                received = await stack.enter_async_context(self._sent(request, _WATCH_SECONDS))
+            async with self._translated_errors(config):
+                received = await stack.enter_async_context(self._sent(config, request, limit))
             if received.status == 401:
-                self._config.source.reject()
-            yield api.Response(received.status, _fields(received), chunks=self._chunks(received))
+                config.source.reject()
+            yield api.Response(received.status, _fields(received), chunks=self._chunks(config, received))
 
     @contextlib.asynccontextmanager
-    async def _sent(self, request: api.Request, silence_seconds: float) -> AsyncIterator[aiohttp.ClientResponse]:
-        identity = await self._config.source.identity()
-        pool = await self._current_pool(identity)
-        fields = {"user-agent": self._user_agent, **self._config.impersonation, **request.headers}
-        if identity.authorization:
-            fields["authorization"] = identity.authorization
+    async def _sent(
+        self, config: ClientConfig, request: api.Request, limit: aiohttp.ClientTimeout
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        identity = await config.source.identity()
+        pool = await self._current_pool(config, identity)
         async with pool.used() as session:
             sending = session.request(
                 request.method,
-                self._url(request),
-                headers=list(_flattened(fields)),
+                yarl.URL(httprequests.target(config, request), encoded=True),
+                headers=httprequests.header_fields(config, identity, request, self._user_agent),
                 data=request.body or None,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence_seconds),
+                timeout=limit,
                 allow_redirects=False,
-                server_hostname=self._config.server_name or None,
-                proxy=self._config.proxy or None,
+                server_hostname=config.server_name or None,
+                proxy=config.proxy or None,
             )
             former = _before_sending.set(request.before_sending)
             try:
@@ -141,34 +140,48 @@ class HTTPSTransport:
             async with received:
                 yield received
 
-    async def _current_pool(self, identity: Identity) -> _Pool:
+    async def _current_pool(self, config: ClientConfig, identity: Identity) -> _Pool:
         """The connections for the current certificates."""
-        trusted = self._config.trusted.read()
-        key = trusted, identity.certificate, identity.key
-        if self._pool is None or self._pool.key != key:
-            old, self._pool = self._pool, _Pool(self._config, trusted, identity)
+        trusted = config.trusted.read()
+        if self._pool is None or self._pool.key != _pool_key(config, trusted, identity):
+            old, self._pool = self._pool, _Pool(config, trusted, identity)
             if old is not None:
                 await old.retire()
         return self._pool
 
-    def _url(self, request: api.Request) -> yarl.URL:
-        target = self._config.base + urllib.parse.quote(request.path, safe=_PATH_SAFE)
-        query = f"?{urllib.parse.urlencode(request.query)}" if request.query else ""
-        return yarl.URL(target + query, encoded=True)
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        body = bytearray()
+        # Compressed bodies are limited by what they become.
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > self._limits.body:
+                raise _LimitError(self._limits.body_problem)
+        return bytes(body)
 
-    async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        async with self._translated_errors():
+    async def _chunks(self, config: ClientConfig, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        async with self._translated_errors(config):
             async for chunk in response.content.iter_any():
                 yield chunk
 
     @contextlib.asynccontextmanager
-    async def _translated_errors(self) -> AsyncIterator[None]:
+    async def _translated_errors(self, config: ClientConfig) -> AsyncIterator[None]:
         try:
             yield
         except CredentialProblem as error:
-            raise api.Unreachable(f"no credentials for {self._config.host}: {error}") from error
+            raise api.Unreachable(f"no credentials for {config.host}: {error}") from error
+        except _LimitError as error:
+            raise api.Unreachable(f"the server at {config.host} {error}") from error
         except (aiohttp.ClientError, OSError, TimeoutError, ssl.SSLError, ValueError) as error:
-            raise api.Unreachable(f"the server at {self._config.host} {_problem(error)}") from error
+            raise api.Unreachable(f"the server at {config.host} {_problem(error)}") from error
+
+
+class _LimitError(Exception):
+    """A response exceeds a limit."""
+
+
+def _pool_key(config: ClientConfig, trusted: bytes, identity: Identity) -> tuple[object, ...]:
+    """What all requests over a connection have in common."""
+    return config.base, config.server_name, config.insecure, config.proxy, trusted, identity.certificate, identity.key
 
 
 def _socket(address: tuple[Any, ...]) -> socket.socket:
@@ -204,13 +217,6 @@ def _problem(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientProxyConnectionError):
         return f"cannot be reached: the proxy at {error.host}:{error.port}: {reason}"
     return f"cannot be reached: {reason}"
-
-
-def _flattened(fields: Mapping[str, str | Sequence[str]]) -> Iterator[tuple[str, str]]:
-    """One pair for each value of each header."""
-    for name, values in fields.items():
-        for value in (values,) if isinstance(values, str) else values:
-            yield name, value
 
 
 def _fields(response: aiohttp.ClientResponse) -> Mapping[str, str]:
