@@ -175,8 +175,7 @@ The shell completes commands, flags and choices after `eval "$(_CERTPLANE_COMPLE
 
 ## certplane token create | list | delete | generate
 
-Bootstrap tokens, as in `kubeadm token`: Secrets in kube-system with a lifetime, usages and groups. `--kubeconfig` names
-the server and the user.
+Bootstrap tokens, as in `kubeadm token`: Secrets in kube-system with a lifetime, usages and groups.
 
 ## certplane audit approvals
 

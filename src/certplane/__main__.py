@@ -11,12 +11,14 @@ import signal
 import sys
 
 _LONG_RUNNING = ("controllers", "serve")
+#: Options that may precede the command. `cli.options` defines them.
+_OPTIONS = ("--kubeconfig", "--context")
 _STOPPING = {signal.SIGTERM, signal.SIGINT}
 
 
 def main() -> None:
     """Run the command of `sys.argv`, and exit with its exit code."""
-    is_long_running = sys.argv[1:2] and sys.argv[1] in _LONG_RUNNING
+    is_long_running = _command(sys.argv[1:]) in _LONG_RUNNING
     if is_long_running:
         _install_handlers()
     try:
@@ -31,6 +33,17 @@ def main() -> None:
             # would then turn a graceful exit into a failure. Ignored signals stay ignored, in all threads.
             for number in _STOPPING:
                 signal.signal(number, signal.SIG_IGN)
+
+
+def _command(arguments: list[str]) -> str:
+    """The name of the command, which options with a value may precede; empty if there is none."""
+    left = iter(arguments)
+    for argument in left:
+        if argument in _OPTIONS:
+            next(left, None)
+        elif not argument.startswith("-"):
+            return argument
+    return ""
 
 
 def _install_handlers() -> None:

@@ -2,7 +2,7 @@
 
 Exit codes: 0 success; 1 a bug, with a traceback in the log; 2 a setting or file that the operator must fix, with
 `error:` and `hint:` lines, or, of `wait`, a server that is not ready; 3 `controllers` has lost the leadership;
-130 interrupted.
+5 a certificate request was denied, has failed or was deleted; 6 there is no certificate yet; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import click
 
 import certplane
 from certplane import errors
+from certplane.cli import exitcodes, options
 from certplane.x509 import privatekeys
 
 #: Each command is in a module of the same name.
 _COMMANDS: Final = ("audit", "controllers", "serve", "token", "version", "wait")
 
 
-class _Commands(click.Group):
+class _Commands(options.Group):
     """Imports a command when it is used: a command does not pay for the imports of others."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -56,6 +57,8 @@ def main() -> NoReturn:
     try:
         code = cli.main(prog_name="certplane", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
+    except exitcodes.Failure as error:
+        _fail(error.message, error.hints, error.exit_code)
     except errors.SetupError as error:
         _fail(error.message, error.hints)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -71,8 +74,8 @@ def main() -> NoReturn:
         sys.exit(130)
 
 
-def _fail(message: str, hints: tuple[str, ...]) -> NoReturn:
+def _fail(message: str, hints: tuple[str, ...], exit_code: int = 2) -> NoReturn:
     click.echo(f"error: {message}", err=True)
     for hint in hints:
         click.echo(f"hint: {hint}", err=True)
-    sys.exit(2)
+    sys.exit(exit_code)

@@ -6,10 +6,7 @@ the user in the kubeconfig.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
-import pathlib
 import re
 import secrets as randomness
 from collections.abc import Callable, Coroutine, Sequence
@@ -18,10 +15,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
-import certplane
-from certplane import errors, timestamps
-from certplane.cli import durations, tables
-from certplane.client import api, kubeconfig, remote
+from certplane import timestamps
+from certplane.cli import connection, durations, options, tables
+from certplane.cli.connection import Connection
 from certplane.client.api import Client
 from certplane.clock import SystemClock
 from certplane.errors import SetupError
@@ -41,15 +37,9 @@ _DEFAULT_GROUP: Final = "system:bootstrappers:kubeadm:default-node-token"
 _GROUPS_HINT: Final = f"groups must begin with system:bootstrappers:, such as {_DEFAULT_GROUP}"
 
 
-@click.group()
-@click.option(
-    "--kubeconfig", "path", default="./certplane-data/admin.conf", show_default=True, metavar="FILE",
-    help="Kubeconfig for the server.",
-)  # fmt: skip
-@click.pass_context
-def token(context: click.Context, path: str) -> None:
+@click.group(cls=options.Group)
+def token() -> None:
     """Create, list and delete bootstrap tokens."""
-    context.obj = pathlib.Path(path)
 
 
 @token.command()
@@ -63,19 +53,19 @@ def token(context: click.Context, path: str) -> None:
     help="Additional groups of a client that authenticates with the token.",
 )
 @click.option("--description", default="", help="Description of the token.")
-@click.pass_obj
-def create(path: pathlib.Path, /, text: str, **options: str) -> None:
+@connection.with_connection
+def create(server: Connection, /, text: str, **values: str) -> None:
     """Create a token and print it. Without TOKEN, a random token is generated, which is more secure."""
     id_, secret_part = _parse(text) if text else _generate()
     secret = secrets.Secret(type=secrets.BOOTSTRAP_TOKEN)
     secret.metadata.name = secrets.BOOTSTRAP_PREFIX + id_
     secret.data = {"token-id": id_.encode(), "token-secret": secret_part.encode()}
-    lifetime = durations.parse(options["ttl"])
+    lifetime = durations.parse(values["ttl"])
     if lifetime:
         secret.data["expiration"] = timestamps.rfc3339(SystemClock().now() + lifetime).encode()
-    usages = _split(options["usages"], _USAGES.__contains__, "usage", f"supported usages are {' and '.join(_USAGES)}")
+    usages = _split(values["usages"], _USAGES.__contains__, "usage", f"supported usages are {' and '.join(_USAGES)}")
     secret.data |= {_USAGE_PREFIX + usage: b"true" for usage in usages}
-    groups = _split(options["groups"], lambda group: bool(_GROUP.fullmatch(group)), "group", _GROUPS_HINT)
+    groups = _split(values["groups"], lambda group: bool(_GROUP.fullmatch(group)), "group", _GROUPS_HINT)
     if groups and "authentication" not in usages:
         raise SetupError(
             "a token without the usage authentication cannot have groups",
@@ -83,27 +73,30 @@ def create(path: pathlib.Path, /, text: str, **options: str) -> None:
         )
     if groups:
         secret.data[_GROUPS_KEY] = ",".join(groups).encode()
-    if options["description"]:
+    if values["description"]:
         try:
-            secret.data["description"] = options["description"].encode()
+            secret.data["description"] = values["description"].encode()
         except UnicodeEncodeError as error:
             raise SetupError("the description is not valid UTF-8", ("write --description in UTF-8",)) from error
-    _call(path, lambda client: client.create(secrets.RESOURCE, secret, secrets.BOOTSTRAP_NAMESPACE))
+    _call(server, lambda client: client.create(secrets.RESOURCE, secret, secrets.BOOTSTRAP_NAMESPACE))
     click.echo(f"{id_}.{secret_part}")
 
 
 @token.command()
-def generate() -> None:
+@connection.with_connection
+def generate(server: Connection, /) -> None:
     """Print a random token, without creating it on the server."""
+    # As for kubeadm, the options of the connection are allowed and have no effect.
+    del server
     click.echo(".".join(_generate()))
 
 
 @token.command("list")
 @click.option("-o", "--output", type=click.Choice(("table", "json")), default="table", show_default=True)
-@click.pass_obj
-def list_(path: pathlib.Path, output: str) -> None:
+@connection.with_connection
+def list_(server: Connection, /, output: str) -> None:
     """List the tokens, with their usages and remaining lifetimes."""
-    listing = _call(path, lambda client: client.list(secrets.RESOURCE, secrets.BOOTSTRAP_NAMESPACE))
+    listing = _call(server, lambda client: client.list(secrets.RESOURCE, secrets.BOOTSTRAP_NAMESPACE))
     rows = []
     for secret in listing.items:
         if secret.type != secrets.BOOTSTRAP_TOKEN:
@@ -121,8 +114,8 @@ def list_(path: pathlib.Path, output: str) -> None:
 
 @token.command()
 @click.argument("names", metavar="TOKEN-ID...", nargs=-1, required=True)
-@click.pass_obj
-def delete(path: pathlib.Path, names: Sequence[str]) -> None:
+@connection.with_connection
+def delete(server: Connection, /, names: Sequence[str]) -> None:
     """Delete tokens, which are given by id or in full."""
     ids = [name if _ID.fullmatch(name) else _parse(name)[0] for name in names]
     for id_ in ids:
@@ -131,7 +124,7 @@ def delete(path: pathlib.Path, names: Sequence[str]) -> None:
         def remove(client: Client, name: str = name) -> Coroutine[Any, Any, None]:
             return client.delete(secrets.RESOURCE, name, secrets.BOOTSTRAP_NAMESPACE)
 
-        _call(path, remove)
+        _call(server, remove)
         click.echo(f'bootstrap token "{id_}" deleted')
 
 
@@ -163,33 +156,13 @@ def _split(text: str, is_valid: Callable[[str], bool], kind: str, hint: str) -> 
     return items
 
 
-def _call(path: pathlib.Path, operation: Callable[[Client], Coroutine[Any, Any, _T]]) -> _T:
-    """Call the server of a kubeconfig. Raises SetupError for every failure."""
-    config = kubeconfig.load(path)
-
-    async def run() -> _T:
-        transport = remote.HTTPSTransport(config, f"certplane/{certplane.__version__}")
-        async with contextlib.aclosing(transport):
-            return await operation(Client(transport))
-
-    try:
-        return asyncio.run(run())
-    except api.Unreachable as error:
-        hints = ("check that the server is running, and that the kubeconfig is for this server",)
-        raise SetupError(str(error), hints) from error
-    except errors.APIError as error:
-        raise SetupError(error.message, (_hint(error.code, path),)) from error
-
-
-def _hint(code: int, path: pathlib.Path) -> str:
-    """What to do about an error of the server."""
-    if code == HTTPStatus.UNAUTHORIZED:
-        return f"the server does not accept the credentials in {path}; its log has the reason"
-    if code == HTTPStatus.FORBIDDEN:
-        return f"list your permissions with kubectl --kubeconfig {path} auth can-i --list --namespace kube-system"
-    if code in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
-        return f"list the tokens with certplane token --kubeconfig {path} list"
-    return f"the server responded with code {code}"
+def _call(server: Connection, operation: Callable[[Client], Coroutine[Any, Any, _T]]) -> _T:
+    """Call the server. Raises SetupError for every failure."""
+    listing = f"list the tokens with certplane token {server.flags()}list"
+    permissions = f"list your permissions with kubectl {server.flags()}auth can-i --list --namespace kube-system"
+    hints: dict[int, str] = {HTTPStatus.FORBIDDEN: permissions}
+    hints |= {HTTPStatus.NOT_FOUND: listing, HTTPStatus.CONFLICT: listing}
+    return connection.call(server, operation, hints)
 
 
 # --- output -------------------------------------------------------------------------------------------------------

@@ -56,17 +56,18 @@ Probe = Callable[[], Awaitable[str]]
     "--kubeconfig", "path", default=None, metavar="FILE",
     help="Kubeconfig for the server.  [default: DATA-DIR/admin.conf]",
 )  # fmt: skip
+@click.option("--context", default="", metavar="NAME", help="Context of the kubeconfig; by default the current one.")
 @click.option(
     "--pid", type=click.IntRange(1, _MAX_PID), default=None, metavar="PID",
     help="Process id of the server, as $! in a shell. If the process ends, the command fails at once.",
 )  # fmt: skip
 @click.option("--timeout", default="1m0s", show_default=True, metavar="DURATION", help="Maximum time to wait.")
-def wait(data_dir: str, path: str | None, pid: int | None, timeout: str) -> None:
+def wait(data_dir: str, path: str | None, context: str, pid: int | None, timeout: str) -> None:
     """Wait until a server is ready, and print its URL."""
     seconds = durations.parse(timeout).total_seconds()
     file = pathlib.Path(path) if path is not None else pathlib.Path(data_dir, _KUBECONFIG)
     is_running = (lambda: is_alive(pid)) if pid is not None else (lambda: True)
-    waiting = Waiting(lambda: _probe(file), is_running, SystemClock(), lambda line: click.echo(line, err=True))
+    waiting = Waiting(lambda: _probe(file, context), is_running, SystemClock(), lambda line: click.echo(line, err=True))
     click.echo(asyncio.run(waiting.until_ready(seconds)))
 
 
@@ -134,17 +135,17 @@ class Waiting:
             )
 
 
-def _load_kubeconfig(path: pathlib.Path) -> ClientConfig:
+def _load_kubeconfig(path: pathlib.Path, context: str) -> ClientConfig:
     # Read for each probe: the first start of the server writes it, and every start may change the address in it.
     with files.as_setup_error(f"the kubeconfig {path} cannot be read", "set --kubeconfig to a kubeconfig file"):
         exists = path.exists()
     if not exists:
         raise NotReady(f"the kubeconfig {path} does not exist yet", _DATA_DIR_HINT)
-    return kubeconfig.load(path)
+    return kubeconfig.load(path, context=context)
 
 
-async def _probe(path: pathlib.Path) -> str:
-    config = _load_kubeconfig(path)
+async def _probe(path: pathlib.Path, context: str) -> str:
+    config = _load_kubeconfig(path, context)
     transport = remote.HTTPSTransport(config, f"certplane/{certplane.__version__}")
     async with contextlib.aclosing(transport):
         try:

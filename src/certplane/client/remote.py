@@ -220,4 +220,9 @@ def _problem(error: Exception) -> str:
 
 
 def _fields(response: aiohttp.ClientResponse) -> Mapping[str, str]:
-    return {name.lower(): value for name, value in response.headers.items()}
+    # The values of a repeated header are joined, as RFC 9110 section 5.3 permits: there may be several warnings.
+    fields: dict[str, str] = {}
+    for name, value in response.headers.items():
+        field = name.lower()
+        fields[field] = f"{fields[field]}, {value}" if field in fields else value
+    return fields

@@ -1,0 +1,21 @@
+"""Exit codes of commands that end with neither success nor an error of the operator. `main` lists all codes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from certplane.errors import SetupError
+
+#: A certificate request was denied, has failed, or was deleted: there will be no certificate.
+REFUSED: Final = 5
+#: There is no certificate yet; there may be one later.
+TIMED_OUT: Final = 6
+
+
+class Failure(SetupError):
+    """An error with an exit code of its own."""
+
+    def __init__(self, exit_code: int, message: str, hints: Sequence[str]) -> None:
+        super().__init__(message, hints)
+        self.exit_code = exit_code
