@@ -104,8 +104,9 @@ are `ping`, `log`, `etcd` (the store, under the name that existing probes use; i
 `informer-sync`, `shutdown`, `background-overdue` (a background task has failed for five minutes), and some that report
 a problem without making the server unready: `background` (a background task has failed and is retried), `connections`
 (no connections are accepted), `audit-log`, `certificates` (some end within 30 days), `stored-values`, one
-`signer-NAME` for each built-in signer, and `custom-signers`. All users can see which checks fail. The reason, which may contain file names, is only shown to users
-who may read `/metrics`: by default the groups system:monitoring and system:masters.
+`signer-NAME` for each built-in signer, and `custom-signers`. All users can see which checks fail. The reason, which may
+contain file names, is only shown to users who may read `/metrics`: by default the groups system:monitoring and
+system:masters.
 
 | metric | meaning |
 |---|---|

@@ -114,7 +114,8 @@ async def approver_plane(settings=None, *, resolver=None, inventory=None, before
         if before is not None:
             await before(harness)
         client = plane.client(ACCOUNT)
-        recorder = decisions.DecisionRecorder(eventwriter.EventWriter(client, plane.clock), plane.telemetry)
+        writer = eventwriter.EventWriter(client, plane.clock)
+        recorder = decisions.DecisionRecorder(writer, plane.telemetry)
 
         def record(csr, decision, reason, message):
             harness.recorded.append((csr.metadata.name, decision, reason, message))
@@ -132,7 +133,7 @@ async def approver_plane(settings=None, *, resolver=None, inventory=None, before
         handle = controller.with_object(csr_informer, recorder.record_failures(reconciler.handle))
         running = controller.Controller(approver.NAME, queue, handle, workers=approver.WORKERS)
         running.watch(csr_informer).watch(node_informer, reconciler.affected_csrs)
-        loops = (recorder.run(), csr_informer.run(), node_informer.run(), running.run(), reconciler.run(queue))
+        loops = (writer.run(), csr_informer.run(), node_informer.run(), running.run(), reconciler.run(queue))
         tasks = [asyncio.ensure_future(loop) for loop in loops]
         try:
             yield harness
