@@ -7,7 +7,7 @@ import contextlib
 import datetime
 import ipaddress
 
-from certplane.client import api, credentials, kubeconfig, remote
+from certplane.client import api, credentials, kubeconfig, lighttransport, remote
 from certplane.clock import SystemClock
 from certplane.server import local
 from certplane.server.connection import listener as listeners
@@ -19,8 +19,15 @@ from certplane.x509.trust import clientcertificates
 from tests.flow import plane as flow
 from tests.unit.server.connection import memory as inmemory
 
-TRANSPORTS = ("in-process", "https")
+TRANSPORTS = ("in-process", "https", "https-light")
 _LIFETIME = datetime.timedelta(days=3650)
+
+
+#: Each makes a transport over HTTPS from a ClientConfig.
+HTTPS_TRANSPORTS = {
+    "https": lambda config: remote.HTTPSTransport(config, "test"),
+    "https-light": lambda config: lighttransport.LightTransport(config, "test", SystemClock()),
+}
 
 
 class Authority(inmemory.CA):
@@ -59,11 +66,12 @@ def client_config(port, ca, source):
 class ServedPlane:
     """A plane, and clients of it."""
 
-    def __init__(self, plane, ca, port, stack):
+    def __init__(self, plane, ca, port, new_transport, stack):
         """Without a `port`, clients are in the process."""
         self.plane = plane
         self.ca = ca
         self.port = port
+        self._new_transport = new_transport
         self._stack = stack
 
     def transport(self, user):
@@ -71,7 +79,7 @@ class ServedPlane:
             return local.InProcessTransport(self.plane.handler, user, "test")
         certificate, key = self.ca.client(user)
         source = credentials.StoredCredentials(certificate=credentials.Inline(certificate), key=credentials.Inline(key))
-        transport = remote.HTTPSTransport(client_config(self.port, self.ca, source), "test")
+        transport = self._new_transport(client_config(self.port, self.ca, source))
         self._stack.push_async_callback(transport.aclose)
         return transport
 
@@ -93,7 +101,7 @@ async def serve_plane(transport, tmp_path, clock, **config):
     ca = Authority(clock)
     verifier = clientcertificates.ClientVerifier(ca.pem)
     async with flow.running(clock=clock, client_ca=verifier, **config) as plane, contextlib.AsyncExitStack() as stack:
-        port = await stack.enter_async_context(listening(plane.handler, ca)) if transport == "https" else 0
-        yield ServedPlane(plane, ca, port, stack)
+        port = 0 if transport == "in-process" else await stack.enter_async_context(listening(plane.handler, ca))
+        yield ServedPlane(plane, ca, port, HTTPS_TRANSPORTS.get(transport), stack)
         # Watches have to end before the server can.
         plane.drain()

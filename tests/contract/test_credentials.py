@@ -16,7 +16,7 @@ import yaml
 
 from certplane import errors, testing
 from certplane.access import authn
-from certplane.client import api, credentials, kubeconfig, remote
+from certplane.client import api, credentials, kubeconfig
 from certplane.meta import context
 from certplane.resources import reviews
 from tests.contract import connections
@@ -36,10 +36,16 @@ async def api_server(tmp_path):
         yield server
 
 
-@contextlib.asynccontextmanager
-async def client_of(config):
-    async with contextlib.aclosing(remote.HTTPSTransport(config, "test")) as transport:
-        yield api.Client(transport)
+@pytest.fixture(params=connections.HTTPS_TRANSPORTS.values(), ids=connections.HTTPS_TRANSPORTS)
+def client_of(request):
+    """Makes a client from a ClientConfig, to be used as a context manager."""
+
+    @contextlib.asynccontextmanager
+    async def open_client(config):
+        async with contextlib.aclosing(request.param(config)) as transport:
+            yield api.Client(transport)
+
+    return open_client
 
 
 async def whoami(client):
@@ -69,7 +75,7 @@ def write_kubeconfig(path, api_server, user, **cluster):
     return path
 
 
-async def test_a_token_file_is_read_again_when_it_changes(api_server, tmp_path, caplog):
+async def test_a_token_file_is_read_again_when_it_changes(client_of, api_server, tmp_path, caplog):
     """The kubelet renews the token of a pod every hour. While the file is missing, the last token is used."""
     (tmp_path / "token").write_text("secret-of-jane\n")
     path = write_kubeconfig(tmp_path / "config", api_server, {"tokenFile": "token"})
@@ -88,7 +94,7 @@ def inline(api_server, user):
     return {"client-certificate-data": certificate, "client-key-data": key}
 
 
-async def test_a_renewed_kubeconfig_is_reloaded(api_server, tmp_path):
+async def test_a_renewed_kubeconfig_is_reloaded(client_of, api_server, tmp_path):
     """New requests use the certificate in it, and an open watch continues: admin.conf is renewed every year."""
     path = write_kubeconfig(tmp_path / "config", api_server, inline(api_server, flow.ADMIN))
     async with client_of(kubeconfig.load(path)) as client:
@@ -101,7 +107,7 @@ async def test_a_renewed_kubeconfig_is_reloaded(api_server, tmp_path):
             assert (await anext(events)).object.metadata.name == "a"
 
 
-async def test_a_renewed_kubeconfig_can_have_another_server_and_ca(api_server, tmp_path):
+async def test_a_renewed_kubeconfig_can_have_another_server_and_ca(client_of, api_server, tmp_path):
     """A control plane may move, with a new CA."""
     other_ca = base64.b64encode(connections.Authority(testing.FakeClock()).pem).decode()
     user, elsewhere = {"token": "secret-of-jane"}, {"server": "https://127.0.0.1:1"}
@@ -116,7 +122,7 @@ async def test_a_renewed_kubeconfig_can_have_another_server_and_ca(api_server, t
             await whoami(client)
 
 
-async def test_a_broken_kubeconfig_leaves_the_previous_identity_in_use(api_server, tmp_path, caplog):
+async def test_a_broken_kubeconfig_leaves_the_previous_identity_in_use(client_of, api_server, tmp_path, caplog):
     """However it is broken. Each problem is logged once, and its end too."""
     path = write_kubeconfig(tmp_path / "config", api_server, inline(api_server, JANE))
     good = path.read_bytes()
@@ -134,7 +140,7 @@ async def test_a_broken_kubeconfig_leaves_the_previous_identity_in_use(api_serve
         assert await whoami(client) == "john"
 
 
-async def test_a_key_that_is_replaced_after_its_certificate_is_waited_for(api_server, tmp_path, caplog):
+async def test_a_key_that_is_replaced_after_its_certificate_is_waited_for(client_of, api_server, tmp_path, caplog):
     """Until both match, requests use the previous pair; a moment is not logged."""
     write_pair = dict(zip(("tls.crt", "tls.key"), api_server.ca.client(JANE), strict=True))
     for name, content in write_pair.items():
@@ -149,7 +155,7 @@ async def test_a_key_that_is_replaced_after_its_certificate_is_waited_for(api_se
     assert [] == [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-async def test_a_token_that_was_read_half_is_read_again(api_server, tmp_path):
+async def test_a_token_that_was_read_half_is_read_again(client_of, api_server, tmp_path):
     """When the server refuses it: nothing else tells a part of a token from a token."""
     (tmp_path / "token").write_text("secret-of-")
     path = write_kubeconfig(tmp_path / "config", api_server, {"tokenFile": "token"})
@@ -162,7 +168,7 @@ async def test_a_token_that_was_read_half_is_read_again(api_server, tmp_path):
         assert (await client.transport.send(request)).status == 403
 
 
-async def test_a_client_certificate_is_reloaded_when_its_files_change(api_server, tmp_path):
+async def test_a_client_certificate_is_reloaded_when_its_files_change(client_of, api_server, tmp_path):
     """New requests use the new certificate, and an open watch continues."""
 
     def write(user):
@@ -183,7 +189,7 @@ async def test_a_client_certificate_is_reloaded_when_its_files_change(api_server
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can load a key without a temporary file")
-async def test_a_client_certificate_needs_no_temporary_file(api_server, tmp_path, monkeypatch):
+async def test_a_client_certificate_needs_no_temporary_file(client_of, api_server, tmp_path, monkeypatch):
     """The file system of a container may be read-only."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     certificate, key = api_server.ca.client(JANE)
@@ -193,7 +199,7 @@ async def test_a_client_certificate_needs_no_temporary_file(api_server, tmp_path
         assert await whoami(client) == "jane"
 
 
-async def test_a_pod_authenticates_as_its_service_account(api_server, tmp_path):
+async def test_a_pod_authenticates_as_its_service_account(client_of, api_server, tmp_path):
     """Token, CA and namespace come from files, the address of the server from the environment."""
     for name, content in (("token", b"secret-of-jane"), ("ca.crt", api_server.ca.pem), ("namespace", b"home\n")):
         (tmp_path / name).write_bytes(content)
@@ -240,7 +246,7 @@ def plugin_calls(tmp_path):
     return [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
 
 
-async def test_a_plugin_runs_once_while_its_credentials_are_valid(api_server, tmp_path):
+async def test_a_plugin_runs_once_while_its_credentials_are_valid(client_of, api_server, tmp_path):
     """Even if there are several requests at the same time."""
     path = write_kubeconfig(tmp_path / "config", api_server, plugin(tmp_path, {"token": "secret-of-jane"}))
     async with client_of(kubeconfig.load(path)) as client:
@@ -248,7 +254,7 @@ async def test_a_plugin_runs_once_while_its_credentials_are_valid(api_server, tm
     assert [call["spec"]["interactive"] for call in plugin_calls(tmp_path)] == [sys.stdin.isatty()]
 
 
-async def test_a_plugin_runs_again_when_its_credentials_are_refused(api_server, tmp_path):
+async def test_a_plugin_runs_again_when_its_credentials_are_refused(client_of, api_server, tmp_path):
     """The request is repeated with the new credentials."""
     path = write_kubeconfig(tmp_path / "config", api_server, plugin(tmp_path, {"token": "no-longer-good"}))
     async with client_of(kubeconfig.load(path)) as client:
@@ -273,7 +279,7 @@ async def test_a_plugin_runs_again_before_its_credentials_expire(tmp_path):
     assert (await source.identity()).authorization == "Bearer two"
 
 
-async def test_a_plugin_can_return_a_certificate(api_server, tmp_path):
+async def test_a_plugin_can_return_a_certificate(client_of, api_server, tmp_path):
     """With its private key."""
     certificate, key = (text.decode() for text in api_server.ca.client(JANE))
     status = {"clientCertificateData": certificate, "clientKeyData": key}
@@ -282,7 +288,7 @@ async def test_a_plugin_can_return_a_certificate(api_server, tmp_path):
         assert await whoami(client) == "jane"
 
 
-async def test_a_plugin_gets_the_cluster_if_provide_cluster_info_is_set(api_server, tmp_path):
+async def test_a_plugin_gets_the_cluster_if_provide_cluster_info_is_set(client_of, api_server, tmp_path):
     """The address of the server and its CA."""
     user = plugin(tmp_path, {"token": "secret-of-jane"}, provideClusterInfo=True)
     async with client_of(kubeconfig.load(write_kubeconfig(tmp_path / "config", api_server, user))) as client:
@@ -384,7 +390,7 @@ class Proxy:
         target.close()
 
 
-async def test_requests_are_sent_through_a_proxy(api_server, tmp_path):
+async def test_requests_are_sent_through_a_proxy(client_of, api_server, tmp_path):
     """With CONNECT, so that it sees only the address."""
     proxy = Proxy()
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
@@ -399,28 +405,31 @@ async def test_requests_are_sent_through_a_proxy(api_server, tmp_path):
 # --- connection errors --------------------------------------------------------------------------------------------
 
 
-async def _connection_problem(path):
+async def _connection_problem(client_of, path):
     async with client_of(kubeconfig.load(path)) as client:
         with pytest.raises(api.Unreachable) as caught:
             await whoami(client)
     return str(caught.value)
 
 
-async def test_an_untrusted_server_is_reported(api_server, tmp_path):
+async def test_an_untrusted_server_is_reported(client_of, api_server, tmp_path):
     """With the problem of its certificate."""
     user, problem = {"token": "secret-of-jane"}, f"the server at 127.0.0.1:{api_server.port} is not trusted: "
     other = base64.b64encode(connections.Authority(testing.FakeClock()).pem).decode()
     path = write_kubeconfig(tmp_path / "config", api_server, user, **{"certificate-authority-data": other})
-    assert (await _connection_problem(path)).startswith(problem)
+    assert (await _connection_problem(client_of, path)).startswith(problem)
     path = write_kubeconfig(tmp_path / "config", api_server, user, **{"tls-server-name": "api.example"})
-    assert await _connection_problem(path) == f"{problem}Hostname mismatch, certificate is not valid for 'api.example'."
+    assert (
+        await _connection_problem(client_of, path)
+        == f"{problem}Hostname mismatch, certificate is not valid for 'api.example'."
+    )
 
 
-async def test_an_unreachable_proxy_is_reported_without_its_password(api_server, tmp_path):
+async def test_an_unreachable_proxy_is_reported_without_its_password(client_of, api_server, tmp_path):
     """The error is distinguished from that of an unreachable server."""
     url = {"proxy-url": "http://jane:secret@127.0.0.1:1"}
     problem = await _connection_problem(
-        write_kubeconfig(tmp_path / "config", api_server, {"token": "secret-of-jane"}, **url)
+        client_of, write_kubeconfig(tmp_path / "config", api_server, {"token": "secret-of-jane"}, **url)
     )
     server = f"the server at 127.0.0.1:{api_server.port} cannot be reached"
     assert problem == f"{server}: the proxy at 127.0.0.1:1: Connection refused"
@@ -433,12 +442,12 @@ async def _require_password(reader, writer):
     writer.close()
 
 
-async def test_a_refusing_proxy_is_reported_without_its_password(api_server, tmp_path):
+async def test_a_refusing_proxy_is_reported_without_its_password(client_of, api_server, tmp_path):
     """The error is written to the log, and to Events that others can read."""
     async with await asyncio.start_server(_require_password, "127.0.0.1", 0) as server:
         url = {"proxy-url": f"http://jane:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}"}
         problem = await _connection_problem(
-            write_kubeconfig(tmp_path / "config", api_server, {"token": "secret-of-jane"}, **url)
+            client_of, write_kubeconfig(tmp_path / "config", api_server, {"token": "secret-of-jane"}, **url)
         )
     where = f"the server at 127.0.0.1:{api_server.port} cannot be reached"
     assert problem == f"{where}: the proxy responds with 407 Proxy Authentication Required"
@@ -448,21 +457,25 @@ async def _close(reader, writer):
     writer.close()
 
 
-async def test_an_unreachable_server_is_reported(api_server, tmp_path):
+async def test_an_unreachable_server_is_reported(client_of, api_server, tmp_path):
     """With the error of the system, without that of the library."""
     user = {"token": "secret-of-jane"}
     path = write_kubeconfig(tmp_path / "config", api_server, user, server="https://127.0.0.1:1")
-    assert await _connection_problem(path) == "the server at 127.0.0.1:1 cannot be reached: Connection refused"
+    assert (
+        await _connection_problem(client_of, path) == "the server at 127.0.0.1:1 cannot be reached: Connection refused"
+    )
     async with await asyncio.start_server(_close, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         path = write_kubeconfig(tmp_path / "config", api_server, user, server=f"https://127.0.0.1:{port}")
-        assert (await _connection_problem(path)).startswith(f"the server at 127.0.0.1:{port} cannot be reached: ")
+        assert (await _connection_problem(client_of, path)).startswith(
+            f"the server at 127.0.0.1:{port} cannot be reached: "
+        )
 
 
 # --- impersonation ------------------------------------------------------------------------------------------------
 
 
-async def test_a_kubeconfig_can_impersonate(api_server, tmp_path):
+async def test_a_kubeconfig_can_impersonate(client_of, api_server, tmp_path):
     """With UID, groups and extra, whose keys may have special characters."""
     certificate, key = (base64.b64encode(text).decode() for text in api_server.ca.client(flow.ADMIN))
     user = {

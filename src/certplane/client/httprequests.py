@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import os
+import socket
+import ssl
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
@@ -12,6 +16,8 @@ from certplane.client.credentials import Identity
 from certplane.client.kubeconfig import ClientConfig
 
 _PATH_SAFE: Final = "/:@!$&'()*+,;=-._~"
+#: TCP keep-alive: the first probe after 30 s of silence, then every 10 s; three without a reply close the connection.
+_KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,9 +49,11 @@ class Limits:
 
 
 def target(config: ClientConfig, request: api.Request) -> str:
-    """The URL of a request, escaped."""
+    """The URL of a request, escaped, without a user and password."""
+    base = urllib.parse.urlsplit(config.base)
+    path = urllib.parse.quote(base.path, safe=f"%{_PATH_SAFE}") + urllib.parse.quote(request.path, safe=_PATH_SAFE)
     query = f"?{urllib.parse.urlencode(request.query)}" if request.query else ""
-    return config.base + urllib.parse.quote(request.path, safe=_PATH_SAFE) + query
+    return f"https://{config.host}{path}{query}"
 
 
 def header_fields(
@@ -53,9 +61,18 @@ def header_fields(
 ) -> Sequence[tuple[str, str]]:
     """One pair for each value of each header field."""
     fields: dict[str, str | Sequence[str]] = {"user-agent": user_agent, **config.impersonation, **request.headers}
+    base = urllib.parse.urlsplit(config.base)
     if identity.authorization:
         fields["authorization"] = identity.authorization
+    elif base.username:
+        fields["authorization"] = basic_authorization(base)
     return list(_flattened(fields))
+
+
+def basic_authorization(url: urllib.parse.SplitResult) -> str:
+    """The value of an Authorization field for the user and password in a URL."""
+    pair = f"{urllib.parse.unquote(url.username or '')}:{urllib.parse.unquote(url.password or '')}"
+    return f"Basic {base64.b64encode(pair.encode()).decode('ascii')}"
 
 
 def _flattened(fields: Mapping[str, str | Sequence[str]]) -> Iterator[tuple[str, str]]:
@@ -69,3 +86,33 @@ def has_new_credentials(configured: ClientConfig, used: ClientConfig) -> bool:
     files have changed since.
     """
     return used.source.reject() or configured.current() is not used
+
+
+def set_keepalive(connection: socket.socket) -> None:
+    """Enable TCP keep-alive: a watch may be silent for long, and must notice that its connection was dropped by
+    something in between.
+    """
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        # Not every system has each of them.
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def problem(error: Exception) -> str:
+    """Why there was no response, to follow "the server at ..."."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"is not trusted: {error.verify_message or error}"
+    if isinstance(error, ssl.SSLError):
+        return f"cannot be reached: TLS failed: {error.reason or error}"
+    return f"cannot be reached: {reason(error)}"
+
+
+def reason(error: Exception) -> str:
+    """The text of the system for an error, without names and numbers."""
+    if isinstance(error, TimeoutError) and not error.errno:
+        return "no response in time"
+    if isinstance(error, socket.gaierror | ssl.SSLError):
+        return str(error.strerror)
+    text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+    return text or type(error).__name__

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -26,8 +25,6 @@ from certplane.client.kubeconfig import ClientConfig
 
 _KEPT_SECONDS: Final = 90.0
 _LIMITS: Final = Limits()
-#: TCP keep-alive: the first probe after 30 s of silence, then every 10 s; three without a reply close the connection.
-_KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 #: `api.Request.before_sending` of the request that this task is about to send.
 _before_sending: contextvars.ContextVar[Callable[[], None]] = contextvars.ContextVar("before_sending")
@@ -185,16 +182,9 @@ def _pool_key(config: ClientConfig, trusted: bytes, identity: Identity) -> tuple
 
 
 def _socket(address: tuple[Any, ...]) -> socket.socket:
-    """A socket with TCP keep-alive: a watch may be silent for long, and must notice that its connection was dropped by
-    something in between.
-    """
     family, kind, protocol, _, _ = address
     connection = socket.socket(family, kind, protocol)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEPALIVE.items():
-        # Not every system has each of them.
-        if hasattr(socket, name):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    httprequests.set_keepalive(connection)
     return connection
 
 
@@ -207,16 +197,9 @@ def _problem(error: Exception) -> str:
         sender = "the proxy" if isinstance(error, aiohttp.ClientHttpProxyError) else "it"
         return f"cannot be reached: {sender} responds with {error.status} {error.message}"
     inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if isinstance(inner, ssl.SSLError):
-        return f"cannot be reached: TLS failed: {inner.reason or inner}"
-    if isinstance(inner, socket.gaierror):
-        reason = inner.strerror
-    else:
-        reason = os.strerror(inner.errno) if isinstance(inner, OSError) and inner.errno else str(inner)
-    reason = reason or type(inner).__name__
     if isinstance(error, aiohttp.ClientProxyConnectionError):
-        return f"cannot be reached: the proxy at {error.host}:{error.port}: {reason}"
-    return f"cannot be reached: {reason}"
+        return f"cannot be reached: the proxy at {error.host}:{error.port}: {httprequests.reason(inner)}"
+    return httprequests.problem(inner)
 
 
 def _fields(response: aiohttp.ClientResponse) -> Mapping[str, str]:
