@@ -448,6 +448,9 @@ _BY_REASON: Final[dict[str, type[APIError]]] = {
 }  # fmt: skip
 
 
+#: Seconds. A longer time is no advice, but an outage.
+_MAX_RETRY_AFTER: Final = 24 * 3600
+
 #: What an HTTP code without a reason means to client-go.
 _BY_CODE: Final[dict[int, type[APIError]]] = {
     error.code: error
@@ -455,16 +458,23 @@ _BY_CODE: Final[dict[int, type[APIError]]] = {
 }
 
 
-def from_status(document: dict[str, Any], code: int) -> APIError:
+def from_status(document: Mapping[str, object], code: int) -> APIError:
     """The error that a Status of some API server describes: an instance of the class for its reason, if there
-    is one.
+    is one. Members of other types than a Status has are left out: something in between may have sent them.
     """
-    reason = document.get("reason") or ""
+    reason, message, details = document.get("reason"), document.get("message"), document.get("details")
     # An answer without a reason may be no Status at all, such as the page of a proxy: only its code counts.
-    class_ = _BY_REASON.get(reason, UnknownReasonError) if reason else _BY_CODE.get(code, UnknownReasonError)
+    known = _BY_REASON.get(reason) if isinstance(reason, str) and reason else _BY_CODE.get(code)
+    class_ = known or UnknownReasonError
     error = class_.__new__(class_)
-    details = document.get("details")
+    details = details if isinstance(details, dict) else None
     retry_after = (details or {}).get("retryAfterSeconds", 0)
-    APIError.__init__(error, document.get("message", ""), details, retry_after)
-    error.code = int(document.get("code") or code)
+    APIError.__init__(
+        error,
+        formatting.shorten(message, MAX_MESSAGE_LENGTH) if isinstance(message, str) else "",
+        details,
+        retry_after if type(retry_after) is int and 0 < retry_after <= _MAX_RETRY_AFTER else 0,
+    )
+    own_code = document.get("code")
+    error.code = own_code if type(own_code) is int and 400 <= own_code <= 599 else code
     return error

@@ -24,6 +24,10 @@ T_co = TypeVar("T_co", bound=Object, covariant=True)
 _R = TypeVar("_R")
 
 _JSON: Final = "application/json"
+#: Bytes of one event of a watch. etcd stores objects of at most 1.5 MiB, which are larger in JSON.
+_MAX_EVENT: Final = 16 << 20
+#: Bytes of the response that refuses a watch: a Status.
+_MAX_REFUSAL: Final = 1 << 20
 _HEADERS: Final = {"accept": _JSON, "content-type": _JSON}
 
 
@@ -62,9 +66,14 @@ class Response:
     body: bytes = b""
     chunks: AsyncIterator[bytes] = dataclasses.field(default_factory=_no_chunks)
 
-    async def read(self) -> bytes:
-        """The whole body, whichever way it comes."""
-        return self.body + b"".join([chunk async for chunk in self.chunks])
+    async def read(self, limit: int = _MAX_REFUSAL) -> bytes:
+        """The body, whichever way it comes, but no more of it after `limit` bytes."""
+        body = bytearray(self.body)
+        async for chunk in self.chunks:
+            body += chunk
+            if len(body) >= limit:
+                break
+        return bytes(body)
 
 
 class Transport(Protocol):
@@ -142,6 +151,8 @@ class Client:
             items += [_object(resource, item) for item in listing.items]
             if not listing.metadata.continue_:
                 return Listing(items, listing.metadata.resource_version)
+            if ("continue", listing.metadata.continue_) in query or not listing.items:
+                raise Unreachable("the response is not from an API server: the pages of the list do not end")
             query = [("limit", str(page)), ("continue", listing.metadata.continue_)]
 
     @contextlib.asynccontextmanager
@@ -195,14 +206,27 @@ class Client:
 
 
 async def _events(resource: Resource[T], chunks: AsyncIterator[bytes]) -> AsyncIterator[WatchEvent[T]]:
-    rest = b""
+    async for line in _lines(chunks):
+        event = _read(line, _watch_events.decode)
+        if event.type == "ERROR":
+            raise _failure(bytes(event.object), 500)
+        yield WatchEvent(event.type, _object(resource, event.object))
+
+
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The lines of a stream. Raises Unreachable for one that is too long. The time is linear, however short the chunks
+    are.
+    """
+    rest = bytearray()
     async for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
+        *lines, last = chunk.split(b"\n")
         for line in lines:
-            event = _read(line, _watch_events.decode)
-            if event.type == "ERROR":
-                raise _failure(bytes(event.object), 500)
-            yield WatchEvent(event.type, _object(resource, event.object))
+            rest += line
+            yield bytes(rest)
+            rest.clear()
+        rest += last
+        if len(rest) > _MAX_EVENT:
+            raise Unreachable(f"the watch sends an event of more than {_MAX_EVENT} bytes")
 
 
 def _object(kind: Resource[T] | VirtualResource[T], encoded: bytes | msgspec.Raw) -> T:
@@ -213,7 +237,7 @@ def _read(data: bytes, decode: Callable[[bytes], _R]) -> _R:
     """Decode a response. Raises Unreachable for one that no API server sends, but something in between."""
     try:
         return decode(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unreachable(f"the response is not from an API server: {error}") from error
 
 
@@ -231,8 +255,9 @@ def _body(kind: AnyKind, obj: Object) -> bytes:
 def _failure(body: bytes, code: int) -> errors.APIError:
     try:
         status = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         status = None
     if not isinstance(status, dict):
-        status = {"message": body.decode("utf-8", "replace").strip() or f"the server responded with code {code}"}
+        text = body[: 4 * errors.MAX_MESSAGE_LENGTH].decode("utf-8", "replace").strip()
+        status = {"message": text or f"the server responded with code {code}"}
     return errors.from_status(status, code)

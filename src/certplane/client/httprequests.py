@@ -43,10 +43,6 @@ class Limits:
     def body_problem(self) -> str:
         return f"sends more than {self.body} bytes"
 
-    @property
-    def time_problem(self) -> str:
-        return f"did not send its whole response within {self.total:g}s"
-
 
 def target(config: ClientConfig, request: api.Request) -> str:
     """The URL of a request, escaped, without a user and password."""

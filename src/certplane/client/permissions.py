@@ -83,7 +83,7 @@ class PermissionReportingTransport:
     def _report(self, body: bytes) -> None:
         try:
             message = str(msgspec.json.decode(body)["message"])
-        except (msgspec.DecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return
         permission = rule, namespace = rule_for(message)
         if not rule or permission in self._reported or not self._is_repeated(permission):
