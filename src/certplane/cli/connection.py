@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import functools
 import os
 import pathlib
@@ -40,17 +39,25 @@ _MAX_WARNINGS: Final = 100
 _SERVER_HINT: Final = "check that the server is running, and that the kubeconfig is for this server"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class Connection:
     """The server and the user that the options select; empty texts for those that were not set."""
 
-    kubeconfig: str = ""
-    context: str = ""
+    def __init__(self, kubeconfig: str = "", context: str = "") -> None:
+        self.kubeconfig = kubeconfig
+        self.context = context
+        self._is_loaded = False
 
     def load(self) -> ClientConfig:
-        """The configuration of the client. Raises SetupError."""
+        """The configuration of the client. The first time, the server is named if there is another, local one that may
+        be meant. Raises SetupError.
+        """
         paths = self.paths()
-        return kubeconfig.load(*paths, context=self.context) if paths else kubeconfig.in_cluster()
+        config = kubeconfig.load(*paths, context=self.context) if paths else kubeconfig.in_cluster()
+        is_default = not self.kubeconfig and not os.environ.get("KUBECONFIG")
+        for hint in _local_hints() if is_default and not self._is_loaded else ():
+            report(f"hint: the server is {config.host}, from {self.describe()}; {hint}")
+        self._is_loaded = True
+        return config
 
     def paths(self) -> Sequence[pathlib.Path]:
         """The kubeconfigs, as kubectl chooses them; none: inside a pod, its service account is used. Raises
@@ -76,10 +83,6 @@ class Connection:
             f"there is no kubeconfig: {default} does not exist, and neither {_KUBECONFIG} nor KUBECONFIG is set",
             (f"set {_KUBECONFIG} or KUBECONFIG to a kubeconfig", *_local_hints()),
         )
-
-    def is_default(self) -> bool:
-        """Whether neither an option nor the environment chose the kubeconfig."""
-        return not self.kubeconfig and not os.environ.get("KUBECONFIG")
 
     def flags(self) -> str:
         """The options again, for commands in messages: with a space at the end unless empty."""
@@ -126,8 +129,6 @@ def call(
     failure of the server.
     """
     config = connection.load()
-    if connection.is_default() and _local_hints():
-        report(f"hint: the server is {config.host}, from {connection.describe()}; {_local_hints()[0]}")
 
     async def run() -> _T:
         transport = remote.HTTPSTransport(config, f"certplane/{certplane.__version__}")

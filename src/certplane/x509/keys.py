@@ -37,6 +37,11 @@ def generate(kind: str) -> PrivateKey:
     return ec.generate_private_key(ec.SECP256R1() if kind.endswith("P256") else ec.SECP384R1())
 
 
+def is_rsa(key: PrivateKey) -> bool:
+    """Whether a key can also encrypt: with it, TLS may use the key usage key encipherment."""
+    return isinstance(key, rsa.RSAPrivateKey)
+
+
 def to_pem(key: PrivateKey) -> bytes:
     """The key as kubeadm writes it: PKCS#1 for RSA, SEC1 for EC; PKCS#8 for Ed25519."""
     traditional = serialization.PrivateFormat.TraditionalOpenSSL
