@@ -223,7 +223,7 @@ def wait_(server: Connection, /, name: str, timeout: str) -> None:
 def fetch(server: Connection, /, name: str, output: str) -> None:
     """Print the certificate of a request and its chain, or write them to a file."""
     newrequests.check_name(name)
-    found = connection.call(server, lambda client: client.get(csrs.RESOURCE, name), _hints(server))
+    found = get(server, name)
     if not found.status.certificate:
         certificatewait.check(found)
         raise exitcodes.Failure(
@@ -270,6 +270,11 @@ def send(server: Connection, wanted: CertificateSigningRequest) -> CertificateSi
         HTTPStatus.NOT_FOUND: "check that the server has the API certificates.k8s.io/v1",
     }
     return connection.call(server, lambda client: client.create(csrs.RESOURCE, wanted), hints)
+
+
+def get(server: Connection, name: str) -> CertificateSigningRequest:
+    """A request of the server. Raises SetupError."""
+    return connection.call(server, lambda client: client.get(csrs.RESOURCE, name), _hints(server))
 
 
 def wait_for(server: Connection, name: str, seconds: float, uid: str = "") -> CertificateSigningRequest:

@@ -19,7 +19,7 @@ from certplane.cli import exitcodes, options
 from certplane.x509 import privatekeys
 
 #: Each command is in a module of the same name.
-_COMMANDS: Final = ("audit", "controllers", "csr", "serve", "token", "version", "wait")
+_COMMANDS: Final = ("audit", "controllers", "csr", "kubeconfig", "serve", "token", "version", "wait")
 
 
 class _Commands(options.Group):

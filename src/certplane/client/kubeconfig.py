@@ -369,3 +369,44 @@ def _check(config: ClientConfig, path: pathlib.Path) -> None:
         config.tls_context(config.trusted.read(), source.certificate.read(), source.key.read())
     except CredentialProblem as error:
         raise errors.SetupError(f"{path}: {error}", (_VIEW_HINT,)) from error
+
+
+# --- for new kubeconfigs ------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cluster:
+    """A server as a new kubeconfig describes it, for any user: without credentials, also in the URLs of server and
+    proxy. `trusted` are CA certificates in PEM; empty: the system's.
+    """
+
+    name: str
+    server: str
+    trusted: bytes = b""
+    server_name: str = ""
+    insecure: bool = False
+    proxy: str = ""
+    namespace: str = ""
+
+
+def load_cluster(*paths: pathlib.Path, context: str = "") -> Cluster:
+    """The server of `context` or of the current context, in kubeconfigs that `load` accepts. Raises SetupError."""
+    files = [(path, _read(path)) for path in paths]
+    name = context or next((str(config["current-context"]) for _, config in files if config.get("current-context")), "")
+    selected = _entry(files, "contexts", "context", name)
+    cluster = _entry(files, "clusters", "cluster", selected.text("cluster"))
+    return Cluster(
+        name=selected.text("cluster"),
+        server=_without_user(_base(cluster)),
+        trusted=cluster.content("certificate-authority-data", "certificate-authority").read(),
+        server_name=cluster.text("tls-server-name"),
+        insecure=bool(cluster.values.get("insecure-skip-tls-verify")),
+        proxy=_without_user(_proxy(cluster)),
+        namespace=selected.text("namespace"),
+    )
+
+
+def _without_user(text: str) -> str:
+    """A URL without user name and password."""
+    url = urllib.parse.urlsplit(text)
+    return url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()

@@ -39,9 +39,9 @@ def test_the_request_has_what_the_options_say():
     assert (csr.metadata.name, csr.spec.signer_name, csr.spec.expiration_seconds) == ("web", WEB, 3600)
     pkcs10 = certificaterequest.parse(csr.spec.request)
     assert (pkcs10.subject.common_name, pkcs10.subject.organization) == ("web", ("ops",))
-    assert list(pkcs10.names.dns) == ["www.example.com"]
-    assert list(pkcs10.names.ip) == [ipaddress.ip_address("192.0.2.1")]
-    assert (list(pkcs10.names.uri), list(pkcs10.names.email)) == (["spiffe://a/b"], ["a@example.com"])
+    assert pkcs10.dns_names == ("www.example.com",)
+    assert pkcs10.ip_addresses == (ipaddress.ip_address("192.0.2.1"),)
+    assert (pkcs10.uris, pkcs10.email_addresses) == (("spiffe://a/b",), ("a@example.com",))
 
 
 def test_the_manifest_is_the_same_request():
