@@ -95,6 +95,7 @@ is logged. All other settings and files are read only at the start.
 | 1 | a bug; the log has a traceback |
 | 2 | the operator must fix something: `error:` says what, `hint:` how; of `wait`: the server is not ready |
 | 3 | `controllers`: another replica is the leader now; restart this one to make it a candidate again |
+| 4 | `certs check-expiration`: a certificate ends sooner than `--within` says, or cannot be read |
 | 130 | interrupted with Ctrl-C: a short command, or a long-running one before it had read its settings |
 
 ### Health and metrics
@@ -177,6 +178,11 @@ The shell completes commands, flags and choices after `eval "$(_CERTPLANE_COMPLE
 ## certplane token create | list | delete | generate
 
 Bootstrap tokens, as in `kubeadm token`: Secrets in kube-system with a lifetime, usages and groups.
+
+## certplane certs check-expiration | renew | generate-csr | certificate-key
+
+Lists, renews and requests the certificates of kubeadm or of a data directory, like `kubeadm certs`: see
+[certs](certs.md).
 
 ## certplane audit approvals
 

@@ -7,6 +7,8 @@ from typing import Final
 
 from certplane.errors import SetupError
 
+#: A certificate ends too soon, or cannot be read.
+EXPIRING: Final = 4
 #: A certificate request was denied, has failed, or was deleted: there will be no certificate.
 REFUSED: Final = 5
 #: There is no certificate yet; there may be one later.

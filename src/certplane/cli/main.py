@@ -2,7 +2,8 @@
 
 Exit codes: 0 success; 1 a bug, with a traceback in the log; 2 a setting or file that the operator must fix, with
 `error:` and `hint:` lines, or, of `wait`, a server that is not ready; 3 `controllers` has lost the leadership;
-5 a certificate request was denied, has failed or was deleted; 6 there is no certificate yet; 130 interrupted.
+4 `certs check-expiration` has found a certificate that ends too soon or cannot be read; 5 a certificate request was
+denied, has failed or was deleted; 6 there is no certificate yet; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from certplane.cli import exitcodes, options
 from certplane.x509 import privatekeys
 
 #: Each command is in a module of the same name.
-_COMMANDS: Final = ("audit", "controllers", "csr", "kubeconfig", "serve", "token", "version", "wait")
+_COMMANDS: Final = ("audit", "certs", "controllers", "csr", "kubeconfig", "serve", "token", "version", "wait")
 
 
 class _Commands(options.Group):
