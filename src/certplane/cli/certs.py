@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from certplane import files
-from certplane.cli import durations, exitcodes
+from certplane.cli import certificatelist, durations, exitcodes
 from certplane.clock import SystemClock
 from certplane.errors import SetupError
 from certplane.golang import formatting, goyaml
@@ -185,9 +185,16 @@ def _report_error(error: SetupError) -> None:
     metavar="DURATION",
     help=f"Exit with code {exitcodes.EXPIRING} if a certificate ends within this time, such as 30d, or has ended.",
 )
+@click.option(
+    "--directory",
+    "directories",
+    multiple=True,
+    metavar="DIR",
+    help="List all certificates in any files below this directory instead. May be repeated.",
+)
 @click.option("--allow-missing-template-keys", is_flag=True, default=True, hidden=True)
 @click.option("--show-managed-fields", is_flag=True, hidden=True)
-def check_expiration(output: str, within: str | None, **options: Any) -> int:
+def check_expiration(output: str, within: str | None, directories: tuple[str, ...], **options: Any) -> int:
     """List the certificates and CAs, and when they end."""
     flags = _Flags.take(options)
     if output not in _OUTPUTS:
@@ -197,19 +204,41 @@ def check_expiration(output: str, within: str | None, **options: Any) -> int:
             ("other programs can read -o json",),
         )
     period = durations.parse_long(within) if within is not None else None
+    if directories:
+        return _check_directories(flags, directories, output, period or datetime.timedelta(0))
     source = _find_source(flags, "check-expiration", is_quiet=output != "text")
     # kubeadm prints nothing if one certificate is damaged. Who asks for an exit code wants to know about the others.
     report = expiration.collect(source.layout, tolerate_damage=source.layout.is_own or period is not None)
     now = SystemClock().now()
-    click.echo(_render(output, report, now), nl=False)
+    if output == "text":
+        click.echo(expiration.table(report, now), nl=False)
+    else:
+        _print_document(output, expiration.document(report, now))
     return _exit_code(source.layout, report, period, now)
 
 
-def _render(output: str, report: Report, now: datetime.datetime) -> str:
+def _print_document(output: str, document: dict[str, Any]) -> None:
+    click.echo(goyaml.dump(document) if output == "yaml" else json.dumps(document, indent=4) + "\n", nl=False)
+
+
+def _check_directories(flags: _Flags, directories: tuple[str, ...], output: str, period: datetime.timedelta) -> int:
+    if flags.data_dir is not None or flags.names_kubeadm:
+        raise SetupError(
+            "--directory cannot be combined with flags that name directories or files of kubeadm or certplane",
+            ("run the command twice",),
+        )
+    items = certificatelist.collect(directories)
+    if not items:
+        raise SetupError(
+            f"there are no certificates in {', '.join(directories)}", ("set --directory to another directory",)
+        )
+    now = SystemClock().now()
     if output == "text":
-        return expiration.table(report, now)
-    document = expiration.document(report, now)
-    return goyaml.dump(document) if output == "yaml" else json.dumps(document, indent=4) + "\n"
+        click.echo(certificatelist.table(items, period, now), nl=False)
+    else:
+        _print_document(output, certificatelist.document(items, period, now))
+    is_urgent = any(certificatelist.needs_attention(item, period, now) for item in items)
+    return exitcodes.EXPIRING if is_urgent else 0
 
 
 def _exit_code(layout: Layout, report: Report, period: datetime.timedelta | None, now: datetime.datetime) -> int:

@@ -212,6 +212,82 @@ def test_invalid_arguments_are_refused(run, arguments, message):
     assert "\nhint: " in result.err
 
 
+# --- directories of any files -------------------------------------------------------------------------------------
+
+
+def test_a_directory_of_any_files_is_listed(run, tmp_path, now):
+    """One line for each certificate and problem; the exit code says that there are problems."""
+    ca = kubeadmpki.new_ca("kubernetes", now)
+    path = tmp_path / "files"
+
+    def write(name, begins, ends):
+        leaf = kubeadmpki.new_leaf((name, []), [kubeadmpki.CLIENT], kubeadmpki.NO_NAMES, ca, (begins, ends))
+        kubeadmpki.write(path / f"{name}.crt", kubeadmpki.pem(leaf.certificate))
+
+    write("good", now, now + 100 * DAY + DAY / 2)
+    assert 0 == run("check-expiration", "--directory", path).code
+    assert 4 == run("check-expiration", "--directory", path, "--within", "101d").code
+    write("soon", now, now + 5 * DAY + DAY / 2)
+    assert 0 == run("check-expiration", "--directory", path).code
+    write("future", now + 10 * DAY, now + 100 * DAY + DAY / 2)
+    assert 4 == run("check-expiration", "--directory", path).code
+    write("old", now - 10 * DAY, now - 5 * DAY)
+    kubeadmpki.write(path / "broken.pem", b"-----BEGIN CERTIFICATE-----")
+    result = run("check-expiration", "--directory", path, "--within", "10d")
+    assert (4, "") == (result.code, result.err)
+    header = ["CERTIFICATE", "SUBJECT", "EXPIRES", "RESIDUAL TIME", "ISSUER", "STATUS"]
+    assert header == re.split(r"\s{2,}", result.out.splitlines()[0])
+    lines = [re.split(r"\s{2,}", line.removeprefix(f"{path}/")) for line in result.out.splitlines()[1:]]
+    begins = (now + 10 * DAY).strftime("%b %d, %Y %H:%M UTC")
+    assert [
+        ["broken.pem", "a damaged PEM block"],
+        ["future.crt", "future", "100d", "kubernetes", f"not valid before {begins}"],
+        ["good.crt", "good", "100d", "kubernetes", "ok"],
+        ["old.crt", "old", "<invalid>", "kubernetes", "expired"],
+        ["soon.crt", "soon", "5d11h", "kubernetes", "ends within 10d"],
+    ] == [cells[:2] + cells[3:] for cells in lines]
+    document = json.loads(run("check-expiration", "--directory", path, "-o", "json").out)
+    assert [True, True, False, True, False] == [item["needsAttention"] for item in document["items"]]
+    assert "certs.certplane.io/v1alpha1" == document["apiVersion"]
+
+
+def test_names_cannot_control_the_terminal(run, tmp_path, now):
+    """Whoever makes a certificate or a file chooses its name, which need not be UTF-8."""
+    path = tmp_path / "files"
+    leaf = kubeadmpki.new_ca("evil\x1b[2J\n", now)
+    kubeadmpki.write(path / "x\x1b[31m\udcff.crt", kubeadmpki.pem(leaf.certificate))
+    result = run("check-expiration", "--directory", path)
+    assert 0 == result.code
+    assert "\x1b" not in result.out
+    assert "x?[31m?.crt" in result.out
+    assert "evil?[2J?" in result.out
+    assert 2 == len(result.out.splitlines())
+    for output in ("json", "yaml"):
+        assert "\x1b" not in run("check-expiration", "--directory", path, "-o", output).out
+
+
+@pytest.mark.parametrize("name", ["missing", "", "a\0b", "x" * 5000, "\udcff"])
+def test_a_directory_that_cannot_be_listed_is_an_error(run, name):
+    """With a hint."""
+    result = run("check-expiration", "--directory", name)
+    assert 2 == result.code
+    assert "\nhint: " in result.err
+
+
+def test_an_empty_directory_is_an_error(run, tmp_path):
+    """A cron job with a wrong path must not be silent."""
+    result = run("check-expiration", "--directory", tmp_path)
+    assert 2 == result.code
+    assert "error: there are no certificates in " in result.err
+
+
+def test_a_directory_cannot_be_combined_with_a_layout(run, tmp_path):
+    """It would not be clear what is listed."""
+    result = run("check-expiration", "--directory", tmp_path, "--cert-dir", tmp_path)
+    assert 2 == result.code
+    assert "error: --directory cannot be combined " in result.err
+
+
 # --- renew --------------------------------------------------------------------------------------------------------
 
 
