@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from certplane import files
-from certplane.golang import goyaml
+from certplane.golang import goyaml, pem
 from certplane.x509.trust import inventory
 from certplane.x509.trust.inventory import Item
 
@@ -168,11 +168,24 @@ def _kubeconfig_items(path: str, content: bytes) -> Iterator[FileItem]:
             text = values.get(data) if isinstance(values, dict) else None
             if text:
                 yield from _place(path, f"{inner} {entry.get('name')}", _embedded_items(text))
+            if text and inner == "user" and not _has_key(values):
+                yield FileItem(path, f"user {entry.get('name')}", Item(problem="its key is missing or damaged"))
 
 
 def _entries(config: dict[str, Any], section: str) -> list[dict[str, Any]]:
     entries = config.get(section)
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
+def _has_key(user: object) -> bool:
+    """Whether a user with an embedded certificate has a key, in complete PEM; the key is not loaded."""
+    if not isinstance(user, dict) or user.get("client-key"):
+        return True
+    try:
+        content = base64.b64decode("".join(str(user.get("client-key-data", "")).split()), validate=True)
+    except ValueError:
+        return False
+    return any(block.label.endswith("PRIVATE KEY") for block in pem.blocks(content))
 
 
 def _embedded_items(text: object) -> list[Item]:
