@@ -20,7 +20,9 @@ from certplane.cli import exitcodes, options
 from certplane.x509 import privatekeys
 
 #: Each command is in a module of the same name.
-_COMMANDS: Final = ("audit", "certs", "controllers", "csr", "kubeconfig", "serve", "token", "version", "wait")
+_COMMANDS: Final = (
+    "audit", "certs", "controllers", "csr", "kubeconfig", "serve", "signer", "token", "version", "wait"
+)  # fmt: skip
 
 
 class _Commands(options.Group):

@@ -182,23 +182,45 @@ def _reloaded(load_config: Callable[[ConfigFiles], ClientConfig]) -> ClientConfi
     return dataclasses.replace(reloaded.current(), latest=reloaded.current)
 
 
+class _Documents:
+    """The entries of some kubeconfigs. Raises SetupError for an entry that does not exist."""
+
+    def __init__(self, sources: ConfigFiles, paths: Sequence[pathlib.Path]) -> None:
+        self._sources = sources
+        self._paths = paths
+        self._documents = [(path, _read(path, sources)) for path in paths]
+
+    def context(self, name: str) -> _Entry:
+        """The context of a name; empty: the current one."""
+        current = (document["current-context"] for _, document in self._documents if document.get("current-context"))
+        name = name or str(next(current, ""))
+        if not name:
+            raise errors.SetupError(
+                f"{_names(self._paths)} has no current context",
+                ("set --context, or run kubectl config use-context NAME",),
+            )
+        return self.entry("contexts", "context", name)
+
+    def entry(self, section: str, kind: str, name: str) -> _Entry:
+        """The first entry of a name."""
+        for path, document in self._documents:
+            entries = document.get(section)
+            for entry in entries if isinstance(entries, list) else ():
+                if isinstance(entry, dict) and entry.get("name") == name and isinstance(entry.get(kind), dict):
+                    return _Entry(path, entry[kind], self._sources)
+        raise errors.SetupError(f'{_names(self._paths)} has no {kind} "{name}"', (_VIEW_HINT,))
+
+    def empty(self, path: pathlib.Path) -> _Entry:
+        """An entry without values."""
+        return _Entry(path, {}, self._sources)
+
+
 def _load(sources: ConfigFiles, paths: Sequence[pathlib.Path], context: str) -> ClientConfig:
-    documents = [(path, _read(path, sources)) for path in paths]
-    current = (str(document["current-context"]) for _, document in documents if document.get("current-context"))
-    name = context or next(current, "")
-    if not name:
-        raise errors.SetupError(
-            f"{_names(paths)} has no current context", ("set --context, or run kubectl config use-context NAME",)
-        )
-
-    def entry(section: str, kind: str, entry_name: str) -> _Entry:
-        path, values = _find(documents, section, kind, entry_name)
-        return _Entry(path, values, sources)
-
-    selected = entry("contexts", "context", name)
-    cluster = entry("clusters", "cluster", selected.text("cluster"))
+    documents = _Documents(sources, paths)
+    selected = documents.context(context)
+    cluster = documents.entry("clusters", "cluster", selected.text("cluster"))
     user_name = selected.text("user")
-    user = entry("users", "user", user_name) if user_name else _Entry(selected.path, {}, sources)
+    user = documents.entry("users", "user", user_name) if user_name else documents.empty(selected.path)
     base = _base(cluster)
     config = ClientConfig(
         base=base,
@@ -232,18 +254,6 @@ def _read(path: pathlib.Path, sources: ConfigFiles) -> Mapping[str, Any]:
     if not isinstance(config, dict):
         raise errors.SetupError(f"{path} is not a kubeconfig", (_FILE_HINT,))
     return config
-
-
-def _find(
-    documents: Sequence[tuple[pathlib.Path, Mapping[str, object]]], section: str, kind: str, name: str
-) -> tuple[pathlib.Path, Mapping[str, Any]]:
-    """The first entry of a name, and the file that it is in. Raises SetupError."""
-    for path, document in documents:
-        entries = document.get(section)
-        for entry in entries if isinstance(entries, list) else ():
-            if isinstance(entry, dict) and entry.get("name") == name and isinstance(entry.get(kind), dict):
-                return path, entry[kind]
-    raise errors.SetupError(f'{_names([path for path, _ in documents])} has no {kind} "{name}"', (_VIEW_HINT,))
 
 
 def _base(cluster: _Entry) -> str:
@@ -391,17 +401,17 @@ class Cluster:
 
 def load_cluster(*paths: pathlib.Path, context: str = "") -> Cluster:
     """The server of `context` or of the current context, in kubeconfigs that `load` accepts. Raises SetupError."""
-    files = [(path, _read(path)) for path in paths]
-    name = context or next((str(config["current-context"]) for _, config in files if config.get("current-context")), "")
-    selected = _entry(files, "contexts", "context", name)
-    cluster = _entry(files, "clusters", "cluster", selected.text("cluster"))
+    documents = _Documents(ConfigFiles(), paths)
+    selected = documents.context(context)
+    cluster = documents.entry("clusters", "cluster", selected.text("cluster"))
+    server = _base(cluster)
     return Cluster(
         name=selected.text("cluster"),
-        server=_without_user(_base(cluster)),
+        server=_without_user(server),
         trusted=cluster.content("certificate-authority-data", "certificate-authority").read(),
         server_name=cluster.text("tls-server-name"),
         insecure=bool(cluster.values.get("insecure-skip-tls-verify")),
-        proxy=_without_user(_proxy(cluster)),
+        proxy=_without_user(_proxy(cluster, server)),
         namespace=selected.text("namespace"),
     )
 

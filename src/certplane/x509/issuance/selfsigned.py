@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import secrets
+from collections.abc import Sequence
 from typing import Final
 
 from certplane.golang import pem
@@ -75,8 +76,42 @@ def self_signed_ca(
     common_name: str, key: keys.PrivateKey, now: datetime.datetime, lifetime: datetime.timedelta
 ) -> bytes:
     """Create a root certificate, in PEM."""
+    extensions = (
+        template.key_usage((*_LEAF_USAGES, "key_cert_sign")),
+        template.basic_constraints(ca=True),
+        template.subject_key_id(template.key_id(keys.spki(key))),
+        template.subject_alt_name(template.AltNames(dns=(common_name,)), critical=False),
+    )
+    return _root(common_name, key, now, lifetime, extensions)
+
+
+def constrained_ca(
+    common_name: str,
+    key: keys.PrivateKey,
+    now: datetime.datetime,
+    lifetime: datetime.timedelta,
+    constraints: template.Extension,
+) -> bytes:
+    """Create a root certificate for servers' certificates, in PEM: of no other CA, and with name constraints, so that
+    those who trust it trust it for these names only.
+    """
+    extensions = (
+        template.key_usage(("key_cert_sign", "crl_sign")),
+        template.basic_constraints(ca=True, path_length=0),
+        template.subject_key_id(template.key_id(keys.spki(key))),
+        constraints,
+    )
+    return _root(common_name, key, now, lifetime, extensions)
+
+
+def _root(
+    common_name: str,
+    key: keys.PrivateKey,
+    now: datetime.datetime,
+    lifetime: datetime.timedelta,
+    extensions: Sequence[template.Extension],
+) -> bytes:
     name = template.encode_name(certificatenames.Subject(common_name=common_name))
-    spki = keys.spki(key)
     algorithm = signing.algorithm_identifier(key)
     certificate = template.Template(
         serial=_serial(),
@@ -84,13 +119,8 @@ def self_signed_ca(
         not_before=now.replace(microsecond=0) - BACKDATE,
         not_after=now.replace(microsecond=0) + lifetime,
         subject=name,
-        spki=spki,
-        extensions=[
-            template.key_usage((*_LEAF_USAGES, "key_cert_sign")),
-            template.basic_constraints(ca=True),
-            template.subject_key_id(template.key_id(spki)),
-            template.subject_alt_name(template.AltNames(dns=(common_name,)), critical=False),
-        ],
+        spki=keys.spki(key),
+        extensions=extensions,
         algorithm=algorithm,
     )
     to_be_signed = certificate.to_be_signed()

@@ -197,6 +197,37 @@ def _octets(address: certificatenames.IPAddress) -> bytes:
     return (mapped or address).packed
 
 
+#: Tags of NameConstraints. RFC 5280 section 4.2.1.10.
+_PERMITTED: Final = dertags.context_constructed(0)
+_EXCLUDED: Final = dertags.context_constructed(1)
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+_ALL_ADDRESSES: Final = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
+
+
+def name_constraints(domains: Sequence[str], networks: Sequence[IPNetwork]) -> Extension:
+    """NameConstraints, critical: DNS names have to be in one of the domains, addresses in one of the networks. Without
+    domains no DNS name is permitted, without networks no address.
+    """
+    permitted = [_subtree(certificatenames.DNS, domain.encode("ascii")) for domain in domains]
+    permitted += [_network_subtree(network) for network in networks]
+    excluded = [] if domains else [_subtree(certificatenames.DNS, b"")]
+    versions = {network.version for network in networks}
+    excluded += [_network_subtree(network) for network in _ALL_ADDRESSES if network.version not in versions]
+    content = asn1.encode(_PERMITTED, b"".join(permitted)) if permitted else b""
+    if excluded:
+        content += asn1.encode(_EXCLUDED, b"".join(excluded))
+    return Extension(oids.NAME_CONSTRAINTS, critical=True, value=asn1.encode(dertags.SEQUENCE, content))
+
+
+def _network_subtree(network: IPNetwork) -> bytes:
+    return _subtree(certificatenames.IP, network.network_address.packed + network.netmask.packed)
+
+
+def _subtree(kind: int, content: bytes) -> bytes:
+    return asn1.encode(dertags.SEQUENCE, asn1.encode(kind, content))
+
+
 def subject_alt_name(names: AltNames, *, critical: bool) -> Extension:
     """SubjectAlternativeName: DNS, email, IP, URI, whatever the order in the request, as in Go."""
     parts = [asn1.encode(certificatenames.DNS, name.encode("ascii")) for name in names.dns]
