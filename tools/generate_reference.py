@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import pathlib
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
+
+import click
 
 from certplane import resources
+from certplane.cli import main, options
 from certplane.config import controllernames, controllersettings, servesettings
 from certplane.config.options import Option
 
+#: Commands whose settings are listed in sections of their own.
+_WITH_SETTINGS = ("controllers", "serve")
 TARGET = pathlib.Path(__file__).resolve().parent.parent / "docs" / "reference.md"
 
 HEAD = """\
@@ -96,6 +102,8 @@ is logged. All other settings and files are read only at the start.
 | 2 | the operator must fix something: `error:` says what, `hint:` how; of `wait`: the server is not ready |
 | 3 | `controllers`: another replica is the leader now; restart this one to make it a candidate again |
 | 4 | `certs check-expiration`: a certificate ends sooner than `--within` says, or cannot be read |
+| 5 | there will be no certificate: the request was denied, the signer refuses it, or it was deleted |
+| 6 | there is no certificate yet: not approved or not signed before `--timeout` |
 | 130 | interrupted with Ctrl-C: a short command, or a long-running one before it had read its settings |
 
 ### Health and metrics
@@ -164,31 +172,32 @@ There are three ways to find out when a new server is ready. Each also reports w
 - `NOTIFY_SOCKET`, for systemd: a unit with `Type=notify` becomes active when the server is ready.
   `deploy/systemd/certplane.service` is an example.
 
-## certplane wait
-
-Waits until a server is ready, and prints its URL: `[--data-dir DIR | --kubeconfig FILE] [--pid PID]
-[--timeout 1m0s]`. A kubeconfig that does not exist yet is waited for, because the first start of the server writes it.
-After five seconds one line on standard error says what is missing.
-
 ## Completion
 
 The shell completes commands, flags and choices after `eval "$(_CERTPLANE_COMPLETE=bash_source certplane)"`; with
 `zsh_source` in zsh, and in fish after `_CERTPLANE_COMPLETE=fish_source certplane | source`.
 
-## certplane token create | list | delete | generate
+## Commands
 
-Bootstrap tokens, as in `kubeadm token`: Secrets in kube-system with a lifetime, usages and groups.
+All commands but `serve` and `controllers`, which are above.
 
-## certplane certs check-expiration | renew | generate-csr | certificate-key
+Commands that connect to a server have `--kubeconfig FILE` and `--context NAME`. Without `--kubeconfig`, the files in
+`KUBECONFIG` are used (a list, as for kubectl), or `~/.kube/config`, or in a pod its service account. The two flags may
+also be written before a command or its subcommand; the last one on the line counts.
+"""
 
-Lists, renews and requests the certificates of kubeadm or of a data directory, like `kubeadm certs`: see
-[certs](certs.md).
+#: More about some commands, below their flags.
+NOTES = {
+    "audit approvals": "Reads the audit log, the approvals log beside it, and the rotated files of both.",
+    "certs check-expiration": "[certs](certs.md) says where the certificates are looked for, and how to renew them.",
+    "token create": "As in `kubeadm token`: Secrets in kube-system with a lifetime, usages and groups.",
+    "wait": (
+        "A kubeconfig that does not exist yet is waited for, because the first start of the server writes it. So "
+        "`KUBECONFIG` is not used. After five seconds one line on standard error says what is missing."
+    ),
+}
 
-## certplane audit approvals
-
-Lists who approved or denied which request, when, and the serial number of the certificate: `[--log FILE] [--since 24h]
-[-o table|json]`. Reads the audit log, the approvals log beside it, and the rotated files of both.
-
+LIMITS = """
 ## Limits
 
 Larger requests are refused with the code in the last column. Limits with * are those of Kubernetes. No known client
@@ -295,6 +304,7 @@ def reference() -> str:
         f"- `{name}`" + (f" (also `{alias}`)\n" if alias else "\n")
         for name, alias in controllernames.CONTROLLERS.items()
     )
+    commands = "".join(_command_section(path, command) for path, command in sorted(_commands(main.cli, "")))
     return (
         HEAD
         + _table(servesettings.OPTIONS)
@@ -303,12 +313,56 @@ def reference() -> str:
         + CONTROLLERS_COMMAND
         + _table(controllersettings.OPTIONS)
         + MIDDLE
+        + commands
+        + LIMITS
         + kinds
         + virtuals
         + OPTIONAL
         + optional
         + END
     )
+
+
+def _commands(group: click.Group, prefix: str) -> Iterator[tuple[str, click.Command]]:
+    """The commands without subcommands, and their names."""
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        if isinstance(command, click.Group):
+            yield from _commands(command, f"{prefix}{name} ")
+        elif command is not None and name not in _WITH_SETTINGS:
+            yield f"{prefix}{name}", command
+
+
+def _command_section(path: str, command: click.Command) -> str:
+    shared = {options.kubeconfig().help, options.context().help}
+    context = click.Context(command, info_name=f"certplane {path}")
+    arguments = " ".join(
+        parameter.make_metavar(context) for parameter in command.params if isinstance(parameter, click.Argument)
+    )
+    text = " ".join((command.help or "").split("\n\n")[0].split())
+    rows = "".join(
+        f"| {', '.join(f'`{flag}`' for flag in option.opts)} | {_flag_value(option)} | {_flag_help(option)} |\n"
+        for option in command.params
+        if isinstance(option, click.Option) and option.help not in shared
+    )
+    if {option.help for option in command.params if isinstance(option, click.Option)} & shared:
+        rows += "| `--kubeconfig`, `--context` |  | The server and the user, as above. |\n"
+    table = f"\n| flag | default | meaning |\n|---|---|---|\n{rows}" if rows else ""
+    note = f"\n{textwrap.fill(NOTES[path], 120)}\n" if path in NOTES else ""
+    return f"\n### certplane {path} {arguments}".rstrip() + f"\n\n{textwrap.fill(text, 120)}\n{table}{note}"
+
+
+def _flag_value(option: click.Option) -> str:
+    if not option.show_default or option.default in (None, "", False):
+        return ""
+    return f"`{option.default}`"
+
+
+def _flag_help(option: click.Option) -> str:
+    text = option.help or ""
+    if isinstance(option.type, click.Choice):
+        text = f"{text} One of {', '.join(option.type.choices)}.".strip()
+    return text.replace("|", "&#124;")
 
 
 def _table(options: Sequence[Option]) -> str:

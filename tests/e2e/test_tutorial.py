@@ -128,9 +128,14 @@ def test_the_commands_of_the_tutorial_work(tmp_path):
     """All blocks succeed in one shell, in order."""
     pasted = blocks("docs", "tutorial.md")
     assert len(pasted) > 5
-    answer = run("\n".join(pasted).replace("127.0.0.1:6443", f"127.0.0.1:{demo.free_port()}"), tmp_path)
+    script = "\n".join(pasted).replace("127.0.0.1:6443", f"127.0.0.1:{demo.free_port()}")
+    answer = run(script.replace("127.0.0.1:8443", f"127.0.0.1:{demo.free_port()}"), tmp_path)
     assert answer.returncode == 0, answer.stdout[-3000:]
     assert "Approved,Issued" in answer.stdout
     assert "system:masters group is not allowed" in answer.stdout
     assert "system:bootstrap:" in answer.stdout
     assert "WHEN" in answer.stdout
+    assert "tom.conf: tom at https://127.0.0.1:" in answer.stdout
+    assert "shop.crt: valid until" in answer.stdout
+    assert "Verify return code: 0 (ok)" in answer.stdout
+    assert "error: the signer example.com/web refuses other" in answer.stdout
