@@ -101,6 +101,8 @@ class Reloader:
         self._wakeup = wakeup
         self._observe = observe
         self._groups: list[_Group] = []
+        #: Held while files are read and applied: content that was read earlier must not be applied later.
+        self._lock = asyncio.Lock()
 
     def add(self, name: str, paths: Sequence[pathlib.Path], apply: Apply) -> None:
         """Apply the content of some files now, and again whenever it has changed. Raises SetupError if it is invalid
@@ -125,6 +127,16 @@ class Reloader:
         once.
         """
         for group in self._groups:
+            await self._check_group(group, is_requested=is_requested)
+
+    async def reload(self, name: str) -> None:
+        """Apply the content of one group at once: the caller has just written its files."""
+        for group in self._groups:
+            if group.name == name:
+                await self._check_group(group, is_requested=True)
+
+    async def _check_group(self, group: _Group, *, is_requested: bool) -> None:
+        async with self._lock:
             try:
                 # In a thread: a file system that does not respond must not block the event loop.
                 contents = await asyncio.to_thread(group.read)
@@ -133,8 +145,8 @@ class Reloader:
                 digest = _digest([problem.encode()])
                 if group.completion.is_complete(digest, is_requested=is_requested):
                     self._refuse(group, problem, digest)
-                continue
-            self._apply_changed(group, contents, is_requested=is_requested)
+            else:
+                self._apply_changed(group, contents, is_requested=is_requested)
 
     def _apply_changed(self, group: _Group, contents: Sequence[bytes], *, is_requested: bool) -> None:
         digest = _digest(contents)

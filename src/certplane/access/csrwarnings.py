@@ -8,6 +8,7 @@ admission hooks say so at once, and name the signer that would sign.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import difflib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
@@ -16,7 +17,7 @@ from certplane import boundedcache
 from certplane.golang import formatting
 from certplane.registry.admission import AdmissionAttributes
 from certplane.resources import certificatesigningrequests as csrs
-from certplane.x509.issuance import profiles
+from certplane.x509.issuance import issue, profiles
 from certplane.x509.issuance.profiles import CARequests, Profile, RequestedCertificate
 from certplane.x509.pkcs10 import certificaterequest, weakkeys
 
@@ -35,16 +36,27 @@ class Signer(Protocol):
 
 #: All signers of this server, by name.
 Signers = Callable[[], Mapping[str, Signer]]
-#: Why a signer cannot sign at present; empty if it can.
-Problem = Callable[[Signer], str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether a signer can sign at present: `problem` is empty if it can. `ca_remaining` is the time until its CA ends,
+    None if that is not known.
+    """
+
+    problem: str = ""
+    ca_remaining: datetime.timedelta | None = None
+
+
+FindAvailability = Callable[[Signer], Availability]
 
 
 class Warnings:
     """An admission hook that runs last: on new requests and on approvals."""
 
-    def __init__(self, signers: Signers, problem: Problem) -> None:
+    def __init__(self, signers: Signers, availability: FindAvailability) -> None:
         self._signers = signers
-        self._problem = problem
+        self._availability = availability
 
     def __call__(self, write: AdmissionAttributes) -> None:
         """Add a warning for everything that will go wrong."""
@@ -54,7 +66,7 @@ class Warnings:
             requested = csrs.requested_certificate(write.new)
         except certificaterequest.RequestError:
             return
-        for text in find_warnings(write.new.spec.signer_name, requested, self._signers(), self._problem):
+        for text in find_warnings(write.new.spec.signer_name, requested, self._signers(), self._availability):
             _warn(write, formatting.truncate(text, _MAX_LENGTH))
 
 
@@ -110,7 +122,7 @@ def _has_other_key(sent: bytes | None, stored: bytes | None) -> bool:
 
 
 def find_warnings(
-    name: str, requested: RequestedCertificate, signers: Mapping[str, Signer], problem: Problem
+    name: str, requested: RequestedCertificate, signers: Mapping[str, Signer], availability: FindAvailability
 ) -> Iterator[str]:
     """What will go wrong with a request for the signer called `name`, one sentence each."""
     signer = signers.get(name)
@@ -128,17 +140,30 @@ def find_warnings(
         return
     if requested.pkcs10.requests_ca and signer.profile.ca_requests is CARequests.IGNORE:
         yield f"signer {name} does not issue CA certificates; the certificate will not be a CA"
-    reason = problem(signer)
-    if reason:
-        yield f"signer {name} cannot sign at present: {reason}"
-    max_lifetime = signer.profile.max_lifetime
-    if (
-        max_lifetime is not None
-        and requested.expiration is not None
-        and requested.expiration > max_lifetime.total_seconds()
-    ):
+    available = availability(signer)
+    if available.problem:
+        yield f"signer {name} cannot sign at present: {available.problem}"
+    yield from _lifetime_warnings(name, requested, signer.profile, available.ca_remaining)
+
+
+def _lifetime_warnings(
+    name: str, requested: RequestedCertificate, profile: Profile, ca_remaining: datetime.timedelta | None
+) -> Iterator[str]:
+    """What will shorten the lifetime of the certificate: the signer's maximum, and the end of its CA."""
+    max_lifetime, asked = profile.max_lifetime, requested.expiration
+    if max_lifetime is not None and asked is not None and asked > max_lifetime.total_seconds():
         maximum = _duration_text(int(max_lifetime.total_seconds()))
         yield f"signer {name}: maximum lifetime is {maximum}; the request will be shortened"
+    lifetime = datetime.timedelta(seconds=asked) if asked is not None else profile.default_lifetime
+    granted = min((value for value in (lifetime, max_lifetime) if value is not None), default=None)
+    if granted is not None and ca_remaining is not None and ca_remaining < issue.remaining_lifetime(granted):
+        remaining, full = _duration_text(_minutes(ca_remaining)), _duration_text(int(granted.total_seconds()))
+        yield f"signer {name}: its CA ends in {remaining}; the certificate will end with it, not after {full}"
+
+
+def _minutes(duration: datetime.timedelta) -> int:
+    """A duration in seconds, without those that exceed whole minutes."""
+    return int(duration.total_seconds()) // 60 * 60
 
 
 def _duration_text(seconds: int) -> str:

@@ -1,7 +1,7 @@
 """The client certificate, its key and the CA certificate that are embedded in a kubeconfig: to read and replace them.
 
-They are those of the current context. Everything else in the file is kept: comments and order, too, if the texts to
-replace occur in one piece; otherwise the file is written anew, as kubeadm always does.
+They are those of the current context, or of a given user. Everything else in the file is kept: comments and order, too,
+if the texts to replace occur in one piece; otherwise the file is written anew, as kubeadm always does.
 
 Source: kubernetes, `cmd/kubeadm/app/phases/certs/renewal/readwriter.go`, whose error texts these are.
 """
@@ -38,17 +38,19 @@ class EmbeddedCredential:
         return "<EmbeddedCredential>"
 
 
-def read(content: bytes) -> EmbeddedCredential:
-    """What a kubeconfig embeds. Raises KubeconfigError."""
-    cluster, user = _current(_parse(content))
+def read(content: bytes, user_name: str = "") -> EmbeddedCredential:
+    """What a kubeconfig embeds, for its current context, or for a user and the first context that it has. Raises
+    KubeconfigError.
+    """
+    cluster, user = _find_pair(_parse(content), user_name)
     return EmbeddedCredential(_decode(user, _CERTIFICATE), _decode(user, _KEY), _decode(cluster, _CA))
 
 
-def replace(content: bytes, credential: EmbeddedCredential) -> bytes:
-    """The kubeconfig with another credential. Raises KubeconfigError."""
+def replace(content: bytes, credential: EmbeddedCredential, user_name: str = "") -> bytes:
+    """The kubeconfig with another credential of the current context, or of a user. Raises KubeconfigError."""
     config = _parse(content)
     updated = copy.deepcopy(config)
-    cluster, user = _current(updated)
+    cluster, user = _find_pair(updated, user_name)
     edited = content
     for section, name, data in (
         (user, _CERTIFICATE, credential.certificate),
@@ -77,9 +79,11 @@ def _parse(content: bytes) -> dict[str, Any]:
     return config
 
 
-def _current(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The cluster and the user of the current context, with embedded data."""
+def _find_pair(config: Mapping[str, Any], user_name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The cluster and the user of the current context, or of the first context of a user, with embedded data."""
     name = config.get("current-context") or ""
+    if user_name:
+        name = _context_of(config, user_name) or name
     context = _find(config, "contexts", "context", name)
     if context is None:
         raise KubeconfigError(f"missing context {name}")
@@ -94,6 +98,16 @@ def _current(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
     if not user.get(_CERTIFICATE) or not user.get(_KEY):
         raise KubeconfigError("does not have an embedded client certificate")
     return cluster, user
+
+
+def _context_of(config: Mapping[str, Any], user_name: str) -> str:
+    """The name of the first context of a user; empty if there is none."""
+    contexts = config.get("contexts")
+    for entry in contexts if isinstance(contexts, list) else ():
+        context = entry.get("context") if isinstance(entry, dict) else None
+        if isinstance(context, dict) and context.get("user") == user_name:
+            return str(entry.get("name") or "")
+    return ""
 
 
 def _find(config: Mapping[str, Any], section: str, inner: str, name: object) -> dict[str, Any] | None:

@@ -42,7 +42,8 @@ class CertificateAuthority:
 class Entry:
     """A certificate that can be renewed. `base_name` is that of its files, `long_name` that of messages.
 
-    `key` is None if the certificate and its key are embedded in a kubeconfig, whose path is `certificate` then.
+    `key` is None if the certificate and its key are embedded in a kubeconfig, whose path is `certificate` then. They
+    are those of `user`, or of the current context if it is empty.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Entry:
     certificate: pathlib.Path
     key: pathlib.Path | None
     ca: CertificateAuthority
+    user: str = ""
 
     @property
     def is_kubeconfig(self) -> bool:
@@ -122,6 +124,7 @@ _KUBECONFIGS: Final = {
 NAMES: Final = tuple(sorted((*_CERTIFICATES, *_KUBECONFIGS)))
 #: What a data directory of certplane has of them.
 _OWN: Final = ("admin.conf", "apiserver", "super-admin.conf")
+_OWN_USERS: Final = {"admin.conf": "kubernetes-admin", "super-admin.conf": "kubernetes-super-admin"}
 
 
 def kubeadm(
@@ -141,7 +144,8 @@ def own(data_directory: pathlib.Path) -> Layout:
     (ca,) = layout.authorities
     # Clients of kubelets are not needed here.
     ca = dataclasses.replace(ca, required=ca.required[:1])
-    entries = tuple(dataclasses.replace(entry, ca=ca) for entry in layout.entries)
+    # An operator may have added other contexts to the kubeconfigs, and may use one of them.
+    entries = tuple(dataclasses.replace(entry, ca=ca, user=_OWN_USERS.get(entry.name, "")) for entry in layout.entries)
     return dataclasses.replace(layout, entries=entries, authorities=(ca,), is_own=True)
 
 

@@ -21,14 +21,14 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from certplane import files
+from certplane import files, timestamps
 from certplane.errors import SetupError
 from certplane.golang import pem
 from certplane.x509 import keys
 from certplane.x509.issuance import authority, reservednames, selfsigned
 from certplane.x509.issuance.authority import Authority
 from certplane.x509.tbs import template
-from certplane.x509.trust import certificates, clientcertificates
+from certplane.x509.trust import certificates, clientcertificates, validity
 
 CA_LIFETIME: Final = datetime.timedelta(days=3650)
 LEAF_LIFETIME: Final = datetime.timedelta(days=365)
@@ -61,17 +61,7 @@ class PKI:
         return selfsigned.issue_leaf(leaf, key, self.authority, now, LEAF_LIFETIME), keys.to_pem(key)
 
 
-def ensure(directory: pathlib.Path, names: Sequence[str], key_algorithm: str, now: datetime.datetime) -> PKI:
-    """Create the missing files of a PKI directory. Raises SetupError, having written nothing, if a file is invalid.
-
-    `names` are the DNS names and IP addresses of the server; `key_algorithm` is that of new keys.
-    """
-    _check_files(directory)
-    with files.as_setup_error(f"the PKI directory {directory} cannot be used", "check its permissions"):
-        return _ensure(directory, names, key_algorithm, now)
-
-
-def _check_files(directory: pathlib.Path) -> None:
+def check_files(directory: pathlib.Path) -> None:
     """Check owner and mode of the existing files. Raises SetupError."""
     if not os.path.lexists(directory):
         return
@@ -80,6 +70,29 @@ def _check_files(directory: pathlib.Path) -> None:
         files.check_data_file(directory / name, "the key")
     for name in ("ca.crt", "apiserver.crt", "sa.pub"):
         files.check_data_file(directory / name, "the file", files.READ_ONLY)
+
+
+def check_not_expired(path: pathlib.Path, now: datetime.datetime) -> None:
+    """Raises SetupError if all CA certificates in a file have expired: then nothing that they signed is valid."""
+    try:
+        ends = [item.not_after for item in validity.from_pem(files.read(path, "the CA certificate"))]
+    except certificates.CertificateError as error:
+        raise SetupError(f"{path} cannot be used: {error}", (f"{path} must hold CA certificates, in PEM",)) from error
+    if ends and max(ends) <= now:
+        raise SetupError(
+            f"the CA certificate {path} expired at {timestamps.rfc3339(max(ends))}: nothing that it signed is valid",
+            ("replace the CA: docs/operations.md", "check the clock of this machine"),
+        )
+
+
+def ensure(directory: pathlib.Path, names: Sequence[str], key_algorithm: str, now: datetime.datetime) -> PKI:
+    """Create the missing files of a PKI directory. Raises SetupError, having written nothing, if a file is invalid.
+
+    `names` are the DNS names and IP addresses of the server; `key_algorithm` is that of new keys.
+    """
+    check_files(directory)
+    with files.as_setup_error(f"the PKI directory {directory} cannot be used", "check its permissions"):
+        return _ensure(directory, names, key_algorithm, now)
 
 
 def _ensure(directory: pathlib.Path, names: Sequence[str], key_algorithm: str, now: datetime.datetime) -> PKI:

@@ -63,10 +63,13 @@ _LOCK_NAME: Final = ".renewal.lock"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Options:
-    """The lifetime of renewed certificates, and the algorithm of their keys, one of `keys.KINDS`."""
+    """The lifetime of renewed certificates, the algorithm of their keys, one of `keys.KINDS`, and DNS names and IP
+    addresses that are added to those of the existing certificate.
+    """
 
     lifetime: datetime.timedelta = pki.LEAF_LIFETIME
     key_algorithm: str = "RSA-2048"
+    names: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -130,7 +133,7 @@ def load(entry: Entry) -> Existing | None:
         parsed = _parse_certificates(content, entry.certificate, context)
         return Existing(parsed[0], content, _read(entry.key) or b"")
     try:
-        credential = embedded.read(content)
+        credential = embedded.read(content, entry.user)
     except embedded.KubeconfigError as error:
         raise SetupError(_kubeconfig_text(entry.certificate, error), hints) from error
     try:
@@ -315,6 +318,9 @@ def renew(entry: Entry, ca: LoadedCA, options: Options, now: datetime.datetime) 
     _check_issuer(existing.parsed, list(ca.trusted), f"certificate {entry.base_name}", ca.ca)
     try:
         leaf = selfsigned.renewable(existing.parsed.raw)
+        if options.names:
+            names = pki.alt_names((*leaf.names.dns, *map(str, leaf.names.ip), *options.names))
+            leaf = dataclasses.replace(leaf, names=names)
         key = keys.generate(options.key_algorithm)
         certificate = selfsigned.issue_leaf(leaf, key, ca.authority, now, options.lifetime)
         issued = _parse_all(certificate)[0]
@@ -377,7 +383,7 @@ def _write_kubeconfig(entry: Entry, certificate: bytes, key: bytes, ca: bytes) -
     attributes = _attributes(entry.certificate)
     content = _read(entry.certificate) or b""
     try:
-        renewed = embedded.replace(content, EmbeddedCredential(certificate, key, ca))
+        renewed = embedded.replace(content, EmbeddedCredential(certificate, key, ca), entry.user)
     except embedded.KubeconfigError as error:
         raise SetupError(
             _kubeconfig_text(entry.certificate, error), (f"another process changed {entry.certificate}; try again",)

@@ -272,11 +272,14 @@ class Plane:
             return ()
         all_signers = self.config.controllers.all_signers
 
-        def problem(signer: csrwarnings.Signer) -> str:
-            state = all_signers()[signer.profile.signer].current(self.clock.now())
-            return "" if state.issuer is not None else state.problem
+        def availability(signer: csrwarnings.Signer) -> csrwarnings.Availability:
+            now = self.clock.now()
+            state = all_signers()[signer.profile.signer].current(now)
+            if state.issuer is None:
+                return csrwarnings.Availability(state.problem)
+            return csrwarnings.Availability(ca_remaining=state.issuer.authority.not_after - now)
 
-        return (csrwarnings.Warnings(all_signers, problem),)
+        return (csrwarnings.Warnings(all_signers, availability),)
 
     def _signer_domains(self) -> list[str]:
         signers_file = self.config.controllers.signers_file

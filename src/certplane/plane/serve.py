@@ -15,19 +15,23 @@ import socket
 from collections.abc import Sequence
 from typing import Final
 
-from certplane import files, reload, resources, telemetry
+from certplane import files, reload, resources, telemetry, timestamps
 from certplane.access import authn, tokens
 from certplane.clock import Clock, SystemClock
 from certplane.config import servesettings
 from certplane.config.servesettings import ServiceAccountSettings, Settings
 from certplane.config.signing import PairFiles
 from certplane.errors import SetupError
-from certplane.kubeadm import kubeconfig, pki
+from certplane.kubeadm import kubeconfig, pki, renewal
+from certplane.kubeadm import layout as layouts
+from certplane.kubeadm.layout import Entry
 from certplane.kubeadm.pki import PKI
+from certplane.kubeadm.renewal import Options
 from certplane.notify import Notifier, notifier
 from certplane.plane import certificatesources, controllerconfig
 from certplane.plane.assembly import AuditConfig, Plane, PlaneConfig
 from certplane.plane.expirations import Expirations, Source
+from certplane.plane.owncertificates import OwnCertificates
 from certplane.server import audit, auditpolicy
 from certplane.server.auditlog import LogFile
 from certplane.server.connection import listener as listeners
@@ -45,6 +49,8 @@ _log = logging.getLogger("certplane")
 
 #: Addresses that stand for all addresses of the machine: no client can connect to them.
 _WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+#: The name of the serving certificate and its key in messages about reloads.
+_SERVING_GROUP: Final = "serving certificate"
 _CLIENT_CA_HINT: Final = "set --client-ca-file to CA certificates in PEM"
 
 
@@ -55,9 +61,6 @@ def _prepare(settings: Settings, clock: Clock) -> PKI:
     """Check the data directory and create what is missing, except the kubeconfigs. Raises SetupError before anything is
     written, if something cannot be used.
     """
-    host_names = ("localhost", "127.0.0.1", "::1", socket.gethostname())
-    listen_names = () if settings.listen.host in _WILDCARDS else (settings.listen.host,)
-    names = tuple(name for name in (*host_names, *listen_names, *settings.tls_san) if name)
     files.make_directory(settings.data_dir, "the data directory")
     files.check_directory(settings.data_dir, "the data directory")
     kubeconfig.check(settings.data_dir)
@@ -65,7 +68,31 @@ def _prepare(settings: Settings, clock: Clock) -> PKI:
         files.check_directory(settings.store.parent, "the directory of the store")
     for suffix in ("", "-wal", "-shm", ".lock"):
         files.check_data_file(settings.store.with_name(settings.store.name + suffix), "the store's file")
-    return pki.ensure(settings.data_dir / "pki", names, settings.key_algorithm, clock.now())
+    directory = settings.data_dir / "pki"
+    pki.check_files(directory)
+    if directory.exists():
+        for entry in layouts.own(settings.data_dir).entries:
+            if renewal.recover(entry):
+                _log.info("interrupted renewal completed", extra={"certificate": entry.name})
+    if (directory / "ca.crt").exists() and _uses_own_ca(settings):
+        pki.check_not_expired(directory / "ca.crt", clock.now())
+    return pki.ensure(directory, _server_names(settings), settings.key_algorithm, clock.now())
+
+
+def _server_names(settings: Settings) -> Sequence[str]:
+    """The names and addresses that a serving certificate of ours must have."""
+    host_names = ("localhost", "127.0.0.1", "::1", socket.gethostname())
+    listen_names = () if settings.listen.host in _WILDCARDS else (settings.listen.host,)
+    return tuple(name for name in (*host_names, *listen_names, *settings.tls_san) if name)
+
+
+def _uses_own_ca(settings: Settings) -> bool:
+    """Whether anything but the kubeconfigs needs the CA of the data directory."""
+    return (
+        settings.serving.cert_file is None
+        or settings.client_ca_file is None
+        or (settings.controllers.signing.is_default)
+    )
 
 
 def _write_kubeconfigs(settings: Settings, pki_paths: PKI, port: int, now: datetime.datetime) -> None:
@@ -126,10 +153,12 @@ def _load_token_issuer(settings: ServiceAccountSettings, pki_paths: PKI) -> toke
     return tokens.Issuer(settings, key, public_keys)
 
 
-def _new_serving_context(settings: Settings, pki_paths: PKI) -> ServingContext:
+def _new_serving_context(settings: Settings, pki_paths: PKI, now: datetime.datetime) -> ServingContext:
     certificate, key = _serving_pair(settings, pki_paths)
     client_ca = _client_ca_file(settings, pki_paths)
     pki.check_pair(certificate, key)
+    if not _is_own_pair(settings, pki_paths):
+        _check_serving_end(certificate, now, "replace it and its key; check the clock of this machine")
     try:
         return ServingContext(certificate.read_bytes(), key.read_bytes(), client_ca.read_bytes())
     except (OSError, ValueError) as error:
@@ -137,6 +166,18 @@ def _new_serving_context(settings: Settings, pki_paths: PKI) -> ServingContext:
             f"the serving certificate cannot be used: {error}",
             (f"check that {certificate} and {key} match and that {client_ca} has CA certificates",),
         ) from error
+
+
+def _is_own_pair(settings: Settings, pki_paths: PKI) -> bool:
+    """Whether the serving certificate is that of the data directory, which certplane renews."""
+    return _serving_pair(settings, pki_paths) == (pki_paths.certificate, pki_paths.key)
+
+
+def _check_serving_end(certificate: pathlib.Path, now: datetime.datetime, hint: str) -> None:
+    """Raises SetupError if the serving certificate has expired: no client could connect."""
+    end = certificates.first_not_after(files.read(certificate, "the serving certificate"))
+    if end is not None and end <= now:
+        raise SetupError(f"the serving certificate {certificate} expired at {timestamps.rfc3339(end)}", (hint,))
 
 
 # --- the audit logs -----------------------------------------------------------------------------------------------
@@ -305,18 +346,43 @@ def _load(settings: Settings, clock: Clock) -> _LoadedFiles:
         static_tokens = _load_static_tokens(settings.token_auth_file)
         config = _load_plane_config(settings, pki_paths, static_tokens, clock)
         audit_policy = _load_audit_policy(settings.audit.policy_file)
-        context = _new_serving_context(settings, pki_paths)
+        context = _new_serving_context(settings, pki_paths, clock.now())
         audit_logs = _open_audit_logs(settings.audit, clock)
         config = dataclasses.replace(config, audit=audit_logs.config(audit_policy))
         return _LoadedFiles(pki_paths, context, static_tokens, audit_logs, config)
 
 
-def _new_reloader(
-    settings: Settings, loaded: _LoadedFiles, plane: Plane, tls_files: TLSFiles, clock: Clock
-) -> reload.Reloader:
-    """Reads files again when they change. Raises SetupError for those that cannot be used now."""
-    reloader = reload.Reloader(clock, loaded.config.wakeup, plane.telemetry.count_reload)
-    reloader.add("serving certificate", _serving_pair(settings, loaded.pki_paths), tls_files.replace_pair)
+def _new_own_certificates(
+    settings: Settings, loaded: _LoadedFiles, plane: Plane, reloader: reload.Reloader, expirations: Expirations
+) -> OwnCertificates:
+    """Renews the kubeconfigs of the data directory, and the serving certificate if it is the one in there."""
+    is_own_pair = _is_own_pair(settings, loaded.pki_paths)
+    entries = [entry for entry in layouts.own(settings.data_dir).entries if entry.is_kubeconfig or is_own_pair]
+
+    async def on_renewed(entry: Entry) -> None:
+        if not entry.is_kubeconfig:
+            await reloader.reload(_SERVING_GROUP)
+        await expirations.check()
+
+    options = Options(key_algorithm=settings.key_algorithm)
+    return OwnCertificates(entries, options, plane.clock, plane.telemetry, on_renewed)
+
+
+async def _renew_at_start(settings: Settings, loaded: _LoadedFiles, own: OwnCertificates, clock: Clock) -> None:
+    """Renew what is due, before the first request. Raises SetupError if the serving certificate has expired."""
+    await own.check()
+    serving = layouts.own(settings.data_dir).find("apiserver")
+    if serving is None or not _is_own_pair(settings, loaded.pki_paths):
+        return
+    _check_serving_end(serving.certificate, clock.now(), own.problem() or "provide ca.key, or renew the certificate")
+    await own.add_names(serving, _server_names(settings))
+
+
+def _add_reloaded_files(
+    reloader: reload.Reloader, settings: Settings, loaded: _LoadedFiles, tls_files: TLSFiles
+) -> None:
+    """Have files read again when they change. Raises SetupError for those that cannot be used now."""
+    reloader.add(_SERVING_GROUP, _serving_pair(settings, loaded.pki_paths), tls_files.replace_pair)
     reloader.add("client CA file", [_client_ca_file(settings, loaded.pki_paths)], tls_files.replace_client_ca)
     if settings.token_auth_file is not None:
         reloader.add(
@@ -326,7 +392,6 @@ def _new_reloader(
         )
     for path in (settings.serving.key_file, settings.token_auth_file):
         files.warn_if_readable(path)
-    return reloader
 
 
 # --- the process --------------------------------------------------------------------------------------------------
@@ -350,11 +415,14 @@ async def _run(settings: Settings, clock: Clock, service_notifier: Notifier) -> 
             address = f"{settings.listen.host}:{port}"
             plane = Plane(store, clock, dataclasses.replace(loaded.config, address=address))
             plane.telemetry.audit.lost = loaded.audit_logs.lost
+            reloader = reload.Reloader(clock, loaded.config.wakeup, plane.telemetry.count_reload)
             tls_files = TLSFiles(loaded.context, plane)
-            reloader = _new_reloader(settings, loaded, plane, tls_files, clock)
             sources = _certificate_sources(settings, loaded, tls_files)
             expirations = Expirations(sources, clock, plane.telemetry, plane.events.add)
-            plane.certificate_problem = expirations.problem
+            own = _new_own_certificates(settings, loaded, plane, reloader, expirations)
+            await _renew_at_start(settings, loaded, own, clock)
+            _add_reloaded_files(reloader, settings, loaded, tls_files)
+            plane.certificate_problem = lambda: "; ".join(filter(None, (own.problem(), expirations.problem()))) or None
 
             def on_hangup() -> None:
                 _log.info("SIGHUP received; reloading files")
@@ -368,8 +436,8 @@ async def _run(settings: Settings, clock: Clock, service_notifier: Notifier) -> 
             plane.listener_problem = lambda: listener.problem
             plane.supervisor.run_every("connections", listeners.CHECK_INTERVAL, listener.check_connections)
             plane.supervisor.run_forever("file-reloads", reloader.run)
-            watch_certificates = functools.partial(expirations.run, loaded.config.wakeup)
-            plane.supervisor.run_forever("certificate-expirations", watch_certificates)
+            for name, run in (("certificate-expirations", expirations.run), ("own-certificates", own.run)):
+                plane.supervisor.run_forever(name, functools.partial(run, loaded.config.wakeup))
             await _serve(plane, listener, settings.data_dir, received, service_notifier)
     finally:
         await store.close()

@@ -37,8 +37,11 @@ def requested(common_name="jane", organizations=(), usages=CLIENT, *, dns=(), ex
     return profiles.RequestedCertificate(verified.request, usages, "jane", expiration)
 
 
-def find_warnings(name, requested, signers):
-    return list(csrwarnings.find_warnings(name, requested, signers, lambda signer: signer.problem))
+def find_warnings(name, requested, signers, ca_remaining=None):
+    def availability(signer):
+        return csrwarnings.Availability(signer.problem, ca_remaining)
+
+    return list(csrwarnings.find_warnings(name, requested, signers, availability))
 
 
 NODE = {"common_name": "system:node:n1", "organizations": ("system:nodes",)}
@@ -165,6 +168,35 @@ def test_a_shortened_lifetime_causes_a_warning():
     signers = known_signers(short={"max_lifetime": datetime.timedelta(hours=1)})
     warnings = find_warnings("example.com/short", requested(expiration=7200), signers)
     assert warnings == ["signer example.com/short: maximum lifetime is 1h; the request will be shortened"]
+
+
+@pytest.mark.parametrize(
+    ("expiration", "remaining", "warned"),
+    [
+        (None, datetime.timedelta(hours=24), False),
+        (None, datetime.timedelta(hours=23, minutes=54, seconds=30), True),
+        (7200, datetime.timedelta(hours=2), False),
+        (7200, datetime.timedelta(hours=1), True),
+        (3600, datetime.timedelta(hours=2), False),
+        (86400 * 30, datetime.timedelta(hours=25), False),
+    ],
+)
+def test_a_ca_that_ends_within_the_lifetime_causes_a_warning(expiration, remaining, warned):
+    """The lifetime is what is requested, or the default, but not more than the maximum."""
+    signers = known_signers(
+        web={"default_lifetime": datetime.timedelta(hours=24), "max_lifetime": datetime.timedelta(hours=25)}
+    )
+    warnings = find_warnings("example.com/web", requested(expiration=expiration), signers, remaining)
+    assert warned == any("its CA ends in" in warning for warning in warnings)
+
+
+def test_the_warning_about_the_end_of_the_ca_has_both_durations():
+    """What is left, and what would be granted; without a default, that is the maximum."""
+    signers = known_signers(web={"max_lifetime": datetime.timedelta(days=365)})
+    remaining = datetime.timedelta(days=4, hours=23, minutes=59, seconds=59)
+    assert [
+        "signer example.com/web: its CA ends in 119h59m; the certificate will end with it, not after 8760h"
+    ] == find_warnings("example.com/web", requested(), signers, remaining)
 
 
 def test_custom_signers_are_proposed():

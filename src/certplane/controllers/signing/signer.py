@@ -30,7 +30,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from certplane import errors, reload, telemetry, timestamps
+from certplane import errors, telemetry, timestamps
 from certplane.client import api
 from certplane.clock import Clock
 from certplane.controllers.runtime import decisions
@@ -51,6 +51,8 @@ _log = logging.getLogger("certplane.controllers")
 
 NAME: Final = "certificatesigningrequest-signing-controller"
 QUEUE: Final = "certificate"
+#: How often the CAs are looked at without a request; new files are to be in use within ten seconds.
+_CHECK_SECONDS: Final = 8.0
 #: Requests that are worked on at once. Most wait for a durable write, and one commit completes many of them.
 WORKERS: Final = 40
 INVALID: Final = "SignerValidationFailure"
@@ -126,7 +128,7 @@ class Signer:
         issuer, longest = self.current(now).issuer, self.profile.max_lifetime
         if issuer is None or longest is None:
             return datetime.timedelta()
-        return max(now + longest - issuer.authority.not_after, datetime.timedelta())
+        return max(now + issue.remaining_lifetime(longest) - issuer.authority.not_after, datetime.timedelta())
 
 
 class ActionKind(enum.Enum):
@@ -203,7 +205,7 @@ class SigningController:
     async def run(self, wakeup: Wakeup) -> None:
         """Check the signers until cancelled: whether one can sign should be known before a request needs it."""
         while True:
-            is_requested = await wakeup.sleep(self._context.clock, reload.INTERVAL_SECONDS)
+            is_requested = await wakeup.sleep(self._context.clock, _CHECK_SECONDS)
             for signer in self._signers().values():
                 if is_requested and signer.files is not None:
                     signer.files.recheck()

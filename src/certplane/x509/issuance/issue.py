@@ -175,6 +175,11 @@ class _Validity:
     not_after: datetime.datetime
 
 
+def remaining_lifetime(ttl: datetime.timedelta) -> datetime.timedelta:
+    """How long after it was issued a certificate with a lifetime ends, if its CA does not end earlier."""
+    return ttl if ttl < _SHORT_LIVED else ttl - BACKDATE
+
+
 class Issuer:
     """Issues certificates under one authority. `max_ttl` is the maximum lifetime, `min_rsa_bits` the minimum size of
     RSA keys in requests. Safe to use from several threads.
@@ -355,8 +360,8 @@ class Issuer:
         if now >= ca_not_after:
             end = formatting.format_time(ca_not_after)
             raise IssueError(f"refusing to sign a certificate that expired in the past: NotAfter={end}")
-        not_after = now + ttl if ttl < _SHORT_LIVED else now + ttl - BACKDATE
-        return _Validity(not_before, min(not_after.replace(microsecond=0), ca_not_after))
+        not_after = (now + remaining_lifetime(ttl)).replace(microsecond=0)
+        return _Validity(not_before, min(not_after, ca_not_after))
 
     def _extensions(
         self, request: CertificateRequest, usages: Sequence[str], subject: bytes
