@@ -65,10 +65,12 @@ usable pair leaves its requests unchanged and reports the reason in the log, in 
 | `store.sqlite`, `-wal`, `-shm`, `.lock` | the store: SQLite, with one writer |
 | `audit.log` | the audit log; its group may read it |
 
-Existing files are used unchanged, with one exception: the server address in the two kubeconfigs is updated when the
-address of the server changes, unless you have set another address there. Other changes to the kubeconfigs are kept. If
-a file is damaged, the server does not start, and the file is not changed. The serving certificate and the certificates
-in the kubeconfigs are valid for one year: to renew one, move its files away and restart.
+Existing files are used unchanged, with three exceptions. The serving certificate and the certificates in the
+kubeconfigs are valid for one year; certplane renews them while it runs, and keeps the old files for one generation with
+the suffix `.old` ([operations](operations.md)). Names that the settings require are added to the serving certificate.
+The server address in the two kubeconfigs is updated when the address of the server changes, unless you have set another
+address there. Other changes to the kubeconfigs are kept. If a file is damaged, the server does not start, and the file
+is not changed.
 
 At the start, all of these must be regular files, not links, owned by root or the user of the process, and inaccessible
 to other users; no other user may be able to write to the directories. Otherwise the start fails with the command that
@@ -88,10 +90,11 @@ a warning.
 A request whose body has not arrived within one second after SIGTERM is answered with 503.
 
 These files are reloaded within 10 s after a change, and at once on SIGHUP: the serving certificate and its key, the
-client CA file, the token file, the files of `--signers` and the inventory of the serving approver. The CA files of
-signers and the credentials in a kubeconfig are checked at each use. A change is applied when two successive checks find
-the same content. A file that cannot be used, such as a certificate without its new key, is not applied, and one message
-is logged. All other settings and files are read only at the start.
+client CA file, the token file, the CA files of all signers, the file of `--signers` and the inventory of the serving
+approver. CA files and the credentials in a kubeconfig are also checked at each use. A change is applied when two
+successive checks find the same content; CA files are applied at once, as certificate and key must match. A file that
+cannot be used, such as a certificate without its new key, is not applied, and one message is logged. All other settings
+and files are read only at the start ([what is reloaded](operations.md#what-is-reloaded)).
 
 ### Exit codes
 

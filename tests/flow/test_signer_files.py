@@ -72,7 +72,7 @@ def replaced(caplog):
     return {record.signer for record in caplog.records if record.getMessage() == MESSAGE}
 
 
-async def issue(plane, name):
+async def issued(plane, name):
     """The certificate of a new request."""
     client = plane.client()
     await client.create(csrs.RESOURCE, flow.new_csr(name))
@@ -87,11 +87,11 @@ async def test_a_new_ca_is_used_without_a_request(is_default, ca, clock, caplog)
     settings = SETTINGS if is_default else dataclasses.replace(SETTINGS, common=ca.pair)
     signers = built_in(settings, ca.pair if is_default else None)
     async with flow.running(clock=clock, signers=signers) as plane:
-        before = await issue(plane, "before")
+        before = await issued(plane, "before")
         ca.replace()
         await clock.advance(10)
         assert set(signers) == replaced(caplog)
-        after = await issue(plane, "after")
+        after = await issued(plane, "after")
         assert before.extensions != after.extensions
         assert 'certplane_file_reloads_total{file="signer CA",result="success"} 4.0' in (
             plane.telemetry.render().decode()
@@ -108,7 +108,7 @@ async def test_half_a_new_ca_is_reported_and_not_used(ca, clock, caplog):
         await clock.advance(10)
         assert set() == replaced(caplog)
         assert "signer keeps using its previous CA: the CA files have a problem" in caplog.messages
-        await issue(plane, "a")
+        await issued(plane, "a")
         ca.key.write_bytes(new_key)
         caplog.set_level(logging.INFO)
         await clock.advance(10)

@@ -71,20 +71,20 @@ class _State:
 
 
 class OwnCertificates:
-    """Renews certificates, which are those of one certificate directory. `on_renewed` is called after each renewal, and
-    puts the new certificate to use.
+    """Renews certificates, which are those of one certificate directory. New keys have the `key_algorithm`. After each
+    renewal `on_renewed` is called, and puts the new certificate to use.
     """
 
     def __init__(
         self,
         entries: Sequence[Entry],
-        options: Options,
+        key_algorithm: str,
         clock: Clock,
         telemetry: Telemetry,
         on_renewed: Callable[[Entry], Awaitable[None]],
     ) -> None:
         self._entries = entries
-        self._options = options
+        self._options = Options(key_algorithm=key_algorithm)
         self._clock = clock
         self._telemetry = telemetry
         self._on_renewed = on_renewed

@@ -26,7 +26,6 @@ from certplane.kubeadm import kubeconfig, pki, renewal
 from certplane.kubeadm import layout as layouts
 from certplane.kubeadm.layout import Entry
 from certplane.kubeadm.pki import PKI
-from certplane.kubeadm.renewal import Options
 from certplane.notify import Notifier, notifier
 from certplane.plane import certificatesources, controllerconfig
 from certplane.plane.assembly import AuditConfig, Plane, PlaneConfig
@@ -364,8 +363,7 @@ def _new_own_certificates(
             await reloader.reload(_SERVING_GROUP)
         await expirations.check()
 
-    options = Options(key_algorithm=settings.key_algorithm)
-    return OwnCertificates(entries, options, plane.clock, plane.telemetry, on_renewed)
+    return OwnCertificates(entries, settings.key_algorithm, plane.clock, plane.telemetry, on_renewed)
 
 
 async def _renew_at_start(settings: Settings, loaded: _LoadedFiles, own: OwnCertificates, clock: Clock) -> None:

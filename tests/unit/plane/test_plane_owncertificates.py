@@ -31,8 +31,9 @@ class Own:
         paths = pki.ensure(directory / "pki", ("localhost", "127.0.0.1"), "ECDSA-P256", self.clock.now())
         kubeconfig.ensure(directory, paths, SERVER, "ECDSA-P256", self.clock.now())
         self.directory, self.layout = directory, layouts.own(directory)
-        options = renewal.Options(key_algorithm="ECDSA-P256")
-        self.certificates = OwnCertificates(self.layout.entries, options, self.clock, self.telemetry, self._on_renewed)
+        self.certificates = OwnCertificates(
+            self.layout.entries, "ECDSA-P256", self.clock, self.telemetry, self._on_renewed
+        )
 
     async def _on_renewed(self, entry):
         self.renewed.append(entry.name)
