@@ -90,6 +90,23 @@ def certificate(ca, ca_key, *, usages=CLIENT_AUTH, days=(-1, 1), is_ca=False, na
     return builder.sign(ca_key, hashes.SHA256()), key
 
 
+def authority_pair(days=(-2, 1)):
+    """A new CA: certificate and key."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test CA")])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now + datetime.timedelta(days=days[0]))
+        .not_valid_after(now + datetime.timedelta(days=days[1]))
+        .add_extension(x509.BasicConstraints(True, None), critical=True)
+    )
+    return builder.sign(key, hashes.SHA256()), key
+
+
 def authority(server):
     """The CA of a server: certificate and key."""
     pki = server.data / "pki"

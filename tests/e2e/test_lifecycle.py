@@ -340,3 +340,81 @@ def test_a_revoked_token_is_refused(tmp_path):
         file.write_text("new,jane,1\n")
         process.until("files reloaded")
         assert (status(data, port, token="old"), status(data, port, token="new")) == (401, 200)
+
+
+def _replace_ca(certificate, key):
+    """A new CA in two files."""
+    ca, ca_key = requests.authority_pair()
+    certificate.write_bytes(requests.pem(ca))
+    key.write_bytes(requests.pem(ca_key))
+    key.chmod(0o600)
+    return ca
+
+
+def _write_signers(path, *names):
+    entries = "".join(
+        f"- name: {name}\n  authority: {{certFile: signer.crt, keyFile: signer.key}}\n"
+        "  usages: {allowed: [client auth]}\n"
+        for name in names
+    )
+    path.write_text(f"apiVersion: signers.certplane.dev/v1alpha1\nkind: SignerList\nsigners:\n{entries}")
+
+
+def _check_reloads(process, ca_files, signers):
+    """A new CA, another signer and a broken file are noticed at SIGHUP, and without it."""
+    end = _replace_ca(*ca_files).not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+    process.send(signal.SIGHUP)
+    assert f"ca_not_after={end}" in process.until("signer uses another CA: its files have changed")
+    _write_signers(signers, "example.com/a", "example.com/b")
+    process.send(signal.SIGHUP)
+    assert "example.com/b" in process.until("signers reloaded")
+    signers.write_text("signers: [")
+    process.until("signers reload failed; keeping the previous configuration")
+    ca_files[1].write_text("half a key")
+    process.until("signer keeps using its previous CA: the CA files have a problem")
+    _replace_ca(*ca_files)
+    process.until("signer uses another CA: its files have changed")
+
+
+@pytest.fixture
+def signers(tmp_path):
+    """A file for --signers, with one signer, whose CA is beside it."""
+    path = tmp_path / "signers.yaml"
+    _replace_ca(tmp_path / "signer.crt", tmp_path / "signer.key")
+    _write_signers(path, "example.com/a")
+    return path
+
+
+def test_a_server_reloads_the_cas_of_signers(tmp_path, signers):
+    """The default CA is that of the data directory."""
+    data = tmp_path / "data"
+    with serve(data, "--signers", signers) as process:
+        served(process)
+        _check_reloads(process, (data / "pki" / "ca.crt", data / "pki" / "ca.key"), signers)
+        process.send(signal.SIGTERM)
+        assert process.end() == 0
+
+
+def test_controllers_reload_the_cas_of_signers_and_announce_their_end(own_server, tmp_path, signers):
+    """As the server does, in their log, their metrics and their health check."""
+    health = f"127.0.0.1:{demo.free_port()}"
+    ca_files = (tmp_path / "ca.crt", tmp_path / "ca.key")
+    _replace_ca(*ca_files)
+    arguments = ("--kubeconfig", own_server.data / "super-admin.conf", "--listen-health", health, "--signers", signers)
+    pair = ("--cluster-signing-cert-file", ca_files[0], "--cluster-signing-key-file", ca_files[1])
+    with started("controllers", *arguments, *pair) as controllers:
+        # The CAs of these tests are valid for a day.
+        line = controllers.until("certificate ends within 7 days")
+        assert "certificate=signer:" in line
+        controllers.until("acquired lease")
+        _check_reloads(controllers, ca_files, signers)
+        with contextlib.closing(http.client.HTTPConnection(health, timeout=10)) as connection:
+            connection.request("GET", "/metrics")
+            metrics = connection.getresponse().read().decode()
+            assert 'certplane_certificate_expiration_timestamp_seconds{certificate="signer:kubernetes.io/' in metrics
+            connection.request("GET", "/readyz?verbose")
+            response = connection.getresponse()
+            assert 200 == response.status
+            assert "[!]certificates failed, ignored" in response.read().decode()
+        controllers.send(signal.SIGTERM)
+        assert controllers.end() == 0

@@ -351,6 +351,23 @@ def _load(settings: Settings, clock: Clock) -> _LoadedFiles:
         return _LoadedFiles(pki_paths, context, static_tokens, audit_logs, config)
 
 
+async def _start_certificate_tasks(settings: Settings, loaded: _LoadedFiles, plane: Plane) -> None:
+    """Renew what is due, and start the tasks that renew certificates, announce their end, and reload files. Raises
+    SetupError for files that cannot be used.
+    """
+    clock, wakeup = plane.clock, loaded.config.wakeup
+    reloader, tls_files = reload.Reloader(clock, wakeup, plane.telemetry.count_reload), TLSFiles(loaded.context, plane)
+    sources = _certificate_sources(settings, loaded, tls_files)
+    expirations = Expirations(sources, clock, plane.telemetry, plane.events.add)
+    own = _new_own_certificates(settings, loaded, plane, reloader, expirations)
+    await _renew_at_start(settings, loaded, own, clock)
+    _add_reloaded_files(reloader, settings, loaded, tls_files)
+    plane.certificate_problem = lambda: "; ".join(filter(None, (own.problem(), expirations.problem()))) or None
+    plane.supervisor.run_forever("file-reloads", reloader.run)
+    plane.supervisor.run_forever("own-certificates", functools.partial(own.run, wakeup))
+    plane.supervisor.run_forever("certificate-expirations", functools.partial(expirations.run, wakeup))
+
+
 def _new_own_certificates(
     settings: Settings, loaded: _LoadedFiles, plane: Plane, reloader: reload.Reloader, expirations: Expirations
 ) -> OwnCertificates:
@@ -413,14 +430,7 @@ async def _run(settings: Settings, clock: Clock, service_notifier: Notifier) -> 
             address = f"{settings.listen.host}:{port}"
             plane = Plane(store, clock, dataclasses.replace(loaded.config, address=address))
             plane.telemetry.audit.lost = loaded.audit_logs.lost
-            reloader = reload.Reloader(clock, loaded.config.wakeup, plane.telemetry.count_reload)
-            tls_files = TLSFiles(loaded.context, plane)
-            sources = _certificate_sources(settings, loaded, tls_files)
-            expirations = Expirations(sources, clock, plane.telemetry, plane.events.add)
-            own = _new_own_certificates(settings, loaded, plane, reloader, expirations)
-            await _renew_at_start(settings, loaded, own, clock)
-            _add_reloaded_files(reloader, settings, loaded, tls_files)
-            plane.certificate_problem = lambda: "; ".join(filter(None, (own.problem(), expirations.problem()))) or None
+            await _start_certificate_tasks(settings, loaded, plane)
 
             def on_hangup() -> None:
                 _log.info("SIGHUP received; reloading files")
@@ -433,9 +443,6 @@ async def _run(settings: Settings, clock: Clock, service_notifier: Notifier) -> 
             listener = listeners.Listener(plane.handler, bound, loaded.context, clock, count_refused)
             plane.listener_problem = lambda: listener.problem
             plane.supervisor.run_every("connections", listeners.CHECK_INTERVAL, listener.check_connections)
-            plane.supervisor.run_forever("file-reloads", reloader.run)
-            for name, run in (("certificate-expirations", expirations.run), ("own-certificates", own.run)):
-                plane.supervisor.run_forever(name, functools.partial(run, loaded.config.wakeup))
             await _serve(plane, listener, settings.data_dir, received, service_notifier)
     finally:
         await store.close()
