@@ -159,17 +159,13 @@ def _kubeconfig_items(path: str, content: bytes) -> Iterator[FileItem]:
     users = [entry.get("name") for entry in _entries(config, "users")]
     if config.get("current-context") not in contexts or not users:
         yield FileItem(path, "", Item(problem="a kubeconfig without its current context: it may be half-written"))
-    for section, inner, data in (
-        ("clusters", "cluster", "certificate-authority-data"),
-        ("users", "user", "client-certificate-data"),
-    ):
-        for entry in _entries(config, section):
-            values = entry.get(inner)
-            text = values.get(data) if isinstance(values, dict) else None
-            if text:
-                yield from _place(path, f"{inner} {entry.get('name')}", _embedded_items(text))
-            if text and inner == "user" and not _has_key(values):
-                yield FileItem(path, f"user {entry.get('name')}", Item(problem="its key is missing or damaged"))
+    for entry in _entries(config, "clusters"):
+        yield from _embedded_items(path, entry, "cluster", "certificate-authority-data")
+    for entry in _entries(config, "users"):
+        yield from _embedded_items(path, entry, "user", "client-certificate-data")
+        problem = _user_problem(entry.get("user"))
+        if problem:
+            yield FileItem(path, f"user {entry.get('name')}", Item(problem=problem))
 
 
 def _entries(config: dict[str, Any], section: str) -> list[dict[str, Any]]:
@@ -177,21 +173,31 @@ def _entries(config: dict[str, Any], section: str) -> list[dict[str, Any]]:
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
-def _has_key(user: object) -> bool:
-    """Whether a user with an embedded certificate has a key, in complete PEM; the key is not loaded."""
-    if not isinstance(user, dict) or user.get("client-key"):
-        return True
+def _embedded_items(path: str, entry: dict[str, Any], inner: str, name: str) -> list[FileItem]:
+    values = entry.get(inner)
+    text = values.get(name) if isinstance(values, dict) else None
+    if not text:
+        return []
     try:
-        content = base64.b64decode("".join(str(user.get("client-key-data", "")).split()), validate=True)
+        items = inventory.inspect(_decode(text), needs_pem=True) or [Item(problem="it holds no certificate")]
     except ValueError:
-        return False
-    return any(block.label.endswith("PRIVATE KEY") for block in pem.blocks(content))
+        items = [Item(problem="it is not base64")]
+    return _place(path, f"{inner} {entry.get('name')}", items)
 
 
-def _embedded_items(text: object) -> list[Item]:
+def _user_problem(user: object) -> str:
+    """What a user lacks, because the file was written by half. The key is not loaded."""
+    if not isinstance(user, dict) or not any(user.values()):
+        return "it has no credentials"
+    if not user.get("client-certificate-data") or user.get("client-key"):
+        return ""
     try:
-        # A block scalar has newlines.
-        content = base64.b64decode("".join(str(text).split()).encode("ascii"), validate=True)
+        blocks = pem.blocks(_decode(user.get("client-key-data") or ""))
     except ValueError:
-        return [Item(problem="it is not base64")]
-    return inventory.inspect(content, needs_pem=True) or [Item(problem="it holds no certificate")]
+        return "its key is not base64"
+    return "" if any(block.label.endswith("PRIVATE KEY") for block in blocks) else "its key is missing or damaged"
+
+
+def _decode(text: object) -> bytes:
+    # A block scalar has newlines.
+    return base64.b64decode("".join(str(text).split()).encode("ascii"), validate=True)

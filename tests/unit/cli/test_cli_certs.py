@@ -444,6 +444,43 @@ def test_an_unknown_name_of_a_data_directory_is_an_error(run, data):
     assert "hint: there are: admin.conf, apiserver, super-admin.conf" in result.err
 
 
+# --- generate-csr -------------------------------------------------------------------------------------------------
+
+
+def test_requests_are_written_for_all_certificates(run, tmp_path):
+    """The lines are kubeadm's. --cert-dir has precedence over the configuration file here."""
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nlocalAPIEndpoint: {advertiseAddress: 10.1.2.3}\n"
+        "---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\ncertificatesDir: /nowhere\n"
+        "encryptionAlgorithm: ECDSA-P256\n"
+    )
+    flags = ("--config", config, "--cert-dir", tmp_path / "pki", "--kubeconfig-dir", tmp_path)
+    result = run("generate-csr", *flags)
+    assert (0, "") == (result.code, result.err)
+    assert [
+        f"generating keys and CSRs in {tmp_path}/pki",
+        *(f"  {name}" for name in kubeadmpki.LEAFS),
+        f"generating keys and CSRs in {tmp_path}",
+        *(f"  {name}" for name in kubeadmpki.KUBECONFIGS),
+    ] == result.out.splitlines()
+    assert (tmp_path / "pki" / "etcd" / "peer.key").read_text().startswith("-----BEGIN EC PRIVATE KEY-----")
+    result = run("generate-csr", *flags)
+    assert (2, "") == (result.code, result.out)
+    assert f"error: file already exists: key or CSR {tmp_path}/pki/apiserver\nhint: " in result.err
+
+
+def test_requests_are_written_into_a_data_directory(run, tmp_path):
+    """With the defaults of `certplane serve`."""
+    result = run("generate-csr", "--data-dir", tmp_path / "data", "--key-algorithm", "ECDSA-P256")
+    assert (0, "") == (result.code, result.err)
+    assert ["  apiserver", "  admin.conf", "  super-admin.conf"] == [
+        line for line in result.out.splitlines() if line.startswith("  ")
+    ]
+    result = run("generate-csr", "--data-dir", tmp_path, "--cert-dir", tmp_path)
+    assert (2, "") == (result.code, result.out)
+
+
 # --- certificate-key ----------------------------------------------------------------------------------------------
 
 
