@@ -153,7 +153,7 @@ def test_nothing_is_overwritten(tmp_path, name, message):
     [
         (
             {"api_names": ("bad_name",)},
-            'apiServer.certSANs: Invalid value: "bad_name": altname is not a valid IP address, DNS label or a DNS label',
+            'apiServer.certSANs: Invalid value: "bad_name": altname is not a valid IP address, DNS label or',
         ),
         ({"etcd_peer_names": ("a.*.b",)}, "etcd.local.peerCertSANs: Invalid value: "),
         ({"node_name": "Node A"}, "nodeRegistration.name: Invalid value: "),
