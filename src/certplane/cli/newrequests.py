@@ -134,7 +134,7 @@ def alt_names(
 ) -> AltNames:
     """Subject alternative names, without duplicates. Raises SetupError."""
     for name in dns:
-        _check_dns_name(name)
+        check_dns_name(name)
     for text in email:
         if not text.isascii() or not text.isprintable() or not re.fullmatch(r"[^@\s]+@[^@\s]+", text):
             raise _invalid("an email address", text, "write it as user@example.com, in ASCII")
@@ -150,7 +150,8 @@ def alt_names(
     )
 
 
-def _check_dns_name(name: str) -> None:
+def check_dns_name(name: str) -> None:
+    """Raises SetupError for a text that is no DNS name, with or without a wildcard."""
     if _DNS_NAME.fullmatch(name) and len(name) <= 253:
         return
     hint = "write it as www.example.com or *.example.com"

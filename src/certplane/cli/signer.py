@@ -116,6 +116,8 @@ class _Starter:
         text = self._read()
         definition = self._definition()
         wanted = _parse(_HEAD + _item(definition), f"the definition of {self._name}").signers[0]
+        for domain in filter(None, self._domains()):
+            newrequests.check_dns_name(domain)
         existing = _parse(text, f"the signers file {self._path}").signers if text else []
         former = next((signer for signer in existing if signer.name == self._name), None)
         if former is not None:
@@ -164,6 +166,10 @@ class _Starter:
         """A path as the signers file names it: relative to that file, unless it is absolute."""
         return str(path) if path.is_absolute() else os.path.relpath(path, self._directory)
 
+    def _domains(self) -> Sequence[str]:
+        """The domains that the permitted DNS names are in."""
+        return list(dict.fromkeys(pattern.lstrip("*").removeprefix(".") for pattern in self._values.dns))
+
     def _check_same(self, former: signersfile.SignerDefinition, wanted: signersfile.SignerDefinition) -> None:
         differences = [
             part
@@ -208,8 +214,7 @@ class _Starter:
 
     def _create_ca(self) -> None:
         key = csr.new_key(self._values.key_algorithm)
-        domains = list(dict.fromkeys(pattern.lstrip("*").lstrip(".") for pattern in self._values.dns))
-        constraints = template.name_constraints(domains, [_network(text) for text in self._values.ip])
+        constraints = template.name_constraints(self._domains(), [_network(text) for text in self._values.ip])
         common_name = f"{self._name} CA"[:_MAX_COMMON_NAME]
         certificate = selfsigned.constrained_ca(common_name, key, SystemClock().now(), _CA_LIFETIME, constraints)
         files.write(self._key, keys.to_pem(key), newfiles.KEY_MODE)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from certplane.cli import main
+from certplane.cli import exitcodes, main
 from certplane.x509 import keys
 
 
@@ -26,3 +26,15 @@ def test_a_private_key_among_the_arguments_is_not_repeated(arguments, monkeypatc
     assert "hint: the key is compromised: create a new one" in output.err
     assert "PRIVATE" not in output.err + output.out
     assert key.splitlines()[1][:20] not in output.err + output.out
+
+
+def test_a_failure_ends_with_its_own_exit_code(monkeypatch, capsys):
+    """With error and hints like every other error."""
+
+    def fail(*arguments, **settings):
+        raise exitcodes.Failure(exitcodes.REFUSED, "denied", ("ask why",))
+
+    monkeypatch.setattr(main.cli, "main", fail)
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert (ended.value.code, capsys.readouterr().err) == (5, "error: denied\nhint: ask why\n")
