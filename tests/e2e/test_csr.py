@@ -12,6 +12,7 @@ import threading
 import pytest
 
 import demo
+from certplane import testing
 from certplane.cli import main
 from certplane.golang import goyaml
 from certplane.x509 import keys
@@ -204,6 +205,23 @@ def test_a_fetched_certificate_replaces_no_other_file(server, run, tmp_path):
     code, _, err = run("csr", "fetch", "ivy", "-o", "ivy.key")
     assert (code, "error: ivy.key exists and is not a certificate" in err) == (2, True)
     assert (tmp_path / "ivy.key").read_bytes() == key
+
+
+def test_a_certificate_for_another_key_is_noticed(server, run, tmp_path):
+    """The key beside it may be of another request."""
+    assert run("csr", "create", "jan")[0] == 0
+    kubectl(server, "certificate", "approve", "jan")
+    assert "fetch it with certplane csr fetch jan -o jan.crt" in run("csr", "wait", "jan")[2]
+    assert "Warning" not in run("csr", "fetch", "jan", "-o", "jan.crt")[2]
+    (tmp_path / "jan.key").write_bytes(keys.to_pem(keys.generate("ECDSA-P256")))
+    assert "Warning: the certificate is not for the key in jan.key" in run("csr", "fetch", "jan", "-o", "jan.crt")[2]
+
+
+def test_warnings_of_the_server_are_printed(run, tmp_path):
+    """Such as that no signer will sign the request."""
+    with testing.ControlPlane(directory=tmp_path / "plane") as other:
+        _, _, err = run("--kubeconfig", str(other.kubeconfig), "csr", "create", "x", "--signer", "example.com/none")
+    assert 'Warning: unknown signer "example.com/none"' in err
 
 
 # --- kubeconfig create --------------------------------------------------------------------------------------------

@@ -214,6 +214,8 @@ def wait_(server: Connection, /, name: str, timeout: str) -> None:
     newrequests.check_name(name)
     issued = wait_for(server, name, durations.parse(timeout).total_seconds())
     click.echo(f"{name} is issued: {validity(checked_chain(issued))}")
+    quoted = shlex.quote(name)
+    connection.report(f"fetch it with certplane csr fetch {server.flags()}{quoted} -o {quoted}.crt")
 
 
 @csr.command()
@@ -238,6 +240,17 @@ def fetch(server: Connection, /, name: str, output: str) -> None:
     path = pathlib.Path(output)
     newfiles.write_certificate(path, chain)
     connection.report(f"{path}: {validity(chain)}")
+    _warn_about_other_key(path.with_suffix(".key"), chain)
+
+
+def _warn_about_other_key(path: pathlib.Path, chain: bytes) -> None:
+    """Print that a key beside the certificate, as `create` writes it, is not that of the certificate."""
+    try:
+        keypairs.check(chain, files.read_regular(path, newfiles.MAX_SIZE))
+    except keypairs.KeyPairError:
+        connection.report(f"Warning: the certificate is not for the key in {path}")
+    except OSError:
+        return  # There is no key, or not for us.
 
 
 # --- steps that other commands share ------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from certplane.x509 import keys, privatekeys
 
 _OLD: Final = ".old"
 #: Bytes. Keys and chains are much smaller.
-_MAX_SIZE: Final = 1 << 20
+MAX_SIZE: Final = 1 << 20
 KEY_MODE: Final = 0o600
 CERTIFICATE_MODE: Final = 0o644
 
@@ -29,7 +29,7 @@ def check_absent(path: pathlib.Path, *hints: str) -> None:
 def write(path: pathlib.Path, content: bytes, mode: int) -> bool:
     """Write a file. Returns whether there was a former one, which is kept. Raises SetupError."""
     with files.as_setup_error(f"{path} cannot be replaced", "move it away"):
-        former = files.read_regular(path, _MAX_SIZE) if os.path.lexists(path) else None
+        former = files.read_regular(path, MAX_SIZE) if os.path.lexists(path) else None
     if former is not None:
         # Whatever it was, it may have been a key.
         files.write(_old(path), former, KEY_MODE)
@@ -53,7 +53,7 @@ def _old(path: pathlib.Path) -> pathlib.Path:
 def write_certificate(path: pathlib.Path, chain: bytes) -> None:
     """Write a certificate chain, which may replace another one, but no other file. Raises SetupError."""
     with files.as_setup_error(f"{path} cannot be replaced", "name another file with -o"):
-        former = files.read_regular(path, _MAX_SIZE) if os.path.lexists(path) else b""
+        former = files.read_regular(path, MAX_SIZE) if os.path.lexists(path) else b""
     if former and (b"-----BEGIN CERTIFICATE-----" not in former or privatekeys.contains_key(former)):
         raise SetupError(f"{path} exists and is not a certificate", ("name another file with -o, or move it away",))
     write(path, chain, CERTIFICATE_MODE)
@@ -62,7 +62,7 @@ def write_certificate(path: pathlib.Path, chain: bytes) -> None:
 def read_key(path: pathlib.Path) -> keys.PrivateKey:
     """The key in a file. Raises SetupError; the text quotes nothing of the file."""
     with files.as_setup_error(f"the key {path} cannot be read", "set --key to a private key in PEM"):
-        content = files.read_regular(path, _MAX_SIZE)
+        content = files.read_regular(path, MAX_SIZE)
     try:
         return keys.from_pem(content)
     except keys.InvalidKeyError as error:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import types
+
+import multidict
 
 from certplane.client import remote
 
@@ -16,3 +19,9 @@ def test_idle_connections_have_keepalive():
         assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         if hasattr(socket, "TCP_KEEPIDLE"):
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
+
+
+def test_the_values_of_a_repeated_header_are_joined():
+    """A response may have several warnings."""
+    headers = multidict.CIMultiDict([("Warning", "one"), ("Date", "today"), ("warning", "two")])
+    assert remote._fields(types.SimpleNamespace(headers=headers)) == {"warning": "one, two", "date": "today"}
