@@ -11,15 +11,14 @@ import json
 from typing import Final
 
 from certplane import errors
-from certplane.agent import certificatefacts
+from certplane.agent import certificatefacts, kinds
 from certplane.agent.certificatefacts import Facts
+from certplane.agent.kinds import CSR
 from certplane.agent.rotation import Outcome
 from certplane.agent.schedule import Validity
 from certplane.agent.settings import CertificateSettings
 from certplane.client.api import Client
 from certplane.golang import asn1, formatting, pem
-from certplane.resources import certificatesigningrequests as csrs
-from certplane.resources.certificatesigningrequests import CertificateSigningRequest
 from certplane.x509 import keys
 from certplane.x509.pkcs10 import newrequest
 from certplane.x509.trust import certificates, keypairs
@@ -45,7 +44,7 @@ def csr_name(settings: CertificateSettings, key: bytes) -> str:
 
 async def submit(client: Client, settings: CertificateSettings, key: bytes) -> tuple[str, str]:
     """Create a CSR for a key, unless it exists. Returns its name and UID. Raises NotOurs, and what `Client` raises."""
-    csr = CertificateSigningRequest()
+    csr = CSR()
     csr.metadata.name = csr_name(settings, key)
     csr.spec.request = newrequest.create(keys.from_pem(key), settings.subject, settings.names)
     csr.spec.signer_name = settings.signer_name
@@ -55,9 +54,9 @@ async def submit(client: Client, settings: CertificateSettings, key: bytes) -> t
         # As the kubelet: an RSA key may also be used for the key exchange of TLS 1.2.
         csr.spec.usages.insert(1, "key encipherment")
     try:
-        created = await client.create(csrs.RESOURCE, csr)
+        created = await client.create(kinds.CSRS, csr)
     except errors.AlreadyExists:
-        created = await client.get(csrs.RESOURCE, csr.metadata.name)
+        created = await client.get(kinds.CSRS, csr.metadata.name)
         if not _is_for(created, key):
             raise NotOurs from None
     return created.metadata.name, created.metadata.uid
@@ -70,17 +69,17 @@ async def fetch(client: Client, name: str, uid: str, key: bytes) -> tuple[Outcom
     As in client-go, a certificate counts only if the CSR is approved.
     """
     try:
-        csr = await client.get(csrs.RESOURCE, name)
+        csr = await client.get(kinds.CSRS, name)
     except errors.NotFound:
         return Outcome.GONE, "", b"", None
     if csr.metadata.uid != uid or not _is_for(csr, key):
         return Outcome.REPLACED, "", b"", None
-    for type_, outcome in ((csrs.DENIED, Outcome.DENIED), (csrs.FAILED, Outcome.FAILED)):
-        condition = next((condition for condition in csr.status.conditions if condition.type == type_), None)
+    for type_, outcome in ((kinds.DENIED, Outcome.DENIED), (kinds.FAILED, Outcome.FAILED)):
+        condition = csr.condition(type_)
         if condition is not None:
             reason = ": ".join(text for text in (condition.reason, condition.message) if text)
             return outcome, printable(reason), b"", None
-    if not csrs.has_condition(csr, csrs.APPROVED):
+    if csr.condition(kinds.APPROVED) is None:
         return Outcome.PENDING, "", b"", None
     if not csr.status.certificate:
         return Outcome.APPROVED, "", b"", None
@@ -98,7 +97,7 @@ def _check(certificate: bytes, key: bytes) -> Facts:
     return certificatefacts.read(block.data)
 
 
-def _is_for(csr: CertificateSigningRequest, key: bytes) -> bool:
+def _is_for(csr: CSR, key: bytes) -> bool:
     """Whether a CSR requests a certificate for a key. The server has verified its signature."""
     block = pem.first_block(csr.spec.request or b"")
     if block is None:
