@@ -1,4 +1,4 @@
-"""The metrics, their names and how to record them, and the format of the log.
+"""The metrics, their names, and how to record them.
 
 Metrics with the meaning of a Kubernetes metric have its name, so that existing dashboards and alerts work; our own
 begin with `certplane_`. Each `Telemetry` has its own registry: two planes in one process do not mix their metrics.
@@ -7,15 +7,9 @@ begin with `certplane_`. Each `Telemetry` has its own registry: two planes in on
 from __future__ import annotations
 
 import bisect
-import contextlib
-import datetime
 import itertools
-import json
-import logging
-import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import prometheus_client
 from prometheus_client import (
@@ -525,57 +519,3 @@ class _Queues(registry.Collector):
             _Times.total([queue.waiting for queue in queues]).add_to(waiting, labels)
             _Times.total([queue.working for queue in queues]).add_to(working, labels)
         yield from (depth, adds, retries, unfinished, longest, waiting, working)
-
-
-# --- the log ------------------------------------------------------------------------------------------------------
-
-_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
-
-
-#: Maximum characters of a message or a value, and of a traceback: they quote requests of unauthenticated clients.
-_MAX_TEXT_LENGTH: Final = 2048
-_MAX_TRACEBACK_LENGTH: Final = 32 * 1024
-
-
-class _Formatter(logging.Formatter):
-    """One line per event: time, level, logger, message, and the extra fields as key=value."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = {key: value for key, value in vars(record).items() if key not in _STANDARD}
-        moment = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
-        time = moment.isoformat(timespec="milliseconds")[:23] + "Z"
-        text = formatting.shorten(record.getMessage(), _MAX_TEXT_LENGTH)
-        parts = [time, record.levelname, record.name + ":", _one_line(text)]
-        parts += [f"{key}={_value(value)}" for key, value in fields.items()]
-        line = " ".join(parts)
-        if record.exc_info:
-            line += "\n" + formatting.shorten(self.formatException(record.exc_info), _MAX_TRACEBACK_LENGTH)
-        return line
-
-
-def _one_line(text: str) -> str:
-    return text.replace("\r", "\\r").replace("\n", "\\n")
-
-
-_PLAIN: Final = re.compile(r"[\w./:@+-]+")
-
-
-def _value(value: object) -> str:
-    text = formatting.shorten(str(value), _MAX_TEXT_LENGTH)
-    return text if _PLAIN.fullmatch(text) else json.dumps(text)
-
-
-@contextlib.contextmanager
-def logging_to(stream: TextIO = sys.stderr, level: str = "INFO") -> Iterator[None]:
-    """Write the log of this process to a stream while the block runs."""
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(_Formatter())
-    root = logging.getLogger()
-    previous_level = root.level
-    root.addHandler(handler)
-    root.setLevel(level)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(previous_level)

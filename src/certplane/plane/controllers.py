@@ -17,7 +17,7 @@ import socket
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Final
 
-from certplane import errors, files, reload, resources, telemetry
+from certplane import errors, files, logs, reload, resources, telemetry
 from certplane.client import api, discovery, kubeconfig
 from certplane.client.credentials import CredentialProblem
 from certplane.client.kubeconfig import ClientConfig
@@ -274,7 +274,7 @@ async def _monitored(settings: Settings, runner: ControllerRunner, clock: Clock)
 def run(settings: Settings) -> int:
     """`certplane controllers`: the whole process, and its exit code. Raises SetupError."""
     os.umask(0o077)
-    with telemetry.logging_to(level=settings.log_level):
+    with logs.logging_to(level=settings.log_level):
         try:
             listeners.run(_run(settings, SystemClock()))
             return 0

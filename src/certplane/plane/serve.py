@@ -15,7 +15,7 @@ import socket
 from collections.abc import Sequence
 from typing import Final
 
-from certplane import files, reload, resources, telemetry, timestamps
+from certplane import files, logs, reload, resources, timestamps
 from certplane.access import authn, tokens
 from certplane.clock import Clock, SystemClock
 from certplane.config import servesettings
@@ -489,5 +489,5 @@ def run(settings: Settings) -> None:
     """`certplane serve`: the whole process. Raises SetupError."""
     # No other user may read new files, including those that libraries create.
     os.umask(0o077)
-    with telemetry.logging_to(level=settings.log_level), notifier(settings.ready_file) as service_notifier:
+    with logs.logging_to(level=settings.log_level), notifier(settings.ready_file) as service_notifier:
         listeners.run(_run(settings, SystemClock(), service_notifier))

@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from certplane import errors, telemetry
+from certplane import errors, logs
 from certplane.access import authn
 from certplane.golang import pem
 from certplane.meta import context
@@ -113,7 +113,7 @@ def test_certificate_names_do_not_forge_log_lines():
     """Names in the log are quoted and shortened."""
     server, stream = Server(), io.StringIO()
     forged = chains.certificate(LEAF | {"subject": "x\n2026-01-01 INFO forged " * 500, "signer": 9})
-    with telemetry.logging_to(stream), pytest.raises(errors.Unauthorized):
+    with logs.logging_to(stream), pytest.raises(errors.Unauthorized):
         server.authenticate(forged)
     (line,) = stream.getvalue().splitlines()
     assert "forged" in line
