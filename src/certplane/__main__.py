@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-_LONG_RUNNING = ("controllers", "serve")
+_LONG_RUNNING = (["agent", "run"], ["controllers"], ["serve"])
 #: Options that may precede the command. `cli.options` defines them.
 _OPTIONS = ("--kubeconfig", "--context")
 _STOPPING = {signal.SIGTERM, signal.SIGINT}
@@ -18,7 +18,8 @@ _STOPPING = {signal.SIGTERM, signal.SIGINT}
 
 def main() -> None:
     """Run the command of `sys.argv`, and exit with its exit code."""
-    is_long_running = _command(sys.argv[1:]) in _LONG_RUNNING
+    words = _words(sys.argv[1:])
+    is_long_running = any(words[: len(command)] == command for command in _LONG_RUNNING)
     if is_long_running:
         _install_handlers()
     try:
@@ -35,15 +36,16 @@ def main() -> None:
                 signal.signal(number, signal.SIG_IGN)
 
 
-def _command(arguments: list[str]) -> str:
-    """The name of the command, which options with a value may precede; empty if there is none."""
+def _words(arguments: list[str]) -> list[str]:
+    """The arguments without options: first the command, which options with a value may precede."""
+    words = []
     left = iter(arguments)
     for argument in left:
         if argument in _OPTIONS:
             next(left, None)
         elif not argument.startswith("-"):
-            return argument
-    return ""
+            words.append(argument)
+    return words
 
 
 def _install_handlers() -> None:

@@ -67,6 +67,17 @@ class Pair:
     facts: Facts
     path: pathlib.Path
 
+    @property
+    def saved(self) -> datetime.datetime:
+        """When the pair was saved, by its file name; the beginning of its validity, if the name does not tell."""
+        found = re.search(rf"({_TIME_PATTERN})\.pem\Z", self.path.name)
+        if found is None:
+            return self.facts.not_before
+        try:
+            return datetime.datetime.strptime(found[1], _TIME_FORMAT).replace(tzinfo=datetime.UTC)
+        except ValueError:
+            return self.facts.not_before
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pending:

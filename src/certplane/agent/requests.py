@@ -6,6 +6,7 @@ already is ours if its public key is.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 from typing import Final
@@ -112,9 +113,9 @@ def _is_for(csr: CSR, key: bytes) -> bool:
     return len(fields) > 2 and fields[2] == keys.spki(keys.from_pem(key))
 
 
-def validity(facts: Facts) -> Validity:
-    """What the rotation needs to know about a certificate."""
-    return Validity(facts.serial, facts.not_before.timestamp(), facts.not_after.timestamp())
+def validity(facts: Facts, obtained: datetime.datetime) -> Validity:
+    """What the rotation needs to know about a certificate. `obtained` is when it was stored."""
+    return Validity(facts.serial, facts.not_before.timestamp(), facts.not_after.timestamp(), obtained.timestamp())
 
 
 def is_as_configured(facts: Facts, settings: CertificateSettings) -> bool:

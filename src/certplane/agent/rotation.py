@@ -264,8 +264,8 @@ class Phase(enum.Enum):
 
 @dataclasses.dataclass(slots=True)
 class Status:
-    """What a rotation knows. `renewal` is the next renewal, in POSIX seconds; `failures` counts since the last success,
-    `renewals` since the start; `problem` is empty if there is none.
+    """What a rotation knows. `renewal` is the next renewal, in POSIX seconds; `problem` is empty if there is none.
+    `failures` counts since the last success, `errors` and `renewals` since the start.
     """
 
     phase: Phase = Phase.STARTING
@@ -274,6 +274,7 @@ class Status:
     csr_name: str = ""
     problem: str = ""
     failures: int = 0
+    errors: int = 0
     renewals: int = 0
     #: How long the last replaced certificate was in use, in seconds: the kubelet's metric of rotation.
     last_age: float | None = None
@@ -363,7 +364,7 @@ class Rotation:
             if notice.concerns(validity, self._policy.signer) and validity.not_before < seen:
                 due = min(due, schedule.noticed_time(validity, notice, seen))
         if not self._is_as_configured:
-            due = min(due, validity.not_before + _QUIET_SECONDS)
+            due = min(due, validity.start + _QUIET_SECONDS)
         return schedule.wait_for_window(validity, times.window, due)
 
     def _take(self, event: Event) -> None:
@@ -401,6 +402,7 @@ class Rotation:
             self._is_rejected = not self._is_rejected
         pause = min(_FIRST_PAUSE * 2.0 ** min(self.status.failures, 20), _LONGEST_PAUSE)
         self.status.failures += 1
+        self.status.errors += 1
         yield from self._pause(max(pause * (0.5 + self._random()), retry_after * (1.0 + self._random() / 2)))
 
     def _succeed(self) -> None:
@@ -446,6 +448,9 @@ class Rotation:
         self._now = event.now
         if not isinstance(event, Submitted):
             yield from self._fail(event)
+            if isinstance(event, Refused) and event.code == 409:
+                # Somebody else has created a CSR of this name.
+                yield from self._discard()
             return False
         self._csr = (event.name, event.uid)
         self._succeed()
@@ -501,6 +506,7 @@ class Rotation:
         yield from self._discard()
         self.status.phase = Phase.GIVEN_UP
         self.status.problem = _give_up_text(name, event)
+        self.status.errors += 1
         self._denials += 1
         low, first, longest = _DENIED_SECONDS
         pause = min(first * 2.0 ** min(self._denials - 1, 20), longest)
@@ -548,7 +554,8 @@ class Rotation:
     def _check_new(self, event: Saved) -> None:
         """A certificate that would have to be renewed at once must not be requested again and again."""
         if self._due(self._now.wall) <= self._now.wall:
-            self._quiet_until = self._now.steady + _QUIET_SECONDS
+            left = event.validity.not_after - self._now.wall
+            self._quiet_until = self._now.steady + (min(_QUIET_SECONDS, left / 4) if left > 0 else _QUIET_SECONDS)
             self.status.problem = (
                 "the new certificate would have to be renewed at once: compare the clock of this host with that of the "
                 "signer"

@@ -25,15 +25,24 @@ _EARLIEST: Final = 0.5
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Validity:
-    """What the decisions need to know about a certificate. `serial` is in hex."""
+    """What the decisions need to know about a certificate. `serial` is in hex; `obtained` is when it was stored, 0 if
+    that is not known. Its lifetime is counted from then: signers let certificates begin five minutes earlier, which is
+    more than the whole life of one for a test.
+    """
 
     serial: str
     not_before: float
     not_after: float
+    obtained: float = 0.0
+
+    @property
+    def start(self) -> float:
+        """From when its lifetime is counted."""
+        return self.obtained if self.not_before < self.obtained < self.not_after else self.not_before
 
     @property
     def lifetime(self) -> float:
-        return self.not_after - self.not_before
+        return self.not_after - self.start
 
     def contains(self, moment: float) -> bool:
         """Whether the certificate is valid at a time."""
@@ -41,7 +50,7 @@ class Validity:
 
     def at(self, part: float) -> float:
         """The time at which a part of the lifetime has passed."""
-        return self.not_before + self.lifetime * part
+        return self.start + self.lifetime * part
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from certplane.x509 import privatekeys
 
 #: Each command is in a module of the same name.
 _COMMANDS: Final = (
-    "audit", "certs", "controllers", "csr", "kubeconfig", "serve", "signer", "token", "version", "wait"
+    "agent", "audit", "certs", "controllers", "csr", "kubeconfig", "serve", "signer", "token", "version", "wait"
 )  # fmt: skip
 
 

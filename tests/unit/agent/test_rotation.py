@@ -199,6 +199,15 @@ def test_another_csr_of_the_same_name():
     assert story.send(Fetched, Outcome.REPLACED) == Discard()
 
 
+def test_a_name_that_is_taken():
+    """The key, from which the name is derived, is given up."""
+    story = Story()
+    story.load(has_pending=True)
+    story.send(Refused, 409, "another CSR has the name")
+    assert story.wake() == (2.0, Discard())
+    assert story.send(Done) == Prepare()
+
+
 # --- denial -------------------------------------------------------------------------------------------------------
 
 
@@ -481,3 +490,31 @@ def test_a_clock_that_is_slow():
     story.send(Done)
     assert story.status.problem == "the new certificate is not valid yet: the clock of this host is probably slow"
     assert story.command.wall == renewal_time(early, RenewalTimes())
+
+
+@pytest.mark.parametrize("life", [5, 60, 120])
+def test_short_lives_with_an_early_begin(life):
+    """Signers let certificates begin five minutes earlier: those of a test are renewed in time all the same."""
+    story = Story()
+    story.load()
+    for _ in range(3):
+        story.submit()
+        validity = Validity("9", story.now.wall - 300, story.now.wall + life, story.now.wall)
+        story.send(Fetched, Outcome.ISSUED, "", b"pem", validity)
+        story.send(Saved, validity)
+        story.send(Done)
+        assert story.status.problem == ""
+        assert 0.7 * life <= story.status.renewal - story.now.wall <= 0.9 * life
+
+
+def test_a_certificate_that_ends_soon_is_renewed_before():
+    """Also if the signer gives less time than is left until the renewal: the pause is a part of what is left."""
+    story = Story()
+    story.load()
+    story.send(Noticed, Notice(START.wall + 1e6, START.wall - 1))
+    story.submit()
+    validity = Validity("9", story.now.wall - DAY, story.now.wall + 100)
+    story.send(Fetched, Outcome.ISSUED, "", b"pem", validity)
+    story.send(Saved, validity)
+    story.send(Done)
+    assert story.wake_until(Prepare) == 25
