@@ -13,9 +13,10 @@ must not keep the certificate from being renewed.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Generator
 from typing import Final
+
+import msgspec
 
 _FIRST_PAUSE: Final = 2.0
 _LONGEST_PAUSE: Final = 3600.0
@@ -27,30 +28,25 @@ _PROBE_SECONDS: Final = 3600.0
 # --- commands -----------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class WriteOutputs:
+class WriteOutputs(msgspec.Struct, frozen=True):
     """Write the files that differ. Answered by Done or Failed."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RunHook:
+class RunHook(msgspec.Struct, frozen=True):
     """Run one hook, by its number. Answered by Done or Failed."""
 
     number: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class MarkDone:
+class MarkDone(msgspec.Struct, frozen=True):
     """Store that the hooks were run. Answered by Done or Failed."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(msgspec.Struct, frozen=True):
     """Compare what the endpoint serves with the current certificate. Answered by Done or Failed."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """Wait some seconds; infinity: for a new certificate only. Answered by Woken or Changed."""
 
     seconds: float
@@ -62,27 +58,23 @@ Command = WriteOutputs | RunHook | MarkDone | Probe | Wait
 # --- events -------------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Done:
+class Done(msgspec.Struct, frozen=True):
     """The command was carried out. For WriteOutputs: `hooks_due` says whether hooks are due."""
 
     hooks_due: bool = False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """It was not; `message` says why."""
 
     message: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Woken:
+class Woken(msgspec.Struct, frozen=True):
     """The time has passed."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(msgspec.Struct, frozen=True):
     """There is a new certificate."""
 
 
@@ -90,8 +82,7 @@ Event = Done | Failed | Woken | Changed
 Steps = Generator[Command, Event, None]
 
 
-@dataclasses.dataclass(slots=True)
-class Status:
+class Status(msgspec.Struct):
     """Problems of each step; empty if there are none. `is_served` is None before the endpoint was looked at."""
 
     outputs: str = ""

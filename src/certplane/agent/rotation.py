@@ -22,10 +22,11 @@ The rules, most of them those of the kubelet (client-go `util/certificate/certif
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from collections.abc import Callable, Generator
 from typing import Final, NoReturn
+
+import msgspec
 
 from certplane.agent import schedule
 from certplane.agent.schedule import Notice, RenewalTimes, Validity
@@ -35,7 +36,7 @@ _HOUR: Final = 3600.0
 _QUIET_SECONDS: Final = _HOUR
 _FIRST_PAUSE: Final = 2.0
 _LONGEST_PAUSE: Final = 300.0
-#: A CSR is looked up after a tenth of the time that it has been waited for, within these limits.
+#: A CSR is looked up after a third of the time that it has been waited for, within these limits.
 _POLL_SECONDS: Final = (1.0, 120.0)
 #: After a denial or a failure: one hour, then longer; sooner, if the certificate would expire.
 _DENIED_SECONDS: Final = (600.0, 1 * _HOUR, 6 * _HOUR)
@@ -44,23 +45,21 @@ _ABANDONED_SECONDS: Final = 25 * _HOUR
 #: The first request of an agent without a certificate is delayed by up to this time, and that of an agent whose
 #: certificate has expired by up to the second: then the rest of a fleet probably waits, too.
 _START_SECONDS: Final = 2.0
-_EXPIRED_SECONDS: Final = 60.0
+_EXPIRED_SECONDS: Final = 120.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(msgspec.Struct, frozen=True):
     """A time: `wall` in POSIX seconds, `steady` in seconds of the monotonic clock."""
 
     wall: float
     steady: float
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """What the configuration says. `is_identity`: the agent authenticates with this certificate."""
 
     signer: str
-    times: RenewalTimes = dataclasses.field(default_factory=RenewalTimes)
+    times: RenewalTimes = msgspec.field(default_factory=RenewalTimes)
     is_identity: bool = False
 
 
@@ -90,13 +89,11 @@ class Outcome(enum.Enum):
 # --- commands -----------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Load:
+class Load(msgspec.Struct, frozen=True):
     """Read what is stored. Answered by Loaded or StoreFailed."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """Wait until one of two times: `wall` on the wall clock, `steady` on the monotonic clock; infinity for none.
     Answered by Woken, or earlier by RenewNow or Noticed.
     """
@@ -105,13 +102,11 @@ class Wait:
     steady: float
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Prepare:
+class Prepare(msgspec.Struct, frozen=True):
     """Generate a key and store it as pending. Answered by Done or StoreFailed."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Submit:
+class Submit(msgspec.Struct, frozen=True):
     """Create a CSR for the pending key, unless it exists, and store its name and UID. Answered by Submitted, Refused,
     Unreachable or StoreFailed.
     """
@@ -119,8 +114,7 @@ class Submit:
     credentials: Credentials
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(msgspec.Struct, frozen=True):
     """Read the CSR. Answered by Fetched, Refused or Unreachable."""
 
     credentials: Credentials
@@ -128,20 +122,17 @@ class Fetch:
     uid: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Save:
+class Save(msgspec.Struct, frozen=True):
     """Make a certificate and the pending key the current pair. Answered by Saved or StoreFailed."""
 
     certificate: bytes
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Discard:
+class Discard(msgspec.Struct, frozen=True):
     """Remove the pending key. Answered by Done or StoreFailed."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Install:
+class Install(msgspec.Struct, frozen=True):
     """The current pair was replaced: have it installed (`installation`), without waiting for it. Answered by Done."""
 
 
@@ -151,15 +142,13 @@ Command = Load | Wait | Prepare | Submit | Fetch | Save | Discard | Install
 # --- events -------------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """Something that has happened. `now` is when."""
 
     now: Moment
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Loaded(Event):
+class Loaded(Event, frozen=True):
     """What is stored: the current certificate, whether its names are those that are configured, and the pending key
     with name and UID of its CSR, which are empty until it is created.
     """
@@ -171,13 +160,11 @@ class Loaded(Event):
     csr_uid: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Woken(Event):
+class Woken(Event, frozen=True):
     """The time has come."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RenewNow(Event):
+class RenewNow(Event, frozen=True):
     """An operator wants a new certificate. With `new_key`, the key of a request under way is not used any more: it may
     have been disclosed with the current one.
     """
@@ -185,28 +172,24 @@ class RenewNow(Event):
     new_key: bool = False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Noticed(Event):
+class Noticed(Event, frozen=True):
     """The administrator's notice has changed. None: there is none any more."""
 
     notice: Notice | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Done(Event):
+class Done(Event, frozen=True):
     """The command was carried out."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Submitted(Event):
+class Submitted(Event, frozen=True):
     """The CSR exists."""
 
     name: str
     uid: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Refused(Event):
+class Refused(Event, frozen=True):
     """The server refused a request. `retry_after` is in seconds, 0 for none."""
 
     code: int
@@ -214,15 +197,13 @@ class Refused(Event):
     retry_after: float = 0.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Unreachable(Event):
+class Unreachable(Event, frozen=True):
     """There was no answer. The request may have been executed all the same."""
 
     message: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Fetched(Event):
+class Fetched(Event, frozen=True):
     """The state of the CSR; reason and message of its denial or failure; for an issued one the certificate, with its
     validity, which is None if the certificate cannot be used: then `message` says why.
     """
@@ -233,16 +214,14 @@ class Fetched(Event):
     validity: Validity | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Saved(Event):
+class Saved(Event, frozen=True):
     """The certificate is current, and the pending key is gone."""
 
     validity: Validity
     is_as_configured: bool = True
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class StoreFailed(Event):
+class StoreFailed(Event, frozen=True):
     """The disk is full, or files cannot be used."""
 
     message: str
@@ -262,8 +241,7 @@ class Phase(enum.Enum):
     GIVEN_UP = "Denied"
 
 
-@dataclasses.dataclass(slots=True)
-class Status:
+class Status(msgspec.Struct):
     """What a rotation knows. `renewal` is the next renewal, in POSIX seconds; `problem` is empty if there is none.
     `failures` counts since the last success, `errors` and `renewals` since the start.
     """
@@ -420,6 +398,8 @@ class Rotation:
                 yield from self._wait_for_window()
                 if not (yield from self._create()):
                     continue
+                # No signer is so fast that the answer would be there already.
+                yield from self._pause(_POLL_SECONDS[0] * (0.75 + self._random() / 2))
             fetched = yield from self._await_issue()
             if fetched is None:
                 return
@@ -453,6 +433,7 @@ class Rotation:
                 yield from self._discard()
             return False
         self._csr = (event.name, event.uid)
+        self.status.phase, self.status.csr_name = Phase.PENDING, event.name
         self._succeed()
         return True
 
@@ -477,7 +458,7 @@ class Rotation:
             waited = self._now.steady - start
             if event.outcome in (Outcome.PENDING, Outcome.APPROVED) and waited < _ABANDONED_SECONDS:
                 low, high = _POLL_SECONDS
-                yield from self._pause(min(max(waited / 10, low), high) * (0.75 + self._random() / 2))
+                yield from self._pause(min(max(waited / 3, low), high) * (0.75 + self._random() / 2))
                 continue
             if event.outcome is Outcome.GONE:
                 yield from self._lose()

@@ -9,10 +9,11 @@ range, the first one after it or the last one before it is used, and where there
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Iterator
 from typing import Final
+
+import msgspec
 
 _DAY: Final = 86400
 _WEEK: Final = 7 * _DAY
@@ -23,8 +24,7 @@ _LATEST: Final = 0.95
 _EARLIEST: Final = 0.5
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Validity:
+class Validity(msgspec.Struct, frozen=True):
     """What the decisions need to know about a certificate. `serial` is in hex; `obtained` is when it was stored, 0 if
     that is not known. Its lifetime is counted from then: signers let certificates begin five minutes earlier, which is
     more than the whole life of one for a test.
@@ -53,8 +53,7 @@ class Validity:
         return self.start + self.lifetime * part
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """A weekly maintenance window, in UTC. `days` are 0 (Monday) to 6; `start` is in seconds after midnight, `duration`
     in seconds, at most a day.
     """
@@ -78,8 +77,7 @@ class Window:
         return next(self.openings(moment, moment + 2 * _WEEK))[0]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RenewalTimes:
+class RenewalTimes(msgspec.Struct, frozen=True):
     """The range of a certificate's lifetime in which it is renewed, and the maintenance window, if there is one."""
 
     first: float = 0.7
@@ -87,8 +85,7 @@ class RenewalTimes:
     window: Window | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(msgspec.Struct, frozen=True):
     """An administrator's request: certificates issued before `issued_before` are to be renewed until `renew_before`.
     `signers` limits it to some signers, given by name or as DOMAIN/*; empty: all.
     """

@@ -45,6 +45,7 @@ class Story(Playbook):
     """A rotation, with shortcuts for what usually happens."""
 
     def __init__(self, *, window=None, is_identity=True, random=0.5):
+        self.random = random
         self.rotation = Rotation(Policy(SIGNER, RenewalTimes(window=window), is_identity), lambda: random)
         super().__init__(self.rotation.steps())
 
@@ -60,7 +61,9 @@ class Story(Playbook):
         """From the first Wait, or Prepare, to the first Fetch."""
         self.wake_until(Prepare)
         assert isinstance(self.send(Done), Submit)
-        return self.send(Submitted, name, f"uid-{name}")
+        self.send(Submitted, name, f"uid-{name}")
+        assert self.wake()[0] == pytest.approx(0.75 + self.random / 2)
+        return self.command
 
     def issue(self, serial="9", days=10, **fields):
         """From Fetch to the next Wait. Returns the validity of the new certificate."""
@@ -77,8 +80,9 @@ def test_the_first_certificate():
     assert story.load() == Wait(START.wall + 1.0, START.steady + 1.0)
     assert story.wake() == (1.0, Prepare())
     assert story.send(Done) == Submit(BOOTSTRAP)
-    assert story.send(Submitted, "node-1", "u") == Fetch(BOOTSTRAP, "node-1", "u")
-    assert story.status.phase is Phase.PENDING
+    story.send(Submitted, "node-1", "u")
+    assert (story.status.phase, story.status.csr_name) == (Phase.PENDING, "node-1")
+    assert story.wake() == (1.0, Fetch(BOOTSTRAP, "node-1", "u"))
     validity = story.issue()
     due = renewal_time(validity, RenewalTimes())
     assert story.command == Wait(due, story.now.steady + due - story.now.wall)
@@ -105,10 +109,10 @@ def test_a_certificate_for_something_else_is_no_identity():
 
 
 def test_an_expired_certificate():
-    """After a long outage, the agent uses its bootstrap credentials, after a pause of up to a minute."""
+    """After a long outage, the agent uses its bootstrap credentials, after a pause of up to two minutes."""
     story = Story()
     story.load(EXPIRED)
-    assert story.wake() == (30.0, Prepare())
+    assert story.wake() == (60.0, Prepare())
     assert story.send(Done) == Submit(BOOTSTRAP)
 
 
@@ -188,6 +192,7 @@ def test_a_csr_that_was_deleted():
         pauses.append(seconds)
         assert command == Submit(BOOTSTRAP)
         story.send(Submitted, "node-1", "u")
+        story.wake()
     assert pauses == [30, 60, 120, 240, 480, 960, 1920, 3600, 3600]
 
 
