@@ -31,7 +31,8 @@ HOMES = {
     "click": ("cli",),
     "jwt": ("access/tokens.py",),
     "prometheus_client": ("telemetry.py",),
-    "ssl": ("client",),
+    # The probe reads the certificates of endpoints that are no API servers.
+    "ssl": ("client", "agent/probe.py"),
     "aiohttp": ("client/remote.py",),
     "pytest": ("pytest_plugin.py",),
     "yarl": ("client/remote.py",),
