@@ -169,7 +169,7 @@ def _find_certificate(received: bytes) -> bytes:
 
 
 def _reason(error: OSError) -> str:
-    """asyncio's own text has all addresses of a name that was tried."""
+    """The reason alone: asyncio's own text has all addresses of a name that was tried."""
     if isinstance(error, socket.gaierror) or not error.errno:
         return error.strerror or str(error)
     return os.strerror(error.errno)
