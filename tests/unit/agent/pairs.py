@@ -35,8 +35,8 @@ def _name(common_name):
 class CA:
     """A CA that issues certificates."""
 
-    def __init__(self, name="root", start=NOW, lifetime=3650 * DAY, parent=None):
-        self.key = new_key()
+    def __init__(self, name="root", start=NOW, lifetime=3650 * DAY, parent=None, key=None):
+        self.key = key or new_key()
         self.name = _name(name)
         issuer, signing_key = (parent.name, parent.key) if parent else (self.name, self.key)
         builder = _builder(self.name, issuer, self.key, start, lifetime)

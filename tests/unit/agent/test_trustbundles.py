@@ -6,6 +6,7 @@ import os
 import stat
 
 import pytest
+
 from certplane.agent import kinds, trustbundles
 from certplane.agent.settings import ConfigMapKey, TrustBundle
 from certplane.agent.trustbundles import BundleProblem
@@ -85,9 +86,10 @@ def test_chains_with_intermediates_are_followed(old, new):
 
 def test_a_cross_signed_chain_does_not_depend_on_the_old_ca(old, new):
     """It leads to the new one as well."""
-    cross = pairs.CA("kubernetes", parent=old)
-    cross.key = new.key
+    cross = pairs.CA("kubernetes", parent=old, key=new.key)
     leaf = _leaf(new)
+    unrelated = pairs.CA("other").pem
+    assert unrelated + old.pem == trustbundles.merge(old.pem, unrelated, [leaf + cross.pem]).content
     assert new.pem == trustbundles.merge(old.pem, new.pem, [leaf + cross.pem]).content
 
 
