@@ -222,7 +222,11 @@ def run(path: pathlib.Path) -> int:
             asyncio.run(_run(path, settings, SystemClock()))
         except* (SetupError, StoreProblem) as group:
             error = _first(group)
-            raise error if isinstance(error, SetupError) else SetupError(str(error)) from None
+            raise (
+                error
+                if isinstance(error, SetupError)
+                else SetupError(str(error), ("check the directory of the certificate and the free disk space",))
+            ) from None
     return 0
 
 

@@ -68,7 +68,7 @@ class AgentStatus(msgspec.Struct, rename="camel", kw_only=True):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AskedRenewal:
-    """A renewal that an operator asks for. `time` tells it from a former one."""
+    """A renewal that an operator asks for. `time` distinguishes it from a former one."""
 
     new_key: bool
     time: int

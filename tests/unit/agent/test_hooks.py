@@ -197,6 +197,8 @@ async def test_a_signal_reaches_the_process(process, tmp_path):
         (str(os.getpid()), f"holds the id {os.getpid()}, which cannot be the process to signal"),
         ("999999999", "holds the id 999999999, but there is no such process"),
     ],
+    # The processes that share the tests have to agree on their names.
+    ids=["empty", "negative", "two", "long", "zero", "init", "own", "none"],
 )
 async def test_no_other_process_gets_a_signal(content, problem, tmp_path):
     """Neither all processes of a user, nor the agent or init."""
