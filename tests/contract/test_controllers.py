@@ -16,6 +16,7 @@ from certplane.controllers.approving import signerrules
 from certplane.controllers.approving.kubeletserving import approver, rules
 from certplane.controllers.cleanup import csrcleaner, podrequestcleaner
 from certplane.controllers.publishing import clustertrustbundle, rootcacertpublisher
+from certplane.controllers.runtime.eventwriter import EventWriter
 from certplane.controllers.signing import signer, signersfile
 from certplane.meta import context
 from certplane.plane import controllerset
@@ -73,6 +74,7 @@ async def run_controllers(transport, tmp_path, enabled, **loaded):
                 client=functools.cache(lambda name: server.client(account(name))),
                 reader=server.client(MANAGER),
                 clock=clock,
+                events=EventWriter(server.client(account(controllerset.CERTIFICATE_ACCOUNT)), clock),
                 telemetry=telemetry.Telemetry(),
                 # `certplane controllers` has no store: the requests themselves hold the records.
                 journal=journal.Journal(memory.MemoryStore()) if transport == "in-process" else None,

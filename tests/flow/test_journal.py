@@ -12,6 +12,7 @@ import pytest
 
 from certplane import signernames, telemetry, testing
 from certplane.client import informer
+from certplane.controllers.runtime.eventwriter import EventWriter
 from certplane.controllers.signing import records, signer
 from certplane.plane import controllerset
 from certplane.plane.controllerconfig import ControllerConfig
@@ -103,6 +104,7 @@ async def remote_signing(plane, signers):
         context = controllerset.ControllerContext(
             config=ControllerConfig(signers=signers), client=lambda _: client, reader=client, clock=plane.clock,
             telemetry=telemetry.Telemetry(), journal=None, threads=threads,
+            events=EventWriter(client, plane.clock),
         )  # fmt: skip
         runs = controllerset.build_controllers(context, {signer.NAME}).values()
         tasks = [asyncio.ensure_future(run()) for run in runs]
