@@ -123,6 +123,24 @@ async def test_repeated_decisions_share_an_event():
         task.cancel()
 
 
+async def test_a_repeated_event_is_created_again_after_its_deletion():
+    """Events are deleted an hour after their last change."""
+    async with flow.running(controllers=frozenset()) as plane:
+        admin = plane.client(flow.ADMIN)
+        csr = await admin.create(csrs.RESOURCE, flow.new_csr())
+        writer = eventwriter.EventWriter(admin, plane.clock)
+        recorder = decisions.DecisionRecorder(writer, plane.telemetry)
+        task = asyncio.ensure_future(writer.run())
+        recorder.record(csr, decisions.NOT_ISSUED, "TestReason", "first")
+        await _eventually_events(plane, 1)
+        (event,) = (await admin.list(events.RESOURCE, "default")).items
+        await admin.delete(events.RESOURCE, event.metadata.name, "default")
+        await plane.clock.advance(301)
+        recorder.record(csr, decisions.NOT_ISSUED, "TestReason", "second")
+        assert [(decisions.NOT_ISSUED, "TestReason", "Warning", 1)] == await _eventually_events(plane, 1)
+        task.cancel()
+
+
 async def test_requests_with_invalid_event_names_have_events():
     """The names of kubelets' requests contain upper-case letters and underscores."""
     async with flow.running() as plane:

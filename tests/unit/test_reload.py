@@ -53,6 +53,17 @@ def write(paths, content):
         path.write_bytes(content)
 
 
+async def test_files_that_the_process_has_written_are_applied_at_once(reloader, recorder, pair):
+    """No second check is needed; the next one finds nothing new."""
+    write(pair, b"2")
+    await reloader.reload("another group")
+    assert [b"1"] == recorder.applied
+    await reloader.reload("serving certificate")
+    await reloader.check()
+    await reloader.check()
+    assert [b"1", b"2"] == recorder.applied
+
+
 async def test_new_content_is_applied_when_two_checks_read_the_same(reloader, recorder, pair):
     """So a file that is being written is not applied."""
     await reloader.check()

@@ -1,4 +1,4 @@
-"""Where the certificates are that a process works with: files, kubeconfigs, what TLS uses now, the CAs of signers.
+"""Where the certificates are that a process works with: files, kubeconfigs, what TLS uses, the CAs of signers.
 
 Each function returns a source for `expirations`. Files are read in a thread: a file system that does not respond must
 not block the event loop. A file that does not exist holds no certificate; whoever needs it reports that.
@@ -13,7 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from certplane import files
+from certplane.client.credentials import CredentialProblem, StoredCredentials
+from certplane.client.kubeconfig import ClientConfig
 from certplane.errors import SetupError
+from certplane.golang import pem
 from certplane.kubeadm import kubeconfig
 from certplane.kubeadm.kubeconfig import KubeconfigUser
 from certplane.plane import expirations
@@ -67,9 +70,37 @@ def from_memory(name: str, path: pathlib.Path, certificate: Callable[[], bytes],
     """The first certificate of a PEM text that is in use, and was read from a file."""
 
     async def get() -> Items:
-        return expirations.named(name, path, validity.from_pem(certificate())[:1], remedy)
+        return _parse(name, path, remedy, certificate())
 
     return get
+
+
+def from_client(config: ClientConfig, remedy: str) -> Source:
+    """The client certificate of a kubeconfig, under the name "client". An exec plugin is not run for this."""
+
+    async def get() -> Items:
+        source = config.current().source
+        if not isinstance(source, StoredCredentials):
+            return []
+        try:
+            certificate = (await source.identity()).certificate
+        except CredentialProblem as error:
+            return [Unreadable("client", str(error))]
+        return _parse("client", f"the client certificate for {config.host}", remedy, certificate)
+
+    return get
+
+
+def _parse(name: str, path: object, remedy: str, certificate: bytes) -> Items:
+    """The first certificate of a PEM text."""
+    try:
+        return expirations.named(name, path, validity.from_pem(certificate)[:1], remedy)
+    except CertificateError as error:
+        return [Unreadable(name, f"{path} cannot be used: {error}")]
+
+
+def _pem(certificate: bytes) -> bytes:
+    return pem.encode("CERTIFICATE", certificate)
 
 
 def from_signers(config: ControllerConfig) -> Source:
@@ -78,9 +109,10 @@ def from_signers(config: ControllerConfig) -> Source:
     async def get() -> Items:
         authorities = {name: signer.ca_certificate for name, signer in config.all_signers().items()}
         return [
-            NamedCertificate(f"signer:{name}", "the CA of the signer", validity.from_der(certificate), _CA_REMEDY)
+            item
             for name, certificate in authorities.items()
             if certificate is not None
+            for item in _parse(f"signer:{name}", "the CA of the signer", _CA_REMEDY, _pem(certificate))
         ]
 
     return get

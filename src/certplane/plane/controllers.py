@@ -57,6 +57,7 @@ _DISCOVERY_RETRY_SECONDS: Final = 1.0
 LEADERSHIP_LOST: Final = 3
 #: How long a leader may not have renewed an expired Lease before /healthz fails, as in kube-controller-manager.
 _LEASE_GRACE_SECONDS: Final = 20.0
+_CLIENT_REMEDY: Final = "replace it in the kubeconfig, which is read again"
 _ROOT_CA_REMEDY: Final = "replace it in --root-ca-file, and restart certplane"
 #: Controllers of resources that a server may not have, and those resources.
 _OPTIONAL: Final = {
@@ -68,7 +69,15 @@ _OPTIONAL: Final = {
 class ControllerRunner:
     """Runs the controllers of this replica while it is the leader."""
 
-    def __init__(self, settings: Settings, config: ControllerConfig, transport: api.Transport, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        config: ControllerConfig,
+        transport: api.Transport,
+        clock: Clock,
+        certificates: Sequence[Source] = (),
+    ) -> None:
+        """`certificates` are announced before their end, in addition to those that the settings name."""
         self._config = config
         self._transport = PermissionReportingTransport(transport, clock)
         self._clock = clock
@@ -81,7 +90,8 @@ class ControllerRunner:
             election = _with_namespace(settings.leader_elect)
             identity = f"{socket.gethostname()}_{objects.new_uid()}"
             self._elector = LeaderElector(api.Client(self._transport), election, identity, clock)
-        self._expirations = Expirations(_certificate_sources(config), clock, self.telemetry, self._report_event)
+        sources = [*certificates, *_certificate_sources(config)]
+        self._expirations = Expirations(sources, clock, self.telemetry, self._report_event)
 
     async def run(self) -> None:
         """Run until cancelled. Raises LeadershipLost."""
@@ -237,7 +247,8 @@ async def _run(settings: Settings, clock: Clock) -> None:
         https = HTTPSTransport(client_config, _USER_AGENT)
         limits = settings.kube_api
         transport = RateLimitedTransport(https, clock, limits.qps, limits.burst) if limits.qps else https
-        runner = ControllerRunner(settings, config, transport, clock)
+        own_certificate = certificatesources.from_client(client_config, _CLIENT_REMEDY)
+        runner = ControllerRunner(settings, config, transport, clock, [own_certificate])
     received.on_reload(runner.reload_files)
     async with contextlib.aclosing(https), _monitored(settings, runner, clock):
         running, stopped = asyncio.ensure_future(runner.run()), asyncio.ensure_future(received.stopped())

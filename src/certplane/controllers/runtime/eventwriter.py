@@ -111,8 +111,8 @@ class EventWriter:
         event.last_timestamp = timestamps.rfc3339(self._clock.now())
         try:
             updated: Event = await client.update(events.RESOURCE, event)
-        except errors.NotFound:
-            # Events are deleted an hour after their last change.
+        except (errors.NotFound, errors.Conflict):
+            # Events are deleted an hour after their last change. An update could create it, but not with its UID.
             updated = await client.create(events.RESOURCE, self._new_event(report), _NAMESPACE)
         return updated
 
