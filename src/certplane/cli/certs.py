@@ -13,7 +13,6 @@ import json
 import os
 import pathlib
 import secrets
-import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -24,7 +23,7 @@ from certplane.cli import certificatelist, durations, exitcodes
 from certplane.clock import SystemClock
 from certplane.errors import SetupError
 from certplane.golang import formatting, goyaml
-from certplane.kubeadm import certificaterequests, clusterconfig, expiration, renewal
+from certplane.kubeadm import clusterconfig, expiration, renewal
 from certplane.kubeadm import layout as layouts
 from certplane.kubeadm.clusterconfig import ClusterConfig
 from certplane.kubeadm.expiration import Report
@@ -352,67 +351,35 @@ def _renew(source: _Source, entry: Entry) -> str:
 
 # --- generate-csr -------------------------------------------------------------------------------------------------
 
-#: An address for documentation (RFC 5737): nothing is sent there, the system only chooses a route.
-_ROUTED: Final = ("192.0.2.1", 9)
-
 
 @certs.command("generate-csr")
-@click.option("--config", default="", metavar="FILE", help="Configuration file of kubeadm.")
-@click.option("--cert-dir", default="", metavar="DIR", help="Where keys and requests are written.")
+@click.option("--config", metavar="FILE", help="Configuration file of kubeadm.")
+@click.option(
+    "--cert-dir",
+    metavar="DIR",
+    help=f"Where keys and requests are written. [default: certificatesDir, or {layouts.CERTIFICATES_DIRECTORY}]",
+)
 @click.option(
     "--kubeconfig-dir",
-    default=str(layouts.KUBERNETES_DIRECTORY),
-    show_default=True,
     metavar="DIR",
-    help="Where kubeconfigs and their requests are written.",
+    help=f"Where kubeconfigs and their requests are written. [default: {layouts.KUBERNETES_DIRECTORY}]",
 )
-@click.option("--data-dir", default="", metavar="DIR", help="Write into a data directory of certplane instead.")
+@click.option("--data-dir", metavar="DIR", help="Write into a data directory of certplane instead.")
 @click.option("--key-algorithm", type=click.Choice(keys.KINDS), help="Algorithm of the new keys.")
-def generate_csr(config: str, cert_dir: str, kubeconfig_dir: str, data_dir: str, key_algorithm: str | None) -> None:
+def generate_csr(key_algorithm: str | None, **options: Any) -> None:
     """Write new keys and certificate requests, for a CA that is elsewhere."""
-    settings = clusterconfig.load(pathlib.Path(config)) if config else ClusterConfig()
+    flags = _Flags.take({"kubeconfig": None, **options})
+    settings = clusterconfig.load(flags.config) if flags.config is not None else ClusterConfig()
     for warning in settings.warnings:
         _warn(warning)
-    if data_dir:
-        if config or cert_dir:
-            raise SetupError(
-                "--data-dir cannot be combined with --config and --cert-dir", ("use --data-dir for certplane only",)
-            )
-        plan = certificaterequests.plan_own(pathlib.Path(data_dir), socket.gethostname())
+    # Imported only here: it imports the names that signers must not issue, and with them all of signing.
+    writer = importlib.import_module("certplane.cli.requestwriter")
+    if flags.data_dir is not None:
+        plan = writer.plan_own(flags.data_dir)
     else:
-        directory = pathlib.Path(cert_dir) if cert_dir else settings.directory
-        plan = certificaterequests.plan_kubeadm(_with_host(settings), directory, pathlib.Path(kubeconfig_dir))
-    certificaterequests.check(plan)
-    algorithm = key_algorithm or settings.options.key_algorithm
-    click.echo(f"generating keys and CSRs in {plan.directory}")
-    for certificate in plan.certificates:
-        certificaterequests.write_certificate(plan, certificate, algorithm)
-        click.echo(f"  {certificate.name}")
-    click.echo(f"generating keys and CSRs in {plan.kubeconfig_directory}")
-    for kubeconfig in plan.kubeconfigs:
-        certificaterequests.write_kubeconfig(plan, kubeconfig, algorithm)
-        click.echo(f"  {kubeconfig.name}")
-
-
-def _with_host(settings: ClusterConfig) -> ClusterConfig:
-    """The settings, with this host's name and address where they have none. Raises SetupError."""
-    return dataclasses.replace(
-        settings,
-        node_name=settings.node_name or socket.gethostname().strip().lower(),
-        advertise_address=settings.advertise_address or _local_address(),
-    )
-
-
-def _local_address() -> str:
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect(_ROUTED)
-            return str(probe.getsockname()[0])
-    except OSError as error:
-        raise SetupError(
-            f"the address of this host cannot be determined: {files.error_text(error)}",
-            ("set localAPIEndpoint.advertiseAddress of an InitConfiguration in the file that --config names",),
-        ) from error
+        directory = flags.cert_dir or settings.directory
+        plan = writer.plan_kubeadm(settings, directory, flags.kubeconfig_dir or layouts.KUBERNETES_DIRECTORY)
+    writer.write(plan, key_algorithm or settings.options.key_algorithm)
 
 
 # --- certificate-key ----------------------------------------------------------------------------------------------

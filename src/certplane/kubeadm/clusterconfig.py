@@ -20,8 +20,9 @@ from certplane import files
 from certplane.errors import SetupError
 from certplane.golang import formatting, goyaml
 from certplane.kubeadm import layout as layouts
-from certplane.kubeadm import pki, renewal
+from certplane.kubeadm import renewal
 from certplane.x509 import keys
+from certplane.x509.issuance import selfsigned
 
 _GROUP: Final = "kubeadm.k8s.io"
 #: The periods and the key algorithm exist from v1beta4 on.
@@ -173,7 +174,7 @@ def _read_options(section: _Section) -> tuple[renewal.Options, tuple[str, ...]]:
         raise section.error("encryptionAlgorithm", algorithm, detail)
     name = "certificateValidityPeriod"
     lifetime = section.duration(name, defaults.lifetime)
-    ca_lifetime = section.duration("caCertificateValidityPeriod", pki.CA_LIFETIME)
+    ca_lifetime = section.duration("caCertificateValidityPeriod", selfsigned.CA_LIFETIME)
     prefix = f"{name}: the value {_format(lifetime)} is more than the"
     warnings = []
     if lifetime > ca_lifetime:

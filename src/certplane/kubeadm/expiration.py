@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
@@ -64,22 +65,30 @@ class Report:
 
 def collect(layout: Layout, *, tolerate_damage: bool = False) -> Report:
     """Read the certificates of a layout. Raises SetupError for one that cannot be read, unless damage is tolerated."""
+    # Several certificates have the same CA.
+    find_external = functools.cache(functools.partial(renewal.find_external, layout))
     return Report(
-        tuple(_row(_entry_row, layout, entry, tolerate_damage) for entry in layout.entries),
-        tuple(_row(_authority_row, layout, ca, tolerate_damage) for ca in layout.authorities),
+        tuple(_row(_entry_row, entry, find_external, tolerate_damage) for entry in layout.entries),
+        tuple(_row(_authority_row, ca, find_external, tolerate_damage) for ca in layout.authorities),
     )
 
 
-def _row(read: Callable[[Layout, _T], Row], layout: Layout, item: _T, tolerate_damage: bool) -> Row:
+#: Whether the key of a CA is kept elsewhere. Raises SetupError.
+_FindExternal = Callable[[CertificateAuthority], bool]
+
+
+def _row(
+    read: Callable[[_T, _FindExternal], Row], item: _T, find_external: _FindExternal, tolerate_damage: bool
+) -> Row:
     try:
-        return read(layout, item)
+        return read(item, find_external)
     except SetupError as error:
         if not tolerate_damage:
             raise
         return Row(item.name, problem=error.message)
 
 
-def _entry_row(layout: Layout, entry: Entry) -> Row:
+def _entry_row(entry: Entry, find_external: _FindExternal) -> Row:
     # As in kubeadm, only the certificate decides whether there is one.
     existing = renewal.load(entry)
     if existing is None:
@@ -88,15 +97,15 @@ def _entry_row(layout: Layout, entry: Entry) -> Row:
         entry.name,
         existing.not_after,
         entry.ca.name,
-        is_external=renewal.find_external(layout, entry.ca),
+        is_external=find_external(entry.ca),
         is_mismatched=bool(existing.key) and not existing.matches,
     )
 
 
-def _authority_row(layout: Layout, ca: CertificateAuthority) -> Row:
+def _authority_row(ca: CertificateAuthority, find_external: _FindExternal) -> Row:
     if not ca.certificate.exists():
         return Row(ca.name)
-    is_external = renewal.find_external(layout, ca)
+    is_external = find_external(ca)
     return Row(ca.name, renewal.load_ca_certificates(ca)[0].not_after, is_external=is_external)
 
 

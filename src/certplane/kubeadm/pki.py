@@ -30,8 +30,8 @@ from certplane.x509.issuance.authority import Authority
 from certplane.x509.tbs import template
 from certplane.x509.trust import certificates, clientcertificates, validity
 
-CA_LIFETIME: Final = datetime.timedelta(days=3650)
-LEAF_LIFETIME: Final = datetime.timedelta(days=365)
+CA_LIFETIME: Final = selfsigned.CA_LIFETIME
+LEAF_LIFETIME: Final = selfsigned.LEAF_LIFETIME
 _CA_NAME: Final = "kubernetes"
 
 

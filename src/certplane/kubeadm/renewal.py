@@ -44,7 +44,7 @@ from certplane import files
 from certplane.clock import Clock
 from certplane.errors import SetupError
 from certplane.golang import formatting, pem
-from certplane.kubeadm import embedded, pki
+from certplane.kubeadm import embedded
 from certplane.kubeadm.embedded import EmbeddedCredential
 from certplane.kubeadm.layout import CertificateAuthority, Entry, Layout
 from certplane.x509 import keys, signatures
@@ -67,7 +67,7 @@ class Options:
     addresses that are added to those of the existing certificate.
     """
 
-    lifetime: datetime.timedelta = pki.LEAF_LIFETIME
+    lifetime: datetime.timedelta = selfsigned.LEAF_LIFETIME
     key_algorithm: str = "RSA-2048"
     names: tuple[str, ...] = ()
 
@@ -91,11 +91,7 @@ class Existing:
     @property
     def matches(self) -> bool:
         """Whether the key is that of the certificate."""
-        try:
-            keypairs.check(self.certificate, self.key)
-        except keypairs.KeyPairError:
-            return False
-        return True
+        return keypairs.matches(self.certificate, self.key)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -270,13 +266,11 @@ def _find_external(layout: Layout, ca: CertificateAuthority) -> bool:
                 (hint,),
             )
         leaf = _parse_certificates(content, certificate, f"failure loading certificate for {title}")[0]
-        try:
-            keys.from_pem(key_content or b"")
-        except keys.InvalidKeyError as error:
-            reason = error if key_content is not None else f"open {key}: no such file or directory"
+        if key_content is None or not keypairs.is_key(key_content):
+            reason = f"open {key}: no such file or directory" if key_content is None else "it holds no private key"
             raise SetupError(
                 f"failure loading key for {base_name}: couldn't load the private key file {key}: {reason}", (hint,)
-            ) from error
+            )
         _check_issuer(leaf, trusted, f"certificate {title}", ca)
     return True
 

@@ -98,6 +98,8 @@ def _assert_refused(arguments, monkeypatch):
         ["certs", "renew", "all", "--cert-dir", LONG_PATH],
         ["certs", "renew", "all", "--cert-dir", NOT_UTF_8],
         ["certs", "generate-csr", "--config", "/"],
+        ["certs", "generate-csr", "--data-dir", ""],
+        ["certs", "generate-csr", "--cert-dir", ""],
         ["certs", "generate-csr", "--cert-dir", LONG_PATH],
         ["certs", "generate-csr", "--data-dir", "/dev/null"],
     ],

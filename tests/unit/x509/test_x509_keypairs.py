@@ -87,3 +87,19 @@ def test_errors_do_not_quote_the_key():
     assert problem(certificate(), garbage).startswith(f"{UNREADABLE}: asn1: structure error: tags don't match (16 vs")
     encrypted = private_key(encryption=serialization.BestAvailableEncryption(b"passphrase"))
     assert problem(certificate(), encrypted).startswith(f"{UNREADABLE}: asn1: structure error: tags don't match (2 vs")
+
+
+@pytest.mark.parametrize("key", [KEY, RSA], ids=["EC", "RSA"])
+def test_a_pair_is_compared_without_validating_the_key(key):
+    """`matches` is for lists; servers use `check`."""
+    assert keypairs.matches(certificate(key), private_key(key))
+    assert not keypairs.matches(certificate(key), private_key(OTHER))
+    assert keypairs.is_key(certificate(key) + private_key(key))
+
+
+@pytest.mark.parametrize("text", [b"", b"x", pem.encode("PRIVATE KEY", b"x"), pem.encode("CERTIFICATE", b"x")])
+def test_damaged_texts_are_no_keys_and_match_nothing(text):
+    """Nothing is raised."""
+    assert not keypairs.is_key(text)
+    assert not keypairs.matches(certificate(), text)
+    assert not keypairs.matches(text, private_key())

@@ -20,6 +20,9 @@ from certplane.x509.tbs import signing, template
 from certplane.x509.trust import certificates, pathcertificate
 
 BACKDATE: Final = datetime.timedelta(minutes=5)
+#: The lifetimes of kubeadm.
+CA_LIFETIME: Final = datetime.timedelta(days=3650)
+LEAF_LIFETIME: Final = datetime.timedelta(days=365)
 _LEAF_USAGES: Final = ("digital_signature", "key_encipherment")
 #: The extended key usages that Go knows; a renewal drops others.
 _KNOWN_USAGES: Final = frozenset(
