@@ -292,10 +292,11 @@ def renew(name: str, key_algorithm: str | None, **options: Any) -> int:
             f"{name} is not a valid certificate for this cluster",
             (f"there are: {', '.join(entry.name for entry in source.layout.entries)}",),
         )
-    failures = asyncio.run(_renew_all(source, entries))
-    if failures:
+    outcome = asyncio.run(_renew_all(source, entries))
+    if outcome.failures:
         return _EXIT_ERROR
-    if name == _ALL:
+    # kubeadm prints this line also if it has renewed nothing.
+    if name == _ALL and (outcome.renewed or not source.layout.is_own):
         click.echo(f"\n{_done_text(source.layout)}")
     return 0
 
@@ -312,28 +313,38 @@ def _done_text(layout: Layout) -> str:
     )
 
 
-async def _renew_all(source: _Source, entries: Sequence[Entry]) -> int:
-    """Renew some certificates, one after the other; an error of one does not keep the others from being renewed.
-    Returns how many failed.
-    """
-    failures = 0
+@dataclasses.dataclass(slots=True)
+class _Outcome:
+    """How many certificates were renewed, and how many could not be because of an error."""
+
+    renewed: int = 0
+    failures: int = 0
+
+
+async def _renew_all(source: _Source, entries: Sequence[Entry]) -> _Outcome:
+    """Renew some certificates, one after the other; an error of one does not keep the others from being renewed."""
+    outcome = _Outcome()
     async with renewal.locked(source.layout.directory, SystemClock()):
         for entry in entries:
             try:
-                click.echo(_renew(source, entry))
+                outcome.renewed += _renew(source, entry)
             except SetupError as error:
                 _report_error(error)
-                failures += 1
-    return failures
+                outcome.failures += 1
+    return outcome
 
 
-def _renew(source: _Source, entry: Entry) -> str:
-    """Renew a certificate. Returns the line that says what was done. Raises SetupError."""
+def _renew(source: _Source, entry: Entry) -> bool:
+    """Renew a certificate, and print what was done. Returns whether it was renewed: it may be missing, or its CA may be
+    elsewhere. Raises SetupError.
+    """
     renewal.recover(entry)
     if not entry.certificate.exists():
-        return f"MISSING! {entry.long_name}"
+        click.echo(f"MISSING! {entry.long_name}")
+        return False
     if renewal.find_external(source.layout, entry.ca):
-        return f"Detected external {entry.ca.base_name}, {entry.long_name} can't be renewed"
+        click.echo(f"Detected external {entry.ca.base_name}, {entry.long_name} can't be renewed")
+        return False
     # Before the CA: it says which file is damaged.
     renewal.load(entry)
     now = SystemClock().now()
@@ -346,7 +357,8 @@ def _renew(source: _Source, entry: Entry) -> str:
     readers = files.readable_by_others(entry.ca.key)
     if readers is not None:
         _warn(f"other users can read the CA key {entry.ca.key}: {readers}")
-    return f"{entry.long_name} renewed"
+    click.echo(f"{entry.long_name} renewed")
+    return True
 
 
 # --- generate-csr -------------------------------------------------------------------------------------------------

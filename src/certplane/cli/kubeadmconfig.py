@@ -48,7 +48,8 @@ def fetch(path: pathlib.Path) -> ClusterConfig:
         settings = asyncio.run(run())
     except TimeoutError as error:
         raise SetupError(f"no answer from {config.host} within {_SECONDS:.0f}s", ("check the API server",)) from error
-    except (api.Unreachable, errors.APIError) as error:
+    except errors.CertplaneError as error:
+        # Including a response that is no ConfigMap.
         raise SetupError(str(error), ("check the API server, or pass the settings with --config",)) from error
     return clusterconfig.parse(settings.data.get(_KEY, "").encode("utf-8"), f"ConfigMap {_NAMESPACE}/{_NAME}")
 

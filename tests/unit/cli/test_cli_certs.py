@@ -417,6 +417,16 @@ def test_a_data_directory_is_listed_and_renewed(run, data):
     assert {"364d"} == {cells[1] for cells in rows(run("check-expiration", "--data-dir", data)).values()}
 
 
+def test_nothing_is_done_without_the_ca_key_of_a_data_directory(run, data):
+    """And the output does not say so."""
+    (data / "pki" / "ca.key").unlink()
+    result = run("renew", "all", "--data-dir", data)
+    assert (0, "") == (result.code, result.err)
+    assert 3 == result.out.count("Detected external ca, ")
+    assert "Done" not in result.out
+    assert {"yes"} == {cells[-1] for cells in rows(run("check-expiration", "--data-dir", data)).values()}
+
+
 def test_damage_in_a_data_directory_is_a_row(run, data):
     """There is no kubeadm to be compatible with."""
     (data / "admin.conf").write_bytes((data / "admin.conf").read_bytes()[:500])

@@ -134,6 +134,19 @@ def test_modes_are_kept_but_never_for_all_users(entries):
     assert [0o640, 0o600] == [stat.S_IMODE(path.stat().st_mode) for path in (entry.key, entry.certificate)]
 
 
+def test_owners_are_kept(entries):
+    """As root, for a component that runs as another user. Others can only renew their own files."""
+    owner = (12345, 12346) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    entry, admin = entries.find("etcd-server"), entries.find("admin.conf")
+    paths = (entry.certificate, entry.key, admin.certificate)
+    for path in paths:
+        os.chown(path, *owner)
+    for name in ("etcd-server", "admin.conf"):
+        renew(entries.find(name))
+    for path in (*paths, *(path.with_name(f"{path.name}.old") for path in paths)):
+        assert owner == (path.stat().st_uid, path.stat().st_gid)
+
+
 @pytest.mark.parametrize("writes", range(1, 5))
 def test_a_crash_between_two_writes_is_recovered(entries, monkeypatch, writes):
     """After any number of writes, `recover` leaves a matching pair, the old or the new one."""
