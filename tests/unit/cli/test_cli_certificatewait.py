@@ -41,14 +41,19 @@ class Waiter:
         await self.clock.advance(seconds)
         await testing.settle(200)
 
-    async def failure(self):
-        """The error that ends the wait, at most ten minutes from now."""
+    async def outcome(self):
+        """The result, at most ten minutes from now."""
         for _ in range(600):
             if self.task.done():
-                break
+                return self.task.result()
             await self.let_pass(1.0)
+        self.task.cancel()
+        raise AssertionError("the wait did not end")
+
+    async def failure(self):
+        """The error that ends the wait."""
         with pytest.raises(exitcodes.Failure) as caught:
-            await asyncio.wait_for(self.task, 10)
+            await self.outcome()
         return caught.value
 
 
@@ -69,7 +74,8 @@ async def test_each_state_is_reported_once_and_the_certificate_returned(plane):
     await plane.approve("jane")
     certificate = await plane.certificate("jane")
     await waiter.let_pass(6.0)
-    assert (await waiter.task).status.certificate == certificate
+    assert waiter.task.done()
+    assert (await waiter.outcome()).status.certificate == certificate
 
 
 async def test_an_approved_request_waits_for_its_signer(plane):
@@ -128,7 +134,7 @@ async def test_a_request_that_never_existed_is_not_found(plane):
     """There is nothing to wait for."""
     waiter = Waiter(plane)
     with pytest.raises(errors.NotFound):
-        await waiter.task
+        await waiter.outcome()
 
 
 @pytest.mark.parametrize("error", [api.Unreachable("no route\x1b[2J"), errors.TooManyRequests(), errors.Timeout("x")])
@@ -164,7 +170,7 @@ async def test_a_refusal_is_not_waited_for(plane):
     waiter = Waiter(plane)
     waiter.transport.error = errors.Forbidden("no")
     with pytest.raises(errors.Forbidden):
-        await waiter.task
+        await waiter.outcome()
 
 
 async def test_without_a_timeout_the_request_is_checked_once(plane):
