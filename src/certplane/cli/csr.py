@@ -126,6 +126,7 @@ class Creation:
         wanted = newrequests.build(self._name, self._contents(key), key)
         if not self._values.dry_run:
             self._server.load()
+        files.make_directory(pathlib.Path(self._values.out_dir), "the output directory")
         had_former = self._write_key(key)
         if self._values.dry_run:
             click.echo(newrequests.manifest(wanted), nl=False)
@@ -154,7 +155,6 @@ class Creation:
 
     def _check_paths(self) -> None:
         values = self._values
-        files.make_directory(pathlib.Path(values.out_dir), "the output directory")
         if values.force:
             return
         if not values.key_file:
