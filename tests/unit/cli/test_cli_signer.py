@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
+import ssl
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 from certplane import errors, testing
 from certplane.cli import main, newrequests, signer
@@ -101,6 +104,44 @@ def test_the_ca_is_constrained_to_the_names(directory, arguments, permitted, exc
     assert [str(name.value) for name in extension.value.excluded_subtrees] == excluded
     basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
     assert (basic.ca, basic.path_length) == (True, 0)
+
+
+def _handshake(client, server, name):
+    """A TLS handshake in memory. Raises ssl.SSLError if the client does not trust the server."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        client.wrap_bio(to_client, to_server, server_hostname=name),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    for _ in range(10):
+        for end in ends:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+
+
+@pytest.mark.parametrize(("name", "is_trusted"), [("shop.web.example.com", True), ("www.example.org", False)])
+def test_clients_do_not_trust_the_ca_for_other_names(directory, name, is_trusted):
+    """Also if its key signs a certificate for one."""
+    init(NAME, "--dns", "*.web.example.com")
+    ca_key = serialization.load_pem_private_key((directory / "web-ca.key").read_bytes(), None)
+    ca_certificate = x509.load_pem_x509_certificate((directory / "web-ca.crt").read_bytes())
+    key, now = testing.new_key(), datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(ca_certificate.subject, x509.Name([]), key.public_key(), 1)
+        .not_valid_before(now - datetime.timedelta(minutes=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=True)
+        .sign(ca_key, hashes.SHA256())
+    )
+    (directory / "pair").write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + keys.to_pem(key))
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(directory / "pair")
+    client = ssl.create_default_context(cafile=directory / "web-ca.crt")
+    if is_trusted:
+        _handshake(client, server, name)
+    else:
+        with pytest.raises(ssl.SSLCertVerificationError, match="subtree"):
+            _handshake(client, server, name)
 
 
 def test_the_same_command_again_changes_nothing(directory):
