@@ -111,6 +111,7 @@ def test_an_existing_key_is_used_or_replaced_only_on_request(run, tmp_path):
     """With --force, the former one is kept."""
     key = keys.to_pem(keys.generate("RSA-2048"))
     (tmp_path / "eve.key").write_bytes(key)
+    (tmp_path / "eve.key").chmod(0o644)
     code, _, err = run("csr", "create", "eve")
     assert (code, "error: eve.key exists already\nhint: use the key in it with --key eve.key" in err) == (2, True)
     code, _, err = run("csr", "create", "eve", "--key", "eve.key")

@@ -23,9 +23,11 @@ import click
 import certplane
 from certplane import errors, files
 from certplane.cli import options, plaintext
-from certplane.client import api, kubeconfig, remote
+from certplane.client import api, kubeconfig
 from certplane.client.api import Client
 from certplane.client.kubeconfig import ClientConfig
+from certplane.client.lighttransport import LightTransport
+from certplane.clock import SystemClock
 from certplane.errors import SetupError
 
 _T = TypeVar("_T")
@@ -131,7 +133,7 @@ def call(
     config = connection.load()
 
     async def run() -> _T:
-        transport = remote.HTTPSTransport(config, f"certplane/{certplane.__version__}")
+        transport = LightTransport(config, f"certplane/{certplane.__version__}", SystemClock())
         async with contextlib.aclosing(transport):
             return await operation(Client(WarningsTransport(transport, report)))
 
