@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from certplane import files
-from certplane.agent import hooks, outputs
+from certplane.agent import hooks, outputs, trustbundles
 from certplane.agent.access import Access
 from certplane.agent.pairstore import PairStore
 from certplane.agent.rotation import Credentials
@@ -60,3 +60,6 @@ def _certificate_problems(settings: AgentSettings) -> Iterator[str]:
         for index, hook in enumerate(certificate.hooks):
             for problem in hooks.find_problems(hook):
                 yield f"certificates[{number}].hooks[{index}].{problem}"
+    for number, bundle in enumerate(settings.trust_bundles):
+        for problem in trustbundles.find_problems(bundle):
+            yield f"trustBundles[{number}].{problem}"

@@ -10,10 +10,11 @@ import asyncio
 import bisect
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from certplane import clock, files
+from certplane.agent.status import BundleStatus
 from certplane.clock import Clock
 from certplane.config.options import Address
 
@@ -62,7 +63,7 @@ class CertificateMetrics:
         return self.not_after - now if self.not_after is not None and self.not_after > now else float("inf")
 
 
-def render(certificates: Iterable[CertificateMetrics], now: float) -> str:
+def render(certificates: Iterable[CertificateMetrics], bundles: Iterable[BundleStatus], now: float) -> str:
     """The metrics in the text format of Prometheus. `now` is in POSIX seconds."""
     everything = list(certificates)
     servers = [item for item in everything if item.is_server]
@@ -77,7 +78,26 @@ def render(certificates: Iterable[CertificateMetrics], now: float) -> str:
     ]
     for name, kind, text, value in _OWN:
         lines += _family(f"certplane_agent_{name}", kind, text, everything, value)
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{line}\n" for line in (*lines, *_bundle_lines(list(bundles))))
+
+
+def _bundle_lines(bundles: Sequence[BundleStatus]) -> Iterator[str]:
+    if not bundles:
+        return
+    for name, text, value in _BUNDLES:
+        yield f"# HELP certplane_agent_trust_bundle_{name} {text}"
+        yield f"# TYPE certplane_agent_trust_bundle_{name} gauge"
+        for item in bundles:
+            path = item.path.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+            yield f'certplane_agent_trust_bundle_{name}{{path="{path}"}} {value(item)}'
+
+
+#: The metrics of trust bundles: name, help and value.
+_BUNDLES: Final[Sequence[tuple[str, str, Callable[[BundleStatus], int]]]] = (
+    ("certificates", "CA certificates in the file, after the first update.", lambda item: item.certificates),
+    ("retained", "CA certificates in the file that are no longer published, but needed.", lambda item: item.retained),
+    ("problem", "1 if the bundle cannot be read or written.", lambda item: int(bool(item.problem))),
+)
 
 
 def _errors(item: CertificateMetrics) -> float:

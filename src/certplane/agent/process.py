@@ -12,11 +12,15 @@ import logging
 import os
 import pathlib
 import random
+from collections.abc import Sequence
 from typing import Any, Final
+
+import msgspec
 
 from certplane import clock, errors, files, logs, timestamps
 from certplane.agent import kinds, metrics, requests, settingsfile
 from certplane.agent.access import Access
+from certplane.agent.bundlekeeper import BundleKeeper
 from certplane.agent.pairstore import Pair, PairStore, StoreProblem
 from certplane.agent.rotation import Credentials
 from certplane.agent.schedule import Notice
@@ -60,6 +64,14 @@ class Agent:
             for item in settings.certificates
         }
 
+        self._keepers = [
+            BundleKeeper(bundle, self.access, timer, numbers.random, self._in_use, self._changed.set)
+            for bundle in settings.trust_bundles
+        ]
+
+    def _in_use(self) -> Sequence[bytes]:
+        return [chain for worker in self._workers.values() for chain in worker.in_use()]
+
     def _identity(self) -> Pair | None:
         store = self._stores.get(self._settings.server.identity)
         return store.current() if store is not None else None
@@ -76,6 +88,8 @@ class Agent:
             ):
                 for worker in self._workers.values():
                     group.create_task(worker.run())
+                for keeper in self._keepers:
+                    group.create_task(keeper.run())
                 group.create_task(self._keep_status())
                 if self._settings.notice is not None:
                     group.create_task(self._read_notices(self._settings.notice))
@@ -89,7 +103,9 @@ class Agent:
                 self._workers[name].renew(new_key=asked.new_key)
 
     def _metrics(self) -> str:
-        return metrics.render((worker.metrics() for worker in self._workers.values()), self._clock.now().timestamp())
+        bundles = [keeper.status() for keeper in self._keepers]
+        certificates = [worker.metrics() for worker in self._workers.values()]
+        return metrics.render(certificates, bundles, self._clock.now().timestamp())
 
     async def _keep_status(self) -> None:
         former: AgentStatus | None = None
@@ -97,8 +113,12 @@ class Agent:
         while True:
             self._changed.clear()
             written = timestamps.rfc3339(self._clock.now())
-            status = AgentStatus(written=written, certificates=[worker.status() for worker in self._workers.values()])
-            if former is None or status.certificates != former.certificates:
+            status = AgentStatus(
+                written=written,
+                certificates=[worker.status() for worker in self._workers.values()],
+                trust_bundles=[keeper.status() for keeper in self._keepers],
+            )
+            if former is None or msgspec.structs.replace(former, written=written) != status:
                 try:
                     self._directory.write_status(status)
                     former, problem = status, ""
@@ -222,11 +242,9 @@ def run(path: pathlib.Path) -> int:
             asyncio.run(_run(path, settings, SystemClock()))
         except* (SetupError, StoreProblem) as group:
             error = _first(group)
-            raise (
-                error
-                if isinstance(error, SetupError)
-                else SetupError(str(error), ("check the directory of the certificate and the free disk space",))
-            ) from None
+            if isinstance(error, SetupError):
+                raise error from None
+            raise SetupError(str(error), ("certplane agent check names all problems of the files",)) from None
     return 0
 
 

@@ -51,10 +51,13 @@ class CertificateStatus(msgspec.Struct, rename="camel", kw_only=True, omit_defau
 
 
 class BundleStatus(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
-    """The status of one trust bundle."""
+    """The status of one trust bundle. `certificates` are those in the file, after the first update; `retained` of them
+    are no longer published, but a certificate in use depends on them.
+    """
 
     path: str
     certificates: int = 0
+    retained: int = 0
     problem: str = ""
 
 
@@ -68,7 +71,7 @@ class AgentStatus(msgspec.Struct, rename="camel", kw_only=True):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AskedRenewal:
-    """A renewal that an operator asks for. `time` distinguishes it from a former one."""
+    """A renewal that an operator asks for. `time` is that of the request, which differs from a former one."""
 
     new_key: bool
     time: int

@@ -10,11 +10,11 @@ import collections
 import dataclasses
 import datetime
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from certplane import clock, errors, timestamps
-from certplane.agent import hooks, installation, outputs, probe, requests, rotation
+from certplane.agent import hooks, installation, outputs, probe, requests, rotation, trustbundles
 from certplane.agent.access import Access
 from certplane.agent.metrics import Ages, CertificateMetrics
 from certplane.agent.outputs import OutputProblem
@@ -79,6 +79,7 @@ class Worker:
         self._ages = Ages()
         self._logged = ("", rotation.Phase.STARTING)
         self._logged_installation = ("", "", "")
+        self._served = b""
 
     def status(self) -> CertificateStatus:
         """The status, for people."""
@@ -117,6 +118,12 @@ class Worker:
     def pair(self) -> Pair | None:
         """The pair in use."""
         return self._store.current()
+
+    def in_use(self) -> Sequence[bytes]:
+        """The certificates in use, with their chains, in PEM: the current one, and the one that the endpoint serves."""
+        pair = self._store.current()
+        served = trustbundles.as_chain(self._served) if self._served else b""
+        return [chain for chain in (pair.certificate if pair is not None else b"", served) if chain]
 
     def renew(self, *, new_key: bool) -> None:
         """Request a new certificate now."""
@@ -285,6 +292,8 @@ class Worker:
                     return installation.Failed(problem) if problem else installation.Done()
                 case installation.MarkDone():
                     self._store.hooks_done()
+                    if self.settings.hooks:
+                        _log.info("hooks run", extra={"certificate": self.settings.name})
                     return installation.Done()
                 case installation.Probe():
                     return await self._probe()
@@ -325,6 +334,7 @@ class Worker:
         result = await probe.probe(target, self._clock)
         if result.problem:
             return installation.Failed(result.problem)
+        self._served = result.certificate
         if result.serial != pair.facts.serial:
             return installation.Failed(
                 f"{target.host}:{target.port} serves the certificate {result.serial}, not {pair.facts.serial}"

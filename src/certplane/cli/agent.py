@@ -108,7 +108,8 @@ def status(output: str, path: pathlib.Path) -> int:
         click.echo(msgspec.json.format(msgspec.json.encode(known), indent=2).decode())
     else:
         click.echo(_table(parsed, known), nl=False)
-    return 0 if is_running and not any(map(_is_unhealthy, known.certificates)) else UNHEALTHY
+    has_problem = any(map(_is_unhealthy, known.certificates)) or any(item.problem for item in known.trust_bundles)
+    return 0 if is_running and not has_problem else UNHEALTHY
 
 
 def _table(parsed: AgentSettings, known: AgentStatus) -> str:
@@ -130,6 +131,11 @@ def _table(parsed: AgentSettings, known: AgentStatus) -> str:
                 lines.append(f"{item.name}: {step}{problem}\n")
         if item.csr and not item.problem:
             lines.append(f"{item.name}: waiting for the CSR {item.csr}\n")
+    for bundle in known.trust_bundles:
+        if bundle.problem:
+            lines.append(f"{bundle.path}: {bundle.problem}\n")
+        elif bundle.retained:
+            lines.append(f"{bundle.path}: {bundle.retained} CA certificates are no longer published, but needed\n")
     return tables.format_table(rows) + ("\n" if lines else "") + "".join(lines)
 
 
