@@ -101,7 +101,11 @@ def test_an_unknown_bundle_does_not_empty_the_file(ca, tmp_path):
 
 def test_a_directory_is_created(ca, tmp_path):
     """One level, with mode 0755; not more, because a wrong path must be seen."""
-    outputs.write(_settings(tmp_path / "tls"), _pair(ca), ca.pem)
+    before = os.umask(0o077)
+    try:
+        outputs.write(_settings(tmp_path / "tls"), _pair(ca), ca.pem)
+    finally:
+        os.umask(before)
     assert 0o755 == _mode(tmp_path / "tls")
     with pytest.raises(OutputProblem, match=r"a/b/ca.crt cannot be written: .*/a: No such file or directory"):
         outputs.write(_settings(tmp_path / "a" / "b"), _pair(ca), ca.pem)
