@@ -117,7 +117,7 @@ def _opened_directory(file: NewFile) -> Iterator[int]:
         with contextlib.suppress(FileExistsError):
             os.mkdir(directory, _DIRECTORY_MODE)
             # Whatever the umask is: the files in it have modes of their own.
-            os.chmod(directory, _DIRECTORY_MODE)
+            os.chmod(directory, stat.S_IMODE(os.stat(directory).st_mode) | _DIRECTORY_MODE)
         handle = _open(directory)
     try:
         problem = _own_problem(directory, os.fstat(handle), _owners(file.uid))
