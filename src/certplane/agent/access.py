@@ -17,6 +17,7 @@ from certplane.agent.rotation import Credentials
 from certplane.agent.settings import ServerSettings
 from certplane.client import credentials, kubeconfig
 from certplane.client.api import Client
+from certplane.client.credentials import CredentialProblem
 from certplane.client.kubeconfig import ClientConfig
 from certplane.client.lighttransport import LightTransport
 from certplane.clock import Clock
@@ -45,6 +46,10 @@ class Access:
             source = credentials.StoredCredentials(certificate=certificate, key=key)
             # The agent acts as itself, not as the user that the kubeconfig may impersonate.
             return dataclasses.replace(config, source=source, impersonation={}, latest=None)
+        if kind is Credentials.IDENTITY and settings.identity:
+            # Approval depends on who requests: a request with other credentials might wait for ever.
+            name = settings.identity
+            raise CredentialProblem(f"the certificate {name}, with which the agent authenticates, is not valid yet")
         if settings.token_file is not None:
             token = credentials.Inline(files.read(settings.token_file, "the token file"))
             source = credentials.StoredCredentials(token=token)

@@ -25,7 +25,7 @@ _log = logging.getLogger("certplane")
 #: Between two reads. A fleet of 6,000 hosts then reads twenty times a second.
 _SECONDS: Final = 300.0
 #: After a failure: the first pause, which is doubled up to the usual one.
-_RETRY_SECONDS: Final = 15.0
+_RETRY_SECONDS: Final = 2.0
 _REQUEST_SECONDS: Final = 90.0
 #: Pauses are between 75 and 125 % of these, so that a fleet does not read at once.
 _JITTER: Final = (0.75, 0.5)
