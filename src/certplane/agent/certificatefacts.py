@@ -6,12 +6,15 @@ import dataclasses
 import datetime
 from typing import Final
 
-from certplane.golang import asn1, formatting
-from certplane.x509 import certificatenames
+from certplane.golang import asn1, formatting, pem
+from certplane.x509 import certificatenames, keys
 from certplane.x509.certificatenames import AlternativeNamesError
+from certplane.x509.keys import InvalidKeyError
 from certplane.x509.trust import pathcertificate
 from certplane.x509.trust.pathcertificate import CertificateParseError
 
+#: The label of a PEM block that holds a certificate.
+PEM_LABEL: Final = "CERTIFICATE"
 #: Characters of a name in a text.
 _MAX_NAME: Final = 200
 
@@ -32,6 +35,26 @@ class Facts:
     organizations: tuple[str, ...]
     dns_names: tuple[str, ...]
     ip_addresses: tuple[str, ...]
+
+
+class PairError(ValueError):
+    """A certificate and a key that do not belong together, or that cannot be used. The text quotes nothing of a key."""
+
+
+def check_pair(certificate: bytes, key: bytes) -> None:
+    """Check that the first certificate of a PEM text has the first private key of another one. Raises PairError.
+
+    `x509.trust.keypairs` does the same with the texts of Go, and with a part of the library that is not needed here.
+    """
+    block = next((block for block in pem.blocks(certificate) if block.label == PEM_LABEL), None)
+    if block is None:
+        raise PairError("it holds no certificate in PEM")
+    try:
+        certified, private = pathcertificate.parse(block.data), keys.from_pem(key)
+    except (CertificateParseError, InvalidKeyError) as error:
+        raise PairError(str(error)) from error
+    if certified.spki != keys.spki(private) and certified.key.public != private.public_key():
+        raise PairError("private key does not match public key")
 
 
 def read(certificate: bytes) -> Facts:

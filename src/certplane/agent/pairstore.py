@@ -34,12 +34,9 @@ from typing import Final
 
 from certplane import files
 from certplane.agent import certificatefacts
-from certplane.agent.certificatefacts import Facts
+from certplane.agent.certificatefacts import PEM_LABEL, Facts, PairError
 from certplane.errors import CertplaneError, SetupError
 from certplane.golang import pem
-from certplane.x509.trust import keypairs
-from certplane.x509.trust.certificates import PEM_LABEL
-from certplane.x509.trust.keypairs import KeyPairError
 from certplane.x509.trust.pathcertificate import CertificateParseError
 
 _log = logging.getLogger("certplane")
@@ -208,7 +205,7 @@ class PairStore:
             _, block = _key_block(content)
         except FileNotFoundError:
             return None
-        except (OSError, KeyPairError) as error:
+        except (OSError, PairError) as error:
             self._report(f"{self._pending_path} cannot be used: {_reason(error)}")
             return None
         fields = {name.decode(): value.decode() for name, value in _FIELD.findall(content)}
@@ -377,7 +374,7 @@ class PairStore:
     def _translated(self, message: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, KeyPairError) as error:
+        except (OSError, PairError) as error:
             raise StoreProblem(f"{message}: {_reason(error)}") from error
         except SetupError as error:
             raise StoreProblem(str(error)) from error
@@ -398,32 +395,32 @@ def _join(certificate: bytes, key: bytes) -> bytes:
         raise StoreProblem(f"the certificate that was issued has more than {_MAX_BYTES // 2} bytes")
     chain = [block for block in pem.blocks(certificate) if block.label == PEM_LABEL]
     try:
-        keypairs.check(certificate, key)
+        certificatefacts.check_pair(certificate, key)
         _, block = _key_block(key)
         certificatefacts.read(chain[0].data)
-    except (KeyPairError, CertificateParseError) as error:
+    except (PairError, CertificateParseError) as error:
         raise StoreProblem(f"the certificate that was issued cannot be used: {error}") from error
     return b"".join(pem.encode(PEM_LABEL, block.data) for block in chain) + pem.encode(block.label, block.data)
 
 
 def _key_block(content: bytes) -> tuple[list[pem.Block], pem.Block]:
-    """The blocks of a text and the first one with a private key. Raises KeyPairError."""
+    """The blocks of a text and the first one with a private key. Raises PairError."""
     blocks = list(pem.blocks(content))
     for block in blocks:
         if block.label == "PRIVATE KEY" or block.label.endswith(" PRIVATE KEY"):
             return blocks, block
-    raise KeyPairError("it holds no private key in PEM")
+    raise PairError("it holds no private key in PEM")
 
 
 def _read_pair(path: pathlib.Path) -> Pair:
     """Raises OSError, and StoreProblem for a file that holds no pair."""
     content = files.read_regular(path, _MAX_BYTES)
     try:
-        keypairs.check(content, content)
+        certificatefacts.check_pair(content, content)
         blocks, key = _key_block(content)
         chain = [block.data for block in blocks if block.label == PEM_LABEL]
         facts = certificatefacts.read(chain[0])
-    except (KeyPairError, CertificateParseError) as error:
+    except (PairError, CertificateParseError) as error:
         raise StoreProblem(f'could not convert data from "{path}" into cert/key pair: {error}') from error
     certificate = b"".join(pem.encode(PEM_LABEL, data) for data in chain)
     return Pair(certificate, pem.encode(key.label, key.data), facts, path)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import json
 from typing import Final
 
 from certplane import errors
 from certplane.agent import certificatefacts, kinds
-from certplane.agent.certificatefacts import Facts
+from certplane.agent.certificatefacts import Facts, PairError
 from certplane.agent.kinds import CSR
 from certplane.agent.rotation import Outcome
 from certplane.agent.schedule import Validity
@@ -22,8 +21,6 @@ from certplane.client.api import Client
 from certplane.golang import asn1, formatting, pem
 from certplane.x509 import keys
 from certplane.x509.pkcs10 import newrequest
-from certplane.x509.trust import certificates, keypairs
-from certplane.x509.trust.keypairs import KeyPairError
 from certplane.x509.trust.pathcertificate import CertificateParseError
 
 #: Characters of a text of the server that is repeated.
@@ -39,7 +36,7 @@ def csr_name(settings: CertificateSettings, key: bytes) -> str:
     """The name of the CSR for a key, in PEM: that of the certificate, and a digest of all that is requested."""
     requested = [settings.signer_name, settings.expiration_seconds, settings.usages, repr(settings.subject)]
     digest = hashlib.sha256(keys.spki(keys.from_pem(key)))
-    digest.update(json.dumps([*requested, repr(settings.names)]).encode())
+    digest.update(repr([*requested, settings.names]).encode())
     return f"{settings.name}-{digest.hexdigest()[:_DIGITS]}"
 
 
@@ -86,15 +83,15 @@ async def fetch(client: Client, name: str, uid: str, key: bytes) -> tuple[Outcom
         return Outcome.APPROVED, "", b"", None
     try:
         facts = _check(csr.status.certificate, key)
-    except (KeyPairError, CertificateParseError) as error:
+    except (PairError, CertificateParseError) as error:
         return Outcome.ISSUED, printable(str(error)), b"", None
     return Outcome.ISSUED, "", csr.status.certificate, facts
 
 
 def _check(certificate: bytes, key: bytes) -> Facts:
-    """Facts about the first certificate of a text. Raises KeyPairError, CertificateParseError."""
-    keypairs.check(certificate, key)
-    block = next(block for block in pem.blocks(certificate) if block.label == certificates.PEM_LABEL)
+    """Facts about the first certificate of a text. Raises PairError, CertificateParseError."""
+    certificatefacts.check_pair(certificate, key)
+    block = next(block for block in pem.blocks(certificate) if block.label == certificatefacts.PEM_LABEL)
     return certificatefacts.read(block.data)
 
 

@@ -19,6 +19,7 @@ from typing import Final
 
 from certplane import errors, files
 from certplane.agent import filegroup, kinds
+from certplane.agent.certificatefacts import PEM_LABEL
 from certplane.agent.filegroup import FileProblem, NewFile
 from certplane.agent.settings import TrustBundle
 from certplane.client.api import Client
@@ -26,7 +27,6 @@ from certplane.errors import CertplaneError
 from certplane.golang import formatting, pem
 from certplane.meta import resource
 from certplane.x509.trust import pathcertificate, pathvalidation
-from certplane.x509.trust.certificates import PEM_LABEL
 from certplane.x509.trust.pathcertificate import CertificateParseError, PathCertificate
 from certplane.x509.trust.pathvalidation import PathValidationError
 

@@ -2,16 +2,16 @@
 
 The encryption is PBES2 with AES-256 and PBKDF2 with SHA-256, and the integrity check is HMAC with SHA-256: what current
 OpenSSL and Java (8u301, 11.0.12 and later) read and write.
+
+The library is imported when it is used: agents, which have to be small, need two megabytes less without it.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.serialization import pkcs12
 
 from certplane.x509 import keys
 
@@ -23,6 +23,9 @@ def create(name: str, certificate: bytes, key: bytes, password: bytes) -> bytes:
     """A PKCS#12 of a certificate with its chain, leaf first, and its key, both in PEM. `name` is its friendly name, or
     alias. Salts are random, so every result is another one. Raises ValueError.
     """
+    from cryptography import x509  # noqa: PLC0415 - see above
+    from cryptography.hazmat.primitives.serialization import pkcs12  # noqa: PLC0415 - see above
+
     leaf, *chain = x509.load_pem_x509_certificates(certificate)
     encryption = (
         serialization.PrivateFormat.PKCS12.encryption_builder()
@@ -36,6 +39,9 @@ def create(name: str, certificate: bytes, key: bytes, password: bytes) -> bytes:
 
 def holds(content: bytes, certificate: bytes, key: bytes, password: bytes) -> bool:
     """Whether a PKCS#12 that can be opened with the password has exactly this certificate, chain and key."""
+    from cryptography import x509  # noqa: PLC0415 - see above
+    from cryptography.hazmat.primitives.serialization import pkcs12  # noqa: PLC0415 - see above
+
     try:
         store = pkcs12.load_pkcs12(content, password)
         expected = x509.load_pem_x509_certificates(certificate)
