@@ -307,10 +307,10 @@ def test_check(server, tmp_path):
 
 
 def test_memory(server, tmp_path):
-    """An agent needs at most 40 MiB."""
+    """An agent needs at most 44 MiB; about half of that are pages of libraries, which it shares with other processes."""
     agent = Agent(server, tmp_path)
     with agent.running() as process:
         agent.read_until(process, "certificate is current")
         status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
     resident = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
-    assert resident <= 40 * 1024
+    assert resident <= 44 * 1024
