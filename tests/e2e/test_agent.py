@@ -307,7 +307,7 @@ def test_check(server, tmp_path):
 
 
 def test_memory(server, tmp_path):
-    """An agent needs at most 44 MiB; about half of that are pages of libraries, which it shares with other processes."""
+    """An agent needs at most 44 MiB. Nearly half of that are pages of libraries, which other processes share."""
     agent = Agent(server, tmp_path)
     with agent.running() as process:
         agent.read_until(process, "certificate is current")
