@@ -13,7 +13,9 @@ import json
 import multiprocessing
 import pathlib
 import platform
+import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -222,6 +224,36 @@ def bench_start(directory: pathlib.Path, size: Size) -> list[Figure]:
     return [Figure("start", "s", statistics.median(server.start_seconds(directory) for _ in range(size.starts)), 1.0)]
 
 
+#: The program in this environment.
+_CERTPLANE = pathlib.Path(sys.executable).with_name("certplane")
+#: Imports of a small client: the API, a transport over HTTPS, keys and requests.
+_SMALL = "certplane.client.lighttransport, certplane.x509.pkcs10.newrequest"
+#: Not getrusage: its maximum begins with the memory of the process that started this one.
+_RESIDENT = "import os; print(int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 2**20)"
+
+
+def bench_commands(directory: pathlib.Path, size: Size) -> list[Figure]:
+    """CPU of short commands, the least of several runs, and memory of small processes."""
+    del directory
+    figures = []
+    for arguments, budget in (("--help", 250.0), ("version", 250.0), ("wait --help", None), ("token --help", None)):
+        spent = min(_child_cpu([str(_CERTPLANE), *arguments.split()]) for _ in range(2 * size.starts))
+        figures.append(Figure(f"certplane {arguments}", "CPU-ms", spent * 1000, budget))
+    for name, modules in (("a small client", _SMALL), ("the same with aiohttp", f"{_SMALL}, certplane.client.remote")):
+        code = f"import {modules}\n{_RESIDENT}"
+        finished = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+        figures.append(Figure(name, "MiB", float(finished.stdout)))
+    return figures
+
+
+def _child_cpu(command: list[str]) -> float:
+    """CPU seconds of a program."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 PARTS = {
     "writes": bench_writes,
     "issue": bench_issue,
@@ -230,6 +262,7 @@ PARTS = {
     "idle": bench_idle,
     "memory": bench_memory,
     "start": bench_start,
+    "commands": bench_commands,
 }
 
 

@@ -19,6 +19,7 @@ from certplane.resources import configmaps
 from certplane.x509.issuance import selfsigned
 from certplane.x509.tbs import template
 from tests.contract import connections
+from tests.flow import plane as flow
 
 LIMITS = Limits(body=100_000)
 TRANSPORTS = {
@@ -64,6 +65,8 @@ def sends(*parts, endlessly=b""):
         writer.write(b"".join(parts))
         while endlessly:
             writer.write(endlessly)
+            # Drain does not let other tasks run while the buffer is small.
+            await asyncio.sleep(0)
             await writer.drain()
 
     return respond
@@ -237,6 +240,27 @@ async def test_pages_that_do_not_end_are_refused(ca, tmp_path, new_transport):
     async with client_of(whole(200, json.dumps(page).encode()), ca, tmp_path, new_transport) as client:
         with pytest.raises(api.Unreachable, match="the pages of the list do not end"):
             await client.list(configmaps.RESOURCE)
+
+
+async def test_a_page_that_is_too_large_is_requested_with_fewer_objects(tmp_path):
+    """A page of the largest Secrets has a gigabyte."""
+    async with connections.serve_plane("https", tmp_path, testing.FakeClock(), controllers=frozenset()) as server:
+        client = server.client(flow.ADMIN)
+        for number in range(20):
+            large = configmaps.ConfigMap(data={"key": "x" * 1000})
+            large.metadata.name = f"m{number:02}"
+            await client.create(configmaps.RESOURCE, large, "default")
+        certificate, key = map(credentials.Inline, server.ca.client(flow.ADMIN))
+        source = credentials.StoredCredentials(certificate=certificate, key=key)
+        config = connections.client_config(server.port, server.ca, source)
+        for new_transport in TRANSPORTS.values():
+            async with contextlib.aclosing(new_transport(config, Limits(body=5000))) as transport:
+                listing = await api.Client(transport).list(configmaps.RESOURCE, "default")
+                names = [item.metadata.name for item in listing.items if item.metadata.name.startswith("m")]
+                assert names == [f"m{number:02}" for number in range(20)]
+            async with contextlib.aclosing(new_transport(config, Limits(body=500))) as transport:
+                with pytest.raises(api.ResponseTooLarge, match="sends more than 500 bytes"):
+                    await api.Client(transport).list(configmaps.RESOURCE, "default")
 
 
 @pytest.mark.parametrize(

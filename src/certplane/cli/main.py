@@ -2,8 +2,8 @@
 
 Exit codes: 0 success; 1 a bug, with a traceback in the log; 2 a setting or file that the operator must fix, with
 `error:` and `hint:` lines, or, of `wait`, a server that is not ready; 3 `controllers` has lost the leadership;
-4 `certs check-expiration` has found a certificate that ends too soon or cannot be read; 5 a certificate request was
-denied, has failed or was deleted; 6 there is no certificate yet; 130 interrupted.
+4 `certs check-expiration` or `agent status` has found a certificate that ends too soon, cannot be read or is not
+renewed; 5 a certificate request was denied, has failed or was deleted; 6 there is no certificate yet; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,10 +19,21 @@ from certplane import errors
 from certplane.cli import exitcodes, options
 from certplane.x509 import privatekeys
 
-#: Each command is in a module of the same name.
-_COMMANDS: Final = (
-    "agent", "audit", "certs", "controllers", "csr", "kubeconfig", "serve", "signer", "token", "version", "wait"
-)  # fmt: skip
+#: Each command is in a module of the same name. The texts are those of the commands: to print them, the help of
+#: certplane does not import the whole program.
+_COMMANDS: Final = {
+    "agent": "Request, renew and install the certificates of this host or workload.",
+    "audit": "Query the audit log.",
+    "certs": "Check, renew and request the certificates of a control plane.",
+    "controllers": "Run only the controllers, for another API server.",
+    "csr": "Request a certificate, wait for it, and fetch it.",
+    "kubeconfig": "Create kubeconfigs for users.",
+    "serve": "Serve the API: a control plane in one process.",
+    "signer": "Define signers of your own.",
+    "token": "Create, list and delete bootstrap tokens.",
+    "version": "Print the version of the program and of the API.",
+    "wait": "Wait until a server is ready, and print its URL.",
+}
 
 
 class _Commands(options.Group):
@@ -31,6 +42,11 @@ class _Commands(options.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
         return list(_COMMANDS)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx

@@ -5,10 +5,9 @@ from __future__ import annotations
 import click
 
 import certplane
-from certplane.server import discovery
 
 
 @click.command(short_help="Print the version of the program and of the API.")
 def version() -> None:
     """Print the version of the program and of the Kubernetes API that it serves."""
-    click.echo(f"certplane {certplane.__version__} (Kubernetes API {discovery.API_VERSION})")
+    click.echo(f"certplane {certplane.__version__} (Kubernetes API {certplane.API_VERSION})")

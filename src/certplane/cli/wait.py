@@ -15,7 +15,7 @@ import click
 import certplane
 from certplane import files
 from certplane.cli import durations
-from certplane.client import api, kubeconfig, remote
+from certplane.client import api, kubeconfig, lighttransport
 from certplane.client.kubeconfig import ClientConfig
 from certplane.clock import Clock, SystemClock
 from certplane.errors import SetupError
@@ -146,7 +146,7 @@ def _load_kubeconfig(path: pathlib.Path, context: str) -> ClientConfig:
 
 async def _probe(path: pathlib.Path, context: str) -> str:
     config = _load_kubeconfig(path, context)
-    transport = remote.HTTPSTransport(config, f"certplane/{certplane.__version__}")
+    transport = lighttransport.LightTransport(config, f"certplane/{certplane.__version__}", SystemClock())
     async with contextlib.aclosing(transport):
         try:
             response = await transport.send(api.Request("GET", "/readyz"))

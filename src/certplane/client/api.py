@@ -35,6 +35,10 @@ class Unreachable(errors.CertplaneError):
     """There was no response, or it was incomplete. The server may have executed the request all the same."""
 
 
+class ResponseTooLarge(Unreachable):
+    """The response is larger than the transport accepts."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
     """A request to an API server. `path` and `query` are not escaped yet. `before_sending` is called immediately before
@@ -142,18 +146,27 @@ class Client:
         return _object(resource, await self._send(Request("GET", _path(resource, namespace, name), headers=_HEADERS)))
 
     async def list(self, resource: Resource[T], namespace: str = "", *, page: int = 500) -> Listing[T]:
-        """All objects, fetched page by page. Raises errors.Expired if a page was requested too late; start again."""
-        query = [("limit", str(page))]
+        """All objects, fetched page by page. A page that is too large is requested anew with fewer objects. Raises
+        errors.Expired if a page was requested too late; start again.
+        """
+        continue_: list[tuple[str, str]] = []
         items: list[T] = []
         while True:
-            request = Request("GET", _path(resource, namespace), query, _HEADERS)
-            listing = _read(await self._send(request), _lists.decode)
+            request = Request("GET", _path(resource, namespace), [("limit", str(page)), *continue_], _HEADERS)
+            try:
+                listing = _read(await self._send(request), _lists.decode)
+            except ResponseTooLarge:
+                if page == 1:
+                    raise
+                page = max(1, page // 8)
+                continue
             items += [_object(resource, item) for item in listing.items]
             if not listing.metadata.continue_:
                 return Listing(items, listing.metadata.resource_version)
-            if ("continue", listing.metadata.continue_) in query or not listing.items:
+            next_page = [("continue", listing.metadata.continue_)]
+            if next_page == continue_ or not listing.items:
                 raise Unreachable("the response is not from an API server: the pages of the list do not end")
-            query = [("limit", str(page)), ("continue", listing.metadata.continue_)]
+            continue_ = next_page
 
     @contextlib.asynccontextmanager
     async def watch(

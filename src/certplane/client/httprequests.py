@@ -37,11 +37,12 @@ class Limits:
     watch_silence: float = 900.0
     watch_total: float = 2 * 3600.0
     header: int = 64 << 10
-    body: int = 128 << 20
+    body: int = 64 << 20
 
-    @property
-    def body_problem(self) -> str:
-        return f"sends more than {self.body} bytes"
+    def check_body(self, length: int, config: ClientConfig) -> None:
+        """Raises api.ResponseTooLarge."""
+        if length > self.body:
+            raise api.ResponseTooLarge(f"the server at {config.host} sends more than {self.body} bytes")
 
 
 def target(config: ClientConfig, request: api.Request) -> str:

@@ -77,7 +77,8 @@ class LightTransport:
             deadline = self._deadline(self._limits.silence, self._limits.total)
             async with _translated_errors(config), self._sent(config, request, deadline) as reader:
                 head = await reader.head()
-                response = api.Response(head.status, head.fields, await self._read(reader.body(head, request.method)))
+                body = await self._read(config, reader.body(head, request.method))
+                response = api.Response(head.status, head.fields, body)
             if response.status != 401 or is_last or not httprequests.has_new_credentials(self._config, config):
                 break
         return response
@@ -156,12 +157,11 @@ class LightTransport:
         # The loop closes the socket in its next round.
         await asyncio.sleep(0)
 
-    async def _read(self, parts: AsyncIterator[bytes]) -> bytes:
+    async def _read(self, config: ClientConfig, parts: AsyncIterator[bytes]) -> bytes:
         body = bytearray()
         async for part in parts:
             body += part
-            if len(body) > self._limits.body:
-                raise ProtocolError(self._limits.body_problem)
+            self._limits.check_body(len(body), config)
         return bytes(body)
 
     def _deadline(self, silence: float, total: float) -> _Deadline:

@@ -96,7 +96,7 @@ class HTTPSTransport:
         for is_last in (False, True):
             config = self._config.current()
             async with self._translated_errors(config), self._sent(config, request, limit) as received:
-                response = api.Response(received.status, _fields(received), await self._read(received))
+                response = api.Response(received.status, _fields(received), await self._read(config, received))
             if response.status != 401 or is_last or not httprequests.has_new_credentials(self._config, config):
                 break
         return response
@@ -146,13 +146,12 @@ class HTTPSTransport:
                 await old.retire()
         return self._pool
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _read(self, config: ClientConfig, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()
         # Compressed bodies are limited by what they become.
         async for chunk in response.content.iter_any():
             body += chunk
-            if len(body) > self._limits.body:
-                raise _LimitError(self._limits.body_problem)
+            self._limits.check_body(len(body), config)
         return bytes(body)
 
     async def _chunks(self, config: ClientConfig, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
@@ -166,14 +165,8 @@ class HTTPSTransport:
             yield
         except CredentialProblem as error:
             raise api.Unreachable(f"no credentials for {config.host}: {error}") from error
-        except _LimitError as error:
-            raise api.Unreachable(f"the server at {config.host} {error}") from error
         except (aiohttp.ClientError, OSError, TimeoutError, ssl.SSLError, ValueError) as error:
             raise api.Unreachable(f"the server at {config.host} {_problem(error)}") from error
-
-
-class _LimitError(Exception):
-    """A response exceeds a limit."""
 
 
 def _pool_key(config: ClientConfig, trusted: bytes, identity: Identity) -> tuple[object, ...]:

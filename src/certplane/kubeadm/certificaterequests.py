@@ -20,12 +20,11 @@ from typing import Final
 from certplane import files
 from certplane.errors import SetupError
 from certplane.golang import formatting, goyaml
-from certplane.kubeadm import pki
 from certplane.kubeadm.clusterconfig import ClusterConfig
 from certplane.meta import names
 from certplane.x509 import keys
 from certplane.x509.certificatenames import Subject
-from certplane.x509.issuance import reservednames
+from certplane.x509.issuance import reservednames, selfsigned
 from certplane.x509.pkcs10 import newrequest
 from certplane.x509.tbs.template import AltNames
 
@@ -272,7 +271,7 @@ def _make_directory(path: pathlib.Path) -> None:
 def _new_request(certificate: RequestedCertificate, key_algorithm: str) -> tuple[bytes, bytes]:
     """A new key and its request, in PEM."""
     key = keys.generate(key_algorithm)
-    alternative_names = pki.alt_names(certificate.names) if certificate.names else AltNames()
+    alternative_names = selfsigned.alt_names(certificate.names) if certificate.names else AltNames()
     return keys.to_pem(key), newrequest.create(key, certificate.subject, alternative_names)
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import ipaddress
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -27,7 +26,6 @@ from certplane.golang import pem
 from certplane.x509 import keys
 from certplane.x509.issuance import authority, reservednames, selfsigned
 from certplane.x509.issuance.authority import Authority
-from certplane.x509.tbs import template
 from certplane.x509.trust import certificates, clientcertificates, validity
 
 CA_LIFETIME: Final = selfsigned.CA_LIFETIME
@@ -235,24 +233,10 @@ def _create_serving_pair(
     directory: pathlib.Path, ca: Authority, names: Sequence[str], key_algorithm: str, now: datetime.datetime
 ) -> None:
     key = keys.generate(key_algorithm)
-    leaf = selfsigned.Leaf("kube-apiserver", names=alt_names((*reservednames.SERVICE_NAMES, *names)))
+    leaf = selfsigned.Leaf("kube-apiserver", names=selfsigned.alt_names((*reservednames.SERVICE_NAMES, *names)))
     certificate = selfsigned.issue_leaf(leaf, key, ca, now, LEAF_LIFETIME)
     files.write(directory / "apiserver.key", keys.to_pem(key), 0o600)
     files.write(directory / "apiserver.crt", certificate, 0o644)
-
-
-def alt_names(names: Sequence[str]) -> template.AltNames:
-    """The SANs of some DNS names and IP addresses, without duplicates; DNS names sorted, addresses in the
-    given order.
-    """
-    dns: set[str] = set()
-    addresses: dict[ipaddress.IPv4Address | ipaddress.IPv6Address, None] = {}
-    for name in names:
-        try:
-            addresses[ipaddress.ip_address(name)] = None
-        except ValueError:
-            dns.add(name.lower())
-    return template.AltNames(dns=sorted(dns), ip=tuple(addresses))
 
 
 @contextlib.contextmanager

@@ -313,7 +313,7 @@ def renew(entry: Entry, ca: LoadedCA, options: Options, now: datetime.datetime) 
     try:
         leaf = selfsigned.renewable(existing.parsed.raw)
         if options.names:
-            names = pki.alt_names((*leaf.names.dns, *map(str, leaf.names.ip), *options.names))
+            names = selfsigned.alt_names((*leaf.names.dns, *map(str, leaf.names.ip), *options.names))
             leaf = dataclasses.replace(leaf, names=names)
         key = keys.generate(options.key_algorithm)
         certificate = selfsigned.issue_leaf(leaf, key, ca.authority, now, options.lifetime)

@@ -31,8 +31,7 @@ from certplane.server.exchange import Headers, Request
 from certplane.wire import codec, protobuf
 
 #: The Kubernetes version of the API. Clients compare it with their own.
-API_VERSION: Final = "1.36.2"
-_MINOR_VERSION: Final = API_VERSION.rpartition(".")[0]
+_MINOR_VERSION: Final = certplane.API_VERSION.rpartition(".")[0]
 
 _JSON: Final = "application/json"
 _TEXT: Final = "text/plain; charset=utf-8"
@@ -516,7 +515,7 @@ def version_information() -> dict[str, str]:
         "emulationMinor": minor,
         "minCompatibilityMajor": major,
         "minCompatibilityMinor": str(int(minor) - 1),
-        "gitVersion": f"v{API_VERSION}+certplane.{certplane.__version__}",
+        "gitVersion": f"v{certplane.API_VERSION}+certplane.{certplane.__version__}",
         "gitCommit": "",
         "gitTreeState": "archive",
         "buildDate": "1970-01-01T00:00:00Z",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import ipaddress
 import secrets
 from collections.abc import Sequence
 from typing import Final
@@ -73,6 +74,20 @@ def renewable(certificate: bytes) -> Leaf:
     if not leaf.usages:
         raise ValueError("must specify at least one ExtKeyUsage")
     return leaf
+
+
+def alt_names(names: Sequence[str]) -> template.AltNames:
+    """The SANs of some DNS names and IP addresses, without duplicates; DNS names sorted, addresses in the
+    given order.
+    """
+    dns: set[str] = set()
+    addresses: dict[ipaddress.IPv4Address | ipaddress.IPv6Address, None] = {}
+    for name in names:
+        try:
+            addresses[ipaddress.ip_address(name)] = None
+        except ValueError:
+            dns.add(name.lower())
+    return template.AltNames(dns=sorted(dns), ip=tuple(addresses))
 
 
 def self_signed_ca(
