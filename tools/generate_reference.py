@@ -96,6 +96,11 @@ successive checks find the same content; CA files are applied at once, as certif
 cannot be used, such as a certificate without its new key, is not applied, and one message is logged. All other settings
 and files are read only at the start ([what is reloaded](operations.md#what-is-reloaded)).
 
+`certplane controllers` checks its kubeconfig, and the certificates, keys, tokens and CAs that it names, before each
+request. New requests use the new content: credentials, CA, address of the server. Watches continue until they end. While
+the new content cannot be used, because it is incomplete, or because certificate and key do not match, the previous
+content is used, and one message is logged. The same applies to the token of a pod.
+
 ### Exit codes
 
 | code | meaning |

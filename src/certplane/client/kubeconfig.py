@@ -229,7 +229,7 @@ def _load(sources: ConfigFiles, paths: Sequence[pathlib.Path], context: str) -> 
         namespace=selected.text("namespace") or "default",
         server_name=cluster.text("tls-server-name"),
         insecure=bool(cluster.values.get("insecure-skip-tls-verify")),
-        proxy=_proxy(cluster, base),
+        proxy=_proxy(cluster) or _environment_proxy(base),
         impersonation=_impersonation(user),
     )
     _check(config, selected.path)
@@ -332,12 +332,18 @@ def _cluster_info(cluster: _Entry) -> Mapping[str, object]:
     return {name: value for name, value in info.items() if value}
 
 
-def _proxy(cluster: _Entry, base: str) -> str:
-    """The URL of the proxy, from the kubeconfig or else from the environment; empty for none."""
-    text, where = cluster.text("proxy-url"), str(cluster.path)
-    if not text:
-        url = urllib.parse.urlsplit(base)
-        text, where = proxies.proxy_url(url.hostname or "", url.port or 443, os.environ), "HTTPS_PROXY"
+def _proxy(cluster: _Entry) -> str:
+    """The URL of the proxy in a kubeconfig; empty for none."""
+    return _checked_proxy(cluster.text("proxy-url"), str(cluster.path))
+
+
+def _environment_proxy(base: str) -> str:
+    """The URL of the proxy for a server in the environment; empty for none."""
+    url = urllib.parse.urlsplit(base)
+    return _checked_proxy(proxies.proxy_url(url.hostname or "", url.port or 443, os.environ), "HTTPS_PROXY")
+
+
+def _checked_proxy(text: str, where: str) -> str:
     if not text:
         return ""
     # Errors never repeat the URL: it may have a password.
@@ -411,7 +417,7 @@ def load_cluster(*paths: pathlib.Path, context: str = "") -> Cluster:
         trusted=cluster.content("certificate-authority-data", "certificate-authority").read(),
         server_name=cluster.text("tls-server-name"),
         insecure=bool(cluster.values.get("insecure-skip-tls-verify")),
-        proxy=_without_user(_proxy(cluster, server)),
+        proxy=_without_user(_proxy(cluster)),
         namespace=selected.text("namespace"),
     )
 
