@@ -97,7 +97,7 @@ cannot be used, such as a certificate without its new key, is not applied, and o
 and files are read only at the start ([what is reloaded](operations.md#what-is-reloaded)).
 
 `certplane controllers` checks its kubeconfig, and the certificates, keys, tokens and CAs that it names, before each
-request. New requests use the new content: credentials, CA, address of the server. Watches continue until they end. While
+request. New requests use the new content: credentials, CA, address of the server. Watches continue until they end. If
 the new content cannot be used, because it is incomplete, or because certificate and key do not match, the previous
 content is used, and one message is logged. The same applies to the token of a pod.
 
