@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import shlex
-import sys
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
@@ -235,7 +234,7 @@ def fetch(server: Connection, /, name: str, output: str) -> None:
         )
     chain = checked_chain(found)
     if output == "-":
-        sys.stdout.write(chain.decode("ascii", "replace"))
+        click.echo(chain.decode("ascii", "replace"), nl=False)
         return
     path = pathlib.Path(output)
     newfiles.write_certificate(path, chain)
