@@ -124,7 +124,7 @@ def test_half_written_kubeconfigs_are_rows(root, share):
     # Without its kind, which is below, a file is not known to be a kubeconfig.
     kubeadmpki.write(root / "admin.conf", b"kind: Config\n" + content[: int(len(content) * share)])
     assert whole != rows(root)
-    words = ("kubeconfig", "PEM", "base64", "key")
+    words = ("kubeconfig", "PEM", "base64", "key", "credentials")
     assert any(word in text for text in rows(root).values() for word in words)
 
 
