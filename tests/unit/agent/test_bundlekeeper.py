@@ -81,6 +81,7 @@ async def test_an_api_server_that_is_away_is_not_hammered(cas, tmp_path, caplog)
     server, path = _Server(cas[0].pem), tmp_path / "ca.crt"
     server.problem = "the server at example cannot be reached"
     path.write_bytes(cas[0].pem)
+    path.chmod(0o644)
     with caplog.at_level(logging.INFO):
         async with _running(server, path) as (keeper, clock, _):
             assert server.problem == keeper.status().problem
