@@ -1,6 +1,6 @@
 """Reads the configuration of a kubeadm cluster from its API server, as `kubeadm certs` does.
 
-A module of its own because it imports the HTTPS client, which takes longer than everything else in `certs`.
+A module of its own because it imports the client, which takes longer than everything else in `certs`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Final
 
 import certplane
 from certplane import clock, errors, files
-from certplane.client import api, credentials, kubeconfig, remote
+from certplane.client import api, credentials, kubeconfig
+from certplane.client.lighttransport import LightTransport
 from certplane.clock import SystemClock
 from certplane.errors import SetupError
 from certplane.kubeadm import clusterconfig
@@ -39,7 +40,7 @@ def fetch(path: pathlib.Path) -> ClusterConfig:
         raise SetupError(f"{path} has an exec plugin, which is not run as root", ("pass the settings with --config",))
 
     async def run() -> configmaps.ConfigMap:
-        transport = remote.HTTPSTransport(config, f"certplane/{certplane.__version__}")
+        transport = LightTransport(config, f"certplane/{certplane.__version__}", SystemClock())
         async with contextlib.aclosing(transport):
             client = api.Client(transport)
             return await clock.wait_for(SystemClock(), client.get(configmaps.RESOURCE, _NAME, _NAMESPACE), _SECONDS)
