@@ -15,7 +15,8 @@ The rules, most of them those of the kubelet (client-go `util/certificate/certif
 - A denied or failed request is given up with its key. The next one follows after hours: nothing has changed until then.
 - Failures are retried after 2, 4, 8, 16, 32 seconds and so on up to five minutes, and not before the time that the
   server asks for. All pauses are random, so that many agents do not act at once.
-- Without a valid certificate of its own, or when the server refuses it, an agent uses its bootstrap credentials.
+- Without a valid certificate of its own, or when the server refuses it, an agent requests it with its bootstrap
+  credentials. Its other certificates are requested with its own one alone: approval depends on who requests.
 - The renewal time is a time of the wall clock, which may jump: it is also counted on the monotonic clock, and the
   earlier of both applies. Pauses are on the monotonic clock alone.
 """
@@ -440,7 +441,7 @@ class Rotation:
     def _credentials(self) -> Credentials:
         validity = self.status.validity
         is_expired = validity is None or not validity.contains(self._now.wall)
-        if self._is_rejected or (self._policy.is_identity and is_expired):
+        if self._policy.is_identity and (self._is_rejected or is_expired):
             return Credentials.BOOTSTRAP
         return Credentials.IDENTITY
 

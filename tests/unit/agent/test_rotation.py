@@ -414,6 +414,16 @@ def test_a_certificate_that_the_server_refuses():
     assert credentials == [IDENTITY, BOOTSTRAP, IDENTITY, BOOTSTRAP]
 
 
+def test_other_certificates_are_never_requested_with_bootstrap_credentials():
+    """Approval depends on who requests: their CSR might wait for ever."""
+    story = Story(is_identity=False)
+    story.load(CURRENT, has_pending=True)
+    for _ in range(3):
+        assert story.command.credentials is IDENTITY
+        story.send(Refused, 401, "Unauthorized")
+        story.wake()
+
+
 def test_a_full_disk():
     """The key is stored before the CSR is created. The certificate is stored as soon as there is space."""
     story = Story()
