@@ -19,12 +19,17 @@ from certplane.agent.filegroup import FileProblem, NewFile
 from certplane.agent.pairstore import Pair
 from certplane.agent.settings import Outputs
 from certplane.errors import CertplaneError
+from certplane.golang import formatting
 from certplane.x509 import pkcs12
 
 _MAX_PASSWORD: Final = 1024
 _MAX_BYTES: Final = 1024 * 1024
 #: Certificates are public; servers and their health checks may run as any user.
 _PUBLIC: Final = 0o444
+#: Characters of a name in a text.
+_MAX_NAME: Final = 64
+#: User and group ids of Linux; the number above means "unchanged".
+_MAX_ID: Final = 2**32 - 2
 
 
 class OutputProblem(CertplaneError):
@@ -124,12 +129,20 @@ def _uid(owner: str) -> int:
     if not owner:
         return -1
     try:
-        uid = int(owner) if owner.isdecimal() else pwd.getpwnam(owner).pw_uid
+        uid = _number(owner) if owner.isdecimal() else pwd.getpwnam(owner).pw_uid
     except KeyError as error:
-        raise OutputProblem(f"there is no user {owner}") from error
+        raise OutputProblem(f"there is no user {formatting.shorten(owner, _MAX_NAME)}") from error
     if uid != os.geteuid() != 0:
         raise OutputProblem(f"only root can give files to user {owner}; this process has user id {os.geteuid()}")
     return uid
+
+
+def _number(digits: str) -> int:
+    """An id. Raises KeyError for a number that the system cannot have."""
+    # By its length first: Python refuses to convert thousands of digits.
+    if len(digits) > len(str(_MAX_ID)) or int(digits) > _MAX_ID:
+        raise KeyError(digits)
+    return int(digits)
 
 
 def _gid(group: str) -> int:
@@ -137,9 +150,9 @@ def _gid(group: str) -> int:
     if not group:
         return -1
     try:
-        gid = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+        gid = _number(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
     except KeyError as error:
-        raise OutputProblem(f"there is no group {group}") from error
+        raise OutputProblem(f"there is no group {formatting.shorten(group, _MAX_NAME)}") from error
     if os.geteuid() != 0 and gid not in (os.getegid(), *os.getgroups()):
         raise OutputProblem(f"only root can give files to group {group}: user id {os.geteuid()} is not in it")
     return gid

@@ -330,3 +330,16 @@ def test_a_killed_agent_leaves_complete_files(ca, tmp_path):
         assert not outputs.write(settings, pair, ca.pem)
         assert pair.key == (directory / "tls.key").read_bytes()
     assert number > 10
+
+
+@pytest.mark.parametrize("number", ["4294967295", "4294967296", "9" * 30, "9" * 5000])
+def test_an_id_that_no_user_has(ca, tmp_path, number):
+    """It is a problem of the configuration; no system call gets it, where the highest number means another thing."""
+    for field in ("owner", "group"):
+        settings = _settings(tmp_path, **{field: number})
+        (problem,) = outputs.find_problems(settings)
+        assert problem.startswith(f"{field}: there is no ")
+        assert len(problem) < 200
+        with pytest.raises(OutputProblem, match="there is no"):
+            outputs.write(settings, _pair(ca), ca.pem)
+    assert os.listdir(tmp_path) == []
