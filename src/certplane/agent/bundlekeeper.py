@@ -76,11 +76,14 @@ class BundleKeeper:
             return f"the API server did not answer within {_REQUEST_SECONDS:g} s"
         except (BundleProblem, errors.APIError, api.Unreachable, CredentialProblem, SetupError) as error:
             return requests.printable(str(error))
+        former = self.status()
         self._status.certificates = updated.bundle.certificates
         self._status.retained = updated.bundle.retained
         if updated.is_changed:
             fields = {"certificates": updated.bundle.certificates, "retained": updated.bundle.retained}
             _log.info("trust bundle written", extra={"path": self._bundle.path, **fields})
+        if self._status != former:
+            # Also after a restart, which finds the file as it has to be.
             self._changed()
         if updated.bundle.unparsable:
             return f"{updated.bundle.unparsable} published certificates cannot be parsed; nothing is removed meanwhile"

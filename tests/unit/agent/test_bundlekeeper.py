@@ -112,3 +112,12 @@ async def test_a_bundle_that_cannot_be_used_is_a_problem(cas, tmp_path):
         assert "the published bundle has no certificate" == keeper.status().problem
         assert cas[0].pem == path.read_bytes()
         assert 2 == len(changes)
+
+
+async def test_a_file_that_is_current_is_shown_after_a_restart(cas, tmp_path):
+    """What the status says about it has changed, though the file has not."""
+    server, path = _Server(cas[0].pem), tmp_path / "ca.crt"
+    for _ in range(2):
+        async with _running(server, path) as (keeper, _, changes):
+            assert BundleStatus(path=str(path), certificates=1) == keeper.status()
+            assert 1 == len(changes)
