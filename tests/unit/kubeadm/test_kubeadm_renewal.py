@@ -134,6 +134,19 @@ def test_modes_are_kept_but_never_for_all_users(entries):
     assert [0o640, 0o600] == [stat.S_IMODE(path.stat().st_mode) for path in (entry.key, entry.certificate)]
 
 
+def test_nobody_else_may_change_a_renewed_file(entries):
+    """Whoever may write to the old one, as a member of its group or as anybody, may not write to the new one."""
+    entry, admin = entries.find("etcd-server"), entries.find("admin.conf")
+    paths = (entry.certificate, entry.key, admin.certificate)
+    for path in paths:
+        path.chmod(0o666)
+    for name in ("etcd-server", "admin.conf"):
+        renew(entries.find(name))
+    for suffix in ("", ".old"):
+        modes = [stat.S_IMODE(path.with_name(path.name + suffix).stat().st_mode) for path in paths]
+        assert [0o644, 0o640, 0o640] == modes
+
+
 def test_owners_are_kept(entries):
     """As root, for a component that runs as another user. Others can only renew their own files."""
     owner = (12345, 12346) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
