@@ -37,12 +37,16 @@ from certplane.agent import certificatefacts
 from certplane.agent.certificatefacts import PEM_LABEL, Facts, PairError
 from certplane.errors import CertplaneError, SetupError
 from certplane.golang import pem
+from certplane.x509 import keys
+from certplane.x509.keys import InvalidKeyError
 from certplane.x509.trust.pathcertificate import CertificateParseError
 
 _log = logging.getLogger("certplane")
 
 #: Bytes of a file. A usual pair has less than 8 KiB.
 _MAX_BYTES: Final = 512 * 1024
+#: Of a certificate with its chain.
+MAX_CERTIFICATE: Final = _MAX_BYTES // 2
 #: Former pairs that are kept, besides the current one.
 KEPT: Final = 2
 _TIME_FORMAT: Final = "%Y-%m-%d-%H-%M-%S"
@@ -203,9 +207,10 @@ class PairStore:
         try:
             content = files.read_regular(self._pending_path, _MAX_BYTES)
             _, block = _key_block(content)
+            keys.from_pem(content)
         except FileNotFoundError:
             return None
-        except (OSError, PairError) as error:
+        except (OSError, PairError, InvalidKeyError) as error:
             self._report(f"{self._pending_path} cannot be used: {_reason(error)}")
             return None
         fields = {name.decode(): value.decode() for name, value in _FIELD.findall(content)}
@@ -391,8 +396,8 @@ def _reason(error: Exception) -> str:
 
 def _join(certificate: bytes, key: bytes) -> bytes:
     """The content of a pair: clean PEM blocks, first the certificates, then the key. Raises StoreProblem."""
-    if len(certificate) > _MAX_BYTES // 2:
-        raise StoreProblem(f"the certificate that was issued has more than {_MAX_BYTES // 2} bytes")
+    if len(certificate) > MAX_CERTIFICATE:
+        raise StoreProblem(f"the certificate that was issued has more than {MAX_CERTIFICATE} bytes")
     chain = [block for block in pem.blocks(certificate) if block.label == PEM_LABEL]
     try:
         certificatefacts.check_pair(certificate, key)

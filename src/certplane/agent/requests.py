@@ -11,7 +11,7 @@ import hashlib
 from typing import Final
 
 from certplane import errors
-from certplane.agent import certificatefacts, kinds
+from certplane.agent import certificatefacts, kinds, pairstore
 from certplane.agent.certificatefacts import Facts, PairError
 from certplane.agent.kinds import CSR
 from certplane.agent.rotation import Outcome
@@ -90,6 +90,9 @@ async def fetch(client: Client, name: str, uid: str, key: bytes) -> tuple[Outcom
 
 def _check(certificate: bytes, key: bytes) -> Facts:
     """Facts about the first certificate of a text. Raises PairError, CertificateParseError."""
+    if len(certificate) > pairstore.MAX_CERTIFICATE:
+        # It could never be saved, and would be fetched for ever.
+        raise PairError(f"it has more than {pairstore.MAX_CERTIFICATE} bytes")
     certificatefacts.check_pair(certificate, key)
     block = next(block for block in pem.blocks(certificate) if block.label == certificatefacts.PEM_LABEL)
     return certificatefacts.read(block.data)

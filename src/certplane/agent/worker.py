@@ -29,7 +29,6 @@ from certplane.client.credentials import CredentialProblem
 from certplane.clock import Clock
 from certplane.errors import SetupError
 from certplane.x509 import keys
-from certplane.x509.keys import InvalidKeyError
 
 T = TypeVar("T")
 
@@ -200,7 +199,7 @@ class Worker:
         pair, pending = self._store.current(), self._store.pending()
         name = uid = ""
         # A CSR for what was configured formerly is not waited for; its key is used for another one.
-        if pending is not None and pending.csr_name == self._csr_name(pending.key):
+        if pending is not None and pending.csr_name == requests.csr_name(self.settings, pending.key):
             name, uid = pending.csr_name, pending.csr_uid
         return rotation.Loaded(
             self._now(),
@@ -210,12 +209,6 @@ class Worker:
             name,
             uid,
         )
-
-    def _csr_name(self, key: bytes) -> str:
-        try:
-            return requests.csr_name(self.settings, key)
-        except InvalidKeyError as error:
-            raise StoreProblem(f"the pending key cannot be used: {error}") from error
 
     def _pending_key(self) -> bytes:
         pending = self._store.pending()

@@ -99,12 +99,20 @@ def test_a_pending_key_is_not_overwritten(store):
     store.begin(pairs.key_pem(pairs.new_key()))
 
 
-def test_a_damaged_pending_key_is_reported_and_replaced(store, tmp_path, caplog):
-    """It is of no use."""
-    (tmp_path / "web-pending.pem").write_bytes(b"csr-name: a\n-----BEGIN EC PRIVATE KEY-----\nMHc")
+@pytest.mark.parametrize(
+    ("damaged", "problem"),
+    [
+        (b"-----BEGIN EC PRIVATE KEY-----\nMHc", "it holds no private key in PEM"),
+        (b"-----BEGIN EC PRIVATE KEY-----\nMAA=\n-----END EC PRIVATE KEY-----\n", "the private key cannot be parsed"),
+    ],
+    ids=["truncated", "overwritten"],
+)
+def test_a_damaged_pending_key_is_reported_and_replaced(store, tmp_path, caplog, damaged, problem):
+    """It is of no use: an agent that insisted on it would never have a certificate again."""
+    (tmp_path / "web-pending.pem").write_bytes(b"csr-name: a\n" + damaged)
     with caplog.at_level(logging.WARNING):
         assert store.pending() is None
-    assert "it holds no private key in PEM" in caplog.records[0].error
+    assert problem in caplog.records[0].error
     store.begin(pairs.key_pem(pairs.new_key()))
 
 
