@@ -7,7 +7,6 @@ import base64
 import contextlib
 import datetime
 import json
-import pathlib
 import ssl
 import tempfile
 
@@ -44,6 +43,7 @@ class APIServer:
         self.ca = pairs.CA("server", datetime.datetime.now(datetime.UTC) - pairs.DAY)
         self.port = 0
         self._active = 0
+        self._silent = []
 
     @contextlib.asynccontextmanager
     async def listening(self):
@@ -52,12 +52,15 @@ class APIServer:
         certificate = self.ca.issue(key, datetime.datetime.now(datetime.UTC) - pairs.DAY)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         with tempfile.NamedTemporaryFile() as file:
-            pathlib.Path(file.name).write_bytes(certificate + pairs.key_pem(key))
+            file.write(certificate + pairs.key_pem(key))
+            file.flush()
             context.load_cert_chain(file.name)
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context)
         async with server:
             self.port = server.sockets[0].getsockname()[1]
             yield self
+            for writer in self._silent:
+                writer.close()
 
     def kubeconfig(self, directory):
         """Settings that lead to this server, with a token."""
@@ -83,7 +86,7 @@ class APIServer:
         """Let requests that are under way come to their end; connections to this loop need some of its rounds."""
         quiet = 0
         while quiet < 100:
-            quiet = 0 if self._active and not self.is_silent else quiet + 1
+            quiet = 0 if self._active else quiet + 1
             await asyncio.sleep(0)
 
     # --- decisions ----------------------------------------------------------------------------------------------------
@@ -113,7 +116,7 @@ class APIServer:
             body = await reader.readexactly(int(fields.get("content-length", "0")))
             self.tokens.append(fields.get("authorization", "").removeprefix("bearer "))
             if self.is_silent:
-                await reader.read()
+                self._silent.append(writer)
                 return
             code, document = self._answer(*head.split(" ", 2)[:2], body)
             data = json.dumps(document).encode()
@@ -121,7 +124,8 @@ class APIServer:
             await writer.drain()
         finally:
             self._active -= 1
-            writer.close()
+            if writer not in self._silent:
+                writer.close()
 
     def _answer(self, method, path, body):
         if self.refusal:
