@@ -370,8 +370,10 @@ async def test_a_missing_plugin_is_reported_with_its_install_hint(tmp_path):
 class Proxy:
     """A proxy that records the requests to it and opens the connections."""
 
-    def __init__(self):
+    def __init__(self, extra=b""):
         self.requests = []
+        #: What it sends after its response to CONNECT.
+        self.extra = extra
 
     async def serve(self, reader, writer):
         line = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0].decode()
@@ -379,7 +381,7 @@ class Proxy:
         self.requests.append((method, target))
         host, _, port = target.rpartition(":")
         from_server, to_server = await asyncio.open_connection(host, int(port))
-        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n" + self.extra)
         await asyncio.gather(self._copy(reader, to_server), self._copy(from_server, writer))
 
     async def _copy(self, source, target):
@@ -400,6 +402,21 @@ async def test_requests_are_sent_through_a_proxy(client_of, api_server, tmp_path
         async with client_of(kubeconfig.load(path)) as client:
             assert await whoami(client) == "jane"
     assert proxy.requests == [("CONNECT", f"127.0.0.1:{api_server.port}")]
+
+
+async def test_a_proxy_cannot_respond_for_the_server(client_of, api_server, tmp_path):
+    """What it sends before TLS begins is not from the server. It may be an error, but never a response."""
+    forged = b'{"kind": "SelfSubjectReview", "status": {"userInfo": {"username": "mallory"}}}'
+    proxy = Proxy(b"HTTP/1.1 201 Created\r\ncontent-length: %d\r\n\r\n%s" % (len(forged), forged))
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        path = write_kubeconfig(tmp_path / "config", api_server, {"token": "secret-of-jane"}, **{"proxy-url": url})
+        async with client_of(kubeconfig.load(path)) as client:
+            name = ""
+            with contextlib.suppress(api.Unreachable):
+                name = await whoami(client)
+    assert name in ("jane", "")
 
 
 # --- connection errors --------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
+import os
 import ssl
 import urllib.parse
 from collections.abc import AsyncIterator, Awaitable
@@ -55,6 +57,8 @@ class _Connection:
 
     writer: asyncio.StreamWriter | None = None
     reader: ResponseReader | None = None
+    #: To the proxy. A writer closes its connection when nothing refers to it any more.
+    tunnel: asyncio.StreamWriter | None = None
 
 
 class LightTransport:
@@ -138,8 +142,8 @@ class LightTransport:
         limit = self._limits.header
         if config.proxy:
             address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            stream, writer = await _open_tunnel(connection, config.proxy, address, limit)
-            await writer.start_tls(context, server_hostname=name)
+            await _open_tunnel(connection, config.proxy, address, limit)
+            stream, writer = await _start_tls(connection, context, name, limit)
         else:
             stream, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=name, limit=limit)
             connection.writer = writer
@@ -168,10 +172,8 @@ class LightTransport:
         return _Deadline(self._clock, silence, self._clock.monotonic() + total)
 
 
-async def _open_tunnel(
-    connection: _Connection, proxy: str, address: str, limit: int
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connect to a server through a proxy. Raises _ProxyError."""
+async def _open_tunnel(connection: _Connection, proxy: str, address: str, limit: int) -> None:
+    """Connect to a server through a proxy: `connection.writer` leads to it. Raises _ProxyError."""
     url = urllib.parse.urlsplit(proxy)
     is_tls = url.scheme == "https"
     proxy_host, proxy_port = url.hostname or "", url.port or (443 if is_tls else 80)
@@ -191,6 +193,27 @@ async def _open_tunnel(
         raise _ProxyError(f"the proxy at {proxy_host}:{proxy_port} {error}") from error
     if head.status != 200:
         raise _ProxyError(f"the proxy responds with {head.status} {head.reason}".rstrip())
+
+
+async def _start_tls(
+    connection: _Connection, context: ssl.SSLContext, name: str, limit: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Begin TLS with the server at the end of a tunnel.
+
+    `StreamWriter.start_tls` keeps the reader, and with it what the proxy has sent after its response: a response in the
+    name of the server. So the reader is a new one.
+    """
+    loop = asyncio.get_running_loop()
+    tunnel = connection.writer
+    assert tunnel is not None  # noqa: S101 - it was opened
+    stream = asyncio.StreamReader(limit=limit)
+    protocol = asyncio.StreamReaderProtocol(stream)
+    transport = await loop.start_tls(tunnel.transport, protocol, context, server_hostname=name)
+    if transport is None:
+        raise ConnectionAbortedError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED))
+    protocol.connection_made(transport)
+    writer = asyncio.StreamWriter(transport, protocol, stream, loop)
+    connection.tunnel, connection.writer = tunnel, writer
     return stream, writer
 
 
