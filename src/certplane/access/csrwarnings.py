@@ -25,6 +25,9 @@ from certplane.x509.pkcs10 import certificaterequest, weakkeys
 _MAX_LENGTH: Final = 320
 #: The similarity (0 to 1, difflib's ratio) from which on one name is proposed for another.
 _MIN_SIMILARITY: Final = 0.6
+_SERVER_AUTH: Final = "server auth"
+#: How the proposal of a signer name begins.
+DID_YOU_MEAN: Final = "did you mean"
 
 
 class Signer(Protocol):
@@ -127,7 +130,7 @@ def find_warnings(
     """What will go wrong with a request for the signer called `name`, one sentence each."""
     signer = signers.get(name)
     if signer is None:
-        yield f'unknown signer "{name}"; {_closest_signer(name, requested, signers)}'
+        yield f'unknown signer "{name}"; {closest_signer(name, requested, signers)}'
         return
     violation = next(profiles.violations(signer.profile, requested), None)
     if violation is not None:
@@ -143,11 +146,11 @@ def find_warnings(
     available = availability(signer)
     if available.problem:
         yield f"signer {name} cannot sign at present: {available.problem}"
-    yield from _lifetime_warnings(name, requested, signer.profile, available.ca_remaining)
+    yield from lifetime_warnings(name, requested, signer.profile, available.ca_remaining)
 
 
-def _lifetime_warnings(
-    name: str, requested: RequestedCertificate, profile: Profile, ca_remaining: datetime.timedelta | None
+def lifetime_warnings(
+    name: str, requested: RequestedCertificate, profile: Profile, ca_remaining: datetime.timedelta | None = None
 ) -> Iterator[str]:
     """What will shorten the lifetime of the certificate: the signer's maximum, and the end of its CA."""
     max_lifetime, asked = profile.max_lifetime, requested.expiration
@@ -174,25 +177,30 @@ def _duration_text(seconds: int) -> str:
     return "".join(f"{count}{unit}" for count, unit in parts if count) or "0s"
 
 
-def _closest_signer(name: str, requested: RequestedCertificate, signers: Mapping[str, Signer]) -> str:
+def closest_signer(name: str, requested: RequestedCertificate, signers: Mapping[str, Signer]) -> str:
     """What to do about a signer name that this server does not know."""
-    suitable = _suitable(requested, signers)
+    suitable = suitable_signers(requested, signers)
     closest = _most_similar(name, suitable) if suitable else _similar(name, tuple(signers))
     if closest:
-        return f'did you mean "{closest}"?'
+        return f'{DID_YOU_MEAN} "{closest}"?'
     return "define it with certplane serve --signers, or run a controller that signs for it"
 
 
 def _other_signer(name: str, requested: RequestedCertificate, signers: Mapping[str, Signer]) -> str:
     """What to do about a request that its signer will not sign."""
-    suitable = _suitable(requested, signers)
+    none = "no signer of this server accepts it; define one with certplane serve --signers"
+    return find_remedy(name, requested, signers) or none
+
+
+def find_remedy(name: str, requested: RequestedCertificate, signers: Mapping[str, Signer]) -> str:
+    """The change after which a signer would sign a request that its signer will not sign; empty if there is none."""
+    suitable = suitable_signers(requested, signers)
     if suitable:
         return f"use signer {_most_similar(name, suitable)} instead"
-    none = "no signer of this server accepts it; define one with certplane serve --signers"
-    return _signer_with_usages(name, requested, signers) or none
+    return _signer_with_usages(name, requested, signers)
 
 
-def _suitable(requested: RequestedCertificate, signers: Mapping[str, Signer]) -> tuple[str, ...]:
+def suitable_signers(requested: RequestedCertificate, signers: Mapping[str, Signer]) -> tuple[str, ...]:
     """The signers that would sign; of those, the ones with the most restrictions: they are made for such requests."""
     restrictions = {
         name: len(signer.profile.restricted_fields)
@@ -204,16 +212,29 @@ def _suitable(requested: RequestedCertificate, signers: Mapping[str, Signer]) ->
 
 
 def _signer_with_usages(requested_name: str, requested: RequestedCertificate, signers: Mapping[str, Signer]) -> str:
-    """The signer that would sign if more usages were requested: signers for kubelets accept certain sets only."""
-    for name, signer in signers.items():
-        for usages in signer.profile.usage_sets:
-            extended = dataclasses.replace(requested, usages=sorted(usages))
-            if usages.issuperset(requested.usages) and profiles.permits(signer.profile, extended):
-                usages_text = ", ".join(extended.usages)
+    """The signer that would sign if other usages were requested."""
+    for name, signer in sorted(signers.items(), key=lambda item: item[0] != requested_name):
+        for usages in _other_usages(signer.profile, requested):
+            if profiles.permits(signer.profile, dataclasses.replace(requested, usages=usages)):
                 if name == requested_name:
-                    return f"request the usages {usages_text}"
-                return f"use signer {name} instead, with the usages {usages_text}"
+                    return f"request the usages {', '.join(usages)}"
+                return f"use signer {name} instead, with the usages {', '.join(usages)}"
     return ""
+
+
+def _other_usages(profile: Profile, requested: RequestedCertificate) -> Iterator[list[str]]:
+    """Sets of usages that a signer permits and that serve the purpose of a request: those that it has, completed, as
+    signers for kubelets accept certain sets only; for a server, without those that the signer does not permit.
+    """
+    for usages in profile.usage_sets:
+        if usages.issuperset(requested.usages):
+            yield sorted(usages)
+    if profile.usages is None:
+        return
+    kept = [usage for usage in requested.usages if usage in profile.usages]
+    completed = list(dict.fromkeys((*kept, *profile.required_usages)))
+    if set(completed).issuperset(requested.usages) or (_SERVER_AUTH in requested.usages and _SERVER_AUTH in completed):
+        yield completed
 
 
 def _suits(profile: Profile, requested: RequestedCertificate) -> bool:

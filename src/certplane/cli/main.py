@@ -27,6 +27,7 @@ _COMMANDS: Final = {
     "certs": "Check, renew and request the certificates of a control plane.",
     "controllers": "Run only the controllers, for another API server.",
     "csr": "Request a certificate, wait for it, and fetch it.",
+    "explain": "Explain why a request has no certificate, and what to do.",
     "kubeconfig": "Create kubeconfigs for users.",
     "serve": "Serve the API: a control plane in one process.",
     "signer": "Define signers of your own.",

@@ -145,14 +145,18 @@ class Client:
         """One object. Raises errors.NotFound."""
         return _object(resource, await self._send(Request("GET", _path(resource, namespace, name), headers=_HEADERS)))
 
-    async def list(self, resource: Resource[T], namespace: str = "", *, page: int = 500) -> Listing[T]:
-        """All objects, fetched page by page. A page that is too large is requested anew with fewer objects. Raises
-        errors.Expired if a page was requested too late; start again.
+    async def list(
+        self, resource: Resource[T], namespace: str = "", *, page: int = 500, field_selector: str = ""
+    ) -> Listing[T]:
+        """All objects, or those that a field selector selects, fetched page by page. A page that is too large is
+        requested anew with fewer objects. Raises errors.Expired if a page was requested too late; start again.
         """
+        selection = [("fieldSelector", field_selector)] if field_selector else []
         continue_: list[tuple[str, str]] = []
         items: list[T] = []
         while True:
-            request = Request("GET", _path(resource, namespace), [("limit", str(page)), *continue_], _HEADERS)
+            query = [*selection, ("limit", str(page)), *continue_]
+            request = Request("GET", _path(resource, namespace), query, _HEADERS)
             try:
                 listing = _read(await self._send(request), _lists.decode)
             except ResponseTooLarge:

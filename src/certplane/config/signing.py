@@ -72,6 +72,14 @@ class SigningSettings:
         return self.common == PairFiles() and all(pair == PairFiles() for pair in self.by_signer.values())
 
 
+def file_flags(signer: str) -> tuple[str, ...]:
+    """The flags with the CA certificate and the CA key of a signer alone; none for a custom signer."""
+    if signer not in _SIGNERS:
+        return ()
+    infix, _ = _SIGNERS[signer]
+    return f"--cluster-signing-{infix}-cert-file", f"--cluster-signing-{infix}-key-file"
+
+
 def read_signing(values: options.Values) -> SigningSettings:
     common = _pair(values, "cluster_signing_")
     by_signer = {

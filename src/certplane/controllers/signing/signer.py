@@ -306,7 +306,7 @@ class SigningController:
         self._context.record_decision(csr, decisions.FAILED, reason, message)
 
     async def _issue(self, csr: CertificateSigningRequest, signer: Signer, issuer: Issuer) -> None:
-        csr, prepared = await self._prepare(csr, issuer, _expiration_seconds(csr, signer.profile))
+        csr, prepared = await self._prepare(csr, issuer, signer.profile.lifetime_seconds(csr.spec.expiration_seconds))
         loop = asyncio.get_running_loop()
         certificate = await loop.run_in_executor(
             self._context.threads, _sign_unless_stopped, signer.fault, issuer, prepared
@@ -379,10 +379,3 @@ def _issued_message(prepared: issue.Prepared) -> str:
         return message
     warnings = "; ".join(map(str, prepared.findings))
     return formatting.shorten(f"{message}; lint warnings: {warnings}", errors.MAX_VALUE_LENGTH)
-
-
-def _expiration_seconds(csr: CertificateSigningRequest, profile: Profile) -> int | None:
-    """The lifetime that a request asks for, or the default of its signer."""
-    if csr.spec.expiration_seconds is None and profile.default_lifetime is not None:
-        return int(profile.default_lifetime.total_seconds())
-    return csr.spec.expiration_seconds

@@ -99,6 +99,12 @@ class Profile:
         fields = ("keys", "common_name", "organizations", "exact_organizations", "dns", "email", "ip", "uri")
         return [field for field in fields if getattr(self, field) is not None]
 
+    def lifetime_seconds(self, requested: int | None) -> int | None:
+        """The lifetime that a request asks for, or the default of this signer."""
+        if requested is None and self.default_lifetime is not None:
+            return int(self.default_lifetime.total_seconds())
+        return requested
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RequestedCertificate:
