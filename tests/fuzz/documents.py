@@ -181,6 +181,12 @@ _CONTENTS = {
     "SelfSubjectAccessReview": {"spec": {"nonResourceAttributes": {"path": "/healthz", "verb": "get"}}},
     "SelfSubjectRulesReview": {"spec": {"namespace": NAMESPACE}},
     "SelfSubjectReview": {},
+    "SigningPreview": {
+        "spec": {
+            "request": _text(PKCS10_PEM), "signerName": "kubernetes.io/kube-apiserver-client",
+            "usages": ["client auth"], "expirationSeconds": 3600, "username": "jane",
+        },
+    },
     "TokenReview": {"spec": {"token": "abcdef.0123456789abcdef", "audiences": ["a"]}},
     "TokenRequest": {
         "spec": {

@@ -252,6 +252,10 @@ _OPTIONAL: Final[Mapping[str, Mapping[str, _Rules]]] = {
     "clustertrustbundles": {
         "system:cluster-trust-bundle-discovery": (_rule(_READ, _CERTIFICATES, "clustertrustbundles"),),
     },
+    # The answer has nothing that the warnings at the creation of a request do not have.
+    "signingpreviews": {
+        "certplane:signing-previews": (_rule(("create",), "explain.certplane.io", "signingpreviews"),),
+    },
 }
 #: Service accounts of the controllers for such kinds, by the plural of the kind.
 _OPTIONAL_CONTROLLERS: Final[Mapping[str, Mapping[str, _Rules]]] = {
@@ -295,6 +299,7 @@ _BINDINGS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "system:kube-dns": (("ServiceAccount", "kube-dns"),),
     "system:node": (),
     "system:cluster-trust-bundle-discovery": (("Group", "system:serviceaccounts"),),
+    "certplane:signing-previews": (("Group", "system:authenticated"),),
 }
 
 #: Bindings that kubeadm adds: name, role, subject. They do not have the labels and annotations of the defaults.

@@ -71,7 +71,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("request-timeout", "Maximum duration of a request; watches are exempt.", "duration", "1m0s"),
     sharedsettings.SERVING_APPROVER,
     Option("creation-hints",
-           "Warn requesters and approvers about requests that cannot be signed, and say what is missing.",
+           "Warn requesters and approvers about requests that cannot be signed, say what is missing, and serve "
+           "SigningPreviews.",
            "flag", True),
     sharedsettings.DECISION_EVENTS,
     options.LOG_LEVEL,

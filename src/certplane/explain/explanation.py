@@ -344,22 +344,10 @@ def _approval(facts: Facts) -> Approval:
     return dataclasses.replace(result, own=own, missing_rules=rules)
 
 
-def preview_spec(csr: CertificateSigningRequest) -> signingpreviews.SigningPreviewSpec:
-    """The question that a request is for its signer."""
-    spec = csr.spec
-    return signingpreviews.SigningPreviewSpec(
-        request=spec.request,
-        signer_name=spec.signer_name,
-        usages=list(spec.usages),
-        expiration_seconds=spec.expiration_seconds,
-        username=spec.username,
-    )
-
-
 def _outlook(facts: Facts) -> Outlook:
     if not isinstance(facts.preview, Unread):
         return Outlook(facts.preview, "the server")
-    status = outlook.estimate(preview_spec(facts.csr))
+    status = outlook.estimate(outlook.question(facts.csr))
     if status is not None:
         return Outlook(status, "the rules of Kubernetes")
     return Outlook(None, "whether the server has this signer, and what it permits, is not known")

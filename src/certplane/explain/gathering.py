@@ -14,6 +14,7 @@ from certplane import errors
 from certplane.client import api, permissions
 from certplane.client.api import Client
 from certplane.clock import Clock
+from certplane.explain import outlook
 from certplane.explain.facts import Facts, OwnPermissions, Roles, Unread
 from certplane.golang import formatting
 from certplane.meta.selectors import FieldSelector, Term
@@ -115,13 +116,7 @@ async def _user_name(client: Client) -> str:
 
 
 async def _read_preview(client: Client, csr: CertificateSigningRequest) -> SigningPreviewStatus:
-    spec = signingpreviews.SigningPreviewSpec(
-        request=csr.spec.request,
-        signer_name=csr.spec.signer_name,
-        usages=csr.spec.usages,
-        expiration_seconds=csr.spec.expiration_seconds,
-        username=csr.spec.username,
-    )
+    spec = outlook.question(csr)
     preview = await client.create(signingpreviews.RESOURCE, signingpreviews.SigningPreview(spec=spec))
     return preview.status
 

@@ -1,6 +1,6 @@
 """What a signer would make of a request, before anybody approves it.
 
-`preview` asks the signers that a server really has. It goes through everything that happens after an approval, up to
+`judge` asks the signers that a server really has. It goes through everything that happens after an approval, up to
 the moment at which the CA key would be used: the rules of the signer, the strength of the key, the CA, the linter.
 `estimate` is for servers that do not answer such a question: it knows the rules of Kubernetes' own signers, and no CA.
 """
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from certplane import timestamps
 from certplane.access import csrwarnings
 from certplane.golang import asn1
 from certplane.resources import signingpreviews
+from certplane.resources.certificatesigningrequests import CertificateSigningRequest
 from certplane.resources.signingpreviews import SigningPreviewSpec, SigningPreviewStatus
 from certplane.x509 import certificatenames
 from certplane.x509.certificatenames import Subject
@@ -25,6 +26,18 @@ from certplane.x509.issuance.profiles import Profile, RequestedCertificate
 from certplane.x509.pkcs10 import certificaterequest, weakkeys
 from certplane.x509.pkcs10.certificaterequest import RequestError
 from certplane.x509.trust import certificates
+
+
+def question(csr: CertificateSigningRequest) -> SigningPreviewSpec:
+    """The question that a request is for its signer."""
+    spec = csr.spec
+    return SigningPreviewSpec(
+        request=spec.request,
+        signer_name=spec.signer_name,
+        usages=list(spec.usages),
+        expiration_seconds=spec.expiration_seconds,
+        username=spec.username,
+    )
 
 
 class Signer(Protocol):
@@ -46,30 +59,38 @@ class _Rules:
 _BUILT_IN: Final = {name: _Rules(profile) for name, profile in profiles.BUILT_IN.items()}
 
 
-def preview(spec: SigningPreviewSpec, signers: Mapping[str, Signer], now: datetime.datetime) -> SigningPreviewStatus:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Judgement:
+    """What is known without preparing the certificate. `prepare` completes it, and may be called in any thread."""
+
+    prepare: Callable[[], SigningPreviewStatus]
+
+
+def judge(spec: SigningPreviewSpec, signers: Mapping[str, Signer], now: datetime.datetime) -> Judgement:
     """What the signer of a request would do now, if it was approved. `signers` are all signers by name."""
     try:
         requested = _requested(spec)
         verified = certificaterequest.verified(spec.request or b"")
     except RequestError as error:
-        return SigningPreviewStatus(result=signingpreviews.FAIL, messages=[str(error)])
-    status = _judge(spec.signer_name, requested, signers)
+        refused = SigningPreviewStatus(result=signingpreviews.FAIL, messages=[str(error)])
+        return Judgement(lambda: refused)
+    status = _apply_rules(spec.signer_name, requested, signers)
     signer = signers.get(spec.signer_name)
     if signer is None:
-        return status
+        return Judgement(lambda: status)
     state = signer.current(now)
     if state.issuer is not None:
         _add_ca(status, state.issuer)
     if status.result != signingpreviews.ISSUE:
-        return status
-    if state.issuer is None:
+        return Judgement(lambda: status)
+    issuer = state.issuer
+    if issuer is None:
         status.result, status.messages = signingpreviews.CANNOT_SIGN, [state.problem]
-        return status
+        return Judgement(lambda: status)
     if state.problem:
         status.warnings.append(f"the signer keeps using its previous CA: {state.problem}")
     seconds = signer.profile.lifetime_seconds(spec.expiration_seconds)
-    _prepare(status, state.issuer, verified, spec.usages, seconds, now)
-    return status
+    return Judgement(lambda: _prepare(status, issuer, verified, spec.usages, seconds, now))
 
 
 def _prepare(
@@ -79,7 +100,7 @@ def _prepare(
     usages: list[str],
     seconds: int | None,
     now: datetime.datetime,
-) -> None:
+) -> SigningPreviewStatus:
     """Prepare the certificate as the signer does. The CA key is not used for that."""
     try:
         prepared = issuer.prepare(verified, usages, seconds, now)
@@ -92,6 +113,7 @@ def _prepare(
         status.not_after = timestamps.rfc3339(not_after)
         status.lifetime_seconds = int((not_after - now).total_seconds())
         status.warnings += [f"the linter says: {finding}" for finding in prepared.findings]
+    return status
 
 
 def estimate(spec: SigningPreviewSpec) -> SigningPreviewStatus | None:
@@ -103,7 +125,7 @@ def estimate(spec: SigningPreviewSpec) -> SigningPreviewStatus | None:
         certificaterequest.verified(spec.request or b"")
     except RequestError as error:
         return SigningPreviewStatus(result=signingpreviews.FAIL, messages=[str(error)])
-    status = _judge(spec.signer_name, requested, _BUILT_IN)
+    status = _apply_rules(spec.signer_name, requested, _BUILT_IN)
     if status.result == signingpreviews.ISSUE:
         status.lifetime_seconds = spec.expiration_seconds
     return status
@@ -114,7 +136,7 @@ def _requested(spec: SigningPreviewSpec) -> RequestedCertificate:
     return RequestedCertificate(pkcs10, spec.usages, spec.username, spec.expiration_seconds)
 
 
-def _judge(
+def _apply_rules(
     name: str, requested: RequestedCertificate, signers: Mapping[str, csrwarnings.Signer]
 ) -> SigningPreviewStatus:
     """What the rules of the signer say, and its remedy if they do not permit the request."""

@@ -36,11 +36,12 @@ from certplane.meta import context
 from certplane.meta.context import User
 from certplane.meta.objects import Object
 from certplane.meta.resource import AnyObject, AnyResource
-from certplane.plane import controllerconfig, controllerset
+from certplane.plane import controllerconfig, controllerset, signingpreviews
 from certplane.plane.controllerconfig import ControllerConfig
 from certplane.registry import admission, encodedobjects, namespacelifecycle, reads, ttl, verbs
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import serviceaccounts
+from certplane.resources import signingpreviews as signing_preview_kind
 from certplane.server import (
     audit,
     auditpolicy,
@@ -203,7 +204,10 @@ class Plane:
     async def _ensure_defaults(self) -> None:
         kinds = {kind.plural for kind in self.config.kinds}
         approves_serving = self.config.controllers.serving_rules is not None
-        objects = defaults.default_objects(kinds, self._signer_domains(), approves_serving=approves_serving)
+        virtual = {signing_preview_kind.RESOURCE.plural} if self.config.api.creation_hints else set()
+        objects = defaults.default_objects(
+            kinds | virtual, self._signer_domains(), approves_serving=approves_serving
+        )
         await defaults.ensure(self._writer(), objects)
 
     def drain(self) -> None:
@@ -335,10 +339,13 @@ class Plane:
         endpoints = [
             handlers.Endpoint(registry, reads.Reader(registry, self.clock)) for registry in self.registries.values()
         ]
-        answers = reviews.answers(self.authorizer, self._tokens)
+        answers = dict(reviews.answers(self.authorizer, self._tokens))
+        if self.config.api.creation_hints:
+            previews = signingpreviews.Answerer(self.config.controllers.all_signers, self.clock, self._threads)
+            answers[signing_preview_kind.RESOURCE.plural] = previews.answer
         documents: dict[str, discovery.Document] = {}
         if self._accounts is not None:
-            answers = {**answers, serviceaccounts.TOKEN_REQUESTS.plural: _as_virtual_handler(self._accounts.answer)}
+            answers[serviceaccounts.TOKEN_REQUESTS.plural] = _as_virtual_handler(self._accounts.answer)
             documents = _issuer_documents(self._accounts, self.config.address)
         virtuals = [kind for kind in resources.VIRTUAL if kind.plural in answers]
         virtual_endpoints = [handlers.VirtualEndpoint(kind, nodes.restrict(answers[kind.plural])) for kind in virtuals]

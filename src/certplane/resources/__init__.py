@@ -20,6 +20,7 @@ from certplane.resources import (
     reviews,
     secrets,
     serviceaccounts,
+    signingpreviews,
 )
 
 #: The kinds that are always served.
@@ -44,7 +45,11 @@ OPTIONAL: Final[tuple[resource.AnyResource, ...]] = (
 )
 ALL: Final = (*DEFAULT, *OPTIONAL)
 #: The kinds that are answered and not stored.
-VIRTUAL: Final[tuple[resource.AnyVirtualResource, ...]] = (*reviews.VIRTUAL, serviceaccounts.TOKEN_REQUESTS)
+VIRTUAL: Final[tuple[resource.AnyVirtualResource, ...]] = (
+    *reviews.VIRTUAL,
+    serviceaccounts.TOKEN_REQUESTS,
+    signingpreviews.RESOURCE,
+)
 
 
 def served(runtime_config: Mapping[str, bool]) -> tuple[resource.AnyResource, ...]:

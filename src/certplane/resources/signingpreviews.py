@@ -10,7 +10,9 @@ from typing import Annotated, Final
 
 from msgspec import field
 
-from certplane.meta import objects, resource
+from certplane import errors
+from certplane.errors import Problems
+from certplane.meta import objects, resource, validation
 from certplane.meta.objects import always, doc
 
 GROUP: Final = "explain.certplane.io"
@@ -19,6 +21,9 @@ ISSUE: Final = "Issue"
 FAIL: Final = "Fail"
 CANNOT_SIGN: Final = "CannotSign"
 UNKNOWN_SIGNER: Final = "UnknownSigner"
+#: Usages, as in a CertificateSigningRequest, and characters of a user name: patterns are matched against it.
+_MAX_USAGES: Final = 100
+_MAX_USERNAME: Final = 1024
 
 
 class SigningPreviewSpec(objects.Type):
@@ -84,8 +89,19 @@ class SigningPreview(objects.Object):
     status: Annotated[SigningPreviewStatus, doc("What the signer would do.")] = always(SigningPreviewStatus)
 
 
+def _validate(new: SigningPreview) -> Problems:
+    """What the answer costs must be bounded, as that of a CertificateSigningRequest is."""
+    spec = new.spec
+    problems = [
+        *validation.signer_name_problems(spec.signer_name, "spec.signerName"),
+        *validation.count_problems(spec.usages, "spec.usages", _MAX_USAGES),
+    ]
+    if len(spec.username) > _MAX_USERNAME:
+        problems.append(errors.too_long("spec.username", _MAX_USERNAME))
+    return problems
+
+
 RESOURCE: Final[resource.VirtualResource[SigningPreview]] = resource.VirtualResource(
     group=GROUP, version="v1alpha1", kind="SigningPreview", plural="signingpreviews", type=SigningPreview,
-    namespaced=False,
+    namespaced=False, validate=_validate,
 )  # fmt: skip
-VIRTUAL: Final = (RESOURCE,)
