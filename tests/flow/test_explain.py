@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import yaml
 
 from certplane.resources import certificatesigningrequests as csrs
+from certplane.resources import events as event_kinds
 from certplane.resources import rbac
 from certplane.wire import codec
 from tests.flow import plane as flow
@@ -94,3 +97,60 @@ async def test_a_denied_request():
         explained = await explain(plane)
     assert (explained.code, explained.sentence) == ("Denied", "it was denied (Test)")
     assert explained.fixes[-1] == "create a new request: under another name, or after kubectl delete csr a"
+
+
+# --- the signer ---------------------------------------------------------------------------------------------------
+
+
+async def approved(plane, **spec):
+    """A request that is approved, and the signer's controller has looked at it."""
+    await create(plane, **spec)
+    await plane.approve("a")
+    await plane.clock.advance(31)
+
+
+async def events(plane):
+    """Type, reason and message of the Events about requests."""
+    listed = await plane.client().list(event_kinds.RESOURCE, "default")
+    return [(event.type, event.reason, event.message) for event in listed.items]
+
+
+async def test_approved_for_a_signer_that_is_none(caplog):
+    """The approver is warned, half a minute later there is an Event and a line in the log, and the answer has the name
+    that was meant. An approval is final, so the request has to be created anew.
+    """
+    caplog.set_level("INFO", "certplane.controllers")
+    async with flow.running() as plane:
+        await create(plane, signer_name="kubernetes.io/kube-apiserver-clients")
+        assert (await explain(plane)).code == "UnknownSigner"
+        csr = json.loads(codec.encode(await plane.client().get(csrs.RESOURCE, "a")))
+        csr["status"] = {"conditions": [{"type": "Approved", "status": "True", "reason": "Test"}]}
+        path = "/apis/certificates.k8s.io/v1/certificatesigningrequests/a/approval"
+        response = await flow.respond(plane, "PUT", path, csr, content_type="application/json")
+        (warning,) = flow.warning_texts(response)
+        assert warning.startswith("approved, but nothing will be issued: unknown signer")
+        await plane.clock.advance(29)
+        assert await events(plane) == []
+        await plane.clock.advance(2)
+        ((type_, reason, message),) = await flow.eventually(lambda: events(plane))
+        explained = await explain(plane)
+    assert (type_, reason) == ("Warning", "UnknownSigner")
+    assert message.startswith('no signer of this server is called "kubernetes.io/kube-apiserver-clients"')
+    assert [record.reason for record in caplog.records if record.message == "controller decision"] == ["UnknownSigner"]
+    assert explained.sentence == 'approved, but no signer is called "kubernetes.io/kube-apiserver-clients"'
+    assert explained.fixes == [
+        'did you mean "kubernetes.io/kube-apiserver-client"?',
+        "create a new request: under another name, or after kubectl delete csr a",
+    ]
+    assert "UnknownSigner" in explained.text
+
+
+async def test_a_signer_of_another_controller_causes_no_event():
+    """It signs within half a minute."""
+    async with flow.running() as plane:
+        await create(plane, signer_name="example.com/other")
+        await plane.approve("a")
+        csr = await plane.client().get(csrs.RESOURCE, "a")
+        await plane.client().update(csrs.RESOURCE, csrs.with_condition(csr, csrs.FAILED, "Test", ""), "status")
+        await plane.clock.advance(60)
+        assert await events(plane) == []

@@ -86,7 +86,7 @@ async def test_what_the_signer_would_refuse(spec, message, remedy):
     assert status.messages[0].startswith(message)
 
 
-async def test_a_signer_without_a_CA():
+async def test_a_signer_without_ca():
     """The problem is the one in /readyz?verbose."""
     problem = "no CA certificate and key configured"
     broken = {name: Signer(profile, problem=problem) for name, profile in profiles.BUILT_IN.items()}

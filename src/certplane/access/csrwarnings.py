@@ -13,13 +13,14 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
 
-from certplane import boundedcache
+from certplane import boundedcache, offload
 from certplane.golang import formatting
+from certplane.meta.resource import AnyResource
 from certplane.registry.admission import AdmissionAttributes
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.x509.issuance import issue, profiles
 from certplane.x509.issuance.profiles import CARequests, Profile, RequestedCertificate
-from certplane.x509.pkcs10 import certificaterequest, weakkeys
+from certplane.x509.pkcs10 import certificaterequest, mistakes, weakkeys
 
 #: Characters of a warning: a few of them have to fit into the headers of a response.
 _MAX_LENGTH: Final = 320
@@ -69,7 +70,11 @@ class Warnings:
             requested = csrs.requested_certificate(write.new)
         except certificaterequest.RequestError:
             return
-        for text in find_warnings(write.new.spec.signer_name, requested, self._signers(), self._availability):
+        name, signers = write.new.spec.signer_name, self._signers()
+        for text in find_warnings(name, requested, signers, self._availability):
+            if _is_first_approval(write) and name not in signers:
+                # An approval cannot be withdrawn, so the approver must know that nobody will act on it.
+                text = f"approved, but nothing will be issued: {text}"
             _warn(write, formatting.truncate(text, _MAX_LENGTH))
 
 
@@ -83,6 +88,34 @@ def _is_first_approval(write: AdmissionAttributes) -> bool:
         and csrs.is_approved(write.new)
         and not csrs.is_approved(write.old)
     )
+
+
+def describe_unreadable_request(write: AdmissionAttributes) -> None:
+    """An admission hook that runs first: what the bytes of a new request are, if they are no PKCS#10. The validation
+    that follows refuses them in Kubernetes' words.
+    """
+    if write.resource.plural != csrs.RESOURCE.plural or not _is_creation(write):
+        return
+    text = write.new.spec.request or b""
+    if len(text) > offload.INLINE_BYTES:
+        # Hooks run on the event loop. Mistakes are made with usual requests.
+        return
+    try:
+        certificaterequest.verified(text)
+    except certificaterequest.RequestError:
+        mistake = mistakes.describe(text)
+        if mistake:
+            _warn(write, formatting.truncate(f"spec.request is {mistake}", _MAX_LENGTH))
+
+
+def describe_value(resource: AnyResource, path: str, value: str) -> str:
+    """What the value of a field is that should be base64, and is not: the text of a warning, empty if that is not
+    known.
+    """
+    if (resource.plural, path) != (csrs.RESOURCE.plural, "spec.request"):
+        return ""
+    mistake = mistakes.describe_base64(value)
+    return formatting.truncate(f"spec.request is {mistake}", _MAX_LENGTH) if mistake else ""
 
 
 def _warn(write: AdmissionAttributes, text: str) -> None:
@@ -115,6 +148,10 @@ def warn_about_ignored_spec_changes(write: AdmissionAttributes) -> None:
     key = "; the certificate will not match the new key" if _has_other_key(sent.request, stored.request) else ""
     remedy = f"to submit a new request, run kubectl delete csr {write.name} first or use another name"
     _warn(write, f"the spec of {write.name} is immutable; ignored changes to {', '.join(changed)}{key}; {remedy}")
+
+
+#: The hooks that run before the validation.
+FIRST_HOOKS: Final = (warn_about_ignored_spec_changes, describe_unreadable_request)
 
 
 def _has_other_key(sent: bytes | None, stored: bytes | None) -> bool:

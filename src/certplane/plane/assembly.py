@@ -262,7 +262,7 @@ class Plane:
                 namespace_exists,
                 nodes.admission_hook(self._find),
                 escalation.hook(authorizer),
-                *((csrwarnings.warn_about_ignored_spec_changes,) if has_warnings else ()),
+                *(csrwarnings.FIRST_HOOKS if has_warnings else ()),
             ),
             # The namespace is checked again as the last step before the write: it may be deleted while a large object
             # is validated in a thread, and a new namespace of this name must not get the object.
@@ -284,6 +284,9 @@ class Plane:
             return csrwarnings.Availability(ca_remaining=state.issuer.authority.not_after - now)
 
         return (csrwarnings.Warnings(all_signers, availability),)
+
+    def _describe_value(self) -> Callable[[AnyResource, str, str], str]:
+        return csrwarnings.describe_value if self.config.api.creation_hints else lambda *_: ""
 
     def _signer_domains(self) -> list[str]:
         signers_file = self.config.controllers.signers_file
@@ -350,7 +353,7 @@ class Plane:
         virtuals = [kind for kind in resources.VIRTUAL if kind.plural in answers]
         virtual_endpoints = [handlers.VirtualEndpoint(kind, nodes.restrict(answers[kind.plural])) for kind in virtuals]
         return routes.Routes(
-            api=handlers.API(endpoints, virtual_endpoints, self.watches),
+            api=handlers.API(endpoints, virtual_endpoints, self.watches, self._describe_value()),
             discovery=discovery.Discovery(
                 self.config.kinds,
                 virtuals,

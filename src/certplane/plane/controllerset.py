@@ -177,11 +177,18 @@ def _build_kubelet_client_approver(context: ControllerContext) -> Run:
 def _build_signer(context: ControllerContext) -> Run:
     csr_informer = context.informer(csrs.RESOURCE)
     signing_records = _new_records(context)
-    signing_context = signer.SigningContext(context.clock, signing_records, context.threads, context.decisions.record)
+    queue = context.new_queue(signer, controller.CSR_BASE_DELAY, depends_on_signers=True)
+    signing_context = signer.SigningContext(
+        context.clock,
+        signing_records,
+        context.threads,
+        context.decisions.record,
+        # The journal is that of `certplane serve`.
+        revisit=queue.add_after if context.journal is not None else None,
+    )
     signing = signer.SigningController(context.config.all_signers, signing_context, context.telemetry)
     csr_informer.subscribe(signing.observe)
     handle = controller.with_object(csr_informer, context.decisions.record_failures(signing.handle))
-    queue = context.new_queue(signer, controller.CSR_BASE_DELAY, depends_on_signers=True)
     workers = context.new_controller(signer, handle, queue).watch(csr_informer)
 
     async def run() -> None:

@@ -31,12 +31,15 @@ _TYPE_META = r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Expected(Generic[T_co]):
-    """The type that a body must have. `is_known` says whether another (apiVersion, kind) pair exists."""
+    """The type that a body must have. `is_known` says whether another (apiVersion, kind) pair exists. `describe_value`
+    takes the path and the value of a field that is not base64, and returns the text of a warning, or an empty one.
+    """
 
     type: type[T_co]
     api_version: str
     kind: str
     is_known: Callable[[str, str], bool]
+    describe_value: Callable[[str, str], str] = lambda _path, _value: ""
 
 
 def decoding_cost(data: bytes, media_type: str) -> int:
@@ -81,6 +84,9 @@ def _decode(data: bytes, media_type: str, expected: Expected[T], call: context.V
     try:
         reading = codec.decode_tree(tree, expected.type)
     except codec.DecodeError as error:
+        description = expected.describe_value(*error.not_base64) if error.not_base64 is not None else ""
+        if description:
+            call.warn(description)
         raise _cannot_handle(expected, str(error)) from error
     is_checked = media_type == negotiation.YAML and call.field_validation != "Ignore"
     duplicates = goyaml.find_duplicates(data)[: codec.STRICT_LIMIT] if is_checked else []

@@ -8,6 +8,7 @@ what the registry checks; an update checks body size, query options and content 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -93,7 +94,12 @@ class API:
         endpoints: Sequence[Endpoint],
         virtuals: Sequence[VirtualEndpoint],
         open_watches: watches.Watches,
+        describe_value: Callable[[AnyResource, str, str], str] = lambda *_: "",
     ) -> None:
+        """`describe_value` says what the value of a field is that is not base64: resource, path and value to the text
+        of a warning.
+        """
+        self._describe_value = describe_value
         self._endpoints = {_path_key(endpoint.resource): endpoint for endpoint in endpoints}
         self._virtuals = {endpoint.virtual.path: endpoint for endpoint in virtuals}
         self._versions = {key[:2] for key in (*self._endpoints, *self._virtuals)}
@@ -364,7 +370,8 @@ class API:
         return (api_version, kind) in self._known
 
     def _expected(self, resource: AnyResource) -> bodies.Expected[Any]:
-        return bodies.Expected(resource.type, resource.api_version, resource.kind, self._is_known)
+        describe = functools.partial(self._describe_value, resource)
+        return bodies.Expected(resource.type, resource.api_version, resource.kind, self._is_known, describe)
 
     async def _respond(self, code: int, document: AnyEncodedObject, request: ResourceRequest) -> Response:
         _refuse_wrong_partial(request.form, document.resource.group, document.resource.kind, is_list=False)

@@ -96,7 +96,13 @@ STRICT_LIMIT = 100
 
 
 class DecodeError(CertplaneError):
-    """A document does not fit its type; the text is Go's. Callers add which type was expected."""
+    """A document does not fit its type; the text is Go's. Callers add which type was expected. `not_base64` is the path
+    and the value of the field, if that is the reason.
+    """
+
+    def __init__(self, message: str, not_base64: tuple[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.not_base64 = not_base64
 
 
 @dataclasses.dataclass(slots=True)
@@ -106,6 +112,7 @@ class _State:
     path: list[str | int] = dataclasses.field(default_factory=list)
     structs: list[str] = dataclasses.field(default_factory=list)
     error: str = ""
+    not_base64: tuple[str, str] | None = None
     strict: dict[str, None] = dataclasses.field(default_factory=dict)
 
     def field(self) -> str:
@@ -135,7 +142,9 @@ class _State:
         self.fail(f"json: cannot unmarshal number {literal} into {self._target()} of type {go}")
         return 0
 
-    def fail_base64(self, offset: int) -> None:
+    def fail_base64(self, offset: int, value: str) -> None:
+        if not self.error:
+            self.not_base64 = self.field(), value
         self.fail(f"illegal base64 data at input byte {offset}")
 
     def fail_time(self, value: object) -> None:
@@ -180,7 +189,9 @@ class _ConverterState(_State):
         self.fail(f"cannot convert float64 to {go}")
         return 0
 
-    def fail_base64(self, offset: int) -> None:
+    def fail_base64(self, offset: int, value: str) -> None:
+        if not self.error:
+            self.not_base64 = self.field(), value
         self.fail(f"error decoding from json: illegal base64 data at input byte {offset}")
 
     def fail_time(self, value: object) -> None:
@@ -225,7 +236,7 @@ def from_unstructured(document: Mapping[str, object], type_: type[T]) -> Decoded
 def _decode(tree: object, type_: type[T], state: _State) -> Decoded[T]:
     obj: T = _struct_reader(type_)(tree, state)
     if state.error:
-        raise DecodeError(state.error)
+        raise DecodeError(state.error, state.not_base64)
     return Decoded(obj, tuple(state.strict))
 
 
@@ -395,7 +406,7 @@ def _read_bytes(value: object, state: _State) -> bytes:
         try:
             return base64.b64decode(cleaned, validate=True)
         except (binascii.Error, ValueError):
-            state.fail_base64(_base64_error_offset(value))
+            state.fail_base64(_base64_error_offset(value), value)
             return b""
     if isinstance(value, list) and not isinstance(value, gojson.Pairs):
         return _read_byte_list(value, state)

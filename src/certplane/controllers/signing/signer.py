@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import copy
 import dataclasses
 import datetime
@@ -65,6 +66,10 @@ NOT_SIGNED: Final = "SigningFailed"
 STOPPED: Final = "SignerStopped"
 #: The bytes to be signed could not be recorded, so they were not signed.
 NOT_RECORDED: Final = "JournalFailed"
+#: No signer has the name, so an approval had no effect.
+UNKNOWN_SIGNER: Final = "UnknownSigner"
+#: How long another controller has for a request of a signer that is unknown here, before the Event is written.
+_OTHERS_SECONDS: Final = 30.0
 #: Reasons of decisions; the condition says INVALID for these, too.
 WEAK: Final = "WeakKey"
 LINTED: Final = "LintFailed"
@@ -173,12 +178,16 @@ def decide(csr: CertificateSigningRequest, profile: Profile) -> Action:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SigningContext:
-    """What the signing controller works with. Signatures are made in `threads`."""
+    """What the signing controller works with. Signatures are made in `threads`. `revisit` has the request of a name
+    handled again after some seconds; it is set if this is the control plane, whose users may expect that every signer
+    is one of its own. In another cluster most unknown signers are those of other controllers.
+    """
 
     clock: Clock
     records: records.Records
     threads: concurrent.futures.Executor
     record_decision: decisions.RecordDecision
+    revisit: Callable[[str, float], None] | None = None
 
 
 class SigningController:
@@ -261,13 +270,30 @@ class SigningController:
 
     async def handle(self, csr: CertificateSigningRequest) -> None:
         signer = self._signers().get(csr.spec.signer_name)
-        if signer is None or csr.metadata.uid in self._written:
+        if signer is None:
+            self._report_unknown_signer(csr)
+            return
+        if csr.metadata.uid in self._written:
             return
         action = decide(csr, signer.profile)
         if action.kind is ActionKind.FAIL:
             await self._fail(csr, action.message)
         elif action.kind is ActionKind.ISSUE:
             await self._sign(csr, signer)
+
+    def _report_unknown_signer(self, csr: CertificateSigningRequest) -> None:
+        """Record that a request was approved for a signer that is none, as an approval is final."""
+        revisit = self._context.revisit
+        if revisit is None or not _waits_for_signer(csr):
+            return
+        remaining = _OTHERS_SECONDS - _seconds_since_approval(csr, self._context.clock.now())
+        if remaining > 0:
+            revisit(csr.metadata.name, remaining)
+            return
+        name = formatting.shorten(csr.spec.signer_name, errors.MAX_VALUE_LENGTH)
+        consequence = "nothing is issued unless another controller signs for it"
+        message = f'no signer of this server is called "{name}": {consequence}'
+        self._context.record_decision(csr, decisions.NOT_ISSUED, UNKNOWN_SIGNER, message)
 
     async def _sign(self, csr: CertificateSigningRequest, signer: Signer) -> None:
         state = self._current_state(signer)
@@ -355,6 +381,19 @@ class SigningController:
             raise
         except errors.CertplaneError as error:
             raise Retry(f"failed to record what is to be signed: {error}", reason=NOT_RECORDED) from error
+
+
+def _waits_for_signer(csr: CertificateSigningRequest) -> bool:
+    return csrs.is_approved(csr) and not csr.status.certificate and not csrs.has_condition(csr, csrs.FAILED)
+
+
+def _seconds_since_approval(csr: CertificateSigningRequest, now: datetime.datetime) -> float:
+    """Zero if the time is not known."""
+    for condition in csr.status.conditions:
+        if condition.type == csrs.APPROVED and condition.last_transition_time:
+            with contextlib.suppress(ValueError):
+                return (now - timestamps.parse_rfc3339(condition.last_transition_time)).total_seconds()
+    return 0.0
 
 
 def _sign_unless_stopped(fault: FaultLatch, issuer: Issuer, prepared: issue.Prepared) -> bytes | None:
