@@ -275,9 +275,7 @@ def _retry(findings: Findings) -> Sequence[str]:
     if retry is None:
         return ()
     seconds = (retry - findings.facts.now).total_seconds()
-    if seconds <= 0:
-        return ("the controller has tried again since its last Event: it writes one every five minutes at most",)
-    return (f"the controller tries again in {formatting.human_duration(seconds)}",)
+    return (f"the controller tries again in about {formatting.human_duration(seconds + 1)}",)
 
 
 # --- pending ------------------------------------------------------------------------------------------------------

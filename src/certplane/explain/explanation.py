@@ -160,7 +160,7 @@ def find(facts: Facts) -> Findings:
         approval=_approval(facts),
         signers=signers,
         outlook=preview,
-        reports=_reports(facts.events),
+        reports=_reports(facts.events, facts.now),
         has_other_key=has_other_key,
     )
 
@@ -356,7 +356,7 @@ def _outlook(facts: Facts) -> Outlook:
 # --- events -------------------------------------------------------------------------------------------------------
 
 
-def _reports(events: Sequence[Event] | Unread) -> Sequence[Report]:
+def _reports(events: Sequence[Event] | Unread, now: datetime.datetime) -> Sequence[Report]:
     """The Events, oldest first."""
     if isinstance(events, Unread):
         return ()
@@ -367,7 +367,7 @@ def _reports(events: Sequence[Event] | Unread) -> Sequence[Report]:
             reason=event.reason,
             message=event.message,
             count=max(event.count, 1),
-            retry_at=_retry_at(event),
+            retry_at=_retry_at(event, now),
         )
         for event in events
     ]
@@ -377,12 +377,27 @@ def _reports(events: Sequence[Event] | Unread) -> Sequence[Report]:
 _RETRY_IN: Final = "; retry in "
 
 
-def _retry_at(event: Event) -> datetime.datetime | None:
-    """When a controller of certplane tries again: its Events end with `retry in 12.3s`."""
+#: Seconds: the maximum delay of the controllers' queues, and how long ago an Event may be that still says something.
+_MAX_DELAY: Final = 1000.0
+_MAX_AGE: Final = 24 * 3600.0
+
+
+def _retry_at(event: Event, now: datetime.datetime) -> datetime.datetime | None:
+    """About when a controller of certplane tries again: its Events end with `retry in 12.3s`. Not each attempt has an
+    Event, and the delay doubles each time.
+    """
     _, separator, seconds = event.message.rpartition(_RETRY_IN)
     if not separator or not seconds.endswith("s") or not event.last_timestamp:
         return None
     try:
-        return timestamps.parse_rfc3339(event.last_timestamp) + datetime.timedelta(seconds=float(seconds[:-1]))
+        delay = float(seconds[:-1])
+        elapsed = (now - timestamps.parse_rfc3339(event.last_timestamp)).total_seconds()
     except (ValueError, OverflowError):
         return None
+    if not (0 < delay <= _MAX_DELAY and 0 <= elapsed <= _MAX_AGE):
+        return None
+    attempt = delay
+    while attempt <= elapsed:
+        delay = min(2 * delay, _MAX_DELAY)
+        attempt += delay
+    return now + datetime.timedelta(seconds=attempt - elapsed)
