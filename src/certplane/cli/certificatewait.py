@@ -116,10 +116,15 @@ class CertificateWait:
         again = f"wait again with certplane csr wait {self._messages.flags}{self._name}"
         if self._state.startswith(csrs.APPROVED):
             message = f"{self._name} is approved, but has no certificate after {waited}"
-            hints = ("check that a controller for its signer is running and has the permission sign", again)
+            hints: tuple[str, ...] = (
+                f"certplane explain csr {self._messages.flags}{self._name} says why",
+                "check that a controller for its signer is running and has the permission sign",
+                again,
+            )
         elif self._state:
             message = f"{self._name} is not approved after {waited}"
-            hints = (f"ask for it: kubectl {self._messages.flags}certificate approve {self._name}", again)
+            explain = f"certplane explain csr {self._messages.flags}{self._name} says who may approve it"
+            hints = (f"ask for it: kubectl {self._messages.flags}certificate approve {self._name}", explain, again)
         else:
             message, hints = f"the server did not respond for {waited}", ("check that the server is running", again)
         return exitcodes.Failure(exitcodes.TIMED_OUT, message, hints)
@@ -142,7 +147,7 @@ def check(csr: CertificateSigningRequest) -> None:
         signer = plaintext.escape(csr.spec.signer_name)
         raise _refused(
             f"the signer {signer} refuses {name}{_reason(csr, csrs.FAILED)}",
-            ("the message says what the signer does not permit", new),
+            (f"the message says what the signer does not permit; certplane explain csr {name} says what it would", new),
         )
 
 

@@ -9,6 +9,7 @@ renewed; 5 a certificate request was denied, has failed or was deleted; 6 there 
 from __future__ import annotations
 
 import importlib
+import pathlib
 import sys
 from typing import Final, NoReturn
 
@@ -75,7 +76,7 @@ def main() -> NoReturn:
             ),
         )
     try:
-        code = cli.main(prog_name="certplane", standalone_mode=False)
+        code = cli.main(prog_name=_program(), complete_var="_CERTPLANE_COMPLETE", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except exitcodes.Failure as error:
         _fail(error.message, error.hints, error.exit_code)
@@ -92,6 +93,11 @@ def main() -> NoReturn:
         _fail(error.format_message(), ())
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
+
+
+def _program() -> str:
+    """How this program was called: kubectl runs its plugin kubectl-certplane as `kubectl certplane`."""
+    return "kubectl certplane" if pathlib.PurePath(sys.argv[0]).name == "kubectl-certplane" else "certplane"
 
 
 def _fail(message: str, hints: tuple[str, ...], exit_code: int = 2) -> NoReturn:
