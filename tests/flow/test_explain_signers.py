@@ -220,6 +220,15 @@ async def test_a_client_certificate_with_names_of_a_server():
     assert explained.fixes[0].startswith("use a signer for servers")
 
 
+async def test_a_client_certificate_of_a_server_is_pointed_to_a_signer_that_fits():
+    """Although its own signer would issue it."""
+    clock = testing.FakeClock()
+    async with flow.running(clock=clock, signers=signers(clock, WEB)) as plane:
+        await pending(plane, request=flow.pkcs10("a", dns=("a.example.com",)))
+        explained = await explain(plane)
+    assert "use signer example.com/web instead, with the usages server auth" in " ".join(explained.text.split())
+
+
 async def test_wrong_usages():
     """The fix has the usages that the signer permits."""
     async with flow.running() as plane:

@@ -117,8 +117,8 @@ class CertificateWait:
         if self._state.startswith(csrs.APPROVED):
             message = f"{self._name} is approved, but has no certificate after {waited}"
             hints: tuple[str, ...] = (
-                f"certplane explain csr {self._messages.flags}{self._name} says why",
                 "check that a controller for its signer is running and has the permission sign",
+                f"certplane explain csr {self._messages.flags}{self._name} says why",
                 again,
             )
         elif self._state:

@@ -26,8 +26,8 @@ _GROUP: Final = csrs.RESOURCE.group
 _PLURAL: Final = csrs.RESOURCE.plural
 _NOBODY: Final = User("")
 MASTERS: Final = authorization.MASTERS
-#: The roles of Kubernetes' own controllers.
-_CONTROLLER_ROLES: Final = "system:controller:"
+#: The roles of the controllers of Kubernetes and of certplane.
+_CONTROLLER_ROLES: Final = ("system:controller:", "certplane:")
 #: The verbs on a signer, and the subresource that each of them is about.
 SUBRESOURCES: Final = {"approve": "approval", "sign": "status"}
 

@@ -112,6 +112,8 @@ def _anew(findings: Findings) -> Sequence[str]:
 def _server_signer(findings: Findings) -> str:
     """Which signer a server needs."""
     status = findings.outlook.status
+    if status is not None and status.remedy:
+        return status.remedy
     name = findings.csr.spec.signer_name
     suitable = [other for other in (status.suitable_signers if status is not None else ()) if other != name]
     if suitable:

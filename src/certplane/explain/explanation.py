@@ -34,7 +34,6 @@ from certplane.x509.trust import certificates
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 #: The longest annotation that is read.
 _MAX_MANIFEST: Final = 1 << 20
-_SERVER_AUTH: Final = "server auth"
 
 
 class Result(enum.Enum):
@@ -126,7 +125,7 @@ class Findings:
         """Whether the certificate is meant for a server: it is to have the usage, or names of servers."""
         pkcs10 = self.pkcs10
         has_names = pkcs10 is not None and bool(pkcs10.dns_names or pkcs10.ip_addresses)
-        return _SERVER_AUTH in self.requested.usages or has_names
+        return outlook.SERVER_AUTH in self.requested.usages or has_names
 
     @property
     def next_retry(self) -> datetime.datetime | None:
@@ -288,17 +287,15 @@ def _purpose_checks(
     csr: CertificateSigningRequest, pkcs10: CertificateRequest | None, preview: Outlook
 ) -> Iterator[Check]:
     """A certificate that is issued, and that no server can use."""
-    if pkcs10 is None or not (pkcs10.dns_names or pkcs10.ip_addresses):
+    if pkcs10 is None:
         return
-    usages = csr.spec.usages
-    if "client auth" in usages and _SERVER_AUTH not in usages:
-        suitable = [name for name in (preview.status.suitable_signers if preview.status else ()) if name]
-        instead = f": {', '.join(suitable)}" if suitable and csr.spec.signer_name not in suitable else ""
+    if outlook.is_for_clients_only(profiles.RequestedCertificate(pkcs10, csr.spec.usages)):
+        remedy = preview.status.remedy if preview.status is not None else ""
         yield Check(
             "purpose",
             Result.NOTE,
-            "it has names of a server, but not the usage server auth: only clients can use the certificate; a server "
-            f"needs a signer that permits server auth{instead}",
+            "it has names of a server, but not the usage server auth: only clients can use the certificate; for a "
+            f"server, {remedy or 'use a signer that permits server auth'}",
         )
 
 

@@ -56,6 +56,7 @@ class _Rules:
     profile: Profile
 
 
+SERVER_AUTH: Final = "server auth"
 _BUILT_IN: Final = {name: _Rules(profile) for name, profile in profiles.BUILT_IN.items()}
 
 
@@ -165,10 +166,19 @@ def _apply_rules(
     if violations:
         status.result, status.messages = signingpreviews.FAIL, violations
         return status
+    if is_for_clients_only(requested):
+        for_servers = dataclasses.replace(requested, usages=[*requested.usages, SERVER_AUTH])
+        status.remedy = csrwarnings.find_remedy(name, for_servers, signers)
     status.warnings = list(csrwarnings.lifetime_warnings(name, requested, profile))
     if requested.pkcs10.requests_ca and profile.ca_requests is profiles.CARequests.IGNORE:
         status.warnings.append("the signer does not issue CA certificates; the certificate will not be a CA")
     return status
+
+
+def is_for_clients_only(requested: RequestedCertificate) -> bool:
+    """Whether a request has names of a server, and usages that no server can use."""
+    pkcs10, usages = requested.pkcs10, requested.usages
+    return bool(pkcs10.dns_names or pkcs10.ip_addresses) and "client auth" in usages and SERVER_AUTH not in usages
 
 
 def _add_ca(status: SigningPreviewStatus, signing: Issuer) -> None:

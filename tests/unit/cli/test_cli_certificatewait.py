@@ -88,7 +88,10 @@ async def test_an_approved_request_waits_for_its_signer(plane):
     failure = await waiter.failure()
     assert (failure.exit_code, failure.message) == (6, "jane is approved, but has no certificate after 5m")
     assert "permission sign" in failure.hints[0]
-    assert failure.hints[1] == "wait again with certplane csr wait --context c jane"
+    assert failure.hints[1:] == (
+        "certplane explain csr --context c jane says why",
+        "wait again with certplane csr wait --context c jane",
+    )
 
 
 async def test_without_approval_the_wait_ends_with_the_command_for_an_approver(plane):
