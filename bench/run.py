@@ -233,12 +233,16 @@ _RESIDENT = "import os; print(int(open('/proc/self/statm').read().split()[1]) * 
 
 
 def bench_commands(directory: pathlib.Path, size: Size) -> list[Figure]:
-    """CPU of short commands, the least of several runs, and memory of small processes."""
-    del directory
+    """CPU of commands, one of which asks a server, the least of several runs, and memory of small processes."""
     figures = []
     for arguments, budget in (("--help", 250.0), ("version", 250.0), ("wait --help", None), ("token --help", None)):
         spent = min(_child_cpu([str(_CERTPLANE), *arguments.split()]) for _ in range(2 * size.starts))
         figures.append(Figure(f"certplane {arguments}", "CPU-ms", spent * 1000, budget))
+    with server.running(directory) as target:
+        load.run(load.create, target.address(), "c", 1, 1, load.NOBODY)
+        explain = [str(_CERTPLANE), "explain", "csr", "c-0", "--kubeconfig", str(target.data / "admin.conf")]
+        spent = min(_child_cpu(explain) for _ in range(2 * size.starts))
+        figures.append(Figure("certplane explain csr", "CPU-ms", spent * 1000, 600.0))
     for name, modules in (("a small client", _SMALL), ("the same with aiohttp", f"{_SMALL}, certplane.client.remote")):
         code = f"import {modules}\n{_RESIDENT}"
         finished = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -28,6 +28,8 @@ from certplane.x509.trust import certificates
 
 #: Seconds that a signer may take: its controller may be busy, or another one may have the leadership next.
 _PATIENCE: Final = 15.0
+#: Seconds from which on it is said how long something takes.
+_NOTABLE: Final = 60.0
 #: Names in a sentence.
 _MAX_NAMES: Final = 4
 _COMMON_FLAGS: Final = "--cluster-signing-cert-file and --cluster-signing-key-file"
@@ -362,4 +364,4 @@ def _created(findings: Findings) -> float | None:
 
 
 def _since(age: float | None) -> str:
-    return f" for {formatting.human_duration(age)}" if age is not None and age >= 1 else ""
+    return f" for {formatting.human_duration(age)}" if age is not None and age >= _NOTABLE else ""
