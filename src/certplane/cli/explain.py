@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import datetime
 import json
+import pathlib
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 import click
 
-from certplane import timestamps
+from certplane import files, timestamps
 from certplane.cli import connection, newrequests, options, plaintext
 from certplane.cli.connection import Connection
 from certplane.client.api import Client
 from certplane.clock import SystemClock
-from certplane.explain import approval, diagnosis, document, explanation, gathering
+from certplane.errors import SetupError
+from certplane.explain import approval, diagnosis, document, explanation, gathering, outlook, requestfile
 from certplane.explain.approval import Holder
 from certplane.explain.diagnosis import Answer
 from certplane.explain.explanation import Findings
 from certplane.explain.facts import Facts, Unread
 from certplane.golang import formatting
 from certplane.resources import certificatesigningrequests as csrs
+from certplane.resources.certificatesigningrequests import CertificateSigningRequest
 
 _NOT_FOUND: Final = 404
 _FORBIDDEN: Final = 403
+_READ_RULE: Final = "- {apiGroups: ['certificates.k8s.io'], resources: [certificatesigningrequests], verbs: [get]}"
 _WIDTH: Final = 120
 #: Items of a list, and characters of a text, that people read.
 _MAX_ITEMS: Final = 12
@@ -59,7 +63,7 @@ def csr(server: Connection, /, name: str, output: str) -> None:
             f"list the requests with kubectl {server.flags()}get csr; decided ones are deleted after an hour, pending "
             "ones after a day"
         ),
-        _FORBIDDEN: "this needs the permission get on certificatesigningrequests",
+        _FORBIDDEN: f"a ClusterRole with this rule permits it: {_READ_RULE}",
     }
     findings = explanation.find(connection.call(server, operation, hints))
     answer = diagnosis.diagnose(findings)
@@ -67,6 +71,44 @@ def csr(server: Connection, /, name: str, output: str) -> None:
         click.echo(json.dumps(document.build(findings, answer), indent=2))
         return
     click.echo("".join(f"{line}\n" for line in render(findings, answer)), nl=False)
+
+
+@explain.command("file", epilog="certplane explain file jane-csr.yaml")
+@click.argument("name", metavar="FILE")
+def file_(name: str) -> None:
+    """Explain a manifest or a PKCS#10 in a file, before it is sent.
+
+    Whatever is not a PKCS#10 is named, with the fix. No server is asked.
+    """
+    path = pathlib.Path(name)
+    shown = _escape(name)
+    with files.as_setup_error(f"{shown} cannot be read", "name a manifest of a request, or a PKCS#10"):
+        data = files.read_regular(path, requestfile.MAX_SIZE)
+    try:
+        csr = requestfile.read(data)
+    except requestfile.RequestFileError as error:
+        said = f"a server would say: {_escape(error.reason)}" if error.reason else ""
+        raise SetupError(f"{shown}: {_escape(str(error))}", (said or "docs/troubleshooting.md has examples",)) from error
+    click.echo("".join(f"{line}\n" for line in _file_text(shown, csr)), nl=False)
+
+
+def _file_text(shown: str, csr: CertificateSigningRequest) -> Iterator[str]:
+    requested = explanation.requested(csr)
+    names = ", ".join(requested.names[:_MAX_ITEMS]) + _more(len(requested.names))
+    yield f"{shown}: a request for {_escape(requested.subject or 'an empty subject')}, key {requested.key}"
+    if names:
+        yield f"names: {_escape(names)}"
+    if not requested.signer:
+        return
+    status = outlook.estimate(outlook.question(csr))
+    if status is None:
+        yield f"signer: {_escape(requested.signer)}, whose rules its server knows"
+    elif status.messages:
+        yield f"signer: {requested.signer} will refuse it: {'; '.join(map(_escape, status.messages))}"
+        if status.remedy:
+            yield f"fix: {_escape(status.remedy)}"
+    else:
+        yield f"signer: {requested.signer} permits it"
 
 
 # --- text ---------------------------------------------------------------------------------------------------------

@@ -153,7 +153,7 @@ def find(facts: Facts) -> Findings:
     ]
     return Findings(
         facts=facts,
-        requested=_requested(csr, pkcs10),
+        requested=requested(csr),
         pkcs10=pkcs10,
         checks=checks,
         approval=_approval(facts),
@@ -175,9 +175,11 @@ def _parse(text: bytes) -> tuple[CertificateRequest | None, str]:
 # --- what is asked ------------------------------------------------------------------------------------------------
 
 
-def _requested(csr: CertificateSigningRequest, pkcs10: CertificateRequest | None) -> Requested:
+def requested(csr: CertificateSigningRequest) -> Requested:
+    """What a request asks for, in plain words."""
     spec = csr.spec
-    requested = Requested(
+    pkcs10, _ = _parse(spec.request or b"")
+    result = Requested(
         signer=spec.signer_name,
         usages=tuple(spec.usages),
         lifetime_seconds=spec.expiration_seconds,
@@ -186,7 +188,7 @@ def _requested(csr: CertificateSigningRequest, pkcs10: CertificateRequest | None
         created=csr.metadata.creation_timestamp or "",
     )
     if pkcs10 is None:
-        return requested
+        return result
     names = (
         *(f"DNS:{name}" for name in pkcs10.dns_names),
         *(f"IP:{address}" for address in pkcs10.ip_addresses),
@@ -194,7 +196,7 @@ def _requested(csr: CertificateSigningRequest, pkcs10: CertificateRequest | None
         *(f"email:{address}" for address in pkcs10.email_addresses),
     )
     return dataclasses.replace(
-        requested,
+        result,
         subject=outlook.subject_text(pkcs10.subject),
         names=names,
         key=profiles.key_kind(pkcs10),
