@@ -87,8 +87,10 @@ def file_(name: str) -> None:
     try:
         csr = requestfile.read(data)
     except requestfile.RequestFileError as error:
-        said = f"a server would say: {_escape(error.reason)}" if error.reason else ""
-        raise SetupError(f"{shown}: {_escape(str(error))}", (said or "docs/troubleshooting.md has examples",)) from error
+        hint = "docs/troubleshooting.md has examples"
+        if error.reason:
+            hint = f"a server would say: {_escape(error.reason)}"
+        raise SetupError(f"{shown}: {_escape(str(error))}", (hint,)) from error
     click.echo("".join(f"{line}\n" for line in _file_text(shown, csr)), nl=False)
 
 
