@@ -9,10 +9,14 @@ from certplane.errors import SetupError
 
 #: A certificate ends too soon, or cannot be read.
 EXPIRING: Final = 4
+#: `doctor` has found something that will break if nobody acts: the same code, as it means the same to a monitor.
+WARNINGS: Final = EXPIRING
 #: A certificate request was denied, has failed, or was deleted: there will be no certificate.
 REFUSED: Final = 5
 #: There is no certificate yet; there may be one later.
 TIMED_OUT: Final = 6
+#: `doctor` has found something that is broken or open, or `status` a server that is not ready.
+ERRORS: Final = 7
 
 
 class Failure(SetupError):

@@ -3,7 +3,8 @@
 Exit codes: 0 success; 1 a bug, with a traceback in the log; 2 a setting or file that the operator must fix, with
 `error:` and `hint:` lines, or, of `wait`, a server that is not ready; 3 `controllers` has lost the leadership;
 4 `certs check-expiration` or `agent status` has found a certificate that ends too soon, cannot be read or is not
-renewed; 5 a certificate request was denied, has failed or was deleted; 6 there is no certificate yet; 130 interrupted.
+renewed, or the worst finding of `doctor` is a warning; 5 a certificate request was denied, has failed or was deleted;
+6 there is no certificate yet; 7 `doctor` has found an error, or `status` a server that is not ready; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ _COMMANDS: Final = {
     "certs": "Check, renew and request the certificates of a control plane.",
     "controllers": "Run only the controllers, for another API server.",
     "csr": "Request a certificate, wait for it, and fetch it.",
+    "doctor": "Find what is broken, or open to others, in an installation.",
     "explain": "Explain why a request has no certificate, and what to do.",
     "kubeconfig": "Create kubeconfigs for users.",
     "serve": "Serve the API: a control plane in one process.",
     "signer": "Define signers of your own.",
+    "status": "Show the state of a server on one screen.",
     "token": "Create, list and delete bootstrap tokens.",
     "version": "Print the version of the program and of the API.",
     "wait": "Wait until a server is ready, and print its URL.",
