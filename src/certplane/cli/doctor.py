@@ -111,6 +111,8 @@ class _Examination:
     def _check_data_directory(self) -> list[Finding]:
         found, read = self._read_settings()
         self._data_dir = read.data_dir
+        if found and not os.path.isdir(read.data_dir):
+            raise SetupError(found[0].what, found[0].fix)
         if not os.path.isdir(read.data_dir):
             raise SetupError(
                 f"there is no data directory {read.data_dir}",

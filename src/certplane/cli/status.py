@@ -94,7 +94,8 @@ def _store(directory: pathlib.Path | None) -> str:
 
 def _lines(facts: Overview, url: str, store: str) -> Iterator[str]:
     ready = click.style("ready", fg="green") if facts.is_ready else click.style("not ready", fg="red", bold=True)
-    yield _row("Server", f"https://{_cell(url)}  {_cell(facts.git_version)}  {ready}")
+    yield _row("Server", f"https://{_cell(url)}  {ready}")
+    yield _row("Version", _fit(_cell(facts.git_version or "not known"), _LABEL))
     for check in facts.checks:
         if check.state != "+":
             yield _row("", click.style(_fit(f"{check.name}: {_cell(check.text)}", _LABEL), fg=_check_color(check)))
@@ -105,7 +106,7 @@ def _lines(facts: Overview, url: str, store: str) -> Iterator[str]:
         yield _row("User", _fit(f"not known: {_cell(facts.user.reason)}", _LABEL))
     yield _row("Controllers", _fit(_controllers(facts), _LABEL))
     if store:
-        yield _row("Store", store)
+        yield _row("Store", screen.wrapped(store, _INDENT))
     yield from _request_lines(facts)
     yield from _section("Signers", [_signer_line(facts, signer) for signer in facts.signers])
     yield from _section("Ends next", [_end_line(facts, end) for end in facts.ends])
@@ -142,11 +143,11 @@ def _request_lines(facts: Overview) -> Iterator[str]:
         yield _row("Requests", _fit(f"not known: {_cell(facts.requests.reason)}", _LABEL))
         return
     counts = facts.counts
-    yield _row(
-        "Requests",
+    text = (
         f"{len(facts.pending)} pending, {counts['approvedToday']} approved and {counts['deniedToday']} denied today, "
-        f"{counts['issued']} issued, {counts['failed']} failed",
+        f"{counts['issued']} issued, {counts['failed']} failed"
     )
+    yield _row("Requests", screen.wrapped(text, _INDENT))
     for csr in facts.pending[:1]:
         created = clusterchecks.created_at(csr)
         age = f" for {_duration(facts.now - created)}" if created is not None else ""

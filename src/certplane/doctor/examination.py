@@ -149,7 +149,7 @@ def server(facts: ClusterFacts, flags: str, *, is_optional: bool) -> list[Findin
     else:
         found.append(findings.unchecked("csr-pending", "requests", facts.requests.reason))
     if facts.rbac.value is not None:
-        found += permissionchecks.check(facts.rbac.value)
+        found += permissionchecks.check(facts.rbac.value, flags)
     else:
         found.append(findings.unchecked("rbac-approve", "RBAC", facts.rbac.reason))
     return found

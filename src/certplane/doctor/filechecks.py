@@ -51,14 +51,22 @@ class PathFacts:
     is_readable: bool = True
 
 
-def look(path: str | os.PathLike[str], what: str, kind: Kind, *, is_own: bool = False, is_required: bool = False) -> (
-    PathFacts
-):  # fmt: skip
-    """The facts about a path, as they are now. A link in a data directory is not followed. Never raises."""
+def look(
+    path: str | os.PathLike[str],
+    what: str,
+    kind: Kind,
+    *,
+    is_own: bool = False,
+    is_required: bool = False,
+    follows_links: bool = False,
+) -> PathFacts:
+    """The facts about a path, as they are now. A link in a data directory is not followed, unless `follows_links`: a
+    flag may name the directory itself by a link. Never raises.
+    """
     text = os.fspath(path)
     facts = PathFacts(text, what, kind, is_own=is_own, is_required=is_required)
     try:
-        status = os.lstat(text) if is_own else os.stat(text)
+        status = os.stat(text, follow_symlinks=not is_own or follows_links)
         is_readable = stat.S_ISLNK(status.st_mode) or os.access(text, os.R_OK)
     except (FileNotFoundError, NotADirectoryError):
         return facts

@@ -199,7 +199,7 @@ class DataDirectory:
 
     def _own_paths(self) -> Iterator[PathFacts]:
         own = self._looker(is_own=True)
-        yield own(self.root, "the data directory", Kind.DIRECTORY)
+        yield filechecks.look(self.root, "the data directory", Kind.DIRECTORY, is_own=True, follows_links=True)
         yield own(self.pki, "the PKI directory", Kind.DIRECTORY)
         for name, what in (("ca.key", "the CA key"), ("apiserver.key", "the key"), ("sa.key", "the key of tokens")):
             yield own(self.pki / name, what, Kind.SECRET)
@@ -213,7 +213,9 @@ class DataDirectory:
             yield own(self.root / name, "the kubeconfig", Kind.SECRET)
         store = self.settings.store
         if store.parent != self.root:
-            yield own(store.parent, "the directory of the store", Kind.DIRECTORY)
+            yield filechecks.look(
+                store.parent, "the directory of the store", Kind.DIRECTORY, is_own=True, follows_links=True
+            )
         for suffix in _STORE_SUFFIXES:
             yield own(store.with_name(store.name + suffix), _STORE, Kind.SECRET)
         audit = self.settings.audit

@@ -12,6 +12,7 @@ accounts, whose tokens are in pods; people are listed.
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -78,14 +79,15 @@ class _Grant:
 
     @property
     def revocation(self) -> str:
-        """The command that removes the binding."""
+        """The arguments of kubectl that remove the binding. Users choose names, so they are quoted."""
+        binding = shlex.quote(self.binding)
         if self.namespace:
-            return f"kubectl -n {self.namespace} delete rolebinding {self.binding}"
-        return f"kubectl delete clusterrolebinding {self.binding}"
+            return f"-n {shlex.quote(self.namespace)} delete rolebinding {binding}"
+        return f"delete clusterrolebinding {binding}"
 
 
-def check(facts: RBACFacts) -> list[Finding]:
-    """Check who has which permission."""
+def check(facts: RBACFacts, flags: str = "") -> list[Finding]:
+    """Check who has which permission. `flags` are those of kubectl, with a space at the end unless empty."""
     grants = list(_grants(facts))
     cluster = [grant for grant in grants if not grant.namespace]
     found = [
@@ -103,6 +105,7 @@ def check(facts: RBACFacts) -> list[Finding]:
         "rbac-escalate": "nobody but administrators may bind, escalate or impersonate",
         "rbac-everybody": "everybody has only the default permissions",
     }
+    found = [dataclasses.replace(item, fix=tuple(_command(text, flags) for text in item.fix)) for item in found]
     ids = {finding.id for finding in found}
     return [*found, *(Finding(id_, Severity.OK, text) for id_, text in summaries.items() if id_ not in ids)]
 
@@ -292,6 +295,11 @@ def _check_everybody(grants: Sequence[_Grant]) -> Iterator[Finding]:
             severity = Severity.ERROR
         text = f"{grant.subject_text} has {grant.role.kind} {grant.role.name}, by {grant.binding_text}"
         yield Finding("rbac-everybody", severity, text, grant.subject_text, _revocations([grant]))
+
+
+def _command(text: str, flags: str) -> str:
+    """Arguments of kubectl as a command; advice as it is."""
+    return f"kubectl {flags}{text}" if " delete " in f" {text}" else text
 
 
 def _revocations(grants: Iterable[_Grant]) -> tuple[str, ...]:

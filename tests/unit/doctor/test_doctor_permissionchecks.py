@@ -201,3 +201,11 @@ def test_a_binding_to_a_role_that_does_not_exist_grants_nothing():
     """And is no reason to fail."""
     facts = granted(UPDATE, signer("approve", CLIENT))
     assert kinds(RBACFacts((), facts.cluster_role_bindings)) == []
+
+
+def test_names_in_commands_are_quoted():
+    """The name of a binding may have any characters but slashes, and the command is to be pasted."""
+    facts = granted(UPDATE, signer("approve"))
+    facts.cluster_role_bindings[0].metadata.name = "x; rm -rf $HOME"
+    (finding,) = (item for item in permissionchecks.check(facts, "--context a ") if item.severity > Severity.OK)
+    assert finding.fix == ("kubectl --context a delete clusterrolebinding 'x; rm -rf $HOME'",)
