@@ -369,3 +369,17 @@ def test_a_directory_of_kubeadm(tmp_path):
     texts = {item["id"]: item["what"] for item in document["findings"]}
     assert "no --cluster-signing-key-file" in texts["settings"]
     assert "front-proxy-ca.key" in texts["file-mode"]
+
+
+def test_other_files_in_a_data_directory(data):
+    """A link that the server does not use is followed; one that leads nowhere, or up, is a warning; a pipe is left."""
+    (data / "extra").mkdir(mode=0o755)
+    (data / "extra" / "good.crt").symlink_to(data / "pki" / "ca.crt")
+    (data / "extra" / "lost").symlink_to("nowhere")
+    (data / "extra" / "up").symlink_to("..")
+    os.mkfifo(data / "extra" / "pipe", 0o600)
+    code, wrong, _ = report("--data-dir", data)
+    assert (code, wrong) == (4, [("file-access", "warning"), STOPPED])
+    for name in ("lost", "up"):
+        (data / "extra" / name).unlink()
+    assert report("--data-dir", data)[:2] == (4, [STOPPED])

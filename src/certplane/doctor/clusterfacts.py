@@ -8,7 +8,7 @@ import datetime
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
-from certplane import errors
+from certplane import clock, errors
 from certplane.client import api
 from certplane.client.api import Client
 from certplane.clock import Clock
@@ -21,6 +21,8 @@ from certplane.resources.leases import Lease
 _T = TypeVar("_T")
 
 _NAMESPACE: Final = "kube-system"
+#: How long one question may take.
+_SECONDS: Final = 15.0
 #: Characters of a problem.
 _MAX_REASON: Final = 300
 
@@ -59,16 +61,16 @@ class ClusterFacts:
     rbac: Answer[RBACFacts] = NOT_ASKED
 
 
-async def gather(client: Client, clock: Clock) -> ClusterFacts:
+async def gather(client: Client, timer: Clock) -> ClusterFacts:
     """Ask a server everything. Never raises for what the server answers."""
-    try:
-        response = await client.transport.send(api.Request("GET", "/readyz", [("verbose", "")]))
-    except api.Unreachable as error:
-        return ClusterFacts(clock.now(), unreachable=str(error)[:_MAX_REASON])
-    received = clock.now()
+    answer = await attempt(read_health(client), timer)
+    response = answer.value
+    if response is None:
+        return ClusterFacts(timer.now(), unreachable=answer.reason)
+    received = timer.now()
     health = health_answer(response)
     requests, found_leases, permissions = await asyncio.gather(
-        attempt(read_requests(client)), attempt(read_leases(client)), attempt(_permissions(client))
+        attempt(read_requests(client), timer), attempt(read_leases(client), timer), attempt(_permissions(client), timer)
     )
     date = response.headers.get("date", "")
     return ClusterFacts(received, "", date, health, requests, found_leases, permissions)
@@ -81,10 +83,17 @@ def health_answer(response: api.Response) -> Answer[Health]:
     return Answer(Health(response.status, response.body.decode("utf-8", "replace")))
 
 
-async def attempt(question: Awaitable[_T]) -> Answer[_T]:
-    """The answer of a server, or why there is none."""
+async def read_health(client: Client) -> api.Response:
+    """The response of /readyz?verbose. Raises api.Unreachable."""
+    return await client.transport.send(api.Request("GET", "/readyz", [("verbose", "")]))
+
+
+async def attempt(question: Awaitable[_T], timer: Clock) -> Answer[_T]:
+    """The answer of a server, or why there is none: somebody waits for it, so it must come soon."""
     try:
-        return Answer(await question)
+        return Answer(await clock.wait_for(timer, question, _SECONDS))
+    except TimeoutError:
+        return Answer(reason=f"the server does not respond within {_SECONDS:.0f}s")
     except errors.APIError as error:
         return Answer(reason=error.message[:_MAX_REASON])
     except api.Unreachable as error:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from certplane import files
+from certplane.client import permissions
 from certplane.config.servesettings import Settings
 from certplane.doctor import (
     certificatechecks,
@@ -82,7 +83,7 @@ def kubeadm_directory(root: pathlib.Path, now: datetime.datetime) -> list[Findin
     flags = f" --cert-dir {shlex.quote(str(layout.directory))} --kubeconfig-dir {shlex.quote(str(root))}"
 
     def look() -> DirectoryFacts:
-        return localfacts.scan(root, (), is_own=False)
+        return localfacts.scan(root, ())
 
     def check_manager() -> list[Finding]:
         manifest = localfacts.controller_manager_arguments(root)
@@ -116,6 +117,9 @@ def _check_files(
             *filechecks.check(facts.paths, user()),
             *certificatechecks.check_ends(facts.certificates, now, renew),
         ]
+        for file in facts.problems:
+            text = f"{file.path}: {file.problem}"
+            found.append(Finding("file-access", Severity.WARNING, text, file.path, (_AS_OWNER,)))
         if facts.skipped:
             text = f"{facts.skipped} more files: only the first {localfacts.MAX_FILES} were examined"
             found.append(Finding("file-access", Severity.WARNING, text))
@@ -139,20 +143,27 @@ def server(facts: ClusterFacts, flags: str, *, is_optional: bool) -> list[Findin
     if facts.health.value is not None:
         found += clusterchecks.check_health(checks, facts.health.value.status, flags)
     else:
-        found.append(findings.unchecked("server-ready", "readiness", facts.health.reason))
+        found.append(_forbidden("server-ready", "readiness", facts.health.reason))
     if facts.leases.value is not None:
         found += clusterchecks.check_controllers(facts.leases.value, checks, now)
     else:
-        found.append(findings.unchecked("controllers", "controllers", facts.leases.reason))
+        found.append(_forbidden("controllers", "controllers", facts.leases.reason))
     if facts.requests.value is not None:
         found += clusterchecks.check_requests(facts.requests.value, now, flags)
     else:
-        found.append(findings.unchecked("csr-pending", "requests", facts.requests.reason))
+        found.append(_forbidden("csr-pending", "requests", facts.requests.reason))
     if facts.rbac.value is not None:
         found += permissionchecks.check(facts.rbac.value, flags)
     else:
-        found.append(findings.unchecked("rbac-approve", "RBAC", facts.rbac.reason))
+        found.append(_forbidden("rbac-approve", "RBAC", facts.rbac.reason))
     return found
+
+
+def _forbidden(id_: str, what: str, reason: str) -> Finding:
+    """The finding that the server does not answer a question, with the rule that would permit it."""
+    rule, namespace = permissions.rule_for(reason)
+    where = f"a Role in {namespace}" if namespace else "a ClusterRole"
+    return findings.unchecked(id_, what, reason, *([f"add to {where}: {rule}"] if rule else []))
 
 
 def failed_settings(error: SetupError) -> Sequence[Finding]:

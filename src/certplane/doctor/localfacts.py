@@ -46,34 +46,41 @@ _MANIFEST: Final = pathlib.Path("manifests", "kube-controller-manager.yaml")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DirectoryFacts:
-    """Files and directories, the certificates in them, and how many files were not examined because of their number."""
+    """Files and directories, the certificates in them, what could not be listed, and how many files were not examined
+    because of their number.
+    """
 
     paths: Sequence[PathFacts]
     certificates: Sequence[FileItem]
+    problems: Sequence[ListedFile] = ()
     skipped: int = 0
 
 
-def scan(root: pathlib.Path, known: Iterable[PathFacts], *, is_own: bool) -> DirectoryFacts:
-    """The files below a directory, besides those that are known already. Raises OSError if it cannot be read."""
+def scan(root: pathlib.Path, known: Iterable[PathFacts]) -> DirectoryFacts:
+    """The files below a directory, besides those that are known already. The rules for a data directory are for files
+    that the server uses, and those are known. Raises OSError if the directory cannot be read.
+    """
     by_path = {facts.path: facts for facts in known}
     listed = certificatefiles.list_files(root)
     items: list[FileItem] = []
     for file in listed[:MAX_FILES]:
+        if file.problem:
+            continue
         facts = by_path.get(file.path)
         if facts is not None and (facts.kind is Kind.LOG or facts.what == _STORE):
             continue
         if facts is None:
-            by_path[file.path] = _classify(file, is_own=is_own)
+            by_path[file.path] = _classify(file)
         items += certificatefiles.inspect(file)
     # Links, and directories of files.
     for directory in sorted({os.path.dirname(path) for path in by_path}):
         if directory not in by_path and os.path.isdir(directory):
-            within = is_own and pathlib.Path(directory).is_relative_to(root)
-            by_path[directory] = filechecks.look(directory, "the directory", Kind.DIRECTORY, is_own=within)
-    return DirectoryFacts(tuple(by_path.values()), items, max(0, len(listed) - MAX_FILES))
+            by_path[directory] = filechecks.look(directory, "the directory", Kind.DIRECTORY)
+    problems = [file for file in listed[:MAX_FILES] if file.problem]
+    return DirectoryFacts(tuple(by_path.values()), items, problems, max(0, len(listed) - MAX_FILES))
 
 
-def _classify(file: ListedFile, *, is_own: bool) -> PathFacts:
+def _classify(file: ListedFile) -> PathFacts:
     """The facts about a file with unknown content: it is a secret if it has a key or a token."""
     suffix = pathlib.PurePath(file.path).suffix
     is_secret = suffix == ".key"
@@ -88,7 +95,7 @@ def _classify(file: ListedFile, *, is_own: bool) -> PathFacts:
     except OSError:
         # Its problem, if it matters, is that of the facts.
         pass
-    return filechecks.look(file.path, "the key" if is_secret else "the file", _kind(is_secret), is_own=is_own)
+    return filechecks.look(file.path, "the key" if is_secret else "the file", _kind(is_secret))
 
 
 def _kind(is_secret: bool) -> Kind:
@@ -192,7 +199,7 @@ class DataDirectory:
     def files(self) -> DirectoryFacts:
         """All files in the directory, and all that the settings name. Raises OSError."""
         known = [*self._own_paths(), *self._named_paths(), *self._ancestors()]
-        facts = scan(self.root, known, is_own=True)
+        facts = scan(self.root, known)
         named = [path for path in self._named_certificates() if path.exists() and not path.is_relative_to(self.root)]
         items = [item for path in named for item in certificatefiles.inspect(ListedFile(str(path)))]
         return dataclasses.replace(facts, certificates=[*facts.certificates, *items])

@@ -186,14 +186,16 @@ def _unescape(text: str) -> str:
 
 async def gather(client: Client, clock: Clock) -> Overview:
     """Ask a server. Raises api.Unreachable if it does not respond at all."""
-    response = await client.transport.send(api.Request("GET", "/readyz", [("verbose", "")]))
-    health = clusterfacts.health_answer(response)
+    answer = await clusterfacts.attempt(clusterfacts.read_health(client), clock)
+    if answer.value is None:
+        raise api.Unreachable(answer.reason)
+    health = clusterfacts.health_answer(answer.value)
     version, user, requests, leases, metrics = await asyncio.gather(
-        clusterfacts.attempt(client.read("/version")),
-        clusterfacts.attempt(_user(client)),
-        clusterfacts.attempt(clusterfacts.read_requests(client)),
-        clusterfacts.attempt(clusterfacts.read_leases(client)),
-        clusterfacts.attempt(_metrics(client)),
+        clusterfacts.attempt(client.read("/version"), clock),
+        clusterfacts.attempt(_user(client), clock),
+        clusterfacts.attempt(clusterfacts.read_requests(client), clock),
+        clusterfacts.attempt(clusterfacts.read_leases(client), clock),
+        clusterfacts.attempt(_metrics(client), clock),
     )
     return Overview(clock.now(), health, version, user, requests, leases, metrics)
 

@@ -178,3 +178,15 @@ def test_what_is_forbidden_does_not_hide_the_rest():
     assert wrong(found) == [("controllers", "WARNING"), ("csr-pending", "WARNING"), ("rbac-approve", "WARNING")]
     assert {item.id for item in found if item.severity is Severity.OK} == {"server", "clock-skew", "server-ready"}
     assert [item.what for item in found if item.id == "csr-pending"] == ["requests not checked: forbidden: no"]
+
+
+def test_the_rule_that_is_missing_is_named():
+    """As the server's own refusals name it, to paste into a role."""
+    refused = (
+        'certificatesigningrequests.certificates.k8s.io is forbidden: User "jane" cannot list resource '
+        '"certificatesigningrequests" in API group "certificates.k8s.io" at the cluster scope'
+    )
+    facts = ClusterFacts(NOW, "", "", requests=Answer(reason=refused))
+    (finding,) = (item for item in examination.server(facts, "", is_optional=False) if item.id == "csr-pending")
+    rule = "- {apiGroups: ['certificates.k8s.io'], resources: [certificatesigningrequests], verbs: [list]}"
+    assert finding.fix == (f"add to a ClusterRole: {rule}",)
