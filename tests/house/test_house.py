@@ -31,8 +31,7 @@ HOMES = {
     "click": ("cli",),
     "jwt": ("access/tokens.py",),
     "prometheus_client": ("telemetry.py",),
-    # The probe reads the certificates of endpoints that are no API servers.
-    "ssl": ("client", "agent/probe.py"),
+    "ssl": ("client",),
     "aiohttp": ("client/remote.py",),
     "pytest": ("pytest_plugin.py",),
     "yarl": ("client/remote.py",),

@@ -1,29 +1,20 @@
-"""Metrics of the agent, and the small HTTP server that shows them.
+"""Metrics of the agent. `metricsserver` serves them.
 
 Where the kubelet has such a metric, it has the kubelet's name, and a label for the certificate: existing alerts work
-unchanged. A library for metrics, or for HTTP, would need a quarter of the agent's memory.
+unchanged. A library for metrics would need too much of the agent's memory.
 """
 
 from __future__ import annotations
 
-import asyncio
 import bisect
-import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from certplane import clock, files
 from certplane.agent.status import BundleStatus
-from certplane.clock import Clock
-from certplane.config.options import Address
 
 #: The buckets of kubelet_certificate_manager_server_rotation_seconds.
 _ROTATION_SECONDS: Final = (60, 3600, 14400, 86400, 604800, 2592000, 7776000, 15552000, 31104000, 124416000)
-_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-_MAX_CONNECTIONS: Final = 16
-_HEAD_BYTES: Final = 8192
-_HEAD_SECONDS: Final = 5.0
 
 
 class Ages:
@@ -147,50 +138,3 @@ def _rotations(certificates: Sequence[CertificateMetrics]) -> list[str]:
         lines.append(f'{name}_sum{{certificate="{item.name}"}} {item.ages.total:.0f}')
         lines.append(f'{name}_count{{certificate="{item.name}"}} {item.ages.count}')
     return lines
-
-
-@contextlib.asynccontextmanager
-async def served(address: Address | None, metrics: Callable[[], str], timer: Clock) -> AsyncIterator[None]:
-    """Serve /metrics and /healthz at an address while the block runs. Raises SetupError if it cannot be used."""
-    if address is None:
-        yield
-        return
-    connections = 0
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
-        connections += 1
-        try:
-            if connections <= _MAX_CONNECTIONS:
-                head = await clock.wait_for(timer, reader.readuntil(b"\r\n\r\n"), _HEAD_SECONDS)
-                writer.write(_response(head, metrics))
-                await clock.wait_for(timer, writer.drain(), _HEAD_SECONDS)
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass
-        finally:
-            connections -= 1
-            writer.close()
-
-    with files.as_setup_error(
-        f"metricsAddress: {address.host}:{address.port} cannot be used", "choose an address that is free"
-    ):
-        server = await asyncio.start_server(answer, address.host, address.port, limit=_HEAD_BYTES)
-    async with server:
-        yield
-
-
-def _response(head: bytes, metrics: Callable[[], str]) -> bytes:
-    method, _, rest = head.partition(b" ")
-    path = rest.partition(b" ")[0].partition(b"?")[0]
-    if method not in (b"GET", b"HEAD"):
-        status, body = "405 Method Not Allowed", b"405 method not allowed\n"
-    elif path == b"/metrics":
-        status, body = "200 OK", metrics().encode()
-    elif path == b"/healthz":
-        status, body = "200 OK", b"ok"
-    else:
-        status, body = "404 Not Found", b"404 page not found\n"
-    fields = (
-        f"HTTP/1.1 {status}\r\nContent-Type: {_CONTENT_TYPE}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
-    )
-    return f"{fields}\r\n".encode() + (b"" if method == b"HEAD" else body)

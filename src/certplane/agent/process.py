@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from certplane import clock, errors, files, logs, timestamps
+from certplane import clock, errors, files, logs, metricsserver, timestamps
 from certplane.agent import kinds, metrics, requests, settingsfile
 from certplane.agent.access import Access
 from certplane.agent.bundlekeeper import BundleKeeper
@@ -31,6 +31,7 @@ from certplane.client import api
 from certplane.client.credentials import CredentialProblem
 from certplane.clock import Clock, SystemClock
 from certplane.errors import SetupError
+from certplane.metricsserver import Page
 from certplane.signals import Signals
 
 _log = logging.getLogger("certplane")
@@ -83,7 +84,7 @@ class Agent:
                 stack.enter_context(store.locked())
             self.pass_on_renewals()
             async with (
-                metrics.served(self._settings.metrics_address, self._metrics, self._clock),
+                metricsserver.served(self._settings.metrics_address, self._metrics, self._clock),
                 asyncio.TaskGroup() as group,
             ):
                 for worker in self._workers.values():
@@ -102,10 +103,11 @@ class Agent:
                 _log.info("renewal requested by an operator", extra={"certificate": name, "new_key": asked.new_key})
                 self._workers[name].renew(new_key=asked.new_key)
 
-    def _metrics(self) -> str:
+    def _metrics(self) -> Page:
         bundles = [keeper.status() for keeper in self._keepers]
         certificates = [worker.metrics() for worker in self._workers.values()]
-        return metrics.render(certificates, bundles, self._clock.now().timestamp())
+        text = metrics.render(certificates, bundles, self._clock.now().timestamp())
+        return Page((text.encode(),))
 
     async def _keep_status(self) -> None:
         former: AgentStatus | None = None

@@ -18,6 +18,7 @@ from certplane.agent.settings import AgentSettings
 from certplane.agent.status import AgentDirectory, AgentStatus, CertificateStatus
 from certplane.cli import tables
 from certplane.clock import SystemClock
+from certplane.config.documents import ConfigurationError
 from certplane.errors import SetupError
 from certplane.golang import formatting
 
@@ -54,7 +55,7 @@ def check(path: pathlib.Path) -> int:
     try:
         parsed = settingsfile.load(path)
         problems = checks.find_problems(parsed)
-    except settingsfile.ConfigurationError as error:
+    except ConfigurationError as error:
         problems = list(error.problems)
     if problems:
         for problem in problems:

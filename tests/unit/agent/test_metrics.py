@@ -1,17 +1,12 @@
-"""The metrics of an agent, and the server that shows them."""
+"""The metrics of an agent."""
 
 from __future__ import annotations
-
-import asyncio
 
 import prometheus_client.parser
 import pytest
 
-import demo
 from certplane.agent import metrics
 from certplane.agent.metrics import Ages, CertificateMetrics
-from certplane.config.options import Address
-from certplane.testing import FakeClock
 
 NOW = 1_000_000.0
 
@@ -57,52 +52,3 @@ def test_a_serving_certificate():
     assert values[(f"{name}_sum", "web")] == 10**10 + 171
     assert values[("kubelet_certificate_manager_server_ttl_seconds", "web")] == 5
     assert values[("certplane_agent_certificate_served", "web")] == 0
-
-
-async def ask(port, text):
-    """What the server sends after some bytes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(text)
-    try:
-        return await reader.read()
-    finally:
-        writer.close()
-
-
-@pytest.mark.parametrize(
-    ("text", "status"),
-    [
-        (b"GET /metrics HTTP/1.1\r\n\r\n", b"200 OK"),
-        (b"GET /metrics?a=b HTTP/1.1\r\nHost: a\r\n\r\n", b"200 OK"),
-        (b"GET /healthz HTTP/1.1\r\n\r\n", b"200 OK"),
-        (b"GET / HTTP/1.1\r\n\r\n", b"404 Not Found"),
-        (b"POST /metrics HTTP/1.1\r\n\r\n", b"405 Method Not Allowed"),
-        (b"\x16\x03\x01\r\n\r\n", b"405 Method Not Allowed"),
-    ],
-)
-async def test_the_server(text, status):
-    """It has two paths."""
-    port = demo.free_port()
-    async with metrics.served(Address("127.0.0.1", port), lambda: "metric 1\n", FakeClock()):
-        head, _, body = (await ask(port, text)).partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 " + status)
-    assert (body == b"metric 1\n") == (b"200" in status and b"metrics" in text)
-
-
-async def test_a_head_without_end():
-    """It is bounded in size: the connection is closed."""
-    port = demo.free_port()
-    async with metrics.served(Address("127.0.0.1", port), lambda: "", FakeClock()):
-        assert await ask(port, b"a" * 100_000) == b""
-
-
-async def test_a_client_that_is_silent():
-    """The connection is closed after five seconds."""
-    port, clock = demo.free_port(), FakeClock()
-    async with metrics.served(Address("127.0.0.1", port), lambda: "", clock):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        while not clock.sleepers:  # noqa: ASYNC110 - the clock has no event for it
-            await asyncio.sleep(0)
-        await clock.advance(5)
-        assert await reader.read() == b""
-        writer.close()

@@ -11,6 +11,7 @@ import pytest
 
 from certplane.agent import certificatefacts, probe
 from certplane.agent.settings import Probe
+from certplane.client import tlshandshake
 from certplane.clock import SystemClock
 from certplane.golang.pem import first_block
 from certplane.testing import FakeClock
@@ -217,5 +218,5 @@ def test_truncated_records_hold_no_complete_certificate(size):
     certificate = b"c" * 90
     message = b"\x0b\0\0\x60" + b"\0\0\x5d" + b"\0\0\x5a" + certificate
     record = b"\x16\x03\x03\0" + bytes([len(message)]) + message
-    assert certificate == probe._find_certificate(record)
-    assert (probe._find_certificate(record[:size]) == certificate) == (size >= len(record))
+    assert certificate == tlshandshake._find_certificate(record)
+    assert (tlshandshake._find_certificate(record[:size]) == certificate) == (size >= len(record))

@@ -9,7 +9,9 @@ import pytest
 
 from certplane.agent import settings, settingsfile
 from certplane.agent.schedule import RenewalTimes, Window
+from certplane.config.documents import ConfigurationError
 from certplane.config.options import Address
+from certplane.errors import SetupError
 from certplane.meta import names
 from certplane.x509.certificatenames import Subject
 from certplane.x509.tbs.template import AltNames
@@ -30,7 +32,7 @@ def load(tmp_path, text):
 
 
 def problems(tmp_path, text):
-    with pytest.raises(settingsfile.ConfigurationError) as raised:
+    with pytest.raises(ConfigurationError) as raised:
         load(tmp_path, text)
     return list(raised.value.problems)
 
@@ -176,7 +178,7 @@ def test_documents_of_another_kind(text, problem, tmp_path):
     """They are refused with a sentence."""
     path = tmp_path / "agent.yaml"
     path.write_text(text)
-    with pytest.raises(settingsfile.ConfigurationError) as raised:
+    with pytest.raises(ConfigurationError) as raised:
         settingsfile.load(path)
     assert raised.value.problems[0].startswith(problem)
 
@@ -238,5 +240,5 @@ def test_a_client_certificate_needs_a_user(tmp_path):
 def test_a_file_that_cannot_be_read(tmp_path):
     """A missing file and a directory are errors of the operator."""
     for path, reason in ((tmp_path / "none", "No such file"), (tmp_path, "it is not a regular file")):
-        with pytest.raises(settingsfile.SetupError, match=reason):
+        with pytest.raises(SetupError, match=reason):
             settingsfile.load(path)
