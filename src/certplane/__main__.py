@@ -19,7 +19,7 @@ _STOPPING = {signal.SIGTERM, signal.SIGINT}
 def main() -> None:
     """Run the command of `sys.argv`, and exit with its exit code."""
     words = _words(sys.argv[1:])
-    is_long_running = any(words[: len(command)] == command for command in _LONG_RUNNING)
+    is_long_running = any(words[: len(command)] == command for command in _LONG_RUNNING) or _is_watch(words)
     if is_long_running:
         _install_handlers()
     try:
@@ -34,6 +34,11 @@ def main() -> None:
             # would then turn a graceful exit into a failure. Ignored signals stay ignored, in all threads.
             for number in _STOPPING:
                 signal.signal(number, signal.SIG_IGN)
+
+
+def _is_watch(words: list[str]) -> bool:
+    """Whether the expiry watch runs until it is stopped."""
+    return words[:1] == ["watch"] and words[1:2] != ["check"] and not {"--once", "-h", "--help"} & set(sys.argv)
 
 
 def _words(arguments: list[str]) -> list[str]:

@@ -148,6 +148,7 @@ def test_untrusted_input_is_cached_only_in_bounded_caches():
 CATCH_ALL = {
     "client/informer.py",
     "controllers/runtime/controller.py",
+    "expiry/watch.py",
     "reload.py",
     "server/audit.py",
     "server/auditlog.py",

@@ -102,11 +102,12 @@ def document(items: Sequence[FileItem], period: datetime.timedelta, now: datetim
     return {
         "kind": "CertificateList",
         "apiVersion": "certs.certplane.io/v1alpha1",
-        "items": [_document_item(item, period, now) for item in items],
+        "items": [document_item(item, period, now) for item in items],
     }
 
 
-def _document_item(item: FileItem, period: datetime.timedelta, now: datetime.datetime) -> dict[str, Any]:
+def document_item(item: FileItem, period: datetime.timedelta, now: datetime.datetime) -> dict[str, Any]:
+    """One certificate or problem for programs."""
     details = item.item
     begins, ends = details.not_before, details.not_after
     return {

@@ -2,9 +2,10 @@
 
 Exit codes: 0 success; 1 a bug, with a traceback in the log; 2 a setting or file that the operator must fix, with
 `error:` and `hint:` lines, or, of `wait`, a server that is not ready; 3 `controllers` has lost the leadership;
-4 `certs check-expiration` or `agent status` has found a certificate that ends too soon, cannot be read or is not
-renewed, or the worst finding of `doctor` is a warning; 5 a certificate request was denied, has failed or was deleted;
-6 there is no certificate yet; 7 `doctor` has found an error, or `status` a server that is not ready; 130 interrupted.
+4 `certs check-expiration`, `watch --once` or `agent status` has found a certificate that ends too soon, cannot be read
+or is not renewed, or the worst finding of `doctor` is a warning; 5 a certificate request was denied, has failed or was
+deleted; 6 there is no certificate yet; 7 `doctor` has found an error, or `status` a server that is not ready; 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ _COMMANDS: Final = {
     "token": "Create, list and delete bootstrap tokens.",
     "version": "Print the version of the program and of the API.",
     "wait": "Wait until a server is ready, and print its URL.",
+    "watch": "Watch when certificates end, wherever they are: metrics and notifications.",
 }
 
 

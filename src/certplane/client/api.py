@@ -151,11 +151,21 @@ class Client:
         """All objects, or those that a field selector selects, fetched page by page. A page that is too large is
         requested anew with fewer objects. Raises errors.Expired if a page was requested too late; start again.
         """
-        selection = [("fieldSelector", field_selector)] if field_selector else []
-        continue_: list[tuple[str, str]] = []
         items: list[T] = []
+        version = ""
+        async for listing in self.pages(resource, namespace, page=page, field_selector=field_selector):
+            items += listing.items
+            version = listing.resource_version
+        return Listing(items, version)
+
+    async def pages(
+        self, resource: Resource[T], namespace: str = "", *, page: int = 500, field_selector: str = ""
+    ) -> AsyncIterator[Listing[T]]:
+        """The same, one page after the other, for collections that may not fit into the memory."""
+        selector = [("fieldSelector", field_selector)] if field_selector else []
+        continue_: list[tuple[str, str]] = []
         while True:
-            query = [*selection, ("limit", str(page)), *continue_]
+            query = [("limit", str(page)), *selector, *continue_]
             request = Request("GET", _path(resource, namespace), query, _HEADERS)
             try:
                 listing = _read(await self._send(request), _lists.decode)
@@ -164,9 +174,10 @@ class Client:
                     raise
                 page = max(1, page // 8)
                 continue
-            items += [_object(resource, item) for item in listing.items]
+            items = [_object(resource, item) for item in listing.items]
+            yield Listing(items, listing.metadata.resource_version)
             if not listing.metadata.continue_:
-                return Listing(items, listing.metadata.resource_version)
+                return
             next_page = [("continue", listing.metadata.continue_)]
             if next_page == continue_ or not listing.items:
                 raise Unreachable("the response is not from an API server: the pages of the list do not end")

@@ -169,6 +169,10 @@ class Fields:
                 self.report(f"{name}[{index}]", f"must be a string, not {quote(item)}")
         return tuple(item for item in items if isinstance(item, str))
 
+    def paths(self, name: str) -> tuple[str, ...]:
+        """Paths, or patterns of them."""
+        return tuple(str(self._base / text) for text in self.texts(name))
+
     def address(self, name: str) -> Address | None:
         """HOST:PORT; None if the field is absent, or not valid."""
         text = self.text(name)

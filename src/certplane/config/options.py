@@ -8,6 +8,7 @@ import difflib
 import ipaddress
 import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -69,6 +70,22 @@ def network_meant(text: str) -> str:
 def duration_hint(text: str) -> str:
     """How to write a duration that could not be parsed: with a unit, if only that is missing."""
     return f"write {text}s for {text} seconds" if text.isascii() and text.isdigit() else "write it as 1h30m or 45s"
+
+
+def parse_long_duration(text: str) -> datetime.timedelta | None:
+    """A duration as Go writes it that may also have weeks and days, such as 30d, 2w or 1d12h; None for other texts."""
+    match = _LONG_DURATION.fullmatch(text)
+    rest = formatting.parse_duration(match["rest"] or "0") if match is not None and text else None
+    try:
+        if match is not None and rest is not None:
+            return datetime.timedelta(weeks=int(match["weeks"] or 0), days=int(match["days"] or 0)) + rest
+    except (OverflowError, ValueError):
+        # Python refuses to convert thousands of digits.
+        pass
+    return None
+
+
+_LONG_DURATION: Final = re.compile(r"(?:(?P<weeks>[0-9]+)w)?(?:(?P<days>[0-9]+)d)?(?P<rest>.*)", re.DOTALL)
 
 
 class Values:

@@ -12,6 +12,7 @@ import base64
 import dataclasses
 import os
 import pathlib
+import re
 import stat
 from collections.abc import Iterator
 from typing import Any, Final
@@ -26,6 +27,8 @@ MAX_FILE: Final = 4 * 1024 * 1024
 #: Names of files that should hold certificates in PEM, in any format, and in formats that are not read.
 _PEM_SUFFIXES: Final = frozenset({".pem", ".crt", ".cert"})
 _SUFFIXES: Final = _PEM_SUFFIXES | {".cer", ".der"}
+#: What may be in such files instead of a certificate.
+_OTHER_CONTENT: Final = re.compile(rb"PRIVATE KEY-----|-----BEGIN X509 CRL-----")
 _KEY_STORES: Final = frozenset({".p12", ".pfx", ".jks"})
 _KUBECONFIG_WORDS: Final = (b"apiVersion", b"kind", b"Config", b"clusters")
 #: How far into a file the words are searched.
@@ -64,9 +67,10 @@ class _Name:
     path: str
 
 
-def list_files(root: pathlib.Path) -> list[ListedFile]:
+def list_files(root: pathlib.Path, limit: int | None = None) -> list[ListedFile]:
     """The regular files in and below a directory, and the problems, in the order of their paths. A file is its own
-    list. Raises OSError if the directory itself cannot be read.
+    list. With a limit, the number of files and problems is limited, and a problem says so. Raises OSError if the
+    directory itself cannot be read.
     """
     status = os.stat(root)
     if not stat.S_ISDIR(status.st_mode):
@@ -79,6 +83,9 @@ def list_files(root: pathlib.Path) -> list[ListedFile]:
     pending: list[tuple[str, tuple[_Identity, ...]]] = [(str(root), (_identity(status),))]
     while pending:
         directory, ancestors = pending.pop()
+        if limit is not None and len(names) + len(problems) > limit:
+            problems.append(ListedFile(str(root), f"it holds more than {limit} files; the rest is not read"))
+            break
         try:
             entries = list(os.scandir(directory))
         except OSError as error:
@@ -131,13 +138,48 @@ def inspect(file: ListedFile) -> list[FileItem]:
         return [FileItem(file.path, "", Item(problem=problem))] if suffix in _SUFFIXES else []
     except OSError as error:
         return [FileItem(file.path, "", Item(problem=_error_text(error)))]
-    head = content[:_HEAD]
-    if all(word in head for word in _KUBECONFIG_WORDS) and b"-----BEGIN" not in head:
-        return list(_kubeconfig_items(file.path, content))
+    return inspect_content(file.path, content)
+
+
+def inspect_content(path: str, content: bytes) -> list[FileItem]:
+    """The certificates in a file that was read, and its problems."""
+    suffix = pathlib.PurePath(path).suffix.lower()
+    if is_kubeconfig(content):
+        return list(_kubeconfig_items(path, content))
     items = inventory.inspect(content, needs_pem=suffix in _PEM_SUFFIXES)
-    if not items and suffix in _SUFFIXES and b"PRIVATE KEY-----" not in content:
+    if not items and suffix in _SUFFIXES and not _OTHER_CONTENT.search(content):
         items = [Item(problem="it holds no certificate" if content else "it is empty")]
-    return _place(file.path, "", items)
+    return _place(path, "", items)
+
+
+def is_kubeconfig(content: bytes) -> bool:
+    """Whether a file looks like a kubeconfig."""
+    head = content[:_HEAD]
+    return all(word in head for word in _KUBECONFIG_WORDS) and b"-----BEGIN" not in head
+
+
+def referenced_files(path: str, content: bytes) -> list[tuple[str, str]]:
+    """The certificate files that a kubeconfig names, each with what names it: "user admin". Relative paths are relative
+    to the directory of the kubeconfig, as in client-go. Empty for a kubeconfig that cannot be parsed.
+    """
+    try:
+        config = goyaml.load(content)
+    except goyaml.YAMLError:
+        return []
+    if not isinstance(config, dict):
+        return []
+    found = []
+    for section, inner, name in (
+        ("clusters", "cluster", "certificate-authority"),
+        ("users", "user", "client-certificate"),
+    ):
+        for entry in _entries(config, section):
+            values = entry.get(inner)
+            text = values.get(name) if isinstance(values, dict) else None
+            # Embedded data counts more than a file, as in client-go.
+            if isinstance(values, dict) and text and isinstance(text, str) and not values.get(f"{name}-data"):
+                found.append((os.path.join(os.path.dirname(path), text), f"{inner} {entry.get('name')}"))
+    return found
 
 
 def _place(path: str, prefix: str, items: list[Item]) -> list[FileItem]:

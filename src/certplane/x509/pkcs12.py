@@ -13,10 +13,24 @@ from typing import Final
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 
+from certplane.golang import asn1, dertags
 from certplane.x509 import keys
 
 #: Iterations of PBKDF2.
 _ROUNDS: Final = 20_000
+
+
+#: Iterations that a file may ask for: a second of work. Whoever made the file chose the number.
+_MAX_ROUNDS: Final = 5_000_000
+
+#: Of tags: values that consist of others; a string in pieces, which only BER has.
+_CONSTRUCTED: Final = 0x20
+_CONSTRUCTED_OCTETS: Final = 0x24
+_MAX_DEPTH: Final = 24
+
+
+class PKCS12Error(ValueError):
+    """A PKCS#12 that cannot be read. The text quotes nothing of it."""
 
 
 def create(name: str, certificate: bytes, key: bytes, password: bytes) -> bytes:
@@ -51,3 +65,45 @@ def holds(content: bytes, certificate: bytes, key: bytes, password: bytes) -> bo
         return False
     present = [store.cert.certificate, *(extra.certificate for extra in store.additional_certs)]
     return present == expected and keys.spki(store.key) == keys.spki(keys.from_pem(key))
+
+
+def certificates(content: bytes, password: bytes) -> list[bytes]:
+    """The certificates in a PKCS#12, in DER, that of the key first. Raises PKCS12Error."""
+    from cryptography.hazmat.primitives.serialization import Encoding, pkcs12  # noqa: PLC0415 - see above
+
+    _check_work(content)
+    try:
+        # Keys are decrypted too: the format has no way around it. They are dropped at once.
+        store = pkcs12.load_pkcs12(content, password or None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise PKCS12Error("a PKCS#12 that is damaged, or has another password") from error
+    stored = [store.cert] if store.cert is not None else []
+    return [item.certificate.public_bytes(Encoding.DER) for item in (*stored, *store.additional_certs)]
+
+
+def _check_work(content: bytes) -> None:
+    """Refuse a file that asks for too many iterations of a key derivation. In all three forms they follow the salt: an
+    INTEGER after an OCTET STRING. What is encrypted is not searched: it takes the password to make it. Raises
+    PKCS12Error, also for a structure that cannot be searched, such as BER: the library that reads it cannot be stopped.
+    """
+    pending = [(content, 0, True)]
+    while pending:
+        data, depth, must_parse = pending.pop()
+        try:
+            elements = asn1.Reader(data).read_all()
+        except asn1.DERError as error:
+            # A salt, a digest, or an encrypted text.
+            if not must_parse:
+                continue
+            raise PKCS12Error("a PKCS#12 that is not DER") from error
+        former = 0
+        for element in elements:
+            tag = element.raw[0]
+            if tag == _CONSTRUCTED_OCTETS or depth > _MAX_DEPTH:
+                raise PKCS12Error("a PKCS#12 that is not DER")
+            is_count = former == dertags.OCTET_STRING and tag == dertags.INTEGER
+            if is_count and int.from_bytes(element.content[:16]) > _MAX_ROUNDS:
+                raise PKCS12Error(f"a PKCS#12 that asks for more than {_MAX_ROUNDS} iterations")
+            former = tag
+            if tag & _CONSTRUCTED or tag == dertags.OCTET_STRING:
+                pending.append((element.content, depth + 1, bool(tag & _CONSTRUCTED)))
