@@ -13,12 +13,13 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from certplane import logs, metricsserver
+from certplane import files, logs, metricsserver
 from certplane.clock import Clock, SystemClock
 from certplane.errors import SetupError
-from certplane.expiry import sources
+from certplane.expiry import sources, webhooks
 from certplane.expiry.settings import WatchSettings
 from certplane.expiry.watch import SourceState, Watch
+from certplane.expiry.webhooks import NoticeStore, Webhook
 from certplane.signals import Signals
 
 _log: Final = logging.getLogger("certplane.watch")
@@ -46,6 +47,9 @@ def run(load: Load) -> int:
     os.umask(0o077)
     settings = load()
     with logs.logging_to(level=settings.log_level):
+        for webhook in settings.webhooks:
+            files.warn_if_readable(webhook.url_file)
+            files.warn_if_readable(webhook.secret_file)
         try:
             asyncio.run(_run(load, settings, SystemClock()))
         except* SetupError as group:
@@ -96,8 +100,16 @@ async def _run_settings(
 
 async def _serve(watch: Watch, settings: WatchSettings, timer: Clock) -> None:
     async with contextlib.AsyncExitStack() as stack:
+        hooks: list[Webhook] = []
+        if settings.webhooks:
+            store = NoticeStore(settings.state_directory)
+            stack.enter_context(store.opened())
+            hooks = [Webhook(item, watch, store, timer) for item in settings.webhooks]
+            watch.add_metrics(lambda: webhooks.metrics(hooks))
         await stack.enter_async_context(metricsserver.served(settings.metrics_address, watch.page, timer))
-        await watch.run()
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        tasks = [group.create_task(run()) for run in (watch.run, *(hook.run for hook in hooks))]
+        await asyncio.gather(*tasks)
 
 
 def _address(settings: WatchSettings) -> str:
