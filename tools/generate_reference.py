@@ -109,9 +109,10 @@ content is used, and one message is logged. The same applies to the token of a p
 | 1 | a bug; the log has a traceback |
 | 2 | the operator must fix something: `error:` says what, `hint:` how; of `wait`: the server is not ready |
 | 3 | `controllers`: another replica is the leader now; restart this one to make it a candidate again |
-| 4 | `certs check-expiration`, `watch --once`, `agent status`: a certificate ends too soon, is not renewed or cannot be read |
+| 4 | `certs check-expiration`, `watch --once`, `agent status`: a certificate ends too soon; `doctor`: a warning |
 | 5 | there will be no certificate: the request was denied, the signer refuses it, or it was deleted |
 | 6 | there is no certificate yet: not approved or not signed before `--timeout` |
+| 7 | `doctor` has found an error; `status`: the server is not ready |
 | 130 | interrupted with Ctrl-C: a short command, or a long-running one before it had read its settings |
 
 ### Health and metrics
