@@ -490,8 +490,8 @@ class _SlowStore(memory.MemoryStore):
         self.may_return.set()
         self.written = asyncio.Event()
 
-    async def update(self, key, value, expected):
-        updated = await super().update(key, value, expected)
+    async def update(self, key, value, expected, archived=()):
+        updated = await super().update(key, value, expected, archived)
         self.written.set()
         await self.may_return.wait()
         return updated

@@ -23,7 +23,7 @@ LATE_IMPORTS = {"__main__.py", "pytest_plugin.py"}
 #: The packages or modules that may import each third-party library.
 HOMES = {
     "cryptography": ("x509", "testing/builders.py"),
-    "sqlite3": ("store/sqlite.py", "store/sqlitewriter.py"),
+    "sqlite3": ("store/sqlite.py", "store/sqlitearchive.py", "store/sqlitewriter.py"),
     "uvloop": ("server/connection/listener.py",),
     "OpenSSL": ("server/connection/tls.py",),
     "yaml": ("golang/goyaml.py",),

@@ -66,6 +66,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "no limit.",
            "number", 1),
     Option("event-ttl", "How long Events are kept after their last change; 0s for no limit.", "duration", "1h0m0s"),
+    Option("inventory-retention", "How long issued certificates are kept in the inventory after they have ended.",
+           "duration", "2160h0m0s"),
     Option("max-requests-inflight", "Maximum concurrent reads; more are answered with 429.", "number", 400),
     Option("max-mutating-requests-inflight", "Maximum concurrent writes; more are answered with 429.", "number", 200),
     Option("request-timeout", "Maximum duration of a request; watches are exempt.", "duration", "1m0s"),
@@ -131,12 +133,15 @@ class RequestLimits:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class APISettings:
-    """How the API server answers requests. Events are kept for `event_ttl` after their last change; 0: no limit."""
+    """How the API server answers requests. Events are kept for `event_ttl` after their last change; 0: no limit. Issued
+    certificates are kept for `inventory_retention` after their end.
+    """
 
     anonymous_auth: bool
     enable_bootstrap_token_auth: bool
     creation_hints: bool
     event_ttl: datetime.timedelta
+    inventory_retention: datetime.timedelta
     limits: RequestLimits
 
 
@@ -258,6 +263,7 @@ def _read_api(values: options.Values) -> APISettings:
         enable_bootstrap_token_auth=values.flag("enable_bootstrap_token_auth"),
         creation_hints=values.flag("creation_hints"),
         event_ttl=values.duration("event_ttl"),
+        inventory_retention=values.duration("inventory_retention"),
         limits=RequestLimits(
             max_requests_inflight=values.number("max_requests_inflight", 1),
             max_mutating_requests_inflight=values.number("max_mutating_requests_inflight", 1),

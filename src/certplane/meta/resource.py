@@ -14,7 +14,7 @@ import datetime
 import enum
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from certplane import timestamps
 from certplane.errors import Problems
@@ -217,6 +217,40 @@ AnyObject: TypeAlias = Any
 #: A kind whose class is not known here: in a collection of kinds, or where the kind comes with the request.
 AnyResource: TypeAlias = Resource[Any]
 AnySubresource: TypeAlias = Subresource[Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ArchivedResource(Generic[T]):
+    """A kind whose objects are in the archive of the store: they can be read, but not written by clients.
+
+    `index`: the fields of field selectors besides metadata.name, each with a function that returns its values in an
+    object. `normalise(field, value)` brings the value of a selector into the form of the index. `ends(obj)` is when the
+    object ends, in seconds since 1970: the order of lists.
+    """
+
+    resource: Resource[T]
+    collection: str
+    index: Mapping[str, Callable[[T], Sequence[str]]]
+    normalise: Callable[[str, str], str]
+    ends: Callable[[T], int]
+
+    def terms(self, obj: T) -> Sequence[str]:
+        """The terms by which the archive finds an object."""
+        return [term(label, value) for label, values in self.index.items() for value in values(obj)]
+
+
+AnyArchivedResource: TypeAlias = ArchivedResource[Any]
+
+
+def term(label: str, value: str) -> str:
+    """The term for the value of a field. A long value is replaced by its digest."""
+    if len(value) > _MAX_TERM:
+        value = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{label}={value}".replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+#: Characters of a value in a term. Whoever requests a certificate chooses some of them.
+_MAX_TERM: Final = 253
 
 
 def later_version(resource: Resource[T], version: str) -> Resource[T]:

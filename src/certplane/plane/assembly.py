@@ -32,13 +32,14 @@ from certplane.clock import Clock
 from certplane.config.servesettings import DEFAULTS, APISettings, AuditSettings
 from certplane.controllers.runtime.eventwriter import EventWriter
 from certplane.controllers.signing import signersfile
+from certplane.inventory import recorder, retention
 from certplane.meta import context
 from certplane.meta.context import User
 from certplane.meta.objects import Object
 from certplane.meta.resource import AnyObject, AnyResource
 from certplane.plane import controllerconfig, controllerset, signingpreviews
 from certplane.plane.controllerconfig import ControllerConfig
-from certplane.registry import admission, encodedobjects, namespacelifecycle, reads, ttl, verbs
+from certplane.registry import admission, archived, encodedobjects, namespacelifecycle, reads, ttl, verbs
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources import serviceaccounts
 from certplane.resources import signingpreviews as signing_preview_kind
@@ -198,6 +199,8 @@ class Plane:
         if event_ttl:
             ttl_cleaner = ttl.TTLCleaner(list(self.registries.values()), self.clock, event_ttl)
             self.supervisor.run_every("event-expiry", ttl.INTERVAL, ttl_cleaner.clean)
+        keeper = retention.Retention(self.store.archive, self.clock, self.config.api.inventory_retention)
+        self.supervisor.run_every("inventory-retention", retention.INTERVAL, keeper.remove_ended)
         if self.dependencies.audit is not None:
             self.supervisor.run_every("audit-drops", audit.REPORT_INTERVAL, self.dependencies.audit.report_dropped)
 
@@ -267,6 +270,7 @@ class Plane:
             # The namespace is checked again as the last step before the write: it may be deleted while a large object
             # is validated in a thread, and a new namespace of this name must not get the object.
             check=(escalation.creation_hook(authorizer), *signing, *self._warnings(), namespace_exists),
+            archive=recorder.Recorder(self.store.archive, controllerset.RULE_APPROVERS).entries,
             after=(signers.log_decisions, self._count_duration),
         )
         return {_path(kind): verbs.Registry(kind, self.store, self.cache, hooks) for kind in self.config.kinds}
@@ -340,7 +344,12 @@ class Plane:
 
     def _routes(self) -> routes.Routes:
         endpoints = [
-            handlers.Endpoint(registry, reads.Reader(registry, self.clock)) for registry in self.registries.values()
+            handlers.Endpoint(registry.resource, reads.Reader(registry, self.clock), registry)
+            for registry in self.registries.values()
+        ]
+        endpoints += [
+            handlers.Endpoint(kind.resource, archived.ArchiveReader(kind, self.store, self.clock))
+            for kind in resources.ARCHIVED
         ]
         answers = dict(reviews.answers(self.authorizer, self._tokens))
         if self.config.api.creation_hints:
@@ -355,7 +364,7 @@ class Plane:
         return routes.Routes(
             api=handlers.API(endpoints, virtual_endpoints, self.watches, self._describe_value()),
             discovery=discovery.Discovery(
-                self.config.kinds,
+                (*self.config.kinds, *(kind.resource for kind in resources.ARCHIVED)),
                 virtuals,
                 server_address=self.config.address,
                 clock=self.clock,

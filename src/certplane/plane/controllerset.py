@@ -57,6 +57,10 @@ Run = Callable[[], Coroutine[Any, Any, None]]
 
 #: The service account of the controllers of CSRs, as in kube-controller-manager.
 CERTIFICATE_ACCOUNT: Final = "certificate-controller"
+#: The users that approve requests by rules.
+RULE_APPROVERS: Final = tuple(
+    f"system:serviceaccount:kube-system:{account}" for account in (approver.ACCOUNT, signerrules.ACCOUNT)
+)
 #: Versions in which a kind of certificates.k8s.io may be served, best first.
 _VERSIONS: Final = ("v1", "v1beta1", "v1alpha1")
 

@@ -204,7 +204,7 @@ class Registry(Generic[T]):
             new = await offload.run(size, build, stored)
             await self._admit_update(call, target, stored, new, method)
             try:
-                outcome = await self._store_update(call, stored, entry, new)
+                outcome = await self._store_update(call, target, stored, entry, new)
             except contract.RevisionMismatch:
                 continue
             except contract.StoreClosed as error:
@@ -300,7 +300,9 @@ class Registry(Generic[T]):
             raise errors.Invalid(resource.kind, resource.storage_resource.group, target.name, problems)
         call.warnings.extend(resource.warnings(new))
 
-    async def _store_update(self, call: VerbContext, stored: EncodedObject[T], entry: Entry, new: T) -> Outcome[T]:
+    async def _store_update(
+        self, call: VerbContext, target: Target, stored: EncodedObject[T], entry: Entry, new: T
+    ) -> Outcome[T]:
         resource = self.resource
         new.metadata.resource_version = ""
         encoded = encodedobjects.encode_object(resource, new)
@@ -317,7 +319,9 @@ class Registry(Generic[T]):
             return Outcome(stored)
         if call.dry_run:
             return Outcome(EncodedObject(resource, encoded, stored.revision))
-        written = await self.store.update(entry.key, encoded, entry.mod_revision)
+        write = self._attributes("update", target, new, stored.object, call)
+        archived = await self._hooks.archive(write)
+        written = await self.store.update(entry.key, encoded, entry.mod_revision, archived)
         return Outcome(self._written(written))
 
     def _differs_in_time_only(self, stored: EncodedObject[T], new: T) -> bool:
@@ -412,11 +416,16 @@ class Registry(Generic[T]):
         call: VerbContext,
     ) -> None:
         if hooks:
-            write = admission.AdmissionAttributes(
-                operation, self.resource, target.subresource_name, target.namespace, target.name, new, old, call
-            )
+            write = self._attributes(operation, target, new, old, call)
             for hook in hooks:
                 hook(write)
+
+    def _attributes(
+        self, operation: str, target: Target, new: T | None, old: T | None, call: VerbContext
+    ) -> admission.AdmissionAttributes:
+        return admission.AdmissionAttributes(
+            operation, self.resource, target.subresource_name, target.namespace, target.name, new, old, call
+        )
 
     def _record_fields(self, old: T | None, new: T, call: VerbContext, subresource: AnySubresource | None) -> None:
         """Update managedFields if there is anything to track: most CSRs have no field that a manager could own."""

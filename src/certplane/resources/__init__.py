@@ -12,6 +12,7 @@ from certplane.resources import (
     clustertrustbundles,
     configmaps,
     events,
+    issuedcertificates,
     leases,
     namespaces,
     nodes,
@@ -44,6 +45,8 @@ OPTIONAL: Final[tuple[resource.AnyResource, ...]] = (
     podcertificaterequests.RESOURCE,
 )
 ALL: Final = (*DEFAULT, *OPTIONAL)
+#: The kinds whose objects are in the archive: they can be read, but not written.
+ARCHIVED: Final[tuple[resource.AnyArchivedResource, ...]] = (issuedcertificates.ARCHIVED,)
 #: The kinds that are answered and not stored.
 VIRTUAL: Final[tuple[resource.AnyVirtualResource, ...]] = (
     *reviews.VIRTUAL,

@@ -20,7 +20,7 @@ from certplane.golang import formatting
 from certplane.meta import context, names, options, selectors
 from certplane.meta.objects import Object
 from certplane.meta.resource import AnyKind, AnyObject, AnyResource, AnySubresource, AnyVirtualResource
-from certplane.registry import managedfields, reads, verbs
+from certplane.registry import archived, managedfields, reads, verbs
 from certplane.registry.encodedobjects import AnyEncodedObject
 from certplane.server import bodies, negotiation, patching, rendering, tables, watches
 from certplane.server.exchange import Request, Response
@@ -39,14 +39,18 @@ _ELSEWHERE: Final = (("v1", "List"), ("v1", "Pod"), ("v1", "Service"), ("v1", "S
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A stored kind and its verbs."""
+    """A stored kind and its verbs. Without a writer, its verbs are get and list."""
 
-    registry: verbs.AnyRegistry
-    reader: reads.AnyReader
+    resource: AnyResource
+    reader: reads.AnyReader | archived.AnyArchiveReader
+    writer: verbs.AnyRegistry | None = None
 
     @property
-    def resource(self) -> AnyResource:
-        return self.registry.resource
+    def registry(self) -> verbs.AnyRegistry:
+        """Raises MethodNotAllowed if the kind has no writer."""
+        if self.writer is None:
+            raise errors.MethodNotAllowed
+        return self.writer
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -201,8 +205,11 @@ class API:
             list_options = _select_one(list_options, request.info.name)
         framer = rendering.Framer(request.endpoint.resource, request.view)
         content_type = rendering.stream_type(request.form)
+        reader = request.endpoint.reader
+        if isinstance(reader, archived.ArchiveReader):
+            raise errors.MethodNotAllowed
         try:
-            stream = await request.endpoint.reader.watch(request.info.namespace, list_options)
+            stream = await reader.watch(request.info.namespace, list_options)
         except errors.Expired as error:
             return Response(200, content_type, framer.error(error.status()))
         except errors.Timeout as error:

@@ -12,6 +12,9 @@ Ordering: a watch delivers every change under its prefix after its start, once, 
 value (None if it was compacted). A change is delivered only after it is durable. In-process stores deliver a change
 before the write returns, so that a cache in front of them is never behind its own writer.
 
+Archive: an update can carry entries of the archive (`archive`). They are written if and only if the update is; with
+etcd, before it.
+
 History: values that were superseded or deleted at or before the compaction revision may be removed. Reads below it, and
 watches that would have to start at or below it, raise `Compacted`. Mapping to etcd v3: create = Txn(ModRevision(key) ==
 0, Put), update and delete = Txn(ModRevision(key) == expected, ...), list = Range with limit and revision, watch = Watch
@@ -25,6 +28,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from certplane import errors
+from certplane.store.archive import Archive, Entry
 
 
 class StoreError(errors.CertplaneError):
@@ -121,6 +125,11 @@ class Store(Protocol):
         """Why the last write or check failed; None if it succeeded, or there was none yet."""
         ...
 
+    @property
+    def archive(self) -> Archive:
+        """The archive in this store."""
+        ...
+
     async def check(self) -> None:
         """Test whether a write would succeed and be durable. Raises what a write would raise; sets `problem`."""
         ...
@@ -129,8 +138,8 @@ class Store(Protocol):
         """Create a key. Raises KeyExists."""
         ...
 
-    async def update(self, key: str, value: bytes, expected: int) -> KeyValue:
-        """Replace a value whose mod_revision is `expected`. Raises RevisionMismatch."""
+    async def update(self, key: str, value: bytes, expected: int, archived: Sequence[Entry] = ()) -> KeyValue:
+        """Replace a value whose mod_revision is `expected`, and archive entries. Raises RevisionMismatch."""
         ...
 
     async def delete(self, key: str, expected: int) -> Change:

@@ -10,7 +10,8 @@ import bisect
 import enum
 from collections.abc import Callable, Sequence
 
-from certplane.store import contract
+from certplane.store import archive, contract
+from certplane.store.archive import Entry
 
 
 class Fault(enum.Enum):
@@ -51,6 +52,71 @@ class _Watch:
         self.closed = True
 
 
+class MemoryArchive:
+    """Implements `archive.Archive`: searches look at all entries."""
+
+    def __init__(self, refuse_if_closed: Callable[[], None]) -> None:
+        self._refuse_if_closed = refuse_if_closed
+        self._entries: dict[tuple[str, str], tuple[archive.Position, Entry]] = {}
+        self._sequence = 0
+
+    def add(self, entries: Sequence[Entry]) -> int:
+        """Add entries that do not exist, and return how many those are."""
+        added = 0
+        for entry in entries:
+            key = entry.collection, entry.name
+            if key not in self._entries:
+                self._sequence += 1
+                added += 1
+                self._entries[key] = archive.Position(entry.ends, self._sequence), entry
+        return added
+
+    async def get(self, collection: str, name: str) -> archive.Stored | None:
+        self._refuse_if_closed()
+        found = self._entries.get((collection, name))
+        return archive.Stored(found[0], found[1].value) if found is not None else None
+
+    async def find(self, query: archive.Query, limit: int) -> archive.Found:
+        self._refuse_if_closed()
+        matching = sorted(
+            (position, entry.name, entry.value)
+            for position, entry in self._entries.values()
+            if _matches(query, position, entry)
+        )
+        page = [archive.Stored(position, value) for position, _, value in matching[:limit]]
+        return archive.Found(page, page[-1].position if len(matching) > limit else None)
+
+    async def newest(self) -> int:
+        self._refuse_if_closed()
+        return self._sequence
+
+    async def append(self, entries: Sequence[Entry]) -> int:
+        self._refuse_if_closed()
+        return self.add(entries)
+
+    async def remove_ended(self, collection: str, before: int, limit: int) -> int:
+        self._refuse_if_closed()
+        ended = sorted(
+            (position, key)
+            for key, (position, entry) in self._entries.items()
+            if entry.collection == collection and entry.ends < before
+        )[:limit]
+        for _, key in ended:
+            del self._entries[key]
+        return len(ended)
+
+
+def _matches(query: archive.Query, position: archive.Position, entry: Entry) -> bool:
+    return (
+        entry.collection == query.collection
+        and (query.after is None or position > query.after)
+        and (query.ends_from is None or entry.ends >= query.ends_from)
+        and (query.ends_before is None or entry.ends < query.ends_before)
+        and set(query.terms) <= set(entry.terms)
+        and not set(query.without) & set(entry.terms)
+    )
+
+
 class MemoryStore:
     """Implements `contract.Store`. Lives as long as the process."""
 
@@ -64,6 +130,11 @@ class MemoryStore:
         self._compacted = 1
         self._watches: list[_Watch] = []
         self._closed = False
+        self.archive = MemoryArchive(self._refuse_if_closed)
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise contract.StoreClosed("the store is closed")
 
     # --- writes ---------------------------------------------------------------------------------------------------
 
@@ -73,8 +144,9 @@ class MemoryStore:
             raise contract.KeyExists(current)
         return self._write("create", key, value, None)
 
-    async def update(self, key: str, value: bytes, expected: int) -> contract.KeyValue:
-        return self._write("update", key, value, self._expect(key, expected))
+    async def update(self, key: str, value: bytes, expected: int, archived: Sequence[Entry] = ()) -> contract.KeyValue:
+        previous = self._expect(key, expected)
+        return self._write("update", key, value, previous, archived)
 
     async def delete(self, key: str, expected: int) -> contract.Change:
         previous = self._expect(key, expected)
@@ -92,9 +164,17 @@ class MemoryStore:
             raise contract.RevisionMismatch(key, current)
         return current
 
-    def _write(self, operation: str, key: str, value: bytes, previous: contract.KeyValue | None) -> contract.KeyValue:
+    def _write(
+        self,
+        operation: str,
+        key: str,
+        value: bytes,
+        previous: contract.KeyValue | None,
+        archived: Sequence[Entry] = (),
+    ) -> contract.KeyValue:
         fault = self._begin(operation, key)
         self._revision += 1
+        self.archive.add(archived)
         created = previous.create_revision if previous is not None else self._revision
         version = previous.version + 1 if previous is not None else 1
         written = contract.KeyValue(key, value, created, self._revision, version)
@@ -104,8 +184,7 @@ class MemoryStore:
         return written
 
     def _begin(self, operation: str, key: str) -> Fault:
-        if self._closed:
-            raise contract.StoreClosed("the store is closed")
+        self._refuse_if_closed()
         fault = self._faults(operation, key)
         if fault is Fault.BEFORE:
             raise InjectedFault(f"{operation} {key}")

@@ -24,10 +24,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from certplane import errors
-from certplane.store import contract, sqlitewriter
+from certplane.store import contract, sqlitearchive, sqlitewriter
+from certplane.store.archive import Archive, Entry
 from certplane.store.files import Files
 
-_SCHEMA_VERSION: Final = 1
+_SCHEMA_VERSION: Final = 2
+#: The version before this one; its stores are converted when they are opened.
+_WITHOUT_ARCHIVE: Final = 1
 #: "cpln": marks the file as a certplane store, so that no other database is opened as one.
 _APPLICATION_ID: Final = 0x63706C6E
 _SCHEMA: Final = """
@@ -41,7 +44,7 @@ CREATE TABLE revisions (
 );
 CREATE INDEX revisions_by_key ON revisions (key, revision);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO facts VALUES ('compacted', 1);
+INSERT INTO facts VALUES ('compacted', 1)
 """
 #: How long a write waits for another process's lock: as long as etcd's request timeout.
 _BUSY_MILLISECONDS: Final = 5000
@@ -91,10 +94,15 @@ class SQLiteStore:
         self._writer = sqlitewriter.Writer(writer, store_files, state, self._finish)
         self._thread = threading.Thread(target=self._writer.run, name="certplane-store", daemon=True)
         self._thread.start()
+        self._archive = sqlitearchive.SQLiteArchive(self._query, self._write_archive)
 
     @property
     def problem(self) -> str | None:
         return self._writer.problem
+
+    @property
+    def archive(self) -> Archive:
+        return self._archive
 
     async def check(self) -> None:
         self._refuse_if_closed()
@@ -106,19 +114,25 @@ class SQLiteStore:
         written: contract.KeyValue = await self._submit(key, value, None)
         return written
 
-    async def update(self, key: str, value: bytes, expected: int) -> contract.KeyValue:
-        written: contract.KeyValue = await self._submit(key, value, expected)
+    async def update(self, key: str, value: bytes, expected: int, archived: Sequence[Entry] = ()) -> contract.KeyValue:
+        written: contract.KeyValue = await self._submit(key, value, expected, archived)
         return written
 
     async def delete(self, key: str, expected: int) -> contract.Change:
         change: contract.Change = await self._submit(key, None, expected)
         return change
 
-    def _submit(self, key: str, value: bytes | None, expected: int | None) -> asyncio.Future[Any]:
+    def _submit(
+        self, key: str, value: bytes | None, expected: int | None, archived: Sequence[Entry] = ()
+    ) -> asyncio.Future[Any]:
         self._refuse_if_closed()
         # A key that cannot be encoded fails here, before it fails all writes of its group.
         key.encode("utf-8")
-        return self._writer.write(key, value, expected)
+        return self._writer.write(key, value, expected, archived)
+
+    async def _write_archive(self, work: sqlitearchive.Work) -> int:
+        self._refuse_if_closed()
+        return await self._writer.write_archive(work)
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
@@ -364,18 +378,24 @@ def _prepare(connection: sqlite3.Connection, path: pathlib.Path) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if tables == 0:
-        with sqlitewriter.Transaction(connection):
-            for statement in _SCHEMA.split(";"):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+        _create(connection, f"{_SCHEMA};{sqlitearchive.SCHEMA}")
     elif application != _APPLICATION_ID:
         raise errors.SetupError(
             f"{path} is an SQLite database, but not a certplane store",
             ("choose another file with --store sqlite:PATH",),
         )
+    elif version == _WITHOUT_ARCHIVE:
+        _create(connection, sqlitearchive.SCHEMA)
     elif version != _SCHEMA_VERSION:
         raise errors.SetupError(
             f"the store {path} has format version {version}; this certplane supports version {_SCHEMA_VERSION}",
             ("use the certplane version that created the store",),
         )
+
+
+def _create(connection: sqlite3.Connection, schema: str) -> None:
+    with sqlitewriter.Transaction(connection):
+        for statement in schema.split(";"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")

@@ -21,7 +21,8 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from certplane.store import contract
+from certplane.store import contract, sqlitearchive
+from certplane.store.archive import Entry
 from certplane.store.files import Files
 
 _log = logging.getLogger("certplane.store")
@@ -44,20 +45,25 @@ _REASONS: Final = {
 
 @dataclasses.dataclass(slots=True)
 class Write:
-    """A queued write. `value` None deletes, `expected` None creates. `result` is completed after the commit."""
+    """A queued write. `value` None deletes, `expected` None creates. `archived` are the entries of the archive that
+    belong to it. `result` is completed after the commit.
+    """
 
     key: str
     value: bytes | None
     expected: int | None
+    archived: Sequence[Entry]
     result: asyncio.Future[Any]
 
 
 @dataclasses.dataclass(slots=True)
 class Task:
-    """A queued task that is not a write: the thread calls `work`, which may raise StoreClosed."""
+    """A queued task that is not a write: the thread calls `work`, which may raise StoreClosed. Its result is that of
+    `work`.
+    """
 
-    work: Callable[[], None]
-    result: asyncio.Future[None]
+    work: Callable[[], Any]
+    result: asyncio.Future[Any]
 
 
 class _WritesStopped(Exception):
@@ -97,13 +103,15 @@ class Transaction:
 @dataclasses.dataclass(frozen=True, slots=True)
 class State:
     """The contents of a store: the newest value of each key, the newest and the compaction revision, the number of
-    rows, and SQLite's `data_version`, by which the writing connection detects commits of other connections.
+    rows and of entries of the archive, and SQLite's `data_version`, by which the writing connection detects commits of
+    other connections.
     """
 
     newest: dict[str, contract.KeyValue]
     revision: int
     compacted: int
     rows: int
+    archived: int
     data_version: int
 
 
@@ -113,7 +121,8 @@ def read(connection: sqlite3.Connection) -> State:
         newest = {stored.key: stored for stored in _newest(connection)}
         compacted = _compacted(connection)
         rows, last = connection.execute("SELECT count(*), max(revision) FROM revisions").fetchone()
-        return State(newest, max(last or 1, compacted), compacted, rows, _data_version(connection))
+        archived = sqlitearchive.count(connection)
+        return State(newest, max(last or 1, compacted), compacted, rows, archived, _data_version(connection))
 
 
 class Writer:
@@ -128,6 +137,7 @@ class Writer:
         self._revision = state.revision
         self._compacted = state.compacted
         self._rows = state.rows
+        self._archived = state.archived
         self._data_version = state.data_version
         self._pending: queue.SimpleQueue[Write | Task | None] = queue.SimpleQueue()
         #: Why the last write failed; None if it succeeded. Set by the thread, read by other threads.
@@ -137,11 +147,19 @@ class Writer:
 
     # --- called on the event loop -----------------------------------------------------------------------------------
 
-    def write(self, key: str, value: bytes | None, expected: int | None) -> asyncio.Future[Any]:
+    def write(
+        self, key: str, value: bytes | None, expected: int | None, archived: Sequence[Entry] = ()
+    ) -> asyncio.Future[Any]:
         """Queue a write. The future fails with KeyExists, RevisionMismatch or StoreClosed."""
         result: asyncio.Future[Any] = self._loop.create_future()
-        self._pending.put(Write(key, value, expected, result))
+        self._pending.put(Write(key, value, expected, archived, result))
         return result
+
+    def write_archive(self, work: sqlitearchive.Work) -> asyncio.Future[int]:
+        """Queue a change of the archive. The result is by how many entries it has grown. The future fails with
+        StoreClosed.
+        """
+        return self._queue_task(lambda: self._change_archive(work))
 
     def compact(self, revision: int) -> asyncio.Future[None]:
         """Queue a compaction. The future fails with StoreClosed."""
@@ -155,8 +173,8 @@ class Writer:
         """End the thread after everything that is queued."""
         self._pending.put(None)
 
-    def _queue_task(self, work: Callable[[], None]) -> asyncio.Future[None]:
-        result: asyncio.Future[None] = self._loop.create_future()
+    def _queue_task(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
+        result: asyncio.Future[Any] = self._loop.create_future()
         self._pending.put(Task(work, result))
         return result
 
@@ -176,11 +194,11 @@ class Writer:
 
     def _run_task(self, task: Task) -> None:
         try:
-            task.work()
+            result = task.work()
         except contract.StoreClosed as error:
             self._loop.call_soon_threadsafe(_fail, task.result, error)
         else:
-            self._loop.call_soon_threadsafe(_succeed, task.result)
+            self._loop.call_soon_threadsafe(_succeed, task.result, result)
 
     def _batch(self, first: Write) -> tuple[list[Write], tuple[Task | None] | None]:
         """A write with all writes queued after it, and the first queued item after those that is not a write."""
@@ -200,6 +218,7 @@ class Writer:
         newest: dict[str, contract.KeyValue | None] = {}
         revision = self._revision
         rows = []
+        archived: list[Entry] = []
         for write in batch:
             outcome = self._outcome(write, newest, revision + 1)
             outcomes.append((write, outcome))
@@ -207,14 +226,23 @@ class Writer:
                 revision += 1
                 newest[write.key] = outcome.current
                 rows.append(_row(outcome))
+                archived += write.archived
         if not rows:
             return outcomes
+        added = 0
+
+        def insert() -> None:
+            nonlocal added
+            self._insert(rows)
+            added = sqlitearchive.insert(self._connection, archived)
+
         try:
-            self._commit(lambda: self._insert(rows))
+            self._commit(insert)
         except contract.StoreClosed as problem:
             return [(write, problem) for write, _ in outcomes]
         self._revision = revision
         self._rows += len(rows)
+        self._archived += added
         for key, current in newest.items():
             if current is None:
                 del self._newest[key]
@@ -253,6 +281,17 @@ class Writer:
         self._commit(remove_superseded)
         self._rows -= removed
         self._compacted = revision
+
+    def _change_archive(self, work: sqlitearchive.Work) -> int:
+        growth = 0
+
+        def change() -> None:
+            nonlocal growth
+            growth = work(self._connection)
+
+        self._commit(change)
+        self._archived += growth
+        return growth
 
     def _check(self) -> None:
         if self.problem is None:
@@ -321,6 +360,8 @@ class Writer:
         (rows,) = self._connection.execute("SELECT count(*) FROM revisions").fetchone()
         if rows != self._rows or _compacted(self._connection) != self._compacted:
             return True
+        if sqlitearchive.count(self._connection) != self._archived:
+            return True
         count = 0
         for stored in _newest(self._connection):
             if self._newest.get(stored.key) != stored:
@@ -366,11 +407,11 @@ def _data_version(connection: sqlite3.Connection) -> int:
     return int(version)
 
 
-def _fail(future: asyncio.Future[None], problem: Exception) -> None:
+def _fail(future: asyncio.Future[Any], problem: Exception) -> None:
     if not future.done():
         future.set_exception(problem)
 
 
-def _succeed(future: asyncio.Future[None]) -> None:
+def _succeed(future: asyncio.Future[Any], result: Any) -> None:
     if not future.done():
-        future.set_result(None)
+        future.set_result(result)

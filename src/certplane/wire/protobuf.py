@@ -43,6 +43,7 @@ from certplane.wire.pb import (
     core_v1_pb2,
     events_v1_pb2,
     explain_v1alpha1_pb2,
+    inventory_v1alpha1_pb2,
     meta_v1_pb2,
     rbac_v1_pb2,
     runtime_pb2,
@@ -52,8 +53,8 @@ PREFIX: Final = b"k8s\x00"
 
 _MODULES: Final = (
     core_v1_pb2, authentication_v1_pb2, authorization_v1_pb2, certificates_v1_pb2, certificates_v1beta1_pb2,
-    coordination_v1_pb2, events_v1_pb2, explain_v1alpha1_pb2, rbac_v1_pb2, apidiscovery_v2_pb2, meta_v1_pb2,
-    runtime_pb2,
+    coordination_v1_pb2, events_v1_pb2, explain_v1alpha1_pb2, inventory_v1alpha1_pb2, rbac_v1_pb2,
+    apidiscovery_v2_pb2, meta_v1_pb2, runtime_pb2,
 )  # fmt: skip
 _SHARED: Final = meta_v1_pb2.DESCRIPTOR.package
 _CORE: Final = core_v1_pb2.DESCRIPTOR.package

@@ -34,9 +34,9 @@ class ContendedStore(memory.MemoryStore):
         self.rivals = 0
         self.attempts = 0
 
-    async def update(self, key, value, expected):
+    async def update(self, key, value, expected, archived=()):
         await self._let_rival_write(key)
-        return await super().update(key, value, expected)
+        return await super().update(key, value, expected, archived)
 
     async def delete(self, key, expected):
         await self._let_rival_write(key)
@@ -171,9 +171,9 @@ async def test_an_update_of_an_object_that_is_deleted_meanwhile():
     """It is not created again."""
 
     class DeletingStore(memory.MemoryStore):
-        async def update(self, key, value, expected):
+        async def update(self, key, value, expected, archived=()):
             await self.delete(key, expected)
-            return await super().update(key, value, expected)
+            return await super().update(key, value, expected, archived)
 
     async with registry(store=DeletingStore()) as reg:
         await created(reg)
@@ -190,7 +190,7 @@ class Hooks:
 
     def __init__(self):
         self.seen = []
-        self.admission = Admission(*((self._hook(name),) for name in ("mutate", "check", "after")))
+        self.admission = Admission(**{name: (self._hook(name),) for name in ("mutate", "check", "after")})
 
     def _hook(self, name):
         def hook(review):

@@ -1,0 +1,1 @@
+"""The inventory: every certificate that was issued, kept after its request is deleted."""
