@@ -310,3 +310,11 @@ async def test_the_archive_keeps_one_entry_for_a_certificate():
             found = await plane.store.archive.find(archive.Query(collection), 10)
             assert len(found.entries) == 1
             json.loads(found.entries[0].value)
+
+
+async def test_a_server_without_our_kinds_records_all_the_same():
+    """With --creation-hints=false a server has the kinds of Kubernetes only; the history has no gap."""
+    async with flow.running(creation_hints=False) as plane:
+        await issue(plane)
+        assert (await flow.respond(plane, "GET", _PATH)).status == 404
+        assert len((await plane.store.archive.find(archive.Query("issued"), 10)).entries) == 1

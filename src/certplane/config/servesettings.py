@@ -74,7 +74,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     sharedsettings.SERVING_APPROVER,
     Option("creation-hints",
            "Warn requesters and approvers about requests that cannot be signed, say what is missing, and serve "
-           "SigningPreviews.",
+           "kinds that Kubernetes does not have: SigningPreviews, IssuedCertificates.",
            "flag", True),
     sharedsettings.DECISION_EVENTS,
     options.LOG_LEVEL,

@@ -36,7 +36,7 @@ from certplane.inventory import recorder, retention
 from certplane.meta import context
 from certplane.meta.context import User
 from certplane.meta.objects import Object
-from certplane.meta.resource import AnyObject, AnyResource
+from certplane.meta.resource import AnyArchivedResource, AnyObject, AnyResource
 from certplane.plane import controllerconfig, controllerset, signingpreviews
 from certplane.plane.controllerconfig import ControllerConfig
 from certplane.registry import admission, archived, encodedobjects, namespacelifecycle, reads, ttl, verbs
@@ -349,7 +349,7 @@ class Plane:
         ]
         endpoints += [
             handlers.Endpoint(kind.resource, archived.ArchiveReader(kind, self.store, self.clock))
-            for kind in resources.ARCHIVED
+            for kind in self._archived_kinds()
         ]
         answers = dict(reviews.answers(self.authorizer, self._tokens))
         if self.config.api.creation_hints:
@@ -364,7 +364,7 @@ class Plane:
         return routes.Routes(
             api=handlers.API(endpoints, virtual_endpoints, self.watches, self._describe_value()),
             discovery=discovery.Discovery(
-                (*self.config.kinds, *(kind.resource for kind in resources.ARCHIVED)),
+                (*self.config.kinds, *(kind.resource for kind in self._archived_kinds())),
                 virtuals,
                 server_address=self.config.address,
                 clock=self.clock,
@@ -372,6 +372,10 @@ class Plane:
             ),
             monitoring=monitoring.Monitoring(self._health(), self.telemetry, self._may_see_reasons),
         )
+
+    def _archived_kinds(self) -> Sequence[AnyArchivedResource]:
+        """The kinds that Kubernetes does not have. Without them, entries are archived all the same."""
+        return resources.ARCHIVED if self.config.api.creation_hints else ()
 
     def _health(self) -> health.Health:
         checks = [
