@@ -294,3 +294,22 @@ async def test_deeply_nested_documents_are_refused(ca, tmp_path, new_transport):
     async with client_of(whole(200, b"[" * 50_000 + b"]" * 50_000), ca, tmp_path, new_transport) as client:
         with pytest.raises(api.Unreachable, match="the response is not from an API server"):
             await client.read("/version")
+
+
+async def test_empty_pages_are_read_over_but_not_for_ever(ca, tmp_path, new_transport, monkeypatch):
+    """A server that examines many objects for a selector may return a page without any; one that invents tokens without
+    end is refused.
+    """
+    monkeypatch.setattr(api, "_MAX_EMPTY_PAGES", 3)
+    pages = iter([{"metadata": {"continue": str(number)}, "items": []} for number in range(3)])
+    last = {"metadata": {}, "items": [{"metadata": {"name": "a"}}]}
+
+    class Pages:
+        async def send(self, request):
+            return api.Response(200, {}, json.dumps(next(pages, last)).encode())
+
+    found = await api.Client(Pages()).list(configmaps.RESOURCE)
+    assert [item.metadata.name for item in found.items] == ["a"]
+    pages = iter([{"metadata": {"continue": str(number)}, "items": []} for number in range(5)])
+    with pytest.raises(api.Unreachable, match="the pages of the list do not end"):
+        await api.Client(Pages()).list(configmaps.RESOURCE)

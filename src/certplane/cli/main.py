@@ -32,6 +32,7 @@ _COMMANDS: Final = {
     "csr": "Request a certificate, wait for it, and fetch it.",
     "doctor": "Find what is broken, or open to others, in an installation.",
     "explain": "Explain why a request has no certificate, and what to do.",
+    "inventory": "List, show and export the certificates that were issued.",
     "kubeconfig": "Create kubeconfigs for users.",
     "serve": "Serve the API: a control plane in one process.",
     "signer": "Define signers of your own.",

@@ -28,6 +28,8 @@ _JSON: Final = "application/json"
 _MAX_EVENT: Final = 16 << 20
 #: Bytes of the response that refuses a watch: a Status.
 _MAX_REFUSAL: Final = 1 << 20
+#: Pages of a list without an item, one after the other.
+_MAX_EMPTY_PAGES: Final = 1000
 _HEADERS: Final = {"accept": _JSON, "content-type": _JSON}
 
 
@@ -164,6 +166,7 @@ class Client:
         """The same, one page after the other, for collections that may not fit into the memory."""
         selector = [("fieldSelector", field_selector)] if field_selector else []
         continue_: list[tuple[str, str]] = []
+        empty = 0
         while True:
             query = [("limit", str(page)), *selector, *continue_]
             request = Request("GET", _path(resource, namespace), query, _HEADERS)
@@ -179,7 +182,9 @@ class Client:
             if not listing.metadata.continue_:
                 return
             next_page = [("continue", listing.metadata.continue_)]
-            if next_page == continue_ or not listing.items:
+            # A server may stop early where few objects are selected.
+            empty = 0 if listing.items else empty + 1
+            if next_page == continue_ or empty > _MAX_EMPTY_PAGES:
                 raise Unreachable("the response is not from an API server: the pages of the list do not end")
             continue_ = next_page
 
