@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import json
 
@@ -53,7 +54,7 @@ async def test_an_issued_certificate_is_kept_with_who_requested_and_approved_it(
         await plane.client(flow.ADMIN).delete(csrs.RESOURCE, "a")
         (item,) = (await inventory(plane))["items"]
         fingerprint = certificate.fingerprint(certificate.signature_hash_algorithm).hex()
-        assert item["metadata"]["name"] == fingerprint[:32]
+        assert item["metadata"]["name"] == f"{fingerprint[:24]}-{request.metadata.uid[:8]}"
         assert item["signerName"] == flow.CLIENT
         facts = item["certificate"]
         assert facts["fingerprint"] == fingerprint
@@ -96,6 +97,87 @@ async def test_the_approver_is_known_after_a_restart():
         await plane.client(flow.ADMIN).update(csrs.RESOURCE, csr, "status")
         (item,) = (await inventory(plane))["items"]
         assert item["approval"]["username"] == "bob"
+
+
+class _Rivalled(memory.MemoryStore):
+    """An approval is written only when a second one, that of `rival`, is about to be written as well."""
+
+    rival = None
+
+    async def update(self, key, value, expected, archived=()):
+        if self.rival is None or not any(entry.collection == recorder.APPROVALS for entry in archived):
+            return await super().update(key, value, expected, archived)
+        if self.arrived is None:
+            self.arrived, self.written = asyncio.Event(), asyncio.Event()
+            self.second = asyncio.create_task(self.rival())
+            await self.arrived.wait()
+            written = await super().update(key, value, expected, archived)
+            self.written.set()
+            return written
+        self.arrived.set()
+        await self.written.wait()
+        return await super().update(key, value, expected, archived)
+
+    arrived = None
+
+
+async def test_of_two_approvals_at_the_same_time_the_stored_one_counts():
+    """The other one was not written: its user has approved nothing."""
+    store = _Rivalled()
+    async with flow.running(store) as plane:
+        await plane.client(flow.ADMIN).create(csrs.RESOURCE, flow.new_csr(signer_name="example.com/own"))
+        path = "/apis/certificates.k8s.io/v1/certificatesigningrequests/a/approval"
+        patch = {"status": {"conditions": [{"type": "Approved", "status": "True", "reason": "R"}]}}
+
+        async def approve(name):
+            media_type = "application/strategic-merge-patch+json"
+            user = testing.user(name, "system:masters")
+            assert (await flow.respond(plane, "PATCH", path, patch, user=user, content_type=media_type)).status == 200
+
+        store.rival = lambda: approve("bob")
+        await approve("alice")
+        await store.second
+        csr = await plane.client(flow.ADMIN).get(csrs.RESOURCE, "a")
+        csr.status.certificate = certificate_for(csr, plane.clock)
+        await plane.client(flow.ADMIN).update(csrs.RESOURCE, csr, "status")
+        (item,) = (await inventory(plane))["items"]
+        assert item["approval"]["username"] == "alice"
+
+
+async def test_a_certificate_that_is_published_twice_is_kept_for_each_request():
+    """A signer elsewhere may do that, and each request has its own requester."""
+    async with flow.running() as plane:
+        client, request = plane.client(flow.ADMIN), testing.new_pkcs10("jane")
+        for name in ("a", "b"):
+            await client.create(csrs.RESOURCE, flow.new_csr(name, "example.com/own", request=request))
+            await flow.decide(client, name)
+        first = await client.get(csrs.RESOURCE, "a")
+        certificate = certificate_for(first, plane.clock)
+        first.status.certificate = certificate
+        await client.update(csrs.RESOURCE, first, "status")
+        second = await client.get(csrs.RESOURCE, "b")
+        second.status.certificate = certificate
+        await client.update(csrs.RESOURCE, second, "status")
+        items = (await inventory(plane))["items"]
+        assert [item["request"]["name"] for item in items] == ["a", "b"]
+        assert len({item["certificate"]["fingerprint"] for item in items}) == 1
+        # The check at the end wants each serial number once.
+        await client.delete(csrs.RESOURCE, "b")
+
+
+async def test_a_certificate_that_has_ended_already_is_kept():
+    """A signer cannot hide what it has published by a date in the past."""
+    async with flow.running() as plane:
+        client = plane.client(flow.ADMIN)
+        await client.create(csrs.RESOURCE, flow.new_csr(signer_name="example.com/own"))
+        await flow.decide(client, "a")
+        csr = await client.get(csrs.RESOURCE, "a")
+        past = testing.FakeClock(plane.clock.now() - datetime.timedelta(days=3650))
+        csr.status.certificate = certificate_for(csr, past)
+        await client.update(csrs.RESOURCE, csr, "status")
+        keeper = retention.Retention(plane.store.archive, plane.clock, datetime.timedelta(days=90))
+        await keeper.remove_ended()
+        assert len((await inventory(plane, "endsBefore%3D1s"))["items"]) == 1
 
 
 async def test_a_dry_run_is_not_kept():
@@ -165,6 +247,15 @@ async def test_unknown_selectors_are_refused(selector):
         status, body = await flow.request_json(plane, "GET", f"{_PATH}?fieldSelector={selector}")
         assert status == 400
         assert "endsBefore" in body["message"]
+
+
+async def test_a_selector_has_a_bounded_number_of_requirements():
+    """Each is a test on every entry, and the database has limits of its own."""
+    async with flow.running() as plane:
+        for count, code in ((20, 200), (21, 400), (3000, 400)):
+            selector = ",".join(f"approver!%3Du{number}" for number in range(count))
+            status, _ = await flow.request_json(plane, "GET", f"{_PATH}?fieldSelector={selector}")
+            assert status == code
 
 
 async def test_pages():

@@ -10,8 +10,6 @@ import datetime
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
-
 from certplane import boundedcache, timestamps
 from certplane.meta.context import User, VerbContext
 from certplane.meta.objects import ObjectMeta, new_uid
@@ -53,14 +51,16 @@ class Recorder:
         self._archive = archive
         self._rule_approvers = frozenset(rule_approvers)
         #: Approvals of this process by UID: a certificate usually follows at once.
-        self._approvals: boundedcache.BoundedCache[bytes] = boundedcache.BoundedCache(_CACHE_BYTES, expansion=1)
+        self._approvals: boundedcache.BoundedCache[Approval] = boundedcache.BoundedCache(_CACHE_BYTES, expansion=1)
 
     async def entries(self, write: AdmissionAttributes) -> Sequence[Entry]:
         """What to archive with an update. May raise contract.StoreClosed."""
         new, old = write.new, write.old
         if isinstance(new, CertificateSigningRequest):
-            if write.subresource == "approval" and _approved(new) is not None and _approved(old) is None:
-                return (self._approval(new, write.call),)
+            if _approves(write):
+                approval = self._approval(new, write.call)
+                ends = int((write.call.now + _APPROVAL_LIFETIME).timestamp())
+                return (Entry(APPROVALS, new.metadata.uid, ends, (), codec.encode(approval)),)
             if write.subresource == "status" and new.status.certificate and not old.status.certificate:
                 return (_certificate_entry(await self._issued(new, write.call)),)
         elif (
@@ -72,20 +72,18 @@ class Recorder:
             return (_certificate_entry(_issued_to_pod(new, write.call)),)
         return ()
 
-    def _approval(self, csr: CertificateSigningRequest, call: VerbContext) -> Entry:
-        condition = _approved(csr)
-        assert condition is not None  # noqa: S101 - `entries` has found it
-        approval = Approval(
-            username=call.user.name[:_MAX_TEXT],
-            method=self._method(call.user),
-            reason=condition.reason[:_MAX_TEXT],
-            message=condition.message[:_MAX_TEXT],
-            time=timestamps.rfc3339(call.now),
-        )
-        value = codec.encode(approval)
-        self._approvals.put(csr.metadata.uid, value, len(value))
-        ends = int((call.now + _APPROVAL_LIFETIME).timestamp())
-        return Entry(APPROVALS, csr.metadata.uid, ends, (), value)
+    def remember(self, write: AdmissionAttributes) -> None:
+        """Remember an approval that was stored: of two at the same time, only one is."""
+        if isinstance(write.new, CertificateSigningRequest) and _approves(write):
+            approval = self._approval(write.new, write.call)
+            self._approvals.put(write.new.metadata.uid, approval, 2 * _MAX_TEXT)
+
+    def _approval(self, csr: CertificateSigningRequest, call: VerbContext) -> Approval:
+        approval = _condition_of(csr)
+        approval.username = call.user.name[:_MAX_TEXT]
+        approval.method = self._method(call.user)
+        approval.time = timestamps.rfc3339(call.now)
+        return approval
 
     def _method(self, user: User) -> str:
         if user.name in self._rule_approvers:
@@ -118,21 +116,29 @@ class Recorder:
 
     async def _approval_of(self, csr: CertificateSigningRequest) -> Approval:
         uid = csr.metadata.uid
-        value = self._approvals.get(uid)
-        if value is None:
-            # Approved before this process started.
-            stored = await self._archive.get(APPROVALS, uid)
-            value = stored.value if stored is not None else None
-        if value is not None:
-            return msgspec.json.decode(value, type=Approval)
-        condition = _approved(csr)
-        if condition is None:
-            return Approval()
-        return Approval(
-            reason=condition.reason[:_MAX_TEXT],
-            message=condition.message[:_MAX_TEXT],
-            time=condition.last_update_time,
-        )
+        approval = self._approvals.get(uid)
+        if approval is not None:
+            return approval
+        # Approved before this process started.
+        stored = await self._archive.get(APPROVALS, uid)
+        return codec.decode(stored.value, Approval) if stored is not None else _condition_of(csr)
+
+
+def _approves(write: AdmissionAttributes) -> bool:
+    """Whether a write to a request approves it."""
+    return write.subresource == "approval" and _approved(write.new) is not None and _approved(write.old) is None
+
+
+def _condition_of(csr: CertificateSigningRequest) -> Approval:
+    """What the condition says about an approval; nothing if there is none."""
+    condition = _approved(csr)
+    if condition is None:
+        return Approval()
+    return Approval(
+        reason=condition.reason[:_MAX_TEXT],
+        message=condition.message[:_MAX_TEXT],
+        time=condition.last_update_time,
+    )
 
 
 def _approved(csr: CertificateSigningRequest) -> csrs.CertificateSigningRequestCondition | None:
@@ -161,7 +167,7 @@ def _issued_to_pod(request: PodCertificateRequest, call: VerbContext) -> IssuedC
 
 def facts(text: bytes) -> CertificateFacts:
     """What a certificate in PEM says."""
-    found = description.describe(description.first(text))
+    found = description.describe(text)
     return CertificateFacts(
         serial_number=found.serial,
         fingerprint=found.sha256,
@@ -189,5 +195,5 @@ def _certificate_entry(obj: IssuedCertificate) -> Entry:
     """The entry for a certificate; completes the object."""
     kind = issued.ARCHIVED
     obj.kind, obj.api_version = kind.resource.kind, kind.resource.api_version
-    obj.metadata.name = issued.name_of(obj.certificate.fingerprint)
+    obj.metadata.name = issued.name_of(obj.certificate.fingerprint, obj.request.uid)
     return Entry(kind.collection, obj.metadata.name, kind.ends(obj), kind.terms(obj), codec.encode(obj))

@@ -260,6 +260,7 @@ class Plane:
         authorizer, has_warnings = self.authorizer, self.config.api.creation_hints
         signing = signers.hooks(authorizer.authorize, suggest_rules=has_warnings)
         namespace_exists = namespacelifecycle.hook(lambda name: self._find("namespaces", "", name))
+        records = recorder.Recorder(self.store.archive, controllerset.RULE_APPROVERS)
         hooks = admission.Admission(
             mutate=(
                 namespace_exists,
@@ -270,8 +271,8 @@ class Plane:
             # The namespace is checked again as the last step before the write: it may be deleted while a large object
             # is validated in a thread, and a new namespace of this name must not get the object.
             check=(escalation.creation_hook(authorizer), *signing, *self._warnings(), namespace_exists),
-            archive=recorder.Recorder(self.store.archive, controllerset.RULE_APPROVERS).entries,
-            after=(signers.log_decisions, self._count_duration),
+            archive=records.entries,
+            after=(signers.log_decisions, self._count_duration, records.remember),
         )
         return {_path(kind): verbs.Registry(kind, self.store, self.cache, hooks) for kind in self.config.kinds}
 

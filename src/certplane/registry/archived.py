@@ -21,13 +21,16 @@ from certplane.meta.resource import ArchivedResource
 from certplane.meta.selectors import Term
 from certplane.registry import paging
 from certplane.registry.encodedobjects import EncodedObject
-from certplane.registry.reads import Listing
+from certplane.registry.reads import Listing, Stream
 from certplane.store import archive, contract
 
 T = TypeVar("T", bound=Object)
 
 #: Objects in one response, at most. A list without a limit that has more is refused: it would not be complete.
 MAX_PAGE: Final = 10_000
+
+#: Requirements in a field selector: each is a test on every entry that is examined.
+_MAX_REQUIREMENTS: Final = 20
 
 ENDS_AFTER: Final = "endsAfter"
 ENDS_BEFORE: Final = "endsBefore"
@@ -36,7 +39,7 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class ArchiveReader(Generic[T]):
-    """Reads objects of one kind. Has the methods of `reads.Reader` for the verbs get and list."""
+    """Reads objects of one kind. Has the methods of `reads.Reader`."""
 
     def __init__(self, kind: ArchivedResource[T], store: contract.Store, clock: Clock) -> None:
         self._kind = kind
@@ -86,6 +89,11 @@ class ArchiveReader(Generic[T]):
         documents = [self._document(entry) for entry in found.entries]
         return Listing(documents, revision, paging.encode(f"{found.next.ends},{found.next.sequence}", revision))
 
+    async def watch(self, namespace: str, options: ListOptions) -> Stream[T]:
+        """Raises MethodNotAllowed: the archive reports no changes."""
+        del namespace, options
+        raise errors.MethodNotAllowed
+
     async def _named(self, query: archive.Query, names: Sequence[str]) -> Sequence[EncodedObject[T]]:
         """The object of a name, if it is selected: `names` are what the selector requires of metadata.name."""
         document = await self._read(names[0]) if len(set(names)) == 1 else None
@@ -100,6 +108,8 @@ class ArchiveReader(Generic[T]):
 
     def _query(self, fields: Sequence[Term], after: archive.Position | None) -> tuple[archive.Query, Sequence[str]]:
         """The search for a field selector, and the values that metadata.name must have."""
+        if len(fields) > _MAX_REQUIREMENTS:
+            raise errors.BadRequest(f"a field selector of this kind has at most {_MAX_REQUIREMENTS} requirements")
         names: list[str] = []
         terms: list[str] = []
         without: list[str] = []

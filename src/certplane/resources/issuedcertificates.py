@@ -197,7 +197,12 @@ RESOURCE: Final[resource.Resource[IssuedCertificate]] = resource.Resource(
     namespaced=False,
     verbs=("get", "list"),
     columns=(
-        resource.Column("Name", "Beginning of the fingerprint.", lambda obj, _: obj.metadata.name, format="name"),
+        resource.Column(
+            "Name",
+            "Beginnings of the fingerprint and of the UID of the request.",
+            lambda obj, _: obj.metadata.name,
+            format="name",
+        ),
         resource.Column("Subject", "Common name, or else the first other name.", lambda obj, _: _cell(title(obj))),
         resource.Column("SignerName", "Name of the signer.", lambda obj, _: _cell(obj.signer_name or "<unknown>")),
         resource.Column(
@@ -216,19 +221,24 @@ RESOURCE: Final[resource.Resource[IssuedCertificate]] = resource.Resource(
     ),
 )
 
-#: The number of hexadecimal digits of the fingerprint in a name: 128 bits.
-_NAME_LENGTH: Final = 32
+#: The number of hexadecimal digits in a name: of the fingerprint 96 bits, which are unique, and the first of the UID.
+_FINGERPRINT_LENGTH: Final = 24
+_UID_LENGTH: Final = 8
 
 
-def name_of(fingerprint: str) -> str:
-    """The name of the object for a certificate with this fingerprint."""
-    return fingerprint[:_NAME_LENGTH]
+def name_of(fingerprint: str, uid: str) -> str:
+    """The name of the object for a certificate with this fingerprint that was published for the request with this UID:
+    a signer may publish one certificate for several requests.
+    """
+    return f"{fingerprint[:_FINGERPRINT_LENGTH]}-{uid[:_UID_LENGTH]}"
 
 
 def ends_of(obj: IssuedCertificate) -> int:
-    """When the certificate ends, in seconds since 1970; 0 if that is not known."""
-    not_after = obj.certificate.not_after
-    return int(timestamps.parse_rfc3339(not_after).timestamp()) if not_after is not None else 0
+    """When the certificate ends, in seconds since 1970, or when it was published, if that is later or the end is not
+    known: a signer cannot make it vanish by a date in the past.
+    """
+    times = [time for time in (obj.certificate.not_after, obj.metadata.creation_timestamp) if time is not None]
+    return max((int(timestamps.parse_rfc3339(time).timestamp()) for time in times), default=0)
 
 
 ARCHIVED: Final = resource.ArchivedResource(

@@ -205,11 +205,8 @@ class API:
             list_options = _select_one(list_options, request.info.name)
         framer = rendering.Framer(request.endpoint.resource, request.view)
         content_type = rendering.stream_type(request.form)
-        reader = request.endpoint.reader
-        if isinstance(reader, archived.ArchiveReader):
-            raise errors.MethodNotAllowed
         try:
-            stream = await reader.watch(request.info.namespace, list_options)
+            stream = await request.endpoint.reader.watch(request.info.namespace, list_options)
         except errors.Expired as error:
             return Response(200, content_type, framer.error(error.status()))
         except errors.Timeout as error:
