@@ -20,7 +20,7 @@ from certplane.registry.admission import AdmissionAttributes, Hook
 from certplane.resources import certificatesigningrequests as csrs
 from certplane.resources.clustertrustbundles import ClusterTrustBundle
 from certplane.x509.pkcs10 import certificaterequest
-from certplane.x509.trust import certificates
+from certplane.x509.trust import description
 
 _log = logging.getLogger("certplane.access")
 
@@ -155,8 +155,8 @@ def log_decisions(write: AdmissionAttributes) -> None:
             write.call.annotate(**identity, **{"csr-decision": condition.type, "csr-reason": condition.reason})
             _log_decision(write, condition)
     if write.new.status.certificate and not write.old.status.certificate:
-        facts = certificates.identify(write.new.status.certificate)
-        if facts is not None:
+        facts = description.describe(write.new.status.certificate)
+        if facts.not_after is not None:
             issued = {"certificate-serial": facts.serial, "certificate-sha256": facts.sha256}
             write.call.annotate(**identity, **issued, **{"certificate-not-after": timestamps.rfc3339(facts.not_after)})
 

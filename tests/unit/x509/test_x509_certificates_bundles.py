@@ -12,7 +12,7 @@ from tests.unit.x509 import chains, material
 
 DER = material.ca_certificate(material.key())
 PEM = pem.encode("CERTIFICATE", DER)
-FUNCTIONS = ("identify", "first_not_after", "lifetime", "parse_first")
+FUNCTIONS = ("first_not_after", "lifetime", "parse_first")
 
 
 def with_validity(since, until):
@@ -47,10 +47,8 @@ def test_a_certificate_that_cannot_be_read_has_no_facts(function, text):
     assert getattr(certificates, function)(text) is None
 
 
-def test_the_facts_of_a_certificate():
-    """Serial number and digest in hexadecimal, as the audit log has them."""
-    facts = certificates.identify(PEM + PEM)
-    assert (facts.serial, len(facts.sha256), facts.not_after) == ("1", 64, material.NOW + 10 * material.YEAR)
+def test_the_lifetime_of_a_certificate():
+    """That of the first of a bundle."""
     assert certificates.lifetime(PEM) == 10 * material.YEAR
 
 

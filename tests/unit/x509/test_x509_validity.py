@@ -8,7 +8,7 @@ import pytest
 
 from certplane import testing
 from certplane.golang import pem
-from certplane.x509.trust import certificates, validity
+from certplane.x509.trust import certificates, description, validity
 
 NOW = testing.FakeClock().now()
 
@@ -23,8 +23,8 @@ def test_all_certificates_of_a_bundle_have_a_validity():
     assert NOW - datetime.timedelta(minutes=5) == first.not_before
     assert NOW + datetime.timedelta(days=3650) == first.not_after
     assert datetime.timedelta(days=3650, minutes=5) == first.lifetime
-    assert certificates.identify(bundle).sha256 == first.sha256
-    assert certificates.identify(bundle).serial == first.serial
+    assert description.describe(bundle).sha256 == first.sha256
+    assert description.describe(bundle).serial == first.serial
 
 
 def test_a_damaged_certificate_is_an_error():

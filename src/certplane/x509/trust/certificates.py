@@ -1,4 +1,4 @@
-"""Certificates issued elsewhere, as text: the bundle in status.certificate, and facts about its first certificate.
+"""Certificates issued elsewhere, as text: the bundle in status.certificate, and its first certificate.
 
 `check_bundle` decides whether a text is a list of certificates at all, with the error texts of a Go server. Whether a
 chain authenticates a client is decided in `clientcertificates`.
@@ -6,9 +6,7 @@ chain authenticates a client is decided in `clientcertificates`.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
-import hashlib
 import warnings
 from typing import Final
 
@@ -91,24 +89,6 @@ def parse_without_extensions(raw: bytes) -> x509.Certificate:
     except PARSE_ERRORS as error:
         raise CertificateError("x509: malformed certificate") from error
     return certificate
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class CertificateFacts:
-    """Facts that identify a certificate: serial number and SHA-256 of its DER, both in lower-case hex, and notAfter."""
-
-    serial: str
-    sha256: str
-    not_after: datetime.datetime
-
-
-def identify(text: bytes) -> CertificateFacts | None:
-    """Facts about the first certificate of a bundle; None if it cannot be parsed."""
-    certificate = parse_first(text)
-    if certificate is None:
-        return None
-    digest = hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).hexdigest()
-    return CertificateFacts(f"{certificate.serial_number:x}", digest, certificate.not_valid_after_utc)
 
 
 def first_not_after(text: bytes) -> datetime.datetime | None:

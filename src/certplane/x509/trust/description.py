@@ -14,12 +14,19 @@ from collections.abc import Sequence
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from certplane.golang import asn1, pem
+from certplane import boundedcache
+from certplane.golang import pem
 from certplane.x509.trust import certificates
 
+# Of names that exceed the lengths of X.520. For all threads: to change the filter for one call would change it for all.
+warnings.filterwarnings("ignore", "Attribute's length must be", UserWarning)
+
+#: Memory for descriptions: what publishes a certificate asks for one several times.
+_CACHE_BYTES: Final = 16 * 1024 * 1024
 #: Names in a description, at most: a certificate may have tens of thousands.
 MAX_NAMES: Final = 1000
 
@@ -46,19 +53,17 @@ class Description:
     not_after: datetime.datetime | None = None
 
 
-def describe(raw: bytes) -> Description:
-    """The description of a certificate in DER. If it cannot be parsed, there is only its digest."""
-    digest = hashlib.sha256(raw).hexdigest()
-    try:
-        certificate = x509.load_der_x509_certificate(raw)
-        # The library converts times when they are read, and fails for the year 0, which Go accepts.
-        times = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    except certificates.PARSE_ERRORS:
-        return Description(digest)
-    with warnings.catch_warnings():
-        # Of names that exceed the lengths of X.520.
-        warnings.simplefilter("ignore")
-        names = _Names(certificate)
+@boundedcache.memoize(_CACHE_BYTES)
+def describe(text: bytes) -> Description:
+    """The description of the first certificate in PEM. If it cannot be parsed, there is only a digest: that of the
+    first block, or else of the text.
+    """
+    certificate = certificates.parse_first(text)
+    if certificate is None:
+        block = pem.first_block(text)
+        return Description(hashlib.sha256(block.data if block is not None else text).hexdigest())
+    names = _Names(certificate)
+    digest = hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).hexdigest()
     return Description(
         sha256=digest,
         serial=f"{certificate.serial_number:x}",
@@ -72,21 +77,9 @@ def describe(raw: bytes) -> Description:
         uris=names.uri,
         key=_key(certificate),
         authority_key_id=names.authority_key_id,
-        not_before=times[0],
-        not_after=times[1],
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
     )
-
-
-def first(text: bytes) -> bytes:
-    """The DER of the first certificate in PEM; the text itself if it has none."""
-    block = pem.first_block(text)
-    if block is None:
-        return text
-    try:
-        # A block may hold several certificates, one after the other.
-        return asn1.Reader(block.data).read_any().raw
-    except asn1.DERError:
-        return block.data
 
 
 class _Names:
