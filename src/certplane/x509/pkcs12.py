@@ -28,6 +28,10 @@ _CONSTRUCTED: Final = 0x20
 _CONSTRUCTED_OCTETS: Final = 0x24
 _MAX_DEPTH: Final = 24
 
+#: What a ContentInfo of type data starts with: 1.2.840.113549.1.7.1. Its content follows. RFC 5652 sections 3 and 4.
+_DATA: Final = bytes.fromhex("06092a864886f70d010701")
+_CONTENT: Final = dertags.context_constructed(0)
+
 
 class PKCS12Error(ValueError):
     """A PKCS#12 that cannot be read. The text quotes nothing of it."""
@@ -86,24 +90,23 @@ def _check_work(content: bytes) -> None:
     INTEGER after an OCTET STRING. What is encrypted is not searched: it takes the password to make it. Raises
     PKCS12Error, also for a structure that cannot be searched, such as BER: the library that reads it cannot be stopped.
     """
-    pending = [(content, 0, True)]
+    # Only the OCTET STRINGs of data hold further DER. Salts and digests are bytes that may look like it.
+    pending = [(content, 0, False)]
     while pending:
-        data, depth, must_parse = pending.pop()
+        data, depth, is_data = pending.pop()
         try:
             elements = asn1.Reader(data).read_all()
         except asn1.DERError as error:
-            # A salt, a digest, or an encrypted text.
-            if not must_parse:
-                continue
             raise PKCS12Error("a PKCS#12 that is not DER") from error
-        former = 0
+        former: asn1.Element | None = None
         for element in elements:
             tag = element.raw[0]
             if tag == _CONSTRUCTED_OCTETS or depth > _MAX_DEPTH:
                 raise PKCS12Error("a PKCS#12 that is not DER")
-            is_count = former == dertags.OCTET_STRING and tag == dertags.INTEGER
-            if is_count and int.from_bytes(element.content[:16]) > _MAX_ROUNDS:
+            follows_salt = former is not None and former.raw[0] == dertags.OCTET_STRING
+            if follows_salt and tag == dertags.INTEGER and int.from_bytes(element.content[:16]) > _MAX_ROUNDS:
                 raise PKCS12Error(f"a PKCS#12 that asks for more than {_MAX_ROUNDS} iterations")
-            former = tag
-            if tag & _CONSTRUCTED or tag == dertags.OCTET_STRING:
-                pending.append((element.content, depth + 1, bool(tag & _CONSTRUCTED)))
+            if tag & _CONSTRUCTED or (is_data and tag == dertags.OCTET_STRING):
+                follows_type = former is not None and former.raw == _DATA
+                pending.append((element.content, depth + 1, tag == _CONTENT and follows_type))
+            former = element

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 
 from certplane.expiry import files
 from certplane.expiry.findings import Collector, SourceProblem
+from certplane.golang import asn1
 from certplane.golang.pem import first_block
 from certplane.kubeadm import certificatefiles, layout
 from certplane.kubeadm.certificatefiles import ListedFile
@@ -111,15 +112,46 @@ async def test_pkcs12(tmp_path):
     # A salt and a number of iterations.
     (tmp_path / "d.p12").write_bytes(bytes.fromhex("300a 04020102 02047fffffff"))
     source = files.patterns("p", [f"{tmp_path}/*.p*"], tmp_path / "password")
-    damaged = "a PKCS#12 that is damaged, or has another password"
     expected = [
         ("a.p12", "#1", "store", ""),
         ("a.p12", "#2", "Example CA", ""),
-        ("b.pfx", "", "", damaged),
+        ("b.pfx", "", "", _DAMAGED),
         ("c.p12", "", "", "a PKCS#12 that is not DER"),
-        ("d.p12", "", "", "a PKCS#12 that asks for more than 5000000 iterations"),
+        ("d.p12", "", "", _TOO_MANY),
     ]
     assert expected == _brief(await material.read(source), tmp_path)
+
+
+def _der(tag, *contents):
+    return asn1.encode(tag, b"".join(contents))
+
+
+_COUNT = _der(0x02, bytes.fromhex("7fffffff"))
+_DAMAGED = "a PKCS#12 that is damaged, or has another password"
+_TOO_MANY = "a PKCS#12 that asks for more than 5000000 iterations"
+_DATA_TYPE = bytes.fromhex("06092a864886f70d010701")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (_der(0x30, _der(0x04, bytes.fromhex("300e01ff") * 4), _der(0x02, b"\x01")), _DAMAGED),
+        (_der(0x30, _der(0x04, bytes.fromhex("2402") * 8), _der(0x02, b"\x01")), _DAMAGED),
+        (_der(0x30, _der(0x04, _der(0x04, b"salt"), _COUNT)), _DAMAGED),
+        (_der(0x30, _DATA_TYPE, _der(0xA0, _der(0x04, _der(0x30, _der(0x04, b"salt"), _COUNT)))), _TOO_MANY),
+        (_der(0x30, _DATA_TYPE, _der(0xA0, _der(0x04, b"\x30\x80"))), "a PKCS#12 that is not DER"),
+        (_der(0x30, _DATA_TYPE, _der(0xA0, _der(0x24, _der(0x04, b"")))), "a PKCS#12 that is not DER"),
+        (_der(0x30, _der(0xA0, _der(0x30, _der(0x04, b"salt"), _COUNT))), _TOO_MANY),
+    ],
+    ids=["salt like a sequence", "salt like BER", "count in a salt", "in data", "BER in data", "pieces", "in a bag"],
+)
+async def test_the_work_that_pkcs12_asks_for(tmp_path, content, problem):
+    """Iterations count wherever a key derivation can stand; salts and digests are random, and may look like DER."""
+    (tmp_path / "password").write_bytes(b"secret")
+    (tmp_path / "a.p12").write_bytes(content)
+    assert [("a.p12", "", "", problem)] == _brief(
+        await material.read(files.patterns("p", [f"{tmp_path}/*.p12"], tmp_path / "password")), tmp_path
+    )
 
 
 async def test_pkcs12_without_a_password(tmp_path):
