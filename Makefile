@@ -33,6 +33,7 @@ up: $(VENV)/run.stamp $(KUBECTL)/1.37/bin/kubectl ## start a control plane, prin
 
 check: $(VENV)/dev.stamp $(KUBECTL)/1.37/bin/kubectl ## check style, types and imports, and run the quick tests: under 90 seconds
 	$(BIN)/ruff check src tests tools bench
+	$(BIN)/ruff format --check --quiet src tests tools bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/python -m pytest -q -n 2 tests/unit tests/house

@@ -49,9 +49,7 @@ class CA:
     def write_intermediate(self, *, with_root):
         """An intermediate, and perhaps its root in the same file."""
         root_key, key = testing.new_key(), testing.new_key()
-        root = x509.load_pem_x509_certificate(
-            selfsigned.self_signed_ca("root", root_key, self.clock.now(), 100 * DAY)
-        )
+        root = x509.load_pem_x509_certificate(selfsigned.self_signed_ca("root", root_key, self.clock.now(), 100 * DAY))
         intermediate = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "issuing")]))

@@ -115,9 +115,7 @@ async def test_what_is_no_request_is_named(name):
 @pytest.mark.parametrize("encode", [lambda data: data.decode(), encoded], ids=["as it is", "encoded"])
 async def test_a_private_key_is_named_by_the_refusal(encode):
     """Nothing of it is repeated; there is no warning besides."""
-    key = KEY.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    key = KEY.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     async with flow.running() as plane:
         response, warnings = await post(plane, encode(key))
     assert (warnings, privatekeys.EXPOSED_MESSAGE in response.body.decode()) == ([], True)

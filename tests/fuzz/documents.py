@@ -183,8 +183,11 @@ _CONTENTS = {
     "SelfSubjectReview": {},
     "SigningPreview": {
         "spec": {
-            "request": _text(PKCS10_PEM), "signerName": "kubernetes.io/kube-apiserver-client",
-            "usages": ["client auth"], "expirationSeconds": 3600, "username": "jane",
+            "request": _text(PKCS10_PEM),
+            "signerName": "kubernetes.io/kube-apiserver-client",
+            "usages": ["client auth"],
+            "expirationSeconds": 3600,
+            "username": "jane",
         },
     },
     "TokenReview": {"spec": {"token": "abcdef.0123456789abcdef", "audiences": ["a"]}},

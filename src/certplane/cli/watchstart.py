@@ -91,12 +91,15 @@ def _places(flags: Mapping[str, Any]) -> Iterator[tuple[str, Place]]:
         yield "endpoints", settings.Endpoints(tuple(map(_endpoint, flags["endpoints"])))
     kubeconfig = flags["kubeconfig"]
     if flags["cluster"]:
-        yield "cluster", settings.Cluster(
-            kubeconfig=pathlib.Path(kubeconfig) if kubeconfig is not None else None,
-            context=flags["context"] or "",
-            config_maps=("ca.crt", "*.pem"),
-            trust_bundles=True,
-            csrs=True,
+        yield (
+            "cluster",
+            settings.Cluster(
+                kubeconfig=pathlib.Path(kubeconfig) if kubeconfig is not None else None,
+                context=flags["context"] or "",
+                config_maps=("ca.crt", "*.pem"),
+                trust_bundles=True,
+                csrs=True,
+            ),
         )
     elif kubeconfig is not None:
         raise SetupError("--kubeconfig needs --cluster", ("use --kubeconfigs to watch a kubeconfig itself",))

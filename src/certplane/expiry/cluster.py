@@ -212,9 +212,7 @@ def sources(name: str, settings: Cluster, timer: Clock) -> Iterator[Source]:
 
     namespaces = settings.namespaces or ("",)
     if settings.secrets:
-        queries = [
-            (namespace, f"type={selection.type}") for namespace in namespaces for selection in settings.secrets
-        ]
+        queries = [(namespace, f"type={selection.type}") for namespace in namespaces for selection in settings.secrets]
         yield ObjectSource(f"{name}/secrets", connect, (_SECRETS,), _secret_contents(settings.secrets), queries)
     if settings.config_maps:
         contents = _config_map_contents(settings.config_maps)

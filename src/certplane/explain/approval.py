@@ -151,4 +151,3 @@ def missing_rules(verb: str, signer: str, *, has_subresource: bool, has_signer: 
 def is_administrator(holder: Holder) -> bool:
     """Whether a holder has the permission as one of all permissions, and not for this purpose."""
     return holder.signer is not None and not holder.signer.is_specific
-

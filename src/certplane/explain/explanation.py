@@ -225,9 +225,10 @@ def _has_other_key(csr: CertificateSigningRequest) -> bool:
     """
     applied = _applied_request((csr.metadata.annotations or {}).get(_LAST_APPLIED, ""))
     try:
-        return bool(applied) and certificaterequest.parse(applied).spki != certificaterequest.parse(
-            csr.spec.request or b""
-        ).spki
+        return (
+            bool(applied)
+            and certificaterequest.parse(applied).spki != certificaterequest.parse(csr.spec.request or b"").spki
+        )
     except RequestError:
         return False
 

@@ -208,9 +208,7 @@ class Plane:
         kinds = {kind.plural for kind in self.config.kinds}
         approves_serving = self.config.controllers.serving_rules is not None
         virtual = {signing_preview_kind.RESOURCE.plural} if self.config.api.creation_hints else set()
-        objects = defaults.default_objects(
-            kinds | virtual, self._signer_domains(), approves_serving=approves_serving
-        )
+        objects = defaults.default_objects(kinds | virtual, self._signer_domains(), approves_serving=approves_serving)
         await defaults.ensure(self._writer(), objects)
 
     def drain(self) -> None:

@@ -29,9 +29,7 @@ def decide(*states, announced=None, now=NOW, sources=()):
 @pytest.mark.parametrize(("days", "thresholds"), [(31, []), (30, [30]), (8, [30]), (7, [7]), (0, [0]), (-400, [0])])
 def test_only_the_last_threshold_counts(days, thresholds):
     """Also for a certificate that ended long ago."""
-    assert [days * DAY for days in thresholds] == [
-        item.threshold for item in decide(state(ending(days))).due.values()
-    ]
+    assert [days * DAY for days in thresholds] == [item.threshold for item in decide(state(ending(days))).due.values()]
 
 
 def test_a_life():
